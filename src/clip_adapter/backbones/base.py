@@ -1,0 +1,58 @@
+"""``Backbone``: what the rest of the library asks of a frozen CLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What turns a decoded RGB picture into the (3, S, S) input of a backbone.
+
+    ``image_size`` S in pixels; ``mean`` and ``std`` per channel of values in 0..1;
+    ``interpolation`` is "bicubic" or "bilinear".
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen CLIP. All tensors it returns are float32, on the CPU unless said."""
+
+    name: str
+    fingerprint: str
+    embed_dim: int
+    logit_scale: float
+    preprocess: Preprocess
+    device: str
+    dtype: str
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) preprocessed -> (B, D) raw features (not normalised)."""
+        ...
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """B texts -> (B, D) raw features (not normalised)."""
+        ...
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """B texts -> (B, L) token ids; L is the context length of the text tower."""
+        ...
+
+    def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
+
+        ``tokens`` only tell where each text ends. Source: CoOp, section 3.2.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint, sizes, device and dtype, for results and logs."""
+        ...

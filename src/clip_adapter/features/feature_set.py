@@ -1,0 +1,91 @@
+"""``FeatureSet``: the features of labelled pictures, and all that is known about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from clip_adapter.errors import DataError
+from clip_adapter.nn.cosine import normalize
+
+FeatureNorm = Literal["raw", "unit"]
+
+
+@dataclass
+class FeatureSet:
+    """Features of N labelled pictures under V views.
+
+    Attributes:
+        features: (V, N, D) float32. View 0 is the test-time view unless the set was made with
+            augmentation only.
+        labels: (N,) int64, indices into ``class_names``; -1 where unknown.
+        class_names: C names in label order.
+        names: N display names (paths), in the order of the rows.
+        digests: N content digests (hex); they tell whether a picture was seen in training.
+        feature_norm: "raw" as the backbone made them, or "unit" (every row has length 1). A model
+            of one is not a model of the other; a classifier remembers which it was trained on.
+    """
+
+    features: Tensor
+    labels: Tensor
+    class_names: list[str]
+    names: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    feature_norm: FeatureNorm = "raw"
+
+    def __post_init__(self) -> None:
+        if self.features.ndim == 2:
+            self.features = self.features.unsqueeze(0)
+        self.features = self.features.float()
+        self.labels = self.labels.long()
+        if self.features.ndim != 3 or self.features.shape[1] != len(self.labels):
+            raise DataError(
+                f"Features of shape {tuple(self.features.shape)} with {len(self.labels)} labels.",
+                allowed="features (V, N, D) or (N, D) with N labels",
+            )
+        if not torch.isfinite(self.features).all():
+            raise DataError(
+                "The features hold NaN or infinite values.",
+                hint="Make them again, and remove the rows that cannot be embedded.",
+            )
+        if len(self.labels) and int(self.labels.max()) >= len(self.class_names):
+            raise DataError(
+                f"Label {int(self.labels.max())} with {len(self.class_names)} class names.",
+                allowed=f"labels 0 to {len(self.class_names) - 1}",
+            )
+        if self.feature_norm == "unit":
+            self.features = normalize(self.features)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def dim(self) -> int:
+        """D, the size of one feature."""
+        return int(self.features.shape[-1])
+
+    @property
+    def views(self) -> int:
+        """V, the number of views."""
+        return int(self.features.shape[0])
+
+    @property
+    def first(self) -> Tensor:
+        """(N, D): the first view."""
+        return self.features[0]
+
+    def subset(self, indices: list[int] | Tensor) -> FeatureSet:
+        """The rows ``indices`` (n,), in that order."""
+        index = torch.as_tensor(indices, dtype=torch.long)
+        rows = index.tolist()
+        return FeatureSet(
+            self.features[:, index],
+            self.labels[index],
+            self.class_names,
+            [self.names[i] for i in rows] if self.names else [],
+            [self.digests[i] for i in rows] if self.digests else [],
+            self.feature_norm,
+        )
