@@ -13,13 +13,16 @@ class Preprocess:
     """What turns a decoded RGB picture into the (3, S, S) input of a backbone.
 
     ``image_size`` S in pixels; ``mean`` and ``std`` per channel of values in 0..1;
-    ``interpolation`` is "bicubic" or "bilinear".
+    ``interpolation`` is "bicubic" or "bilinear". ``resize_mode`` is how the model's own test
+    preprocessing reaches S x S: "shortest" (short side to S, centre crop), "squash" (aspect lost,
+    as SigLIP) or "longest" (long side to S, black borders).
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
 
 
 @runtime_checkable
@@ -44,6 +47,10 @@ class Backbone(Protocol):
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """B texts -> (B, L) token ids; L is the context length of the text tower."""
+        ...
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, L) -> token embeddings (B, L, W), on the backbone's device."""
         ...
 
     def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
