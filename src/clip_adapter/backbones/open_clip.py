@@ -1,0 +1,272 @@
+"""Every model of open_clip as a :class:`~clip_adapter.backbones.base.Backbone`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.backbones.base import Preprocess
+from clip_adapter.backbones.fingerprint import fingerprint
+from clip_adapter.backbones.hub import fetch_repository, fetch_tag, reason_of
+from clip_adapter.backbones.memory import Halving, Say, silent
+from clip_adapter.backbones.names import DEMO, DEMO_FOLDER, FOLDER, Source, parse_name
+from clip_adapter.backbones.registry import DTYPES, Dtype, resolve_device
+from clip_adapter.errors import BackboneError
+
+_FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
+
+
+class OpenClipBackbone:
+    """A frozen open_clip model, in eval mode (BatchNorm too).
+
+    SigLIP adds a constant ``logit_bias`` to all logits; a constant drops out of the softmax and
+    out of the order of the classes, so only its ``logit_scale`` is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Callable[[], Callable[[list[str]], Tensor]],
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+        say: Say = silent,
+    ) -> None:
+        self.name, self.device, self.dtype = name, device, dtype
+        self.preprocess = _preprocess(name, model)
+        # of the weights as they came, so that it is the same for every device and dtype
+        self.fingerprint = fingerprint(model)
+        self.logit_scale = float(model.logit_scale.detach().float().exp())  # type: ignore[operator]
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self._torch_dtype = DTYPES[dtype]
+        self._model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
+        self._make_tokenizer, self._tokenizer = tokenizer, None
+        self._batches = Halving(_FORWARD_BATCH, say)
+        size = self.preprocess.image_size
+        self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
+
+    @property
+    def model(self) -> Any:
+        """The open_clip module, for methods that train or adapt what is inside."""
+        return self._model
+
+    def _frozen(self, encode: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
+        def forward(part: Tensor) -> Tensor:
+            out = encode(part.to(self.device))
+            return out.to("cpu", torch.float32)
+
+        with torch.inference_mode():
+            out = self._batches.run(forward, batch)
+        return out.clone()  # an ordinary tensor: inference tensors cannot enter a later training
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) preprocessed -> (B, D) raw features, float32 on the CPU."""
+        return self._frozen(lambda x: self._model.encode_image(x.to(self._torch_dtype)), images)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """B texts -> (B, D) raw features, float32 on the CPU."""
+        if not texts:
+            return torch.zeros(0, self.embed_dim)
+        return self._frozen(self._model.encode_text, self.tokenize(texts))
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """B texts -> (B, L) token ids; what is too long is cut.
+
+        Raises:
+            BackboneError: the tokenizer cannot be had.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer(texts)
+
+    def _token_embedding(self) -> nn.Module:
+        tower = getattr(self._model, "text", self._model)
+        layer = getattr(tower, "token_embedding", None)
+        if not isinstance(layer, nn.Embedding):
+            raise BackboneError(
+                f"The text tower of {self.name} takes no token embeddings.",
+                allowed="backbones with a CLIP text transformer, as RN50/openai",
+                hint="Learnt prompts need another backbone; other methods work with this one.",
+            )
+        return layer
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, L) -> token embeddings (B, L, W), float32 on the backbone's device.
+
+        Raises:
+            BackboneError: the text tower has no token embeddings to replace.
+        """
+        return self._token_embedding()(tokens.to(self.device)).float()
+
+    def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
+
+        ``tokens`` only tell where each text ends. The result is float32 and on the device of
+        ``embeddings``. Source: CoOp, section 3.2.
+
+        Raises:
+            BackboneError: the text tower takes no token embeddings.
+        """
+        given = embeddings.to(self.device, self._torch_dtype)
+        # the tower's own forward pass with its first layer replaced: nothing can differ from it
+        hook = self._token_embedding().register_forward_hook(lambda *_: given)
+        try:
+            out = self._model.encode_text(tokens.to(self.device))
+        finally:
+            hook.remove()
+        return out.to(embeddings.device, torch.float32)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint, sizes, device and dtype, for results and logs."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "embed_dim": self.embed_dim,
+            "image_size": self.preprocess.image_size,
+            "logit_scale": self.logit_scale,
+            "parameters": self.parameters,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+
+
+def _preprocess(name: str, model: nn.Module) -> Preprocess:
+    found: Any = model.visual.preprocess_cfg  # type: ignore[union-attr]
+    size = found["size"]
+    if not isinstance(size, int):
+        if len(set(size)) != 1:
+            raise BackboneError(f"{name} wants pictures of {size}.", allowed="square pictures")
+        size = size[0]
+    mean, std = ((float(v[0]), float(v[1]), float(v[2])) for v in (found["mean"], found["std"]))
+    return Preprocess(int(size), mean, std, found["interpolation"], found["resize_mode"])
+
+
+def claims(name: str) -> bool:
+    """Any name that no other family claims is one of open_clip."""
+    return True
+
+
+def load(name: str, device: str, dtype: Dtype, say: Say) -> OpenClipBackbone:
+    """The backbone ``name``; see ``registry.load_backbone``."""
+    import open_clip
+
+    source = parse_name(name, open_clip.list_models(), open_clip.list_pretrained_tags_by_model)
+    device = resolve_device(device, say)
+    with _quiet():
+        model = _create(source, say)
+    identifier = source.arch or f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
+
+    def tokenizer() -> Callable[[list[str]], Tensor]:
+        try:
+            with _quiet():
+                return open_clip.get_tokenizer(identifier)
+        except Exception as error:  # transformers raises errors of many kinds
+            raise BackboneError(
+                f"The tokenizer of {source.name} cannot be loaded: {reason_of(error)}",
+                hint="pip install transformers sentencepiece, and let it reach the Hugging Face "
+                "hub once; image features need no tokenizer.",
+            ) from error
+
+    return OpenClipBackbone(source.name, model, tokenizer, device, dtype, say)
+
+
+def _create(source: Source, say: Say) -> nn.Module:
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    options: dict[str, Any] = {"pretrained_text": False, "weights_only": True}
+    seed = 0
+    if source.kind in ("hub", "folder"):
+        if source.kind == "hub":
+            fetch_repository(source.target)
+        model_name = f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
+        options["require_pretrained"] = True
+    else:
+        model_name = source.arch
+        tag = get_pretrained_cfg(source.arch, source.target) if source.kind == "tag" else {}
+        options["force_preprocess_cfg"] = tag or _arch_preprocess(source, say)
+        # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
+        options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
+        if source.kind == "random":
+            # 31 bits of a digest: the same name gives the same weights on every machine
+            seed = int.from_bytes(hashlib.sha256(source.arch.encode()).digest()[:4], "big") >> 1
+        else:
+            path = source.target if source.kind == "file" else fetch_tag(source.arch, source.target)
+            options.update(pretrained=path, require_pretrained=True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # models are made on the CPU
+            return open_clip.create_model(model_name, device="cpu", **options)
+    except Exception as error:  # damaged files, wrong shapes, missing packages: all end here
+        raise BackboneError(
+            f"{source.name} cannot be loaded: {reason_of(error)}",
+            allowed="weights of this very architecture, in safetensors or a state dict of tensors",
+            hint=_load_hint(source),
+        ) from error
+
+
+def _arch_preprocess(source: Source, say: Say) -> dict[str, Any]:
+    """The preprocessing that the published weights of an architecture share."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    tags = open_clip.list_pretrained_tags_by_model(source.arch)
+    found = [{key: get_pretrained_cfg(source.arch, tag)[key] for key in keys} for tag in tags]
+    if all(entry == found[0] for entry in found):
+        return found[0] if found else {}
+    if source.kind == "file":
+        say(
+            f"The published weights of {source.arch} differ in preprocessing; OpenAI's is taken. "
+            "A folder with open_clip_config.json (local-dir:DIR) can say otherwise."
+        )
+    return {}
+
+
+def _load_hint(source: Source) -> str:
+    if source.kind == "file":
+        return (
+            "A TorchScript archive or a pickled model is not read: save its state dict as "
+            "safetensors, or take the file from the hub."
+        )
+    return "Remove the damaged file so that it is fetched again, or name another backbone."
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs to the root logger and warns of what is settled here."""
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    handler = logging.NullHandler()  # without one, logging would add one that prints, for good
+    root.addHandler(handler)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every pretrained model that open_clip lists, and ``demo``."""
+    import open_clip
+
+    rows: list[dict[str, Any]] = []
+    if DEMO_FOLDER.is_dir():
+        rows.append({"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"})
+    for arch, tag in open_clip.list_pretrained():
+        config = open_clip.get_model_config(arch) or {}
+        size = config.get("vision_cfg", {}).get("image_size", 224)
+        notes = [f"D {config.get('embed_dim')}", f"{size} px"]
+        if config.get("text_cfg", {}).get("hf_tokenizer_name"):
+            notes.append("text needs transformers")
+        rows.append({"name": f"{arch}/{tag}", "arch": arch, "tag": tag, "notes": ", ".join(notes)})
+    return rows
