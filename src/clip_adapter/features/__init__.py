@@ -1,6 +1,20 @@
 """Features: what a frozen backbone makes of pictures, kept, read and written."""
 
+from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import Precomputed, is_feature_file, load_features
+from clip_adapter.features.store import FeatureStore
+from clip_adapter.features.text import text_weights
+from clip_adapter.features.write import write_features
 
-__all__ = ["FeatureSet", "Precomputed", "is_feature_file", "load_features"]
+__all__ = [
+    "BadPicture",
+    "FeatureSet",
+    "FeatureStore",
+    "Precomputed",
+    "extract",
+    "is_feature_file",
+    "load_features",
+    "text_weights",
+    "write_features",
+]

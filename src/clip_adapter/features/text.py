@@ -1,0 +1,100 @@
+"""``text_weights``: class names and prompt templates into classifier weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.memory import Say, silent
+from clip_adapter.errors import UsageError
+from clip_adapter.features.store import FeatureStore, content_digest
+from clip_adapter.nn.cosine import normalize
+
+_SHOWN = 40  # characters of a name that was cut
+
+
+def text_weights(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    *,
+    store: FeatureStore | None = None,
+    say: Say | None = None,
+) -> Tensor:
+    """Classifier weights (C, D) of unit length, from C class names and T templates.
+
+    Per class, the T text features are scaled to unit length, averaged, and scaled again. Source:
+    CLIP, section 3.1.4 (prompt ensembling); with one template it is the plain text feature.
+
+    Args:
+        backbone: encodes the texts.
+        class_names: C names.
+        templates: T templates with one ``{}`` each.
+        store: where text features are kept; None keeps nothing.
+        say: receives a line when names are too long for the text tower.
+
+    Raises:
+        UsageError: a template without ``{}``, or no template or class.
+        BackboneError: the tokenizer cannot be had.
+    """
+    if not class_names or not templates:
+        raise UsageError(f"{len(class_names)} class names and {len(templates)} templates.")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UsageError(
+                f"The template {template!r} has {template.count('{}')} places for the class name.",
+                allowed="one {} per template, as in 'a photo of a {}.'",
+            )
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    features = _encode(backbone, list(dict.fromkeys(texts)), store, say or silent)
+    rows = torch.stack([features[text] for text in texts])
+    rows = normalize(rows).reshape(len(class_names), len(templates), -1)
+    return normalize(rows.mean(dim=1))
+
+
+def _encode(
+    backbone: Backbone, texts: list[str], store: FeatureStore | None, say: Say
+) -> dict[str, Tensor]:
+    """The raw feature (D,) of each text."""
+    if store is None:
+        _warn_of_cuts(backbone, texts, say)
+        return dict(zip(texts, backbone.encode_text(texts), strict=True))
+    shelf = store.shelf(
+        {
+            "kind": "text",
+            "backbone": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "dtype": backbone.dtype,
+        }
+    )
+    digests = [content_digest(text.encode("utf-8", "surrogatepass")) for text in texts]
+    shelf.refresh()
+    found, missing = shelf.get(digests)
+    if missing:
+        new = [texts[i] for i in missing]
+        _warn_of_cuts(backbone, new, say)
+        features = backbone.encode_text(new)
+        with shelf.lock():
+            shelf.put([digests[i] for i in missing], features)
+        found, _ = shelf.get(digests)
+    assert found is not None  # noqa: S101  (every text was found or put there)
+    return dict(zip(texts, found, strict=True))
+
+
+def _warn_of_cuts(backbone: Backbone, texts: list[str], say: Say) -> None:
+    """Say which texts lose their end in the text tower."""
+    tokens = backbone.tokenize(texts)
+    padding = backbone.tokenize([""])[0, -1]
+    full = [i for i in range(len(texts)) if tokens[i, -1] != padding]
+    if not full:
+        return
+    # a text is cut when its last letter makes no difference
+    shorter = backbone.tokenize([texts[i].rstrip()[:-1] for i in full])
+    cut = [texts[i] for i, row in zip(full, shorter, strict=True) if torch.equal(row, tokens[i])]
+    if cut:
+        shown = ", ".join(repr(text[:_SHOWN] + "...") for text in cut[:5])
+        more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+        say(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
