@@ -1,0 +1,103 @@
+"""``load_dataset``: any source of labelled pictures by what its name looks like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_adapter.data._common import shown
+from clip_adapter.data.class_names import ClassNames
+from clip_adapter.data.coop import load_coop
+from clip_adapter.data.dataset import Dataset
+from clip_adapter.data.folder import LAYOUTS, load_folder
+from clip_adapter.data.hub import load_hub
+from clip_adapter.data.table import load_table
+from clip_adapter.data.templates import resolve_templates
+from clip_adapter.errors import DataError, UsageError
+
+FORMS = (
+    f"a folder ({LAYOUTS}); a .csv, .tsv or .parquet table with path,label[,split]; "
+    "a split_zhou_*.json of CoOp; hub:NAME[@REVISION][:CONFIG]; "
+    "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
+)
+_FEATURE_COLUMNS = ("features", "embedding")
+
+
+def load_dataset(
+    spec: str | Path,
+    *,
+    root: str | Path | None = None,
+    class_names: ClassNames | None = None,
+    prompts: Sequence[str] | None = None,
+) -> Dataset:
+    """Labelled pictures from a folder, a table, a split file of CoOp or the hub.
+
+    Args:
+        spec: the source, see :data:`FORMS`.
+        root: the folder that the paths of a table or split file start from.
+        class_names: names for the prompts: a file, {label: name}, or names in label order.
+        prompts: templates or names of built-in ones; None picks those of the data set, told by its
+            name.
+
+    Raises:
+        UsageError: ``spec`` is of no such form, or ``class_names`` or ``prompts`` do not fit.
+        DataError: the source cannot be read.
+    """
+    templates = resolve_templates(prompts) if prompts else None
+    dataset = _load(str(spec), root, class_names)
+    if templates:
+        dataset.templates = templates
+    return dataset
+
+
+def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+    if spec.startswith("hub:"):
+        return load_hub(spec, class_names)
+    if is_feature_spec(spec):
+        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
+    path = Path(os.path.expanduser(spec))
+    if path.is_dir():
+        return load_folder(path, class_names)
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv", ".parquet"):
+        return load_table(path, root, class_names)
+    if ending == ".json":
+        return load_coop(path, root, class_names)
+    if path.exists():
+        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
+    raise DataError(
+        f"{shown(path)} does not exist.", allowed=FORMS, hint="Check the path; names count by case."
+    )
+
+
+def is_feature_spec(spec: str | Path) -> bool:
+    """Whether ``spec`` names ready-made features: ``FILE[#SET]`` and not pictures.
+
+    ``.safetensors`` and ``.npz`` always do; a ``.parquet`` file where it has a list column called
+    features or embedding.
+    """
+    file = str(spec)
+    if file.startswith("hub:"):
+        return False
+    for name in (file, file.rpartition("#")[0]):
+        ending = Path(name).suffix.lower()
+        if ending in (".safetensors", ".npz"):
+            return not Path(name).is_dir()
+        if ending == ".parquet":
+            return _has_feature_column(os.path.expanduser(name))
+    return False
+
+
+def _has_feature_column(path: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    # Not there, or damaged: whoever opens it says so.
+    except (OSError, pa.ArrowException):
+        return False
+    types = [field.type for field in schema if field.name in _FEATURE_COLUMNS]
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_list(kind) for kind in types for is_list in lists)
