@@ -87,12 +87,13 @@ def _load(name: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("datasets", "hub", "Reading data sets of the hub") from error
     local = Path(os.path.expanduser(name))
+    is_local = bool(name) and local.is_dir()
     match = _SPEC.fullmatch(name)
-    if not local.exists() and (match is None or name.startswith((".", "/", "~"))):
+    if not is_local and (match is None or name.startswith((".", "/", "~"))):
         raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
     repository, revision, config = match.groups() if match else (name, None, None)
     try:
-        if local.exists():
+        if is_local:
             saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
             read = datasets.load_from_disk if saved else datasets.load_dataset
             return read(str(local))
