@@ -123,17 +123,19 @@ def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
     values = np.asarray(image)
     if sixteen:
         return Image.fromarray((np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
-    values = values.astype(np.float64)
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    # Large pictures pass here: single precision, in place, but where the range itself overflows.
+    values = values.astype(np.float32 if high - low < 1e38 else np.float64)
+    np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
     if low < 0 or high > 65535:
-        values = (values - low) * (255 / max(high - low, 1e-300))
+        values -= low
+        values *= 255 / max(high - low, 1e-30)
     elif image.mode == "F" and high <= 1:
-        values = values * 255
+        values *= 255
     elif high > 255:
-        values = values // 256
-    return Image.fromarray(np.rint(values).astype(np.uint8))
+        values //= 256
+    return Image.fromarray(np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8))
 
 
 def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:
