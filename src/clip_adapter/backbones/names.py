@@ -64,7 +64,7 @@ def parse_name(
         return Source("hub", name, target=repo)
     if name.startswith(FOLDER):
         return _folder(name, Path(name.removeprefix(FOLDER)))
-    if Path(name).is_dir() and name.partition("/")[0] not in architectures:
+    if name and Path(name).is_dir() and name.partition("/")[0] not in architectures:
         return _folder(FOLDER + name, Path(name))
     return _architecture(_canonical(name), architectures, tags)
 

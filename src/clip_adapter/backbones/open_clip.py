@@ -68,6 +68,8 @@ class OpenClipBackbone:
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) preprocessed -> (B, D) raw features, float32 on the CPU."""
+        if not len(images):
+            return torch.zeros(0, self.embed_dim)
         return self._frozen(lambda x: self._model.encode_image(x.to(self._torch_dtype)), images)
 
     def encode_text(self, texts: list[str]) -> Tensor:

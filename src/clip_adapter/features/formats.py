@@ -7,6 +7,7 @@ by key), ``class_names``, ``text`` and ``rows(set_name, limit)``.
 from __future__ import annotations
 
 import base64
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,8 @@ class NpzReader:
     """Arrays ``features``, ``labels``, ``class_names``, ``text``, or ``SET.features`` and so on."""
 
     def __init__(self, path: Path) -> None:
-        self._file = np.load(path, allow_pickle=False)
+        # from memory: numpy leaves the file open when it is damaged
+        self._file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if not hasattr(self._file, "files"):
             raise DataError("It is one plain array, not an archive of named arrays.")
         keys = list(self._file.files)

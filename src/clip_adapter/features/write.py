@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -67,7 +68,8 @@ def write_features(
             hint="Free some space, or name another file.",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _bytes(names: list[str]) -> Tensor:
@@ -83,8 +85,9 @@ def _safetensors(
     tensors: dict[str, Tensor] = {}
     for name, one in sets.items():
         features = one.features if one.views > 1 else one.first
-        tensors[f"{name}.features"] = features.contiguous()
-        tensors[f"{name}.labels"] = one.labels.contiguous()
+        # copies: safetensors refuses tensors that share memory, as subsets of one set do
+        tensors[f"{name}.features"] = features.contiguous().clone()
+        tensors[f"{name}.labels"] = one.labels.contiguous().clone()
         if one.names:
             tensors[f"{name}.names"] = _bytes(one.names)
         if one.digests:

@@ -1,0 +1,75 @@
+import pytest
+
+from clip_adapter.backbones.names import parse_name
+from clip_adapter.errors import BackboneError, UsageError
+
+ARCHITECTURES = {
+    "RN50": ["openai", "cc12m"],
+    "ViT-B-32": ["openai", "laion2b_e16"],
+    "ViT-L-14-336": ["openai"],
+    "ViT-tiny": [],
+}
+
+
+def parse(name):
+    return parse_name(name, ARCHITECTURES, ARCHITECTURES.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("RN50/openai", "RN50/openai"),
+        ("RN50", "RN50/openai"),
+        ("ViT-B/32", "ViT-B-32/openai"),
+        ("ViT-B-32", "ViT-B-32/openai"),
+        ("ViT-B/32/laion2b_e16", "ViT-B-32/laion2b_e16"),
+        ("ViT-B-32/laion2b-E16", "ViT-B-32/laion2b_e16"),
+        ("ViT-L/14@336px", "ViT-L-14-336/openai"),
+    ],
+)
+def test_tags_and_the_spelling_of_the_field(name, canonical):
+    source = parse(name)
+    assert (source.kind, source.name) == ("tag", canonical)
+    assert f"{source.arch}/{source.target}" == canonical
+
+
+def test_random_and_hub():
+    assert parse("ViT-tiny/random").kind == "random"
+    assert parse("hf-hub:org/repo-1.0").target == "org/repo-1.0"
+    with pytest.raises(UsageError, match="hub repository"):
+        parse("hf-hub:repo")
+
+
+def test_files_and_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    assert parse("RN50/./w.safetensors").target == "./w.safetensors"
+    assert parse(f"RN50/{tmp_path}/w.safetensors").target == f"{tmp_path}/w.safetensors"
+    assert parse("RN50/w.safetensors").kind == "file"
+    with pytest.raises(BackboneError, match="No checkpoint file"):
+        parse("RN50/./gone.safetensors")
+    with pytest.raises(BackboneError, match="No checkpoint file"):
+        parse("RN50//gone/file")
+    (tmp_path / "clip").mkdir()
+    for name in ("clip", "local-dir:clip", str(tmp_path / "clip")):
+        with pytest.raises(BackboneError, match="open_clip_config"):
+            parse(name)
+    (tmp_path / "clip" / "open_clip_config.json").write_text("{}")
+    assert parse("clip").name == "local-dir:clip"
+    assert parse("local-dir:clip").target == "clip"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("RN51/openai", "Did you mean 'RN50'"),
+        ("RN50/opneai", "Did you mean 'openai'"),
+        ("ViT-tiny", "weights must be named"),
+        ("ViT-tiny/", "weights must be named"),
+        ("nothing like it", "Unknown backbone"),
+        ("", "Unknown backbone"),
+    ],
+)
+def test_unknown_names_are_answered_with_near_ones(name, hint):
+    with pytest.raises(UsageError, match=hint):
+        parse(name)

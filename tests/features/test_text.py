@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from clip_adapter.errors import UsageError
+from clip_adapter.features import FeatureStore, text_weights
+from clip_adapter.nn.cosine import normalize
+
+NAMES = ["cat", "dog"]
+
+
+class Counting:
+    def __init__(self, inner):
+        self._inner, self.texts = inner, []
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def encode_text(self, texts):
+        self.texts += texts
+        return self._inner.encode_text(texts)
+
+
+def test_one_template_is_the_plain_text_feature(tiny):
+    weights = text_weights(tiny, NAMES, ["a photo of a {}."])
+    raw = tiny.encode_text(["a photo of a cat.", "a photo of a dog."])
+    torch.testing.assert_close(weights, normalize(raw), rtol=1e-6, atol=1e-7)
+
+
+def test_an_ensemble_averages_unit_features(tiny):
+    weights = text_weights(tiny, NAMES, ["a {}", "many {} here"])
+    raw = tiny.encode_text(["a dog", "many dog here"])
+    expected = normalize((raw[0] / raw[0].norm() + raw[1] / raw[1].norm()) / 2)
+    torch.testing.assert_close(weights[1], expected)
+
+
+def test_names_with_braces_and_percent_signs(tiny):
+    weights = text_weights(tiny, ["{0} 100%", "dog"], ["a {}"])
+    torch.testing.assert_close(weights[0], normalize(tiny.encode_text(["a {0} 100%"]))[0])
+
+
+def test_the_store_keeps_texts(tiny, tmp_path):
+    counting = Counting(tiny)
+    first = text_weights(counting, NAMES, ["a {}"], store=FeatureStore(tmp_path))
+    again = text_weights(counting, ["eel", *NAMES], ["a {}"], store=FeatureStore(tmp_path))
+    assert counting.texts == ["a cat", "a dog", "a eel"]
+    torch.testing.assert_close(again[1:], first)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_name_that_is_too_long_is_said(tiny, tmp_path, keep):
+    said = []
+    store = FeatureStore(tmp_path) if keep else None
+    fits = " ".join(["cat"] * 14)  # with start and end exactly the 16 tokens of this text tower
+    names = ["cat", "x" * 300, fits, fits + " cat"]
+    weights = text_weights(tiny, names, ["{}"], store=store, say=said.append)
+    assert weights.shape == (4, 16)
+    assert len(said) == 1
+    assert "16 tokens" in said[0]
+    assert said[0].count("...") == 2
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {name}"])
+def test_a_template_needs_one_place(tiny, template):
+    with pytest.raises(UsageError, match="template"):
+        text_weights(tiny, NAMES, [template])
+
+
+def test_nothing_to_encode(tiny):
+    with pytest.raises(UsageError):
+        text_weights(tiny, [], ["a {}"])
+    with pytest.raises(UsageError):
+        text_weights(tiny, NAMES, [])
