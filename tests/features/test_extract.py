@@ -1,6 +1,10 @@
+import errno
+import os
+
 import pytest
 import torch
 
+from clip_adapter.backbones import load_backbone
 from clip_adapter.data.dataset import Sample
 from clip_adapter.data.decode import decode
 from clip_adapter.data.transforms import make_transform
@@ -87,6 +91,15 @@ def test_key_covers_style_view_and_weights(tiny, pictures, tmp_path):
     extract(other, samples, CLASSES, store=store)
     assert len(store.info()) == 1 + 1 + 3 + 2 + 1
     assert all(shelf["rows"] == 2 for shelf in store.info())
+    assert store.info()[0]["key"]["made_by"] == tiny.name
+
+
+def test_the_same_weights_share_rows_under_any_name(tiny, pictures, tmp_path):
+    store, samples, other = FeatureStore(tmp_path / "cache"), pictures(2), Counting(tiny)
+    other.name, other.device = "another name", "cuda"
+    extract(tiny, samples, CLASSES, store=store)
+    extract(other, samples, CLASSES, store=store)
+    assert other.batches == []
 
 
 def test_views_are_random_and_reproducible(tiny, pictures):
@@ -137,3 +150,56 @@ def test_a_store_that_cannot_be_written(tiny, pictures, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match="--cache"):
         extract(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "file"))
+
+
+def test_a_full_disk(tiny, pictures, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StoreError, match=r"No space left(?s:.*)--cache"):
+        extract(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "cache"))
+
+
+def test_damage_is_repaired_on_the_way(tiny, pictures, tmp_path):
+    said = []
+    store, samples = FeatureStore(tmp_path / "cache", said.append), pictures(5)
+    first, _ = extract(tiny, samples, CLASSES, store=store)
+    (shard,) = (tmp_path / "cache").rglob("0*.safetensors")
+    shard.unlink()
+    shard.write_bytes(b"damaged")
+    again, _ = extract(tiny, samples, CLASSES, store=store)
+    assert torch.equal(again.features, first.features)
+    assert len(said) == 1
+    assert "wrong checksum" in said[0]
+
+
+def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monkeypatch):
+    said, samples = [], pictures(8)
+    backbone = load_backbone(str(tiny_folder), device="cpu", say=said.append)
+    expected, _ = extract(backbone, samples, CLASSES)
+    inner = backbone.model.encode_image
+
+    def limited(batch):
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return inner(batch)
+
+    monkeypatch.setattr(backbone.model, "encode_image", limited)
+    found, _ = extract(backbone, samples, CLASSES)
+    torch.testing.assert_close(found.first, expected.first)
+    assert said[-2:] == [
+        "Out of memory with a batch of 8: going on with 4.",
+        "Out of memory with a batch of 4: going on with 2.",
+    ]
+
+
+def test_the_bar_goes_to_standard_error(tiny, pictures, capsys, monkeypatch):
+    monkeypatch.setattr("clip_adapter.features.progress._SHOW_AFTER", 0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich, standard error is a terminal now
+    extract(tiny, pictures(4), CLASSES, batch_size=2, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pictures/s" in err
+    extract(tiny, pictures(4), CLASSES, progress=False)
+    assert capsys.readouterr() == ("", "")

@@ -94,7 +94,7 @@ def extract(
         for view in range(views):
             work = _Work(backbone, make_transform(backbone.preprocess, style, views > 1), pool)
             work.view, work.seed, work.batch_size, work.progress = view, seed, batch_size, progress
-            shelf = store.shelf(work.key()) if store is not None else None
+            shelf = store.shelf(work.key(), backbone.name) if store is not None else None
             wanted = [(d, samples[positions[0]]) for d, positions in where.items()]
             for digest, reason in _fill(tables[view], order, work, wanted, shelf).items():
                 for i in where.pop(digest):
@@ -129,7 +129,6 @@ class _Work:
         train = self.transform.train
         return {
             "kind": "image",
-            "backbone": self.backbone.name,
             "fingerprint": self.backbone.fingerprint,
             "dtype": self.backbone.dtype,
             "transform": self.transform.describe(),

@@ -56,18 +56,19 @@ class FeatureStore:
         self.root = (Path(root) if root is not None else default_root()) / "features"
         self._say = say or silent
 
-    def shelf(self, key: dict[str, Any]) -> Shelf:
-        """The shelf of what ``key`` (JSON types) describes."""
+    def shelf(self, key: dict[str, Any], made_by: str = "") -> Shelf:
+        """The shelf of what ``key`` (JSON types) describes; ``made_by`` only tells readers."""
         full = {**key, "feature_version": FEATURE_VERSION}
         text = json.dumps(full, sort_keys=True)
-        return Shelf(self.root / content_digest(text.encode()), full, self._say)
+        told = {**full, "made_by": made_by}
+        return Shelf(self.root / content_digest(text.encode()), told, self._say)
 
     def info(self) -> list[dict[str, Any]]:
         """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf."""
         found = []
         for path in sorted(self.root.glob("*/key.json")):
-            shards = [s for s in path.parent.glob("[0-9]*.json") if _read_record(s) is not None]
-            rows = sum(len((_read_record(s) or {})["digests"]) for s in shards)
+            records = map(_read_record, path.parent.glob("[0-9]*.json"))
+            rows = sum(len(record["digests"]) for record in records if record is not None)
             size = sum(f.stat().st_size for f in path.parent.iterdir() if f.is_file())
             with contextlib.suppress(ValueError, OSError):
                 found.append({"key": json.loads(path.read_text()), "rows": rows, "bytes": size})

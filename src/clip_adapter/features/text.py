@@ -62,14 +62,8 @@ def _encode(
     if store is None:
         _warn_of_cuts(backbone, texts, say)
         return dict(zip(texts, backbone.encode_text(texts), strict=True))
-    shelf = store.shelf(
-        {
-            "kind": "text",
-            "backbone": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "dtype": backbone.dtype,
-        }
-    )
+    key = {"kind": "text", "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
+    shelf = store.shelf(key, backbone.name)
     digests = [content_digest(text.encode("utf-8", "surrogatepass")) for text in texts]
     shelf.refresh()
     found, missing = shelf.get(digests)
