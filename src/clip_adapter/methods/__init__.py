@@ -1,1 +1,12 @@
-"""TBD."""
+"""One file per method, each opening with its citation and formula. They never import each other."""
+
+from clip_adapter.methods.base import (
+    FewShotTask,
+    Method,
+    get_method,
+    make_method,
+    method_names,
+    register,
+)
+
+__all__ = ["FewShotTask", "Method", "get_method", "make_method", "method_names", "register"]

@@ -1,1 +1,19 @@
-"""TBD."""
+"""Trainable parts, torch only. Every part takes a leading shape of runs, so that many train at once."""
+
+from clip_adapter.nn.bottleneck import Activation, Bottleneck
+from clip_adapter.nn.cosine import cosine_logits, normalize
+from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
+from clip_adapter.nn.residual import ResidualAdapter, blend
+
+__all__ = [
+    "Activation",
+    "Bottleneck",
+    "FixedRatio",
+    "HypernetworkRatio",
+    "LearnableRatio",
+    "Ratio",
+    "ResidualAdapter",
+    "blend",
+    "cosine_logits",
+    "normalize",
+]

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The gradient loop and the selection of hyper-parameters; both see the shots only."""

@@ -1,0 +1,127 @@
+"""``fit``: labelled pictures or features in, a classifier out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_adapter.classifier import Classifier
+from clip_adapter.data.splits import sample_few_shot
+from clip_adapter.errors import UsageError
+from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.methods.base import Progress
+from clip_adapter.sources import Source, SourceOptions, open_source
+
+DEFAULT_METHOD = "clip-adapter"
+PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
+
+
+def fit(
+    data: str | Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    options: Mapping[str, Any] | None = None,
+    shots: int | None = None,
+    seed: int = 1,
+    training_progress: Progress | None = None,
+    **source: Any,
+) -> Classifier:
+    """A classifier from the training split of ``data``.
+
+    Args:
+        data: a folder (``class/pic.jpg`` or ``train|val|test/class/pic.jpg``), a table, a hub data
+            set or a feature file. A source without splits is all training data.
+        method: one of ``clip-adapter ls methods``.
+        options: hyper-parameters of the method, by name.
+        shots: K, pictures per class to draw, as CoOp draws them; None takes all.
+        seed: of the draw and of the training.
+        training_progress: called with (steps done, all steps).
+        **source: the fields of :class:`~clip_adapter.sources.SourceOptions`, such as ``backbone``,
+            ``prompts``, ``class_names``, ``views``, ``cache``.
+
+    Returns:
+        The classifier; ``info`` records the resolved configuration.
+
+    Raises:
+        UsageError: an unknown method, option or source option.
+        DataError: the source cannot be used.
+        MissingTextError: the method needs text weights and the source has none.
+        BackboneError: the backbone cannot be had.
+    """
+    chosen = make_method(method, options)
+    reading = source_options(source)
+    opened = open_source(data, reading)
+    task, facts = make_task(opened, shots=shots, seed=seed, views=reading.views)
+    if chosen.needs_text:
+        task.text(method)
+    start = time.perf_counter()
+    classifier = chosen.fit(task, training_progress)
+    seconds = time.perf_counter() - start
+    classifier.seen = frozenset(task.train.digests)
+    classifier.info = {
+        "method": method,
+        **facts,
+        "shots": task.shots,
+        "seed": seed,
+        "classes": len(task.class_names),
+        "train_pictures": len(task.train),
+        "seconds": round(seconds, 3),
+        **classifier.info,
+        "options": {k: v for k, v in dataclasses.asdict(chosen).items()},
+        "versions": versions(),
+    }
+    return classifier
+
+
+def source_options(given: Mapping[str, Any]) -> SourceOptions:
+    """:class:`SourceOptions` from keywords.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    known = {f.name for f in dataclasses.fields(SourceOptions)}
+    if unknown := sorted(set(given) - known):
+        raise UsageError(
+            f"Unknown arguments: {', '.join(unknown)}.", allowed=", ".join(sorted(known))
+        )
+    if int(given.get("views", 1)) < 1:
+        raise UsageError(f"views = {given['views']}.", allowed="1 or more")
+    return SourceOptions(**given)
+
+
+def make_task(
+    source: Source, *, shots: int | None = None, seed: int = 1, views: int = 1
+) -> tuple[FewShotTask, dict[str, Any]]:
+    """The few-shot task of a source's training split, and facts to remember about it."""
+    rows = None
+    if shots is not None:
+        rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
+    start = time.perf_counter()
+    train, skipped = source.features("train", rows, views)
+    text = source.text_weights()
+    task = FewShotTask(train, text, source.logit_scale, seed)
+    facts = source.facts() | {
+        "views": views,
+        "embed_seconds": round(time.perf_counter() - start, 3),
+        "skipped": [dataclasses.asdict(b) for b in skipped],
+    }
+    return task, facts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["threads"] = str(torch.get_num_threads())
+    return found

@@ -1,0 +1,239 @@
+"""``Classifier``: what a user keeps. Nearly every method of the field is one of these:
+
+logits = logit_scale * normalize(image_map(f)) @ normalize(W).T        (cosine)
+logits = f @ W.T + bias                                                (linear)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.errors import ClassifierError, MissingTextError
+from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
+from clip_adapter.nn import cosine_logits, normalize
+
+if TYPE_CHECKING:
+    from clip_adapter.backbones.base import Backbone
+
+Features = Tensor | np.ndarray | FeatureSet
+Pictures = "str | Path | Image | Sequence[str | Path | Image]"
+# Rows scored at once: bounds the (rows, C) scores in memory without slowing the product.
+CHUNK = 4096
+
+
+class Head(nn.Module):
+    """Features (N, D) to logits (N, C).
+
+    Args:
+        weights: W (C, D).
+        image_map: changes the features first (the visual adapter), or None.
+        bias: (C,), for linear heads only.
+        logit_scale: 1/tau, for cosine heads.
+        kind: "cosine" or "linear".
+    """
+
+    weights: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weights: Tensor,
+        image_map: nn.Module | None = None,
+        bias: Tensor | None = None,
+        logit_scale: float = 100.0,
+        kind: Literal["cosine", "linear"] = "cosine",
+    ) -> None:
+        super().__init__()
+        self.image_map = image_map
+        self.kind: Literal["cosine", "linear"] = kind
+        self.logit_scale = float(logit_scale)
+        self.register_buffer("weights", weights.detach().float().contiguous())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) -> (N, C)."""
+        mapped = features if self.image_map is None else self.image_map(features)
+        if self.kind == "cosine":
+            return cosine_logits(mapped, self.weights, self.logit_scale)
+        scores = mapped @ self.weights.T
+        return scores if self.bias is None else scores + self.bias
+
+
+class Classifier:
+    """A trained few-shot classifier over features or pictures.
+
+    Args:
+        head: what was learnt.
+        class_names: C names in label order.
+        feature_norm: "raw" or "unit": the features that ``head`` was trained on.
+        zero_shot_weights: the text weights (C, D) it is compared with, or None.
+        info: a plain record of how it was made (JSON types only); see :meth:`save`.
+        seen: digests of the training pictures, to tell when a test picture was one of them.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        class_names: Sequence[str],
+        *,
+        feature_norm: FeatureNorm = "raw",
+        zero_shot_weights: Tensor | None = None,
+        info: dict[str, Any] | None = None,
+        seen: Sequence[str] = (),
+    ) -> None:
+        self.head = head.eval().requires_grad_(False)
+        self.class_names = list(class_names)
+        self.feature_norm: FeatureNorm = feature_norm
+        self.zero_shot_weights = zero_shot_weights
+        self.info: dict[str, Any] = dict(info or {})
+        self.seen = frozenset(seen)
+        self._backbone: Backbone | None = None
+
+    @property
+    def dim(self) -> int:
+        """D, the size of the features it takes."""
+        return int(self.head.weights.shape[1])
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return int(self.info.get("trained_parameters", 0))
+
+    def logits(self, inputs: Features | Pictures) -> Tensor:
+        """(N, C) scores of features (N, D), or of pictures (paths or PIL images).
+
+        Raises:
+            ClassifierError: features of another dimension.
+            DecodeError: a picture cannot be read.
+        """
+        return self._score(self._features(inputs), self.head)
+
+    def zero_shot_logits(self, inputs: Features | Pictures) -> Tensor:
+        """(N, C) scores of zero-shot CLIP on the same inputs.
+
+        Raises:
+            MissingTextError: the classifier was made without text.
+        """
+        if self.zero_shot_weights is None:
+            raise MissingTextError(
+                "This classifier was made without text weights, so there is no zero-shot "
+                "classifier to compare it with.",
+                hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
+            )
+        head = Head(self.zero_shot_weights, logit_scale=self.head.logit_scale)
+        return self._score(self._features(inputs), head)
+
+    def predict_proba(self, inputs: Features | Pictures) -> np.ndarray:
+        """(N, C) probabilities; rows sum to 1."""
+        return self.logits(inputs).softmax(-1).numpy()
+
+    def predict(self, inputs: Features | Pictures) -> list[str]:
+        """N class names."""
+        return [self.class_names[i] for i in self.logits(inputs).argmax(-1).tolist()]
+
+    @torch.inference_mode()
+    def _score(self, features: Tensor, head: Head) -> Tensor:
+        if self.feature_norm == "unit":
+            features = normalize(features)
+        parts = [head(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)]
+        return torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
+
+    def _features(self, inputs: Features | Pictures) -> Tensor:
+        if isinstance(inputs, FeatureSet):
+            features = inputs.first
+        elif isinstance(inputs, Tensor | np.ndarray):
+            features = torch.as_tensor(inputs).float()
+        else:
+            features = self.embed(inputs)
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise ClassifierError(
+                f"Features of shape {tuple(features.shape)}.",
+                allowed=f"(N, {self.dim}), made by {self.backbone_name}",
+                hint="Embed the pictures with the backbone that the classifier was made with.",
+            )
+        return features
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone whose features it takes."""
+        return str(self.info.get("backbone") or "an unnamed backbone")
+
+    def backbone(self, device: str = "auto") -> Backbone:
+        """Its backbone, loaded at the first call and checked against the saved fingerprint.
+
+        Raises:
+            ClassifierError: no backbone is known, or its weights are others now.
+        """
+        if self._backbone is None:
+            from clip_adapter.backbones import load_backbone
+
+            fingerprint = self.info.get("backbone_fingerprint")
+            if not fingerprint:
+                raise ClassifierError(
+                    "This classifier was trained on features from a file; the backbone that made "
+                    f"them was not used here ({self.backbone_name}), so it cannot read pictures.",
+                    hint="Give it features, or fit it again with --backbone.",
+                )
+            backbone = load_backbone(
+                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32")
+            )
+            if backbone.fingerprint != fingerprint:
+                raise ClassifierError(
+                    f"The weights of {self.backbone_name} are not the ones this classifier was "
+                    f"trained with ({backbone.fingerprint[:12]}, then {fingerprint[:12]}).",
+                    hint="Restore the weights, or fit the classifier again.",
+                )
+            self._backbone = backbone
+        return self._backbone
+
+    def embed(self, pictures: Pictures) -> Tensor:
+        """Features (N, D) of one picture or a list: paths or PIL images.
+
+        Raises:
+            DecodeError: a picture cannot be read; its name is told.
+        """
+        from clip_adapter.features.extract import embed_pictures
+
+        single = isinstance(pictures, str | Path) or not isinstance(pictures, Sequence)
+        items = [pictures] if single else list(pictures)
+        return embed_pictures(self.backbone(), items, style=self.info.get("preprocess", "clip"))
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``folder``: safetensors, JSON and a model card. See :mod:`persistence`."""
+        from clip_adapter.persistence import save_classifier
+
+        return save_classifier(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Classifier:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ClassifierError: missing, damaged, or of a newer format.
+        """
+        from clip_adapter.persistence import load_classifier
+
+        return load_classifier(Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None) -> Classifier:
+        """A saved folder, or a repository of the Hugging Face hub (``user/name``)."""
+        from clip_adapter.persistence import from_pretrained
+
+        return from_pretrained(name, revision)
+
+    def push_to_hub(self, repo: str, *, private: bool = True) -> str:
+        """Uploads to the Hugging Face hub and returns the address; needs ``hf auth login``."""
+        from clip_adapter.persistence import push_to_hub
+
+        return push_to_hub(self, repo, private=private)
+
+    def __repr__(self) -> str:
+        method = self.info.get("method", "classifier")
+        return f"Classifier({method}, {len(self.class_names)} classes, {self.backbone_name})"

@@ -1,0 +1,259 @@
+"""CLIP-Adapter: a bottleneck on the image feature, on the class weights or on both, blended in.
+
+    f' = a A_v(f) + (1 - a) f          A_v(f) = ReLU(f W1) W2      (visual branch)
+    W' = b A_t(W) + (1 - b) W          A_t(W) = ReLU(W W1) W2      (text branch)
+    logits = logit_scale * normalize(f') @ normalize(W').T
+
+Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", IJCV 2024
+(arXiv 2110.04544), sections 3.2 and 3.3. Details that the paper leaves out (the second ReLU, SGD
+2e-3 and its schedule) are taken from the released code and the one that it runs under.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.nn import Activation, ResidualAdapter, normalize
+from clip_adapter.training.loop import Recipe, official_recipe, train
+from clip_adapter.training.selection import Curve, Fold, cross_validate, score, stratified_folds
+
+RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
+Branch = Literal["visual", "text"]
+
+# Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
+CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
+# One shot leaves nothing to hold out. 0.2 is the paper's optimum on generic data (section 4.2.4)
+# and its mildest non-zero setting, so it changes zero-shot least.
+ONE_SHOT_RATIO = 0.2
+# AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
+# data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
+FAST = Recipe("adamw", 1e-3, weight_decay=1e-2, batch_size=256, steps=160, warmup=0.1)
+# Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
+MAX_SCORES = 16_000_000
+
+
+class Branches(nn.Module):
+    """Both adapters of R runs; an absent one leaves its branch as it is."""
+
+    def __init__(
+        self, visual: ResidualAdapter | None, text: ResidualAdapter | None, weights: Tensor
+    ) -> None:
+        super().__init__()
+        self.visual, self.text = visual, text
+        self._weights = weights
+        self._unit_weights = normalize(weights)
+
+    def class_weights(self) -> Tensor:
+        """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
+        return self._weights if self.text is None else self.text(self._weights)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(R, B, D) -> cosines (R, B, C)."""
+        mapped = features if self.visual is None else self.visual(features)
+        unit = self._unit_weights if self.text is None else normalize(self.class_weights())
+        return normalize(mapped) @ unit.transpose(-1, -2)
+
+
+@register
+@dataclass
+class CLIPAdapter(Method):
+    """The paper's method, whole.
+
+    Attributes:
+        branch: where the adapter sits.
+        visual_ratio: a, the share of the new image feature: 0 to 1, "auto" (cross-validation on
+            the shots, 0 included), "learnable", or "hypernetwork" (predicted for each image).
+        text_ratio: b, the same for the class weights.
+        activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
+        reduction: D / H; the paper takes 4 (Table 5).
+        recipe: "fast", or "official" (SGD, CoOp's epochs).
+        lr: learning rate, instead of the recipe's.
+        batch_size: pictures per step, instead of the recipe's.
+        steps: steps of "fast", instead of its own.
+        epochs: epochs of "official", instead of its own.
+    """
+
+    name: ClassVar[str] = "clip-adapter"
+    summary: ClassVar[str] = "a residual bottleneck on image features, class weights or both"
+    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
+
+    branch: Literal["visual", "text", "both"] = "visual"
+    visual_ratio: RatioOption = "auto"
+    text_ratio: RatioOption = "auto"
+    activation: Activation = "official"
+    reduction: int = 4
+    recipe: Literal["fast", "official"] = "fast"
+    lr: float | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("visual_ratio", "text_ratio"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not 0 <= value <= 1:
+                raise UsageError(
+                    f"{name} = {value}.", allowed="0 to 1, auto, learnable, hypernetwork"
+                )
+        for name in ("reduction", "lr", "batch_size", "steps", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        other = "epochs" if self.recipe == "fast" else "steps"
+        if getattr(self, other) is not None:
+            raise UsageError(
+                f"The {self.recipe} recipe does not take {other}.",
+                allowed="steps with recipe=fast; epochs with recipe=official",
+            )
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        ratios: dict[Branch, RatioOption] = {}
+        if self.branch in ("visual", "both"):
+            ratios["visual"] = self.visual_ratio
+        if self.branch in ("text", "both"):
+            ratios["text"] = self.text_ratio
+        curves = self._choose(task, weights, ratios, progress)
+        rows = [torch.arange(len(task.train))]
+        run: dict[Branch, Any] = {
+            b: r if isinstance(r, str) else torch.tensor([r]) for b, r in ratios.items()
+        }
+        branches = self._train(task, weights, run, rows, progress)
+        visual = None if branches.visual is None else branches.visual.take(0)
+        text = None if branches.text is None else branches.text.take(0)
+        with torch.no_grad():
+            adapted = weights if text is None else text(weights)
+        recipe = self._recipe(task)
+        return Classifier(
+            Head(adapted, visual, logit_scale=task.logit_scale),
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=weights,
+            info={
+                "hyperparameters": {
+                    "branch": self.branch,
+                    **{f"{b}_ratio": r for b, r in ratios.items()},
+                    "activation": self.activation,
+                    "reduction": self.reduction,
+                    "recipe": self.recipe,
+                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
+                },
+                "selection": [dataclasses.asdict(c) for c in curves],
+                "trained_parameters": sum(
+                    p.numel() for m in (visual, text) if m is not None for p in m.parameters()
+                ),
+            },
+        )
+
+    def _recipe(self, task: FewShotTask) -> Recipe:
+        base = FAST
+        if self.recipe == "official":
+            base = official_recipe(task.shots, len(task.class_names))
+        names = ("lr", "batch_size", "steps", "epochs")
+        own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return dataclasses.replace(base, **own)
+
+    def _train(
+        self,
+        task: FewShotTask,
+        weights: Tensor,
+        ratios: dict[Branch, Any],
+        rows: list[Tensor],
+        progress: Progress | None = None,
+    ) -> Branches:
+        """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,)."""
+        generator = torch.Generator().manual_seed(task.seed)
+        dim = task.train.dim
+        hidden = max(dim // self.reduction, 1)
+        made: dict[Branch, ResidualAdapter] = {
+            branch: ResidualAdapter.build(
+                dim, hidden, self.activation, ratio, (len(rows),), generator
+            )
+            for branch, ratio in ratios.items()
+        }
+        branches = Branches(made.get("visual"), made.get("text"), weights)
+
+        def logits(features: Tensor) -> Tensor:
+            return task.logit_scale * branches(features)
+
+        train(
+            branches,
+            logits,
+            task.train.features,
+            task.train.labels,
+            rows,
+            self._recipe(task),
+            generator,
+            progress,
+        )
+        return branches
+
+    def _choose(
+        self,
+        task: FewShotTask,
+        weights: Tensor,
+        ratios: dict[Branch, RatioOption],
+        progress: Progress | None,
+    ) -> list[Curve]:
+        """Replaces every "auto" in ``ratios`` by a number, one branch after the other."""
+        auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
+        folds = stratified_folds(task.train.labels, task.seed) if auto else []
+        curves = []
+        for branch in auto:
+            curve = Curve(f"{branch}_ratio", list(CANDIDATES))
+            if folds:
+                # A branch still to be chosen stays as it is while this one is.
+                known = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
+                evaluate = self._evaluator(task, weights, branch, known, progress)
+                cross_validate(curve, folds, evaluate)
+            else:
+                curve.chosen = ONE_SHOT_RATIO
+                curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_RATIO}"
+            ratios[branch] = curve.chosen
+            curves.append(curve)
+        return curves
+
+    def _evaluator(
+        self,
+        task: FewShotTask,
+        weights: Tensor,
+        branch: Branch,
+        known: dict[Branch, RatioOption],
+        progress: Progress | None,
+    ) -> Callable[[list[tuple[Fold, float]]], list[tuple[Tensor, Tensor]]]:
+        """Trains every (fold, ratio) in batched passes and scores each on its held-out rows."""
+        labels, first = task.train.labels, task.train.first
+        per_run = min(self._recipe(task).batch_size, len(labels)) * len(task.class_names)
+        limit = max(MAX_SCORES // per_run, 1)
+
+        def evaluate(jobs: list[tuple[Fold, float]]) -> list[tuple[Tensor, Tensor]]:
+            results = []
+            for start in range(0, len(jobs), limit):
+                chunk = jobs[start : start + limit]
+                run: dict[Branch, Any] = {branch: torch.tensor([r for _, r in chunk])}
+                for other, ratio in known.items():
+                    word = isinstance(ratio, str)
+                    run[other] = ratio if word else torch.full((len(chunk),), float(ratio))
+                branches = self._train(task, weights, run, [f.fit for f, _ in chunk], progress)
+                with torch.no_grad():
+                    for r, (fold, _) in enumerate(chunk):
+                        single = Branches(
+                            branches.visual and branches.visual.take(r),
+                            branches.text and branches.text.take(r),
+                            weights,
+                        )
+                        scores = task.logit_scale * single(first[fold.held_out])
+                        results.append(score(scores, labels[fold.held_out]))
+            return results
+
+        return evaluate

@@ -1,0 +1,34 @@
+"""Zero-shot CLIP: the class names are the classifier.
+
+    logits = logit_scale * normalize(f) @ normalize(W).T
+
+Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+2021 (arXiv 2103.00020), section 3.1; CLIP-Adapter, equation 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+
+
+@register
+@dataclass
+class ZeroShot(Method):
+    """The text weights as they are; the shots are not read."""
+
+    name = "zero-shot"
+    summary = "the class names alone, no training"
+    citation = "Radford et al. 2021, arXiv 2103.00020"
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        return Classifier(
+            Head(weights, logit_scale=task.logit_scale),
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=weights,
+            info={"hyperparameters": {}, "trained_parameters": 0},
+        )

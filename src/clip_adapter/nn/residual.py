@@ -1,0 +1,82 @@
+"""Residual blending of new and old knowledge (CLIP-Adapter, equations 5 and 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.nn.bottleneck import Activation, Bottleneck
+from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
+
+# Where a learnt or predicted ratio starts: the paper's optimum on generic data (section 4.2.4).
+RATIO_START = 0.2
+
+
+def blend(new: Tensor, old: Tensor, ratio: float | Tensor) -> Tensor:
+    """``ratio * new + (1 - ratio) * old``; at ratio 0 exactly ``old``, at ratio 1 exactly ``new``."""
+    return ratio * new + (1 - ratio) * old
+
+
+class ResidualAdapter(nn.Module):
+    """``x' = a A(x) + (1 - a) x`` for x (..., B, D).
+
+    For the visual branch x is the raw image feature f; for the text branch it is the classifier
+    weight W. Normalise after it, as the released code does.
+    """
+
+    def __init__(self, bottleneck: Bottleneck, ratio: Ratio) -> None:
+        super().__init__()
+        self.bottleneck = bottleneck
+        self.ratio = ratio
+
+    def forward(self, x: Tensor, ratio: Tensor | None = None) -> Tensor:
+        """Adapted rows; ``ratio`` (..., 1 or B, 1), when given, stands in for the module's own."""
+        return blend(self.bottleneck(x), x, self.ratio(x) if ratio is None else ratio)
+
+    def take(self, run: int) -> ResidualAdapter:
+        """Run number ``run`` of R as an adapter of its own, without the leading dimension."""
+        adapter = ResidualAdapter.from_config(self.config())
+        adapter.load_state_dict({k: v[run].clone() for k, v in self.state_dict().items()})
+        return adapter
+
+    def config(self) -> dict[str, int | str]:
+        """What :meth:`from_config` needs to build the same module, without its weights."""
+        dim, hidden = self.bottleneck.down.shape[-2:]
+        kind = {FixedRatio: "fixed", LearnableRatio: "learnable", HypernetworkRatio: "hypernetwork"}
+        return {
+            "dim": int(dim),
+            "hidden": int(hidden),
+            "activation": self.bottleneck.activation,
+            "ratio": kind[type(self.ratio)],
+        }
+
+    @classmethod
+    def build(
+        cls,
+        dim: int,
+        hidden: int,
+        activation: Activation = "official",
+        ratio: float | Tensor | str = RATIO_START,
+        runs: tuple[int, ...] = (),
+        generator: torch.Generator | None = None,
+    ) -> ResidualAdapter:
+        """An untrained adapter; ``ratio`` is a number, one per run, "learnable" or "hypernetwork"."""
+        bottleneck = Bottleneck(dim, hidden, activation, runs, generator)
+        if ratio == "learnable":
+            return cls(bottleneck, LearnableRatio(RATIO_START, runs))
+        if ratio == "hypernetwork":
+            return cls(bottleneck, HypernetworkRatio(dim, RATIO_START, runs, generator))
+        if isinstance(ratio, str):
+            raise ValueError(f"ratio {ratio!r}; allowed: a number, 'learnable', 'hypernetwork'")
+        return cls(bottleneck, FixedRatio(ratio))
+
+    @classmethod
+    def from_config(cls, config: dict[str, int | str]) -> ResidualAdapter:
+        """The module that :meth:`config` described; its weights are loaded by the caller."""
+        ratio = config["ratio"]
+        return cls.build(
+            int(config["dim"]),
+            int(config["hidden"]),
+            "paper" if config["activation"] == "paper" else "official",
+            RATIO_START if ratio == "fixed" else str(ratio),
+        )

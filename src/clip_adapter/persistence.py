@@ -1,0 +1,206 @@
+"""Classifiers on disk and on the hub: safetensors and JSON, never pickle.
+
+classifier.json          class names, resolved configuration, versions, fingerprint
+adapter.safetensors      what changes the image feature (absent where nothing does)
+class_weights.safetensors  W, bias, and the zero-shot text weights
+seen.json                digests of the training pictures
+README.md                a model card made from the run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from clip_adapter.errors import ClassifierError
+from clip_adapter.model_card import model_card
+from clip_adapter.nn import ResidualAdapter
+
+if TYPE_CHECKING:
+    from clip_adapter.classifier import Classifier
+
+FORMAT = 1
+CONFIG, ADAPTER, WEIGHTS, SEEN = (
+    "classifier.json",
+    "adapter.safetensors",
+    "class_weights.safetensors",
+    "seen.json",
+)
+FILES = (CONFIG, ADAPTER, WEIGHTS, SEEN, "README.md")
+IMAGE_MAPS = {"residual-adapter": ResidualAdapter}
+
+
+def save_classifier(classifier: Classifier, folder: Path) -> Path:
+    """Writes ``folder`` whole or not at all; an older classifier there is replaced.
+
+    Raises:
+        ClassifierError: the folder holds other things, or cannot be written.
+    """
+    others = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if folder.is_file() or (others and CONFIG not in others):
+        raise ClassifierError(
+            f"{folder} exists and is not a saved classifier.",
+            hint="Choose a new folder, or empty this one.",
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # A sibling, so that the last step is a rename within one file system.
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _write(classifier, part)
+            _replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise ClassifierError(
+            f"Cannot write {folder}: {error.strerror or error}.", hint="Choose another folder."
+        ) from error
+    return folder
+
+
+def _replace(part: Path, folder: Path) -> None:
+    if folder.is_dir():
+        # Weights first, the JSON that names them last: a reader never sees new JSON, old weights.
+        for name in (*FILES[1:], CONFIG):
+            if (part / name).exists():
+                os.replace(part / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    else:
+        part.chmod(0o755)
+        os.rename(part, folder)
+
+
+def _write(classifier: Classifier, folder: Path) -> None:
+    head = classifier.head
+    image_map: dict[str, Any] | None = None
+    if isinstance(head.image_map, ResidualAdapter):
+        image_map = {"kind": "residual-adapter", **head.image_map.config()}
+        save_file(
+            {k: v.contiguous() for k, v in head.image_map.state_dict().items()}, folder / ADAPTER
+        )
+    elif head.image_map is not None:
+        raise ClassifierError(
+            f"An image map of type {type(head.image_map).__name__} cannot be saved.",
+            allowed=", ".join(IMAGE_MAPS),
+        )
+    text = classifier.zero_shot_weights
+    shared = text is not None and torch.equal(text, head.weights)
+    tensors = {"weights": head.weights}
+    if head.bias is not None:
+        tensors["bias"] = head.bias
+    if text is not None and not shared:
+        tensors["text"] = text.float().contiguous()
+    save_file(tensors, folder / WEIGHTS)
+    config = {
+        "format": FORMAT,
+        "class_names": classifier.class_names,
+        "feature_norm": classifier.feature_norm,
+        "head": head.kind,
+        "logit_scale": head.logit_scale,
+        "image_map": image_map,
+        "text": "weights" if shared else "text" if text is not None else None,
+        "info": classifier.info,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
+    (folder / SEEN).write_text(json.dumps(sorted(classifier.seen)), "utf-8")
+    (folder / "README.md").write_text(model_card(classifier), "utf-8")
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Reads what :func:`save_classifier` wrote.
+
+    Raises:
+        ClassifierError: missing, damaged, or of a newer format.
+    """
+    from clip_adapter.classifier import Classifier, Head
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ClassifierError(
+            f"{folder} is not a saved classifier: it has no {CONFIG}.",
+            hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
+        )
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        if config["format"] > FORMAT:
+            raise ClassifierError(
+                f"{folder} has format {config['format']}.",
+                allowed=f"at most {FORMAT}",
+                hint="Update clip-adapter.",
+            )
+        image_map = None
+        if config["image_map"] is not None:
+            image_map = IMAGE_MAPS[config["image_map"]["kind"]].from_config(config["image_map"])
+            image_map.load_state_dict(load_file(folder / ADAPTER))
+        tensors = load_file(folder / WEIGHTS)
+        weights = tensors["weights"]
+        if weights.ndim != 2 or len(weights) != len(config["class_names"]):
+            raise ValueError(f"{tuple(weights.shape)} weights, {len(config['class_names'])} names")
+        head = Head(weights, image_map, tensors.get("bias"), config["logit_scale"], config["head"])
+        text = None if config["text"] is None else tensors[config["text"]]
+        seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []
+        return Classifier(
+            head,
+            config["class_names"],
+            feature_norm=config["feature_norm"],
+            zero_shot_weights=text,
+            info=config["info"],
+            seen=seen,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ClassifierError(
+            f"The classifier in {folder} is damaged: {error}.",
+            hint="Copy it again, or fit it again.",
+        ) from error
+
+
+def from_pretrained(name: str, revision: str | None = None) -> Classifier:
+    """A folder, or a hub repository ``user/name``.
+
+    Raises:
+        ClassifierError: neither a folder nor a repository that can be reached.
+    """
+    if Path(name).is_dir():
+        return load_classifier(Path(name))
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(FILES))
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        raise ClassifierError(
+            f"{name!r} is neither a folder here nor a repository that the hub gives: "
+            f"{type(error).__name__}.",
+            hint="Check the name and the network, or download it and give the folder.",
+        ) from error
+    return load_classifier(Path(folder))
+
+
+def push_to_hub(classifier: Classifier, repo: str, *, private: bool = True) -> str:
+    """Creates ``repo`` where it is missing, uploads, and returns its address.
+
+    Raises:
+        ClassifierError: not logged in, no network, or refused.
+    """
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_classifier(classifier, Path(scratch) / "classifier")
+        try:
+            api = HfApi()
+            url = api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add classifier")
+        except Exception as error:  # the hub's client raises a dozen unrelated types
+            raise ClassifierError(
+                f"Cannot upload to {repo!r}: {type(error).__name__}.",
+                hint="Run 'hf auth login', check the name (user/name) and the network.",
+            ) from error
+    return str(url)
