@@ -17,9 +17,9 @@ from clip_adapter.data.splits import sample_few_shot
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.base import Progress
-from clip_adapter.sources import Source, SourceOptions, open_source
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
+from clip_adapter.sources import Source, open_source
 
-DEFAULT_METHOD = "clip-adapter"
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -29,7 +29,7 @@ def fit(
     method: str = DEFAULT_METHOD,
     options: Mapping[str, Any] | None = None,
     shots: int | None = None,
-    seed: int = 1,
+    seed: int = DEFAULT_SEED,
     training_progress: Progress | None = None,
     **source: Any,
 ) -> Classifier:
@@ -43,7 +43,7 @@ def fit(
         shots: K, pictures per class to draw, as CoOp draws them; None takes all.
         seed: of the draw and of the training.
         training_progress: called with (steps done, all steps).
-        **source: the fields of :class:`~clip_adapter.sources.SourceOptions`, such as ``backbone``,
+        **source: the fields of :class:`~clip_adapter.options.SourceOptions`, such as ``backbone``,
             ``prompts``, ``class_names``, ``views``, ``cache``.
 
     Returns:
@@ -74,7 +74,7 @@ def fit(
         "train_pictures": len(task.train),
         "seconds": round(seconds, 3),
         **classifier.info,
-        "options": {k: v for k, v in dataclasses.asdict(chosen).items()},
+        "options": dataclasses.asdict(chosen),
         "versions": versions(),
     }
     return classifier
@@ -97,7 +97,7 @@ def source_options(given: Mapping[str, Any]) -> SourceOptions:
 
 
 def make_task(
-    source: Source, *, shots: int | None = None, seed: int = 1, views: int = 1
+    source: Source, *, shots: int | None = None, seed: int = DEFAULT_SEED, views: int = 1
 ) -> tuple[FewShotTask, dict[str, Any]]:
     """The few-shot task of a source's training split, and facts to remember about it."""
     rows = None

@@ -3,79 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from clip_adapter.backbones import Backbone, load_backbone
-from clip_adapter.backbones.memory import Say, silent
-from clip_adapter.data.class_names import ClassNames
+from clip_adapter.backbones import Backbone
 from clip_adapter.data.load import is_feature_spec, load_dataset
 from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError
 from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import load_features
-from clip_adapter.features.store import FeatureStore
 from clip_adapter.features.text import text_weights
-
-# The smallest of CLIP's own models: good on photographs, and quick on a laptop.
-DEFAULT_BACKBONE = "ViT-B-32/openai"
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """How to read a source.
-
-    Attributes:
-        backbone: name; None is ``DEFAULT_BACKBONE`` for pictures and none for features.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: "float32", "float16" or "bfloat16", of the backbone.
-        prompts: templates, or names of built-in ones; several are an ensemble.
-        class_names: a table that rewrites the names of the source.
-        root: where relative paths of a table start.
-        style: preprocessing, "clip" or "coop".
-        views: augmented views of every training picture; 1 is the plain picture.
-        cache: folder of the feature store; None is the user's cache folder.
-        strict: a picture that cannot be read is an error.
-        batch_size: pictures per pass of the backbone.
-        feature_norm: of ready-made features.
-        say: receives lines for the user.
-        progress: shows a bar; None shows it on a terminal.
-    """
-
-    backbone: str | None = None
-    device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    prompts: Sequence[str] = ()
-    class_names: ClassNames | None = None
-    root: str | Path | None = None
-    style: Literal["clip", "coop"] = "clip"
-    views: int = 1
-    cache: str | Path | None = None
-    strict: bool = False
-    batch_size: int = 64
-    feature_norm: Literal["auto", "raw", "unit"] = "auto"
-    say: Say = field(default=silent, repr=False)
-    progress: bool | None = None
-
-    def load_backbone(self, default: str | None = None) -> Backbone:
-        """The backbone named, or ``default``."""
-        name = self.backbone or default or DEFAULT_BACKBONE
-        return load_backbone(name, device=self.device, dtype=self.dtype, say=self.say)
-
-    def store(self) -> FeatureStore:
-        """The feature store."""
-        return FeatureStore(self.cache, say=self.say)
+from clip_adapter.options import SourceOptions
 
 
 class PictureSource:
     """A folder, a table or a hub data set, seen through a backbone."""
 
-    def __init__(self, spec: str, options: SourceOptions, backbone: Backbone | None = None) -> None:
+    def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
         self._data = load_dataset(
             spec,
@@ -89,7 +37,7 @@ class PictureSource:
         self.class_names = self._data.class_names
         self.templates = self._data.templates
         self.has_splits = self._data.has_splits
-        self._given = backbone
+        self._given: Backbone | None = None
 
     @property
     def backbone(self) -> Backbone:
@@ -97,6 +45,10 @@ class PictureSource:
         if self._given is None:
             self._given = self._options.load_backbone()
         return self._given
+
+    def use(self, backbone: Backbone) -> None:
+        """Take ``backbone`` in place of the one that the options name."""
+        self._given = backbone
 
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""
@@ -220,16 +172,13 @@ class FeatureSource:
 Source = PictureSource | FeatureSource
 
 
-def open_source(
-    spec: str | Path, options: SourceOptions, backbone: Backbone | None = None
-) -> Source:
+def open_source(spec: str | Path, options: SourceOptions) -> Source:
     """Pictures or features, told by the name.
 
     Args:
         spec: see ``clip_adapter.data.load.FORMS``.
         options: how to read it.
-        backbone: one that is loaded already, for pictures.
     """
     if is_feature_spec(spec):
         return FeatureSource(str(spec), options)
-    return PictureSource(str(spec), options, backbone)
+    return PictureSource(str(spec), options)

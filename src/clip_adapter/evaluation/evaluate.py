@@ -33,7 +33,7 @@ def evaluate(
         classifier: what to score.
         data: as for ``fit``, or features.
         split: "test", "val" or "train"; a source without splits is taken whole.
-        **source: fields of :class:`~clip_adapter.sources.SourceOptions`.
+        **source: fields of :class:`~clip_adapter.options.SourceOptions`.
 
     Raises:
         DataError: no such split, classes that the classifier does not know, or nothing to score.
@@ -76,7 +76,7 @@ def _open(classifier: Classifier, data: str | Path, given: dict[str, Any]) -> So
     options = source_options(given)
     source = open_source(data, options)
     if isinstance(source, PictureSource):
-        return open_source(data, options, classifier.backbone(options.device))
+        source.use(classifier.backbone(options.device, options.say))
     return source
 
 

@@ -54,6 +54,7 @@ def extract(
     seed: int = 0,
     batch_size: int = 64,
     strict: bool = False,
+    allow_none: bool = False,
     say: Say | None = None,
     progress: bool | None = None,
 ) -> tuple[FeatureSet, list[BadPicture]]:
@@ -70,6 +71,7 @@ def extract(
         batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
             of two. Out of memory, a backbone halves its batches by itself.
         strict: a picture that cannot be read is an error.
+        allow_none: that none of them can be read is no error.
         say: receives a line for every skipped picture.
         progress: shows a bar; None shows it on a terminal.
 
@@ -78,7 +80,7 @@ def extract(
         pictures that were skipped.
 
     Raises:
-        DataError: no picture can be read, or with ``strict`` one cannot.
+        DataError: there are no pictures, none can be read, or with ``strict`` one cannot.
         StoreError: the store cannot be written.
     """
     say = say or silent
@@ -100,7 +102,7 @@ def extract(
                 for i in where.pop(digest):
                     bad[i] = BadPicture(samples[i].name, reason)
     skipped = [bad[i] for i in sorted(bad)]
-    _report(skipped, len(samples), strict, say)
+    _report(skipped, len(samples), strict, allow_none, say)
     keep = [i for i in range(len(samples)) if i not in bad]
     features = FeatureSet(
         tables[:, [order[digests[i]] for i in keep]],
@@ -272,17 +274,20 @@ def _reason(error: OSError | DataError, name: str) -> str:
     return error.found.removeprefix(f"{name}: ")
 
 
-def _report(skipped: list[BadPicture], total: int, strict: bool, say: Say) -> None:
+def _report(
+    skipped: list[BadPicture], total: int, strict: bool, allow_none: bool, say: Say
+) -> None:
     if not total:
         raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
     lines = [f"{one.name}: {one.reason}" for one in skipped]
-    if skipped and (strict or len(skipped) == total):
-        which = "None of the pictures" if len(skipped) == total else f"{len(skipped)} pictures"
-        verb = "can" if len(skipped) == total else "cannot"
+    none = len(skipped) == total
+    if skipped and (strict or (none and not allow_none)):
+        which = "None of the pictures" if none else f"{len(skipped)} pictures"
+        verb = "can" if none else "cannot"
         raise DataError(
             f"{which} {verb} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
             hint="Replace or remove them"
-            + (", or leave --strict away." if len(skipped) < total else "."),
+            + ("." if none else ", or leave --strict away."),
         )
     for line in lines:
         say(f"Skipped {line}")

@@ -38,6 +38,7 @@ class Precomputed:
         sets: all sets of the file.
         note: the file's own note.
         notes: what the user should know, one line each.
+        meta: all entries of the file's header, as text.
     """
 
     feature_set: FeatureSet
@@ -48,6 +49,7 @@ class Precomputed:
     sets: list[str]
     note: str = ""
     notes: list[str] = field(default_factory=list)
+    meta: dict[str, str] = field(default_factory=dict)
 
 
 def split_spec(spec: str | Path) -> tuple[Path, str | None]:
@@ -217,6 +219,7 @@ def _assemble(
         reader.sets,
         reader.meta.get("note", ""),
         notes,
+        dict(reader.meta),
     )
 
 

@@ -1,0 +1,73 @@
+"""What a user can choose, with the defaults. Imports nothing heavy: help texts read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from clip_adapter.backbones import Backbone
+    from clip_adapter.data.class_names import ClassNames
+    from clip_adapter.features.store import FeatureStore
+
+# The smallest of CLIP's own models: good on photographs, and quick on a laptop.
+DEFAULT_BACKBONE = "ViT-B-32/openai"
+DEFAULT_METHOD = "clip-adapter"
+# The first of CoOp's three seeds, so that a draw can be compared with published ones.
+DEFAULT_SEED = 1
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How to read a source.
+
+    Attributes:
+        backbone: name; None is ``DEFAULT_BACKBONE`` for pictures and none for features.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "float32", "float16" or "bfloat16", of the backbone.
+        prompts: templates, or names of built-in ones; several are an ensemble.
+        class_names: a table that rewrites the names of the source.
+        root: where relative paths of a table start.
+        style: preprocessing, "clip" or "coop".
+        views: augmented views of every training picture; 1 is the plain picture.
+        cache: folder of the feature store; None is the user's cache folder.
+        strict: a picture that cannot be read is an error.
+        batch_size: pictures per pass of the backbone.
+        feature_norm: of ready-made features.
+        say: receives lines for the user.
+        progress: shows a bar; None shows it on a terminal.
+    """
+
+    backbone: str | None = None
+    device: str = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    prompts: Sequence[str] = ()
+    class_names: ClassNames | None = None
+    root: str | Path | None = None
+    style: Literal["clip", "coop"] = "clip"
+    views: int = 1
+    cache: str | Path | None = None
+    strict: bool = False
+    batch_size: int = 64
+    feature_norm: Literal["auto", "raw", "unit"] = "auto"
+    say: Callable[[str], None] = field(default=_silent, repr=False)
+    progress: bool | None = None
+
+    def load_backbone(self, default: str | None = None) -> Backbone:
+        """The backbone named, or ``default``."""
+        from clip_adapter.backbones import load_backbone
+
+        name = self.backbone or default or DEFAULT_BACKBONE
+        return load_backbone(name, device=self.device, dtype=self.dtype, say=self.say)
+
+    def store(self) -> FeatureStore:
+        """The feature store."""
+        from clip_adapter.features.store import FeatureStore
+
+        return FeatureStore(self.cache, say=self.say)
