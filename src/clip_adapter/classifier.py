@@ -19,10 +19,14 @@ from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.nn import cosine_logits, normalize
 
 if TYPE_CHECKING:
-    from clip_adapter.backbones.base import Backbone
+    from PIL.Image import Image
 
-Features = Tensor | np.ndarray | FeatureSet
-Pictures = "str | Path | Image | Sequence[str | Path | Image]"
+    from clip_adapter.backbones.base import Backbone
+    from clip_adapter.backbones.memory import Say
+
+    Picture = str | Path | Image
+    Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
+
 # Rows scored at once: bounds the (rows, C) scores in memory without slowing the product.
 CHUNK = 4096
 
@@ -105,7 +109,7 @@ class Classifier:
         """How many numbers were trained."""
         return int(self.info.get("trained_parameters", 0))
 
-    def logits(self, inputs: Features | Pictures) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of features (N, D), or of pictures (paths or PIL images).
 
         Raises:
@@ -114,7 +118,7 @@ class Classifier:
         """
         return self._score(self._features(inputs), self.head)
 
-    def zero_shot_logits(self, inputs: Features | Pictures) -> Tensor:
+    def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same inputs.
 
         Raises:
@@ -129,11 +133,11 @@ class Classifier:
         head = Head(self.zero_shot_weights, logit_scale=self.head.logit_scale)
         return self._score(self._features(inputs), head)
 
-    def predict_proba(self, inputs: Features | Pictures) -> np.ndarray:
+    def predict_proba(self, inputs: Inputs) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1."""
         return self.logits(inputs).softmax(-1).numpy()
 
-    def predict(self, inputs: Features | Pictures) -> list[str]:
+    def predict(self, inputs: Inputs) -> list[str]:
         """N class names."""
         return [self.class_names[i] for i in self.logits(inputs).argmax(-1).tolist()]
 
@@ -144,7 +148,7 @@ class Classifier:
         parts = [head(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)]
         return torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
 
-    def _features(self, inputs: Features | Pictures) -> Tensor:
+    def _features(self, inputs: Inputs) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.first
         elif isinstance(inputs, Tensor | np.ndarray):
@@ -164,7 +168,7 @@ class Classifier:
         """The backbone whose features it takes."""
         return str(self.info.get("backbone") or "an unnamed backbone")
 
-    def backbone(self, device: str = "auto") -> Backbone:
+    def backbone(self, device: str = "auto", say: Say | None = None) -> Backbone:
         """Its backbone, loaded at the first call and checked against the saved fingerprint.
 
         Raises:
@@ -181,7 +185,7 @@ class Classifier:
                     hint="Give it features, or fit it again with --backbone.",
                 )
             backbone = load_backbone(
-                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32")
+                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32"), say=say
             )
             if backbone.fingerprint != fingerprint:
                 raise ClassifierError(
@@ -192,16 +196,18 @@ class Classifier:
             self._backbone = backbone
         return self._backbone
 
-    def embed(self, pictures: Pictures) -> Tensor:
+    def embed(self, pictures: Picture | Sequence[Picture]) -> Tensor:
         """Features (N, D) of one picture or a list: paths or PIL images.
 
         Raises:
             DecodeError: a picture cannot be read; its name is told.
         """
-        from clip_adapter.features.extract import embed_pictures
+        from clip_adapter.features.pictures import embed_pictures
 
-        single = isinstance(pictures, str | Path) or not isinstance(pictures, Sequence)
-        items = [pictures] if single else list(pictures)
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            items = [pictures]
+        else:
+            items = list(pictures)
         return embed_pictures(self.backbone(), items, style=self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:

@@ -79,7 +79,7 @@ class FewShotTask:
         """
         if self.classifier_weights is None:
             raise MissingTextError(
-                f"{method} needs text weights (one text feature per class), and this task has none.",
+                f"{method} needs text weights (one text feature per class) and the task has none.",
                 hint="add a tensor 'text' (classes, dimension) to the feature file, or name the "
                 "backbone that made the features with --backbone, so that the class names are "
                 "embedded; or use a method that needs no text: "

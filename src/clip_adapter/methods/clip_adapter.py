@@ -38,6 +38,8 @@ ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
 # data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
 FAST = Recipe("adamw", 1e-3, weight_decay=1e-2, batch_size=256, steps=160, warmup=0.1)
+# Cross-validation ranks the ratios at half the steps of "fast", for half the time.
+SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
 
@@ -56,6 +58,11 @@ class Branches(nn.Module):
     def class_weights(self) -> Tensor:
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self._weights if self.text is None else self.text(self._weights)
+
+    def take(self, run: int) -> Branches:
+        """Run number ``run`` alone, for features (B, D)."""
+        visual = None if self.visual is None else self.visual.take(run)
+        return Branches(visual, None if self.text is None else self.text.take(run), self._weights)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -126,16 +133,14 @@ class CLIPAdapter(Method):
         curves = self._choose(task, weights, ratios, progress)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
-            b: r if isinstance(r, str) else torch.tensor([r]) for b, r in ratios.items()
+            b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
         }
-        branches = self._train(task, weights, run, rows, progress)
-        visual = None if branches.visual is None else branches.visual.take(0)
-        text = None if branches.text is None else branches.text.take(0)
-        with torch.no_grad():
-            adapted = weights if text is None else text(weights)
         recipe = self._recipe(task)
+        branches = self._train(task, weights, run, rows, recipe, progress).take(0)
+        with torch.no_grad():
+            adapted = branches.class_weights()
         return Classifier(
-            Head(adapted, visual, logit_scale=task.logit_scale),
+            Head(adapted, branches.visual, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
             zero_shot_weights=weights,
@@ -149,9 +154,7 @@ class CLIPAdapter(Method):
                     **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
                 },
                 "selection": [dataclasses.asdict(c) for c in curves],
-                "trained_parameters": sum(
-                    p.numel() for m in (visual, text) if m is not None for p in m.parameters()
-                ),
+                "trained_parameters": sum(p.numel() for p in branches.parameters()),
             },
         )
 
@@ -169,9 +172,13 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: dict[Branch, Any],
         rows: list[Tensor],
+        recipe: Recipe,
         progress: Progress | None = None,
     ) -> Branches:
-        """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,)."""
+        """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,).
+
+        A branch whose ratios are all 0 would never change anything: it gets no adapter.
+        """
         generator = torch.Generator().manual_seed(task.seed)
         dim = task.train.dim
         hidden = max(dim // self.reduction, 1)
@@ -180,22 +187,16 @@ class CLIPAdapter(Method):
                 dim, hidden, self.activation, ratio, (len(rows),), generator
             )
             for branch, ratio in ratios.items()
+            if isinstance(ratio, str) or bool(ratio.any())
         }
         branches = Branches(made.get("visual"), made.get("text"), weights)
 
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * branches(features)
 
-        train(
-            branches,
-            logits,
-            task.train.features,
-            task.train.labels,
-            rows,
-            self._recipe(task),
-            generator,
-            progress,
-        )
+        if made:
+            data = (task.train.features, task.train.labels)
+            train(branches, logits, *data, rows, recipe, generator, progress)
         return branches
 
     def _choose(
@@ -213,7 +214,9 @@ class CLIPAdapter(Method):
             curve = Curve(f"{branch}_ratio", list(CANDIDATES))
             if folds:
                 # A branch still to be chosen stays as it is while this one is.
-                known = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
+                known: dict[Branch, RatioOption] = {
+                    b: r for b, r in ratios.items() if r != "auto" and b != branch
+                }
                 evaluate = self._evaluator(task, weights, branch, known, progress)
                 cross_validate(curve, folds, evaluate)
             else:
@@ -232,28 +235,37 @@ class CLIPAdapter(Method):
         progress: Progress | None,
     ) -> Callable[[list[tuple[Fold, float]]], list[tuple[Tensor, Tensor]]]:
         """Trains every (fold, ratio) in batched passes and scores each on its held-out rows."""
-        labels, first = task.train.labels, task.train.first
-        per_run = min(self._recipe(task).batch_size, len(labels)) * len(task.class_names)
+        recipe = self._recipe(task)
+        if recipe.steps is not None:
+            recipe = dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
+        per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
         limit = max(MAX_SCORES // per_run, 1)
 
+        def batch(jobs: list[tuple[Fold, float]]) -> list[tuple[Tensor, Tensor]]:
+            run: dict[Branch, Any] = {
+                b: r if isinstance(r, str) else torch.full((len(jobs),), float(r))
+                for b, r in known.items()
+            }
+            run[branch] = torch.tensor([r for _, r in jobs])
+            rows = [f.fit for f, _ in jobs]
+            branches = self._train(task, weights, run, rows, recipe, progress)
+            with torch.no_grad():
+                return [
+                    score(
+                        task.logit_scale * branches.take(r)(task.train.first[fold.held_out]),
+                        task.train.labels[fold.held_out],
+                    )
+                    for r, (fold, _) in enumerate(jobs)
+                ]
+
         def evaluate(jobs: list[tuple[Fold, float]]) -> list[tuple[Tensor, Tensor]]:
-            results = []
-            for start in range(0, len(jobs), limit):
-                chunk = jobs[start : start + limit]
-                run: dict[Branch, Any] = {branch: torch.tensor([r for _, r in chunk])}
-                for other, ratio in known.items():
-                    word = isinstance(ratio, str)
-                    run[other] = ratio if word else torch.full((len(chunk),), float(ratio))
-                branches = self._train(task, weights, run, [f.fit for f, _ in chunk], progress)
-                with torch.no_grad():
-                    for r, (fold, _) in enumerate(chunk):
-                        single = Branches(
-                            branches.visual and branches.visual.take(r),
-                            branches.text and branches.text.take(r),
-                            weights,
-                        )
-                        scores = task.logit_scale * single(first[fold.held_out])
-                        results.append(score(scores, labels[fold.held_out]))
-            return results
+            # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one.
+            results: dict[int, tuple[Tensor, Tensor]] = {}
+            for zero in (True, False):
+                chosen = [i for i, (_, r) in enumerate(jobs) if (r == 0) == zero]
+                for start in range(0, len(chosen), limit):
+                    part = chosen[start : start + limit]
+                    results.update(zip(part, batch([jobs[i] for i in part]), strict=True))
+            return [results[i] for i in range(len(jobs))]
 
         return evaluate

@@ -1,4 +1,4 @@
-"""Trainable parts, torch only. Every part takes a leading shape of runs, so that many train at once."""
+"""Trainable parts, torch only. Each takes a leading shape of runs, so that many train at once."""
 
 from clip_adapter.nn.bottleneck import Activation, Bottleneck
 from clip_adapter.nn.cosine import cosine_logits, normalize

@@ -52,7 +52,7 @@ class LearnableRatio(Ratio):
 
 
 class HypernetworkRatio(Ratio):
-    """A ratio per row, ``sigmoid(ReLU(x W1) w2 + b)`` of the unit-length row; starts at ``start``."""
+    """A ratio per row, ``sigmoid(ReLU(x W1) w2 + b)`` of the unit-length row x."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ RATIO_START = 0.2
 
 
 def blend(new: Tensor, old: Tensor, ratio: float | Tensor) -> Tensor:
-    """``ratio * new + (1 - ratio) * old``; at ratio 0 exactly ``old``, at ratio 1 exactly ``new``."""
+    """``ratio * new + (1 - ratio) * old``: exactly ``old`` at ratio 0, ``new`` at ratio 1."""
     return ratio * new + (1 - ratio) * old
 
 
@@ -60,7 +60,7 @@ class ResidualAdapter(nn.Module):
         runs: tuple[int, ...] = (),
         generator: torch.Generator | None = None,
     ) -> ResidualAdapter:
-        """An untrained adapter; ``ratio`` is a number, one per run, "learnable" or "hypernetwork"."""
+        """An untrained adapter; ``ratio``: a number, one per run, "learnable", "hypernetwork"."""
         bottleneck = Bottleneck(dim, hidden, activation, runs, generator)
         if ratio == "learnable":
             return cls(bottleneck, LearnableRatio(RATIO_START, runs))

@@ -60,7 +60,7 @@ class Optimizer:
 
     def __init__(self, module: nn.Module, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self._momentum: list[Tensor | None] = [None for _ in self._parameters]
         self._mean = [torch.zeros_like(p) for p in self._parameters]
         self._square = [torch.zeros_like(p) for p in self._parameters]

@@ -1,0 +1,92 @@
+"""``FewShotClassifier``: every feature method as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask, make_method
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """A few-shot classifier over features (n, D), for pipelines and grid searches.
+
+    Args:
+        method: a name from ``clip-adapter ls methods``. The default needs no text weights.
+        text_weights: (C, D) text features in the order of ``sorted(set(y))``, for the methods that
+            need them.
+        logit_scale: 1/tau of the backbone, about 100.
+        options: hyper-parameters of the method, by name.
+        seed: the only source of randomness.
+
+    Attributes:
+        classifier_: the fitted :class:`~clip_adapter.Classifier`.
+        classes_: the labels, sorted.
+    """
+
+    def __init__(
+        self,
+        method: str = "linear-probe",
+        text_weights: Any = None,
+        logit_scale: float = 100.0,
+        options: Mapping[str, Any] | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.method = method
+        self.text_weights = text_weights
+        self.logit_scale = logit_scale
+        self.options = options
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's names
+        """Learns from features X (n, D) and labels y (n,).
+
+        Raises:
+            ValueError: fewer than two classes, or X and y that do not fit.
+            ClipAdapterError: from the method.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
+            )
+        text = self.text_weights
+        train = FeatureSet(
+            torch.from_numpy(np.ascontiguousarray(X)),
+            torch.from_numpy(labels),
+            [str(c) for c in self.classes_],
+        )
+        task = FewShotTask(
+            train,
+            None if text is None else torch.as_tensor(np.asarray(text)).float(),
+            self.logit_scale,
+            self.seed,
+        )
+        self.classifier_ = make_method(self.method, self.options).fit(task)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Scores (n, C); for two classes (n,), as scikit-learn has it."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)  # noqa: N806
+        scores = self.classifier_.logits(X).numpy()
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Probabilities (n, C)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)  # noqa: N806
+        return self.classifier_.predict_proba(X)
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Labels (n,)."""
+        return self.classes_[self.predict_proba(X).argmax(1)]
