@@ -286,8 +286,7 @@ def _report(
         verb = "can" if none else "cannot"
         raise DataError(
             f"{which} {verb} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
-            hint="Replace or remove them"
-            + ("." if none else ", or leave --strict away."),
+            hint="Replace or remove them" + ("." if none else ", or leave --strict away."),
         )
     for line in lines:
         say(f"Skipped {line}")
