@@ -18,6 +18,10 @@ DEFAULT_METHOD = "clip-adapter"
 # The first of CoOp's three seeds, so that a draw can be compared with published ones.
 DEFAULT_SEED = 1
 
+Dtype = Literal["float32", "float16", "bfloat16"]
+Style = Literal["clip", "coop"]
+Norm = Literal["auto", "raw", "unit"]
+
 
 def _silent(line: str) -> None:
     """Say nothing."""
@@ -46,16 +50,16 @@ class SourceOptions:
 
     backbone: str | None = None
     device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     prompts: Sequence[str] = ()
     class_names: ClassNames | None = None
     root: str | Path | None = None
-    style: Literal["clip", "coop"] = "clip"
+    style: Style = "clip"
     views: int = 1
     cache: str | Path | None = None
     strict: bool = False
     batch_size: int = 64
-    feature_norm: Literal["auto", "raw", "unit"] = "auto"
+    feature_norm: Norm = "auto"
     say: Callable[[str], None] = field(default=_silent, repr=False)
     progress: bool | None = None
 

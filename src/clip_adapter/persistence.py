@@ -44,12 +44,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> Path:
     Raises:
         ClassifierError: the folder holds other things, or cannot be written.
     """
-    others = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if folder.is_file() or (others and CONFIG not in others):
-        raise ClassifierError(
-            f"{folder} exists and is not a saved classifier.",
-            hint="Choose a new folder, or empty this one.",
-        )
+    check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # A sibling, so that the last step is a rename within one file system.
@@ -64,6 +59,20 @@ def save_classifier(classifier: Classifier, folder: Path) -> Path:
             f"Cannot write {folder}: {error.strerror or error}.", hint="Choose another folder."
         ) from error
     return folder
+
+
+def check_target(folder: Path) -> None:
+    """Whether a classifier may be saved as ``folder``: to be asked before a long training.
+
+    Raises:
+        ClassifierError: it holds other things.
+    """
+    others = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if folder.is_file() or (others and CONFIG not in others):
+        raise ClassifierError(
+            f"{folder} exists and is not a saved classifier.",
+            hint="Choose a new folder, or empty this one.",
+        )
 
 
 def _replace(part: Path, folder: Path) -> None:

@@ -1,0 +1,117 @@
+"""``clip-adapter evaluate``: how good is a classifier, and how much better than zero-shot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clip_adapter.cli import options as o
+from clip_adapter.cli.output import Output, short
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clip_adapter.evaluation import Report
+
+DEFAULT_SPLIT = "test"
+SHOWN = 20
+
+
+def evaluate(
+    classifier: o.SavedClassifier,
+    data: o.Data,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Which part to score: test, val or train. A source without such parts is taken "
+            "whole, without the pictures that were learned from.",
+            rich_help_panel=o.READING,
+        ),
+    ] = DEFAULT_SPLIT,
+    class_names: o.ClassNames = None,
+    root: o.Root = None,
+    device: o.Device = o.DEFAULTS.device,
+    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
+    cache: o.Cache = None,
+    strict: o.Strict = o.DEFAULTS.strict,
+    feature_norm: o.FeatureNorm = o.DEFAULTS.feature_norm,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Draw which classes are taken for which (confusion.png) and how the ratio was "
+            "chosen (ratio-curve.png).",
+            show_default="no pictures",
+            rich_help_panel=o.RESULT,
+        ),
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """Count how often a classifier is right, on pictures that it did not learn from.
+
+    The answer stands beside that of zero-shot CLIP (CLIP with the class names alone) on the same
+    pictures, so that you see what your examples brought. Pictures are recognised by their content:
+    one that was learned from is not counted, or you are warned.
+
+    **Examples**
+
+        clip-adapter evaluate classifier photos/
+        clip-adapter evaluate classifier more-photos/ --plots plots/
+        clip-adapter evaluate classifier features.safetensors#test --json
+    """
+    with Output(json) as out:
+        from clip_adapter.classifier import Classifier
+        from clip_adapter.evaluation import evaluate as score
+
+        loaded = Classifier.from_pretrained(classifier)
+        report = score(
+            loaded,
+            data,
+            split=split,
+            class_names=class_names,
+            root=root,
+            device=device,
+            batch_size=batch_size,
+            cache=cache,
+            strict=strict,
+            feature_norm=feature_norm,
+            say=out.say,
+        )
+        drawn: list[str] = []
+        if plots is not None:
+            from clip_adapter.evaluation.plots import report_plots
+
+            drawn = [str(path) for path in report_plots(report, plots)]
+        out.show(*report.lines(), worst(report), *(f"Drawn: {path}" for path in drawn))
+        out.result({"classifier": classifier, "split": split, **report.to_dict(), "plots": drawn})
+
+
+def worst(report: Report) -> Table:
+    """The classes that are recognised worst, with zero-shot beside."""
+    from rich.table import Table
+
+    scored = [(a, name) for name, a in report.per_class.items() if a is not None]
+    scored.sort(key=lambda pair: pair[0])
+    left = len(scored) - SHOWN
+    table = Table(
+        title="Right answers by class, worst first" if left <= 0 else f"The {SHOWN} worst classes",
+        caption=f"{left} better ones are not shown; --json gives all." if left > 0 else None,
+        title_justify="left",
+    )
+    table.add_column("class", overflow="fold")
+    for heading in ("pictures", "right %", *(["zero-shot %"] * bool(report.zero_shot_per_class))):
+        table.add_column(heading, justify="right")
+    for accuracy, name in scored[:SHOWN]:
+        row = [short(name), str(report.class_counts[name]), f"{accuracy:.1f}"]
+        if report.zero_shot_per_class:
+            row.append(f"{report.zero_shot_per_class[name]:.1f}")
+        table.add_row(*row)
+    return table
+
+
+def add(app: typer.Typer) -> None:
+    """Makes this a command of ``app``."""
+    app.command(no_args_is_help=True)(evaluate)

@@ -1,0 +1,166 @@
+"""``clip-adapter fit``: labelled pictures in, a saved classifier out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clip_adapter.cli import options as o
+from clip_adapter.cli.output import Output, TrainingBar, command, listed
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED
+
+DEFAULT_OUT = "classifier"
+
+
+def fit(
+    data: o.Data,
+    backbone: o.Backbone = o.DEFAULTS.backbone,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How to learn: 'clip-adapter ls methods' explains them. zero-shot learns nothing "
+            "and uses the class names alone.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = DEFAULT_METHOD,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Use only K pictures of each class, drawn at random, as few-shot experiments do.",
+            show_default="all of them",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Decides the draw and the training. The same seed gives the same classifier.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = DEFAULT_SEED,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o",
+            "--option",
+            metavar="KEY=VALUE",
+            help="An option of the method, such as visual_ratio=0.2. May be given several times.",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
+    views: o.Views = o.DEFAULTS.views,
+    prompt: o.Prompt = None,
+    class_names: o.ClassNames = None,
+    root: o.Root = None,
+    style: o.StyleOption = o.DEFAULTS.style,
+    device: o.Device = o.DEFAULTS.device,
+    dtype: o.DtypeOption = o.DEFAULTS.dtype,
+    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
+    cache: o.Cache = None,
+    strict: o.Strict = o.DEFAULTS.strict,
+    feature_norm: o.FeatureNorm = o.DEFAULTS.feature_norm,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "--output",
+            metavar="DIR",
+            help="Where the classifier is saved. A classifier that is there is replaced.",
+            rich_help_panel=o.RESULT,
+        ),
+    ] = Path(DEFAULT_OUT),
+    json: o.Json = False,
+) -> None:
+    """Learn your classes from a few labelled pictures.
+
+    Put the pictures into one folder per class (`photos/cat/1.jpg`, `photos/dog/7.jpg`); 4 to 16 of
+    each are enough. Name the folders in plain English: CLIP reads the names. Folders `train` and
+    `test` above the classes are understood, and only `train` is learned from.
+
+    How strongly your pictures may change CLIP (the *ratio*: 0 is CLIP as it was) is chosen on your
+    own pictures, by learning from some of them and trying the rest.
+
+    **Examples**
+
+        clip-adapter fit photos/
+        clip-adapter fit photos/ --backbone ViT-B-16/openai --shots 16 --out pets
+        clip-adapter fit pictures.csv --prompt "a satellite photo of {}."
+        clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
+    """
+    with Output(json) as output:
+        from clip_adapter import api, persistence
+
+        persistence.check_target(out)
+        with TrainingBar() as bar:
+            classifier = api.fit(
+                data,
+                method=method,
+                options=o.key_values(option),
+                shots=shots,
+                seed=seed,
+                training_progress=bar,
+                backbone=backbone,
+                device=device,
+                dtype=dtype,
+                prompts=tuple(prompt or ()),
+                class_names=class_names,
+                root=root,
+                style=style,
+                views=views,
+                cache=cache,
+                strict=strict,
+                batch_size=batch_size,
+                feature_norm=feature_norm,
+                say=output.say,
+            )
+        classifier.save(out)
+        info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
+        output.show(*told(info, classifier.class_names, data))
+        output.result(info)
+
+
+def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
+    """What ``fit`` did, in plain words."""
+    lines = [
+        f"{info['method']}: {info['classes']} classes ({listed(class_names, 6)}), "
+        f"{info['train_pictures']} pictures, at most {info['shots']} of a class."
+    ]
+    if info["skipped"]:
+        lines.append(f"Skipped: {len(info['skipped'])} pictures that could not be read (above).")
+    if info.get("backbone"):
+        lines.append(f"Backbone: {info['backbone']}.")
+    for curve in info["selection"]:
+        lines.append(f"Chosen: {curve['parameter']} = {curve['chosen']:g} ({curve['rule']}).")
+        lines += _held_out(curve)
+    lines.append(
+        f"Time: {info['embed_seconds']:.1f} s to look at the pictures, "
+        f"{info['seconds']:.1f} s to learn."
+    )
+    lines.append(f"Saved: {info['out']}")
+    test = f"{data.rpartition('#')[0]}#TEST_SET" if "#" in data else data
+    lines.append(f"Next: {command('evaluate', info['out'], test)}")
+    if info.get("backbone_fingerprint"):
+        lines.append(f"      {command('predict', info['out'])} NEW_PICTURES")
+    return lines
+
+
+def _held_out(curve: dict[str, Any]) -> list[str]:
+    """How the chosen ratio did on held-out pictures, beside ratio 0, which is zero-shot."""
+    if not curve["accuracy"] or not curve["parameter"].endswith("ratio"):
+        return []
+    of = dict(zip(curve["candidates"], curve["accuracy"], strict=True))
+    if curve["chosen"] == 0:
+        return ["  0 is zero-shot CLIP: on the held-out pictures nothing was better."]
+    return [
+        f"  On them {of[curve['chosen']]:.1f} % were right, and {of[0.0]:.1f} % with zero-shot "
+        "CLIP. (A guide, not a test.)"
+    ]
+
+
+def add(app: typer.Typer) -> None:
+    """Makes this a command of ``app``."""
+    app.command(no_args_is_help=True)(fit)

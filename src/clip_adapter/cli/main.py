@@ -1,0 +1,61 @@
+"""``clip-adapter``: the command line. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clip_adapter import __version__
+from clip_adapter.cli import demo, embed, evaluate, fit, ls, predict
+
+app = typer.Typer(
+    name="clip-adapter",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"clip-adapter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Teach a computer to sort pictures into your own classes, from a handful of examples of each.
+
+    CLIP, a network that was trained on pictures and their captions, looks at every picture once.
+    A small part (an adapter) is then trained on your examples, in seconds, and the result is
+    always compared with CLIP without any training (*zero-shot*).
+
+    Begin with **clip-adapter demo**: everything at once, without download, in about a minute.
+    Then, with your own pictures in one folder per class:
+
+        clip-adapter fit photos/
+        clip-adapter predict classifier new-photos/
+    """
+
+
+for _command in (fit, evaluate, predict, embed, ls, demo):
+    _command.add(app)
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end the work.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)

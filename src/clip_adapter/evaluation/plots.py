@@ -1,0 +1,183 @@
+"""Figures: what is taken for what, how the ratio was chosen, accuracy by shots.
+
+Colours are Okabe and Ito's, which colour-blind people can tell apart, and "cividis", which was
+made for them. Figures are drawn without pyplot: no display is opened and no state is left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clip_adapter.errors import DataError
+from clip_adapter.evaluation.report import Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Cells get their number up to this many classes, and classes their names up to the second.
+NUMBERED, NAMED = 20, 60
+LABEL_LENGTH = 28
+DPI = 150
+
+
+def report_plots(report: Report, folder: str | Path) -> list[Path]:
+    """Writes ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    paths = [save(confusion_figure(report.confusion, report.class_names), folder / "confusion.png")]
+    curves = [curve for curve in report.selection if curve.get("accuracy")]
+    if curves:
+        paths.append(save(selection_figure(curves), folder / "ratio-curve.png"))
+    return paths
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+    """Rows are true classes, columns answers; colour is the share of the row.
+
+    Args:
+        confusion: (C, C) counts.
+        class_names: C names; with many classes only some are written.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    classes = len(class_names)
+    side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
+    figure, axes = _figure(side + 1, side)
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    # With a thousand classes there is room for a few names only: every so manieth is written.
+    step = max(1, -(-classes // NAMED))
+    ticks = range(0, classes, step)
+    names = [_shortened(class_names[i]) for i in ticks]
+    size = 8 if classes <= 30 else 6
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    if classes <= NUMBERED:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "black" if shares[row, column] > 60 else "white"
+                axes.text(
+                    column, row, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=7
+                )
+    axes.set_xlabel("answer")
+    axes.set_ylabel("true class")
+    every = "" if step == 1 else f" (every {step}th of {classes} classes is named)"
+    axes.set_title(f"Where the pictures of each class went{every}", fontsize=10)
+    figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
+    return figure
+
+
+def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy and loss of every candidate on held-out shots, and which was chosen.
+
+    Args:
+        curves: records of :class:`~clip_adapter.training.selection.Curve`, each with accuracies.
+    """
+    figure, first = _figure(6 * len(curves), 4.2, len(curves))
+    every = list(figure.axes) if len(curves) > 1 else [first]
+    for axes, curve in zip(every, curves, strict=True):
+        x, accuracy = curve["candidates"], curve["accuracy"]
+        axes.plot(x, accuracy, color=COLOURS[0], marker=MARKERS[0], label="right (%)")
+        if 0.0 in x:
+            zero = accuracy[x.index(0.0)]
+            axes.axhline(zero, color="0.5", linestyle=":", label="zero-shot CLIP (ratio 0)")
+        elif min(x) > 0 and max(x) / min(x) > 100:
+            axes.set_xscale("log")
+        chosen = curve["chosen"]
+        axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {chosen:g}")
+        axes.set_xlabel(str(curve["parameter"]).replace("_", " "))
+        axes.set_ylabel("right on held-out shots (%)", color=COLOURS[0])
+        loss = axes.twinx()
+        loss.plot(
+            x, curve["loss"], color=COLOURS[1], marker=MARKERS[1], linestyle="--", label="loss"
+        )
+        loss.set_ylabel("loss on held-out shots (nats)", color=COLOURS[1])
+        lines = axes.get_lines() + loss.get_lines()
+        labels = [str(line.get_label()) for line in lines]
+        axes.legend(lines, labels, fontsize=7, loc="best")
+        axes.set_title(f"Chosen on {curve['pictures']} held-out training pictures", fontsize=10)
+    return figure
+
+
+def shots_figure(
+    shots: Sequence[int], rows: Mapping[str, Sequence[tuple[float, float]]], title: str
+) -> Figure:
+    """Accuracy by shots, one line per method, with bars of one standard deviation.
+
+    Args:
+        shots: S numbers of pictures per class.
+        rows: by method, (mean, standard deviation) in percent at each of the S.
+        title: above the figure.
+    """
+    figure, axes = _figure(6.5, 4.5)
+    for i, (name, points) in enumerate(rows.items()):
+        means, deviations = zip(*points, strict=True)
+        axes.errorbar(
+            shots,
+            means,
+            yerr=deviations,
+            label=name,
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle=":" if name == "zero-shot" else "-",
+            capsize=3,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(shots), [str(k) for k in shots])
+    axes.set_xlabel("labelled pictures per class")
+    axes.set_ylabel("right on the test pictures (%)")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a PNG whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # The font lacks some scripts; such a letter is drawn as a box, and the rest is right.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(buffer, format="png", dpi=DPI)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(buffer.getvalue())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}.", hint="Name another folder."
+        ) from error
+    return path
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)
+    return figure, axes[0, 0]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
