@@ -1,0 +1,32 @@
+"""A small task with a prior that helps: text weights near the classes' true directions."""
+
+import pytest
+import torch
+
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask
+from clip_adapter.nn import normalize
+
+C, D, K = 6, 32, 8
+
+
+def features(centres, per_class, seed, noise=1.2):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(centres)).repeat_interleave(per_class)
+    x = centres[labels] + noise * torch.randn(len(labels), D, generator=generator) / D**0.5
+    return FeatureSet(
+        10 * x,
+        labels,
+        [f"class {i}" for i in range(len(centres))],
+        digests=[f"{seed}-{i}" for i in range(len(labels))],
+    )
+
+
+@pytest.fixture
+def world():
+    """(task, test features)."""
+    generator = torch.Generator().manual_seed(0)
+    centres = normalize(torch.randn(C, D, generator=generator))
+    text = normalize(centres + 0.8 * torch.randn(C, D, generator=generator) / D**0.5)
+    task = FewShotTask(features(centres, K, 1), text, 30.0, seed=1)
+    return task, features(centres, 40, 2)

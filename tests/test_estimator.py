@@ -1,0 +1,57 @@
+"""The scikit-learn estimator against scikit-learn's own checks."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from clip_adapter.errors import MissingTextError
+from clip_adapter.estimator import FewShotClassifier
+
+# A fixed C: the checks fit dozens of times, and what they check does not depend on the sweep.
+FAST = FewShotClassifier(options={"C": 1.0})
+
+
+def names():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(estimator_checks_generator(FAST))
+
+
+@pytest.mark.parametrize("pair", names(), ids=lambda p: getattr(p[1], "func", p[1]).__name__)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scikit_learn_check(pair):
+    estimator, check = pair
+    check(estimator)
+
+
+def shots(seed=0, per_class=6):
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(3, 16)).astype(np.float32)
+    y = np.repeat(["ant", "bee", "cow"], per_class)
+    x = centres[np.repeat(range(3), per_class)] + generator.normal(size=(len(y), 16)) * 0.3
+    return x.astype(np.float32), y, centres
+
+
+def test_clip_adapter_with_text_weights():
+    x, y, centres = shots()
+    model = FewShotClassifier("clip-adapter", text_weights=centres, logit_scale=20.0).fit(x, y)
+    assert (model.predict(x) == y).mean() > 0.9
+    assert model.predict_proba(x).shape == (len(y), 3)
+    assert list(model.classes_) == ["ant", "bee", "cow"]
+
+
+def test_text_methods_without_text_weights_say_so():
+    x, y, _ = shots()
+    with pytest.raises(MissingTextError, match="clip-adapter"):
+        FewShotClassifier("clip-adapter").fit(x, y)
+
+
+def test_grid_search_over_methods():
+    x, y, centres = shots()
+    model = FewShotClassifier(text_weights=centres, logit_scale=20.0, options={})
+    search = GridSearchCV(model, {"method": ["zero-shot", "linear-probe"]}, cv=2).fit(x, y)
+    assert search.best_score_ > 0.8
