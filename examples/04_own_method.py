@@ -1,0 +1,72 @@
+"""A method of your own: registered, it is fitted, evaluated and saved like the built-in ones.
+
+    python examples/04_own_method.py [PHOTOS [BACKBONE]]
+
+A package makes its methods known by the entry point group ``clip_adapter.methods``.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+import clip_adapter
+from clip_adapter import Classifier, FewShotTask, Method
+from clip_adapter.classifier import Head
+from clip_adapter.data.demo_task import demo_task
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import Progress
+from clip_adapter.nn import normalize
+
+
+@clip_adapter.register
+@dataclass
+class MeanAndText(Method):
+    """W' = r M + (1 - r) W, with M (C, D) the mean of each class's unit features.
+
+    Attributes:
+        ratio: r, the share of the pictures against the text, 0 to 1.
+    """
+
+    name: ClassVar[str] = "mean-and-text"
+    summary: ClassVar[str] = "class means blended with the text weights, no training"
+    citation: ClassVar[str] = "Snell et al. 2017, arXiv 1703.05175 (the class means)"
+
+    ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise UsageError(f"ratio = {self.ratio}.", allowed="0 to 1")
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
+        """Reads every shot once; a class without one keeps its text weight."""
+        text = task.text(self.name)
+        features, labels = normalize(task.train.features.mean(0)), task.train.labels
+        sums = torch.zeros_like(text).index_add(0, labels, features)
+        counts = torch.bincount(labels, minlength=len(text)).unsqueeze(1)
+        means = torch.where(counts > 0, normalize(sums), text)
+        return Classifier(
+            Head(self.ratio * means + (1 - self.ratio) * text, logit_scale=task.logit_scale),
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=text,
+            info={"hyperparameters": {"ratio": self.ratio}, "trained_parameters": 0},
+        )
+
+
+def main(photos: Path, backbone: str) -> None:
+    """Fits it by its name."""
+    classifier = clip_adapter.fit(
+        photos, method="mean-and-text", options={"ratio": 0.4}, shots=4, backbone=backbone
+    )
+    print(*clip_adapter.evaluate(classifier, photos).lines(), sep="\n")
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    main(
+        Path(given[0]) if given else demo_task(Path("demo-output")),
+        given[1] if len(given) > 1 else "demo",
+    )

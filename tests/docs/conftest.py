@@ -1,0 +1,41 @@
+"""A small task in the layout that the pages and examples use, and ``demo`` as the default."""
+
+import pytest
+from PIL import Image
+
+from clip_adapter.data.demo_task import DEMO_CLASSES, class_folder, render_task_picture
+
+CLASSES = DEMO_CLASSES[:4]
+COUNTS = {"train": 5, "test": 2}
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory):
+    """A folder with ``photos/train|test/class``, ``new.jpg`` and ``new-photos/``."""
+    root = tmp_path_factory.mktemp("task")
+    index = 0
+
+    def save(thing, *parts):
+        nonlocal index
+        path = root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_task_picture(thing, 5, index)).save(path)
+        index += 1
+
+    for thing in CLASSES:
+        for split, count in COUNTS.items():
+            for i in range(count):
+                save(thing, "photos", split, class_folder(thing), f"{i}.png")
+        save(thing, "new-photos", f"{thing.shape}.jpg")
+    save(CLASSES[0], "new.jpg")
+    return root
+
+
+@pytest.fixture
+def task_folder(rendered, tmp_path, monkeypatch):
+    """The current folder: a fresh one with links to the pictures; nothing is downloaded."""
+    for entry in rendered.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clip_adapter.options.DEFAULT_BACKBONE", "demo")
+    return tmp_path

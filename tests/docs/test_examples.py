@@ -1,0 +1,29 @@
+"""The numbered scripts run as a reader would run them, on a small task."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from clip_adapter.methods import base
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_it_runs(script, task_folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script.name, "photos", "demo"])
+    # What a script registers is gone when it ends; the built-in ones are there before.
+    assert base.method_names()
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+
+
+def test_all_are_numbered_and_listed():
+    listing = (ROOT / "examples/README.md").read_text("utf-8")
+    numbers = [f"{i:02d}" for i in range(1, len(SCRIPTS) + 1)]
+    assert [script.name[:2] for script in SCRIPTS] == numbers
+    assert all(f"]({script.name})" in listing for script in SCRIPTS)
