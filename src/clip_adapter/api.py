@@ -15,7 +15,7 @@ import torch
 from clip_adapter.classifier import Classifier
 from clip_adapter.data.splits import sample_few_shot
 from clip_adapter.errors import UsageError
-from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
 from clip_adapter.sources import Source, open_source
@@ -61,20 +61,37 @@ def fit(
     task, facts = make_task(opened, shots=shots, seed=seed, views=reading.views)
     if chosen.needs_text:
         task.text(method)
+    return fit_task(chosen, task, facts, training_progress)
+
+
+def fit_task(
+    method: Method,
+    task: FewShotTask,
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Classifier:
+    """The classifier that ``method`` makes of ``task``, with the record of how it was made.
+
+    Args:
+        method: with its options.
+        task: the shots.
+        facts: what else to record, from ``Source.facts``.
+        progress: called with (steps done, all steps).
+    """
     start = time.perf_counter()
-    classifier = chosen.fit(task, training_progress)
+    classifier = method.fit(task, progress)
     seconds = time.perf_counter() - start
     classifier.seen = frozenset(task.train.digests)
     classifier.info = {
-        "method": method,
+        "method": method.name,
         **facts,
         "shots": task.shots,
-        "seed": seed,
+        "seed": task.seed,
         "classes": len(task.class_names),
         "train_pictures": len(task.train),
         "seconds": round(seconds, 3),
         **classifier.info,
-        "options": dataclasses.asdict(chosen),
+        "options": dataclasses.asdict(method),
         "versions": versions(),
     }
     return classifier

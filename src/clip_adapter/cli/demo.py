@@ -1,9 +1,124 @@
-"""``clip-adapter demo``."""
+"""``clip-adapter demo``: see it work, offline, on pictures that the package draws itself."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from clip_adapter.cli import options as o
+from clip_adapter.cli.output import Output, TrainingBar, command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clip_adapter.demo import Demo
+
+DEFAULT_OUT = "demo-output"
+
+
+def demo(
+    out: Annotated[
+        Path,
+        typer.Option("--out", "--output", metavar="DIR", help="Where everything is written."),
+    ] = Path(DEFAULT_OUT),
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How often each number is measured, on other draws.", show_default="3"
+        ),
+    ] = None,
+    shots: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="K",
+            help="Labelled pictures per class. May be given several times.",
+            show_default="1, 4 and 16",
+        ),
+    ] = None,
+    cache: o.Cache = None,
+    json: o.Json = False,
+) -> None:
+    """Watch a few examples make CLIP better, offline, in about a minute.
+
+    Pictures of coloured, textured shapes are drawn, badly lit and blurred, in 16 classes. A small
+    CLIP that comes with this package knows such shapes from tidy drawings only. Every method
+    learns from 1, 4 and 16 pictures per class and is tested on the same 480 pictures. The best
+    known use of the examples is then saved, and tried on pictures without a label.
+
+    **Examples**
+
+        clip-adapter demo
+        clip-adapter demo --shots 2 --shots 8 --seeds 1 --out /tmp/demo
+    """
+    with Output(json) as output:
+        from clip_adapter import demo as job
+
+        output.say("Drawing the pictures, looking at each once, then training every method.")
+        with TrainingBar("Drawing") as drawing, TrainingBar("Training") as training:
+            found = job.run_demo(
+                out,
+                seeds=job.SEEDS if seeds is None else seeds,
+                shots=shots or job.SHOTS,
+                cache=cache,
+                say=output.say,
+                drawing=drawing,
+                training=training,
+            )
+        if not json:
+            output.show(table(found), "", predictions(found), "", *closing(found))
+        output.result(found.to_dict())
+
+
+def table(found: Demo) -> Table:
+    """Methods by shots."""
+    from rich.table import Table
+
+    shots = sorted({row.shots for row in found.rows})
+    runs = len(found.rows[0].runs)
+    drawn = f"mean ± standard deviation of {runs} draws" if runs > 1 else "one draw"
+    made = Table(
+        title=f"Right answers (%) on {found.test_pictures} test pictures of {found.classes} "
+        f"classes, {drawn}",
+        title_justify="left",
+    )
+    made.add_column("labelled pictures per class")
+    for count in shots:
+        made.add_column(str(count), justify="right")
+    for name in dict.fromkeys(row.method for row in found.rows):
+        cells = [row for row in found.rows if row.method == name]
+        made.add_row(name, *(f"{r.mean:.1f} ± {r.sd:.1f}" for r in cells))
+    return made
+
+
+def predictions(found: Demo) -> Table:
+    """Answers for the pictures without labels."""
+    from rich.table import Table
+
+    made = Table(title="Pictures that nobody labelled", title_justify="left")
+    made.add_column("picture", overflow="fold")
+    made.add_column("answer")
+    made.add_column("probability", justify="right")
+    for one in found.predictions:
+        made.add_row(one["path"], one["label"], f"{one['probability']:.2f}")
+    return made
+
+
+def closing(found: Demo) -> list[str]:
+    """What was written, and what to do next."""
+    files = found.files
+    return [
+        f"Pictures:    {files['pictures']}",
+        f"Classifier:  {files['classifier']}",
+        f"Figures:     {files['accuracy_by_shots']}, {files['confusion']}",
+        f"Table:       {files['table']}, {files['csv']}",
+        f"Seconds:     {found.seconds:.0f}",
+        f"Next: {command('fit', files['pictures'], '--backbone', 'demo', '--shots', 8)}",
+        f"      {command('fit', 'YOUR_PICTURES')}   (one folder per class)",
+    ]
 
 
 def add(app: typer.Typer) -> None:
     """Makes this a command of ``app``."""
+    app.command()(demo)

@@ -70,6 +70,15 @@ def evaluate(
     return report
 
 
+def held_out_features(source: Source, split: str = "test") -> FeatureSet:
+    """Features to give to :func:`evaluate` for many classifiers, embedded once.
+
+    Raises:
+        DataError: no such split, or no picture of it can be read.
+    """
+    return source.features(split)[0]
+
+
 def _open(classifier: Classifier, data: str | Path, given: dict[str, Any]) -> Source:
     info = classifier.info
     given = {"style": info.get("preprocess", "clip")} | given

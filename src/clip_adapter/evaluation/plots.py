@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Cells get their number up to this many classes, and classes their names up to the second.
-NUMBERED, NAMED = 20, 60
+# Cells get their number up to this many classes; more classes than the second cannot be named in
+# a figure that fits a page, and those that are confused most are shown.
+NUMBERED, SHOWN = 20, 60
 LABEL_LENGTH = 28
 DPI = 150
 
@@ -52,21 +53,21 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
 
     Args:
         confusion: (C, C) counts.
-        class_names: C names; with many classes only some are written.
+        class_names: C names. Of more than ``SHOWN`` classes, those that are confused most are
+            shown.
     """
     counts = np.asarray(confusion, dtype=np.float64)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    classes = len(class_names)
+    kept = most_confused(counts, SHOWN)
+    names = [_shortened(class_names[i]) for i in kept]
+    counts, shares = counts[np.ix_(kept, kept)], shares[np.ix_(kept, kept)]
+    classes = len(kept)
     side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
     figure, axes = _figure(side + 1, side)
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
-    # With a thousand classes there is room for a few names only: every so manieth is written.
-    step = max(1, -(-classes // NAMED))
-    ticks = range(0, classes, step)
-    names = [_shortened(class_names[i]) for i in ticks]
     size = 8 if classes <= 30 else 6
-    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
     if classes <= NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
@@ -76,10 +77,31 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
                 )
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
-    every = "" if step == 1 else f" (every {step}th of {classes} classes is named)"
-    axes.set_title(f"Where the pictures of each class went{every}", fontsize=10)
+    title = "Where the pictures of each class went"
+    if classes < len(class_names):
+        title += f": the {classes} of {len(class_names)} classes that are confused most"
+    axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     return figure
+
+
+def most_confused(confusion: Sequence[Sequence[int]] | np.ndarray, most: int) -> list[int]:
+    """At most ``most`` classes in order: both ends of the most frequent mistakes of (C, C) counts.
+
+    All classes where there are not more.
+    """
+    counts = np.array(confusion, dtype=np.float64)
+    classes = len(counts)
+    if classes <= most:
+        return list(range(classes))
+    np.fill_diagonal(counts, -1)
+    found: dict[int, None] = {}
+    for cell in np.argsort(-counts, axis=None, kind="stable").tolist():
+        pair = [i for i in divmod(cell, classes) if i not in found]
+        if len(found) + len(pair) > most:
+            break
+        found.update(dict.fromkeys(pair))
+    return sorted(found)
 
 
 def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
