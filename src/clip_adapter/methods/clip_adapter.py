@@ -37,7 +37,7 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
 ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
 # data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
-FAST = Recipe("adamw", 1e-3, weight_decay=1e-2, batch_size=256, steps=160, warmup=0.1)
+FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=128, warmup=0.1)
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
