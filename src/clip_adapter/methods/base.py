@@ -52,6 +52,12 @@ class FewShotTask:
     def __post_init__(self) -> None:
         if len(self.train) == 0:
             raise DataError("There is no training picture.", hint="Add pictures to the classes.")
+        if len(self.class_names) < 2:
+            raise DataError(
+                f"There is one class only ({self.class_names[0]!r}): every picture would be of it.",
+                allowed="two classes or more",
+                hint="Add a folder for a second class, for instance 'something else'.",
+            )
         weights = self.classifier_weights
         expected = (len(self.class_names), self.train.dim)
         if weights is not None and tuple(weights.shape) != expected:
