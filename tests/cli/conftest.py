@@ -1,0 +1,100 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32,
+        "layers": 1,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+    },
+}
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220)}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A tiny CLIP as a folder, to be named by --backbone."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = open_clip.CLIP(**TINY)
+    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return str(folder)
+
+
+def paint(path, colour, seed):
+    noise = np.random.default_rng(seed).normal(0, 25, (40, 48, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def paint_task(root, per_split, first=0):
+    """root/split/colour/*.png."""
+    for split, count in per_split.items():
+        for k, (name, colour) in enumerate(COLOURS.items()):
+            for i in range(count):
+                seed = first + 1000 * k + 100 * len(split) + i
+                paint(root / split / name / f"{i:02d}.png", colour, seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Six pictures to learn from and four to test on, of each of three colours."""
+    return str(paint_task(tmp_path_factory.mktemp("photos"), {"train": 6, "test": 4}))
+
+
+@pytest.fixture
+def run():
+    """Runs the command line in this process; gives exit code, stdout and stderr apart."""
+    from typer.testing import CliRunner
+
+    from clip_adapter.cli.main import app
+
+    def call(*words, stdin=None):
+        return CliRunner().invoke(app, [os.fspath(word) for word in words], input=stdin)
+
+    return call
+
+
+@pytest.fixture
+def run_json(run):
+    """Runs a command that must succeed, and gives the one value it prints."""
+
+    def call(*words, stdin=None):
+        result = run(*words, stdin=stdin)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def saved(tiny, photos, tmp_path_factory):
+    """A classifier of ``photos``, saved."""
+    import clip_adapter
+
+    cache = tmp_path_factory.mktemp("saved-cache")
+    classifier = clip_adapter.fit(photos, backbone=tiny, shots=4, cache=cache)
+    return str(classifier.save(tmp_path_factory.mktemp("saved") / "classifier"))

@@ -1,0 +1,71 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def test_json_contract(run_json, saved, photos):
+    told = run_json("evaluate", saved, photos, "--json")
+    assert told["n"] == 12
+    assert 0 <= told["top1"] <= 100
+    assert 0 <= told["zero_shot_top1"] <= 100
+    assert set(told["per_class"]) == {"red", "green", "blue"}
+    mean = sum(told["per_class"].values()) / 3
+    assert told["top1"] == pytest.approx(mean, abs=0.01)
+    assert sum(map(sum, told["confusion"])) == 12
+    assert told["seen_in_training"] == 0
+
+
+def test_tables_and_plots(run, saved, photos, tmp_path):
+    result = run("evaluate", saved, photos, "--plots", tmp_path / "plots")
+    assert result.exit_code == 0, result.stderr
+    for words in ("of 12 pictures right", "Zero-shot CLIP: ", "worst first", "zero-shot %"):
+        assert words in result.stdout
+    for name in ("confusion.png", "ratio-curve.png"):
+        with Image.open(tmp_path / "plots" / name) as image:
+            assert image.width > 300
+
+
+def test_pictures_that_were_learned_from_are_told(run_json, run, saved, photos, tmp_path):
+    told = run_json("evaluate", saved, photos, "--split", "train", "--json")
+    assert told["seen_in_training"] == 12  # 4 shots of 3 classes, of 18 pictures
+    assert told["n"] == 18
+    flat = tmp_path / "flat"
+    shutil.copytree(Path(photos) / "train", flat)
+    told = run_json("evaluate", saved, flat, "--json")
+    assert (told["n"], told["left_out"]) == (6, 12)
+
+
+def test_errors(run, saved, photos, tmp_path):
+    split = run("evaluate", saved, photos, "--split", "val", "--json")
+    assert split.exit_code == 1
+    assert "train (18), test (12)" in json.loads(split.stdout)["error"]
+    other = tmp_path / "other"
+    shutil.copytree(Path(photos) / "test", other)
+    (other / "red").rename(other / "crimson")
+    strange = run("evaluate", saved, other)
+    assert strange.exit_code == 1
+    assert "'crimson'" in strange.stderr
+    assert run("evaluate", tmp_path / "none", photos).exit_code == 1
+    damaged = tmp_path / "damaged"
+    shutil.copytree(saved, damaged)
+    (damaged / "class_weights.safetensors").write_bytes(b"no")
+    result = run("evaluate", damaged, photos)
+    assert result.exit_code == 1
+    assert "damaged" in result.stderr
+
+
+def test_many_classes_are_cut():
+    from clip_adapter.cli.evaluate import SHOWN, worst
+    from clip_adapter.evaluation import Report
+
+    names = [f"class [{i}]" for i in range(1000)]
+    per_class = {n: float(i % 100) for i, n in enumerate(names)} | {names[0]: None}
+    report = Report(
+        "m", "d", 1, 1.0, 1.0, 1.0, None, per_class, None, dict.fromkeys(names, 1), [], names
+    )
+    table = worst(report)
+    assert table.row_count == SHOWN
+    assert str(999 - SHOWN) in str(table.caption)

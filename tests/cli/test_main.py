@@ -1,0 +1,124 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from clip_adapter.errors import DataError
+
+HELP = """
+import contextlib, io, sys
+from clip_adapter.cli.main import main
+for words in ([], ["--help"], *([c, "--help"] for c in sys.argv[1:])):
+    sys.argv[1:] = words
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main()
+    assert "Usage" in out.getvalue(), words
+heavy = {"torch", "numpy", "pyarrow", "matplotlib", "open_clip", "sklearn", "PIL", "datasets"}
+print(sorted(heavy & set(sys.modules)))
+"""
+COMMANDS = ["fit", "evaluate", "predict", "embed", "ls", "demo"]
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *COMMANDS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_module_version():
+    import clip_adapter
+
+    done = subprocess.run(
+        [sys.executable, "-m", "clip_adapter", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"clip-adapter {clip_adapter.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_with_examples(run, command):
+    shown = run(command, "--help")
+    assert shown.exit_code == 0
+    assert "Examples" in shown.stdout
+    assert f"clip-adapter {command}" in shown.stdout
+
+
+def test_defaults_shown_are_those_used(run):
+    from clip_adapter.options import DEFAULT_BACKBONE, DEFAULT_METHOD, SourceOptions
+
+    text = " ".join(run("fit", "--help").stdout.split())
+    for value in (DEFAULT_METHOD, DEFAULT_BACKBONE, SourceOptions().batch_size):
+        assert f"default: {value}" in text.replace("(", "")
+
+
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["fit"], ["fit", "x", "--views", "0"], ["ls", "cats"], ["--no"]]
+)
+def test_wrong_usage_is_exit_2(run, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def failing(monkeypatch, error):
+    def fit(*_, **__):
+        raise error
+
+    monkeypatch.setattr("clip_adapter.api.fit", fit)
+
+
+def test_an_error_says_what_and_what_next(run, monkeypatch):
+    failing(monkeypatch, DataError("Found this.", allowed="that", hint="do so"))
+    result = run("fit", "photos", "--out", "nowhere")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "Error: Found this.\nAllowed: that\nNext: do so\n"
+    told = json.loads(run("fit", "photos", "--json").stdout)
+    assert told == {"error": "Found this.", "allowed": "that", "next": "do so", "kind": "DataError"}
+
+
+def test_a_bug_is_called_one(run, monkeypatch):
+    failing(monkeypatch, ZeroDivisionError("by zero"))
+    result = run("fit", "photos", "--json")
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: by zero" in result.stderr
+    assert "CLIP_ADAPTER_DEBUG=1" in result.stderr
+    assert json.loads(result.stdout)["kind"] == "bug"
+    monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
+    assert isinstance(run("fit", "photos").exception, ZeroDivisionError)
+
+
+def test_interrupted(run, monkeypatch):
+    failing(monkeypatch, KeyboardInterrupt())
+    result = run("fit", "photos")
+    assert result.exit_code == 130
+    assert result.stderr.startswith("Interrupted.")
+
+
+def test_a_reader_that_stops_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "clip_adapter", "ls", "templates", "--json"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_json_holds_no_nan_and_any_name(monkeypatch, capsys):
+    from clip_adapter.cli.output import Output, to_json
+
+    assert json.loads(to_json({"a": [float("nan"), float("inf"), 1.5]})) == {"a": [None, None, 1.5]}
+    for name in ("花", "😀", "caf\udce9"):
+        Output(True).result([name])
+        assert json.loads(capsys.readouterr().out) == [name]

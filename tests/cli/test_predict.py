@@ -1,0 +1,144 @@
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from clip_adapter import Classifier
+
+
+@pytest.fixture
+def test_folder(photos):
+    return Path(photos) / "test"
+
+
+def test_json_contract(run_json, saved, test_folder, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    good = test_folder / "red" / "00.png"
+    told = run_json("predict", saved, good, tmp_path / "broken.jpg", "missing.png", good, "--json")
+    assert [set(one) for one in told] == [
+        {"path", "label", "probability"},
+        {"path", "error"},
+        {"path", "error"},
+        {"path", "label", "probability"},
+    ]
+    assert told[0] == told[3]
+    assert told[0]["label"] == Classifier.load(saved).predict([good])[0]
+    assert told[1]["path"] == str(tmp_path / "broken.jpg")
+
+
+def test_the_same_numbers_as_in_python(run_json, saved, test_folder):
+    told = run_json("predict", saved, test_folder, "--json", "--top", "3")
+    paths = sorted(test_folder.rglob("*.png"))
+    assert [one["path"] for one in told] == list(map(str, paths))
+    classifier = Classifier.load(saved)
+    shares = classifier.predict_proba(paths)
+    for row, one in zip(shares, told, strict=True):
+        assert [g["label"] for g in one["top"]] == [
+            classifier.class_names[i] for i in np.argsort(-row)
+        ]
+        assert sum(g["probability"] for g in one["top"]) == pytest.approx(1, abs=1e-5)
+        assert one["probability"] == pytest.approx(row.max(), abs=1e-5)
+
+
+def test_exit_code_only_when_all_failed(run, saved, test_folder):
+    good = test_folder / "red" / "00.png"
+    assert run("predict", saved, "a.png", good).exit_code == 0
+    result = run("predict", saved, "a.png", "b.png", "--json")
+    assert result.exit_code == 1
+    assert [set(one) for one in json.loads(result.stdout)] == [{"path", "error"}] * 2
+    assert "2 of 2 pictures could not be read" in result.stderr
+
+
+def test_broken_pictures_alone(run, saved, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    result = run("predict", saved, tmp_path / "a.png", "--json")
+    assert result.exit_code == 1
+    assert "empty" in json.loads(result.stdout)[0]["error"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\0", "\r\n"])
+def test_standard_input(run_json, saved, test_folder, end):
+    paths = [str(test_folder / "red" / f"0{i}.png") for i in range(2)]
+    told = run_json("predict", saved, "-", "--json", stdin=end.join([*paths, ""]))
+    assert [one["path"] for one in told] == paths
+
+
+def test_folders_globs_and_depth(run_json, saved, test_folder, tmp_path, monkeypatch):
+    assert len(run_json("predict", saved, test_folder, "--json")) == 12
+    assert len(run_json("predict", saved, f"{test_folder}/*/0[01].png", "--json")) == 6
+    assert len(run_json("predict", saved, f"{test_folder}/**/*.png", "--json")) == 12
+    flat = run_json("predict", saved, test_folder / "red", "--no-recursive", "--json")
+    assert len(flat) == 4
+    odd = tmp_path / "a [1] 'b' *.png"
+    odd.write_bytes((test_folder / "red" / "00.png").read_bytes())
+    assert "label" in run_json("predict", saved, odd, "--json")[0]
+
+
+def test_nothing_is_an_answer_too(run, saved, tmp_path):
+    for words in ([tmp_path], [tmp_path / "*.png"], ["x" * 5000], ["a\udcff.png"]):
+        result = run("predict", saved, *words, "--json")
+        assert result.exit_code == 1, result.stderr
+        assert "error" in json.loads(result.stdout)[0]
+    assert run("predict", saved, "-", stdin="").exit_code == 2
+
+
+def test_csv_parquet_and_table_agree(run, run_json, saved, test_folder, tmp_path):
+    words = ["predict", saved, test_folder, "none.png", "--top", "2"]
+    told = run_json(*words, "--json")
+    rows = list(csv.DictReader(io.StringIO(run(*words, "--format", "csv").stdout)))
+    assert [r["path"] for r in rows] == [t["path"] for t in told]
+    assert rows[0]["label"] == told[0]["label"]
+    assert rows[0]["label_2"] == told[0]["top"][1]["label"]
+    assert rows[-1]["error"] == told[-1]["error"]
+    out = tmp_path / "deep" / "answers.parquet"
+    assert run(*words, "--format", "parquet", "--out", out).exit_code == 0
+    table = pq.read_table(out).to_pylist()
+    assert [r["label"] for r in table[:-1]] == [t["label"] for t in told[:-1]]
+    assert table[-1]["label"] is None
+    shown = run(*words).stdout
+    assert told[0]["label"] in shown
+    assert told[-1]["error"] in shown
+    written = tmp_path / "answers.json"
+    assert run(*words, "--json", "--out", written).exit_code == 0
+    assert json.loads(written.read_text()) == told
+
+
+def test_wrong_formats(run, saved, test_folder):
+    assert run("predict", saved, test_folder, "--format", "parquet").exit_code == 2
+    assert run("predict", saved, test_folder, "--format", "csv", "--json").exit_code == 2
+    assert run("predict", saved, test_folder, "a.safetensors").exit_code == 2
+
+
+def test_another_backbone_is_refused(run, saved, test_folder, tmp_path):
+    import shutil
+
+    other = tmp_path / "classifier"
+    shutil.copytree(saved, other)
+    config = json.loads((other / "classifier.json").read_text())
+    config["info"]["backbone_fingerprint"] = "0" * 64
+    (other / "classifier.json").write_text(json.dumps(config))
+    result = run("predict", other, test_folder)
+    assert result.exit_code == 1
+    assert "not the ones this classifier was trained with" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of bytes")
+def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
+    data = (test_folder / "red" / "00.png").read_bytes()
+    names = [b"caf\xe9.png", "花 \"quoted\" 'name'.png".encode(), b"new\nline.png"]
+    for name in names:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(data)
+    told = run_json("predict", saved, tmp_path, "--json")
+    assert {os.fsencode(Path(one["path"]).name) for one in told} == set(names)
+    assert all("label" in one for one in told)
+    from clip_adapter.cli.answers import as_bytes
+
+    assert pq.read_table(io.BytesIO(as_bytes(told, "parquet"))).num_rows == 3
+    assert b"caf\xe9.png" in as_bytes(told, "csv")
+    assert b"caf?.png" in as_bytes(told, "table")
+    assert json.loads(as_bytes(told, "json")) == told
