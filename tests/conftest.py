@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-# Read when huggingface_hub and torch are imported, so set before any test module is.
+# Read when huggingface_hub and torch are imported, so set before any test module is. One thread:
+# the tasks are tiny, and threads that wait for each other cost more than they bring.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
