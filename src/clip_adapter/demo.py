@@ -14,6 +14,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from clip_adapter.api import fit_task
+from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.data.demo_task import DEMO_TEMPLATES, demo_task
 from clip_adapter.data.splits import sample_few_shot
@@ -25,6 +26,7 @@ from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import SourceOptions
 from clip_adapter.sources import PictureSource
+from clip_adapter.training.threads import one_thread
 
 BACKBONE = "demo"
 # Name in the table: method and options. All else is default.
@@ -103,13 +105,12 @@ def run_demo(
         raise UsageError(f"{seeds} seeds, shots {list(shots)}.", allowed="1 or more of each")
     start, out, shots = time.perf_counter(), Path(out), sorted(set(shots))
     task_folder = demo_task(out, drawing)
-    options = SourceOptions(backbone=BACKBONE, prompts=DEMO_TEMPLATES, cache=cache)
-    if say is not None:
-        options = SourceOptions(backbone=BACKBONE, prompts=DEMO_TEMPLATES, cache=cache, say=say)
-    source = PictureSource(str(task_folder), options)
-    train, _ = source.features("train")
-    test = held_out_features(source)
-    rows, kept = _table(source, train, test, range(1, seeds + 1), shots, training)
+    source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
+    with one_thread():
+        source.use(load_backbone(BACKBONE, say=say))
+        train, _ = source.features("train")
+        test = held_out_features(source)
+        rows, kept = _table(source, train, test, range(1, seeds + 1), shots, training)
     files = {"pictures": str(task_folder), "classifier": str(kept.save(out / "classifier"))}
     files |= _write_table(out, rows)
     files |= _draw(out, rows, shots, seeds, evaluate(kept, test))

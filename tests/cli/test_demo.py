@@ -1,0 +1,67 @@
+"""The demo's steps on a small task and a tiny backbone; its numbers are not looked at here."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def small(monkeypatch, tiny, tmp_path):
+    def draw(root, progress=None):
+        folder = root / "pictures"
+        for k, name in enumerate(("red_ring", "blue_star", "old_hat")):
+            for split, count in (("train", 5), ("test", 4)):
+                (folder / split / name).mkdir(parents=True, exist_ok=True)
+                for i in range(count):
+                    colour = (80 * k, 255 - 80 * k, 20 * i + (split == "test") * 9)
+                    Image.new("RGB", (40, 40), colour).save(folder / split / name / f"{i}.png")
+        (folder / "unseen").mkdir(exist_ok=True)
+        for i in range(2):
+            Image.new("RGB", (40, 40), (200 * i, 40, 40)).save(folder / "unseen" / f"{i}.png")
+        return folder
+
+    monkeypatch.setattr("clip_adapter.demo.demo_task", draw)
+    monkeypatch.setattr("clip_adapter.demo.BACKBONE", tiny)
+    return tmp_path / "demo"
+
+
+def test_everything_is_made(run, small):
+    words = ["demo", "--out", small, "--shots", "1", "--shots", "4", "--seeds", "2"]
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    methods = {row["method"] for row in told["rows"]}
+    assert {"zero-shot", "linear-probe", "clip-adapter, visual"} <= methods
+    assert len(told["rows"]) == 2 * len(methods)
+    assert all(len(row["runs"]) == 2 for row in told["rows"])
+    zero = [row for row in told["rows"] if row["method"] == "zero-shot"]
+    assert all(row["sd"] == 0 for row in zero)
+    assert told["test_pictures"] == 12
+    assert json.loads((small / "table.json").read_text()) == told["rows"]
+    with (small / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(told["rows"])
+    for name in ("accuracy-by-shots.png", "confusion.png"):
+        with Image.open(small / name) as image:
+            assert image.width > 300
+    assert len(told["predictions"]) == 2
+    again = run("predict", told["files"]["classifier"], small / "pictures" / "unseen", "--json")
+    assert [a["label"] for a in json.loads(again.stdout)] == [
+        p["label"] for p in told["predictions"]
+    ]
+
+
+def test_the_table_for_people(run, small):
+    result = run("demo", "--out", small, "--shots", "1", "--seeds", "1")
+    assert result.exit_code == 0, result.stderr
+    for words in ("linear-probe", "clip-adapter, both", "accuracy-by-shots.png", "unseen", "Next:"):
+        assert words in result.stdout
+
+
+def test_wrong_shots(run, tmp_path):
+    assert run("demo", "--out", tmp_path, "--shots", "0").exit_code == 2
+    (tmp_path / "file").write_text("in the way")
+    result = run("demo", "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr

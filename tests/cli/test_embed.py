@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
+def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, suffix):
+    file = tmp_path / f"features{suffix}"
+    told = run_json("embed", photos, "--backbone", tiny, "--out", file, "--json")
+    assert told["sets"] == {"train": 18, "test": 12}
+    assert told["backbone"] == f"local-dir:{tiny}"
+    assert told["backbone_fingerprint"]
+    made = tmp_path / "made"
+    fitted = run_json("fit", f"{file}#train", "--shots", "4", "--out", made, "--json")
+    assert fitted["backbone_fingerprint"] == told["backbone_fingerprint"]
+    plain = tmp_path / "plain"
+    run_json("fit", photos, "--backbone", tiny, "--shots", "4", "--out", plain, "--json")
+    for name in ("adapter", "class_weights"):
+        pair = [(where / f"{name}.safetensors").read_bytes() for where in (made, plain)]
+        assert pair[0] == pair[1]
+    score = run_json("evaluate", made, f"{file}#test", "--json")
+    assert score["top1"] == run_json("evaluate", plain, photos, "--json")["top1"]
+    # it can read pictures, for the file tells which backbone made the features
+    answers = run_json("predict", made, f"{photos}/test", "--json")
+    assert {one["label"] for one in answers} <= {"red", "green", "blue"}
+    from_features = run_json("predict", made, f"{file}#test", "--json")
+    assert [a["label"] for a in from_features] == [
+        a["label"]
+        for a in sorted(
+            answers, key=lambda a: ["blue", "green", "red"].index(a["path"].split("/")[-2])
+        )
+    ]
+
+
+def test_one_split_with_views(run_json, run, photos, tiny, tmp_path):
+    file = tmp_path / "f.safetensors"
+    words = ["embed", photos, "--backbone", tiny, "--split", "train", "--views", "2"]
+    told = run_json(*words, "--out", file, "--json")
+    assert told["sets"] == {"train": 18}
+    assert told["views"] == 2
+    result = run(*words, "--out", tmp_path / "f.parquet", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["next"]
+    assert run(*words, "--out", tmp_path / "f.txt").exit_code == 2
+
+
+def test_unlabelled(run_json, run, saved, photos, tiny, tmp_path):
+    file = tmp_path / "new.safetensors"
+    words = ["embed", f"{photos}/test/red", "--backbone", tiny, "--out", file]
+    assert run(*words).exit_code == 1  # no classes, and nothing says that this is meant
+    shown = run(*words, "--unlabelled")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"{file}#all" in shown.stdout
+    answers = run_json("predict", saved, f"{file}#all", "--json")
+    assert len(answers) == 4
+    assert run("fit", f"{file}#all", "--out", tmp_path / "made").exit_code == 1

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_adapter.errors import DataError
+from clip_adapter.evaluation.plots import (
+    SHOWN,
+    confusion_figure,
+    most_confused,
+    save,
+    selection_figure,
+    shots_figure,
+)
+
+CURVE = {
+    "parameter": "visual_ratio",
+    "candidates": [0.0, 0.2, 0.4],
+    "accuracy": [60.0, 63.0, 61.0],
+    "loss": [1.2, 1.0, 1.1],
+    "pictures": 100,
+    "chosen": 0.2,
+}
+
+
+def texts(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 16, 61, 1000])
+def test_confusion_of_any_size(classes, tmp_path):
+    counts = np.eye(classes, dtype=int) * 5
+    counts[0, -1] += 3
+    names = [f"$class_{i}$ 花" for i in range(classes)]
+    figure = confusion_figure(counts.tolist(), names)
+    axes = figure.axes[0]
+    assert len(texts(axes)) <= SHOWN
+    assert names[0] in texts(axes)
+    assert names[-1] in texts(axes)
+    if classes <= 100:
+        with Image.open(save(figure, tmp_path / "deep" / "c.png")) as image:
+            assert max(image.size) < 4000
+
+
+def test_cells_hold_the_counts():
+    figure = confusion_figure([[3, 1], [0, 7]], ["a", "b"])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["3", "1", "7"]
+
+
+def test_the_most_confused_are_kept():
+    counts = np.eye(9, dtype=int) * 50
+    counts[7, 2], counts[4, 5] = 9, 8
+    assert most_confused(counts, 4) == [2, 4, 5, 7]
+    assert most_confused(counts, 9) == list(range(9))
+
+
+def test_the_chosen_ratio_is_marked():
+    axes = selection_figure([CURVE]).axes[0]
+    labels = [str(line.get_label()) for line in axes.get_lines()]
+    assert "chosen: 0.2" in labels
+    assert any("zero-shot" in label for label in labels)
+    assert len(selection_figure([CURVE, CURVE]).axes) == 4
+
+
+def test_the_sweep_of_c_has_a_log_axis():
+    c = {**CURVE, "parameter": "C", "candidates": [1e-6, 1.0, 1e6], "chosen": 1.0}
+    assert selection_figure([c]).axes[0].get_xscale() == "log"
+
+
+def test_lines_with_bars(tmp_path):
+    figure = shots_figure([1, 4], {"zero-shot": [(50, 0)] * 2, "x": [(40, 2), (60, 1)]}, "t")
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["zero-shot", "x"]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        save(figure, tmp_path / "file" / "x.png")
