@@ -172,8 +172,9 @@ def load(name: str, device: str, dtype: Dtype, say: Say) -> OpenClipBackbone:
         except Exception as error:  # transformers raises errors of many kinds
             raise BackboneError(
                 f"The tokenizer of {source.name} cannot be loaded: {reason_of(error)}",
-                hint="pip install transformers sentencepiece, and let it reach the Hugging Face "
-                "hub once; image features need no tokenizer.",
+                hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose tokenizer "
+                "is on the Hugging Face hub), and let it reach the hub once; image features need "
+                "no tokenizer.",
             ) from error
 
     return OpenClipBackbone(source.name, model, tokenizer, device, dtype, say)
@@ -269,6 +270,6 @@ def listing() -> list[dict[str, Any]]:
         size = config.get("vision_cfg", {}).get("image_size", 224)
         notes = [f"D {config.get('embed_dim')}", f"{size} px"]
         if config.get("text_cfg", {}).get("hf_tokenizer_name"):
-            notes.append("text needs transformers")
+            notes.append("text needs clip-adapter[siglip]")
         rows.append({"name": f"{arch}/{tag}", "arch": arch, "tag": tag, "notes": ", ".join(notes)})
     return rows
