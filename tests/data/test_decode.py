@@ -359,3 +359,10 @@ def test_all_real_photographs_decode():
                 sizes.append(decode(file.read(), member.name).size)
     assert len(sizes) == 200
     assert min(min(size) for size in sizes) > 50
+
+
+def test_the_filters_can_be_handed_to_scikit_learns_workers(png_bytes):
+    from sklearn.utils.parallel import Parallel, delayed
+
+    decode(png_bytes, "a.png")
+    assert Parallel(n_jobs=2, backend="threading")(delayed(abs)(i) for i in (-1, 2)) == [1, 2]

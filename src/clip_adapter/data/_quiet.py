@@ -13,6 +13,8 @@ class _ThisThread(threading.local):
     """Stands where a warning filter keeps its pattern for modules; matches in quiet threads."""
 
     depth = 0
+    # Libraries that hand the filters to their workers (joblib) read it: matches nothing there.
+    pattern = "(?!)"
 
     def match(self, _module: str) -> bool:
         return self.depth > 0
