@@ -26,6 +26,7 @@ from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.training.loop import Recipe, official_recipe, train
 from clip_adapter.training.selection import Curve, Fold, cross_validate, score, stratified_folds
+from clip_adapter.training.threads import suited_threads
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
@@ -196,7 +197,9 @@ class CLIPAdapter(Method):
 
         if made:
             data = (task.train.features, task.train.labels)
-            train(branches, logits, *data, rows, recipe, generator, progress)
+            per_picture = dim * (2 * hidden * len(made) + len(task.class_names))
+            with suited_threads(len(rows) * min(recipe.batch_size, len(task.train)) * per_picture):
+                train(branches, logits, *data, rows, recipe, generator, progress)
         return branches
 
     def _choose(

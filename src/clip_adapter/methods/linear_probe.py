@@ -24,6 +24,7 @@ from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.training.selection import Curve, Fold, score, stratified_folds
+from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
 BISECTIONS = 8
@@ -88,11 +89,13 @@ class LinearProbe(Method):
         """A fitted ``LogisticRegression`` on all views of ``rows`` (all of them when None)."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
 
         train = task.train if rows is None else task.train.subset(rows)
         x = train.features.reshape(-1, train.dim).numpy()
         y = train.labels.repeat(train.views).numpy()
-        with warnings.catch_warnings():
+        small = x.size * len(task.class_names) < SMALL
+        with warnings.catch_warnings(), threadpool_limits(1 if small else None):
             # The bound on the iterations is the published one; large C rarely converge within it.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return LogisticRegression(C=c, max_iter=self.max_iter).fit(x, y)

@@ -1,4 +1,4 @@
-"""``one_thread``: small matrices on one core."""
+"""How many threads a training gets: small matrices stay on one core."""
 
 from __future__ import annotations
 
@@ -6,6 +6,24 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+
+# Multiply-adds of one step below which a second thread costs more than it brings.
+SMALL = 100_000_000
+
+
+@contextlib.contextmanager
+def suited_threads(multiply_adds: int) -> Iterator[None]:
+    """Torch keeps to one thread inside, where a step has few ``multiply_adds``.
+
+    The rule looks at the task alone, so the same task gives the same bits again.
+    """
+    threads = torch.get_num_threads()
+    if multiply_adds < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
