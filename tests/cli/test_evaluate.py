@@ -42,6 +42,9 @@ def test_errors(run, saved, photos, tmp_path):
     split = run("evaluate", saved, photos, "--split", "val", "--json")
     assert split.exit_code == 1
     assert "train (18), test (12)" in json.loads(split.stdout)["error"]
+    unknown = run("evaluate", saved, photos, "--split", "tset")
+    assert unknown.exit_code == 2
+    assert "Did you mean 'test'" in unknown.stderr
     other = tmp_path / "other"
     shutil.copytree(Path(photos) / "test", other)
     (other / "red").rename(other / "crimson")

@@ -84,7 +84,7 @@ print(json.dumps({"killed": killed}))
 def many(tmp_path):
     for k in range(2):
         (tmp_path / "many" / f"class {k}").mkdir(parents=True)
-        for i in range(60):
+        for i in range(40):
             pixels = np.random.default_rng(100 * k + i).integers(0, 256, (150, 150, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "many" / f"class {k}" / f"{i:03d}.png")
     return str(tmp_path / "many")

@@ -9,6 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, short
+from clip_adapter.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,6 +64,10 @@ def evaluate(
         clip-adapter evaluate classifier features.safetensors#test --json
     """
     with Output(json) as out:
+        from clip_adapter.data.dataset import SPLITS
+
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
         from clip_adapter.classifier import Classifier
         from clip_adapter.evaluation import evaluate as score
 

@@ -137,7 +137,7 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
         lines.append(f"Chosen: {curve['parameter']} = {curve['chosen']:g} ({curve['rule']}).")
         lines += _held_out(curve)
     lines.append(
-        f"Time: {info['embed_seconds']:.1f} s to look at the pictures, "
+        f"Time: {info['embed_seconds']:.1f} s to get the features, "
         f"{info['seconds']:.1f} s to learn."
     )
     lines.append(f"Saved: {info['out']}")
