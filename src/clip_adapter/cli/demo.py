@@ -44,8 +44,8 @@ def demo(
 
     Pictures of coloured, textured shapes are drawn, badly lit and blurred, in 16 classes. A small
     CLIP that comes with this package knows such shapes from tidy drawings only. Every method
-    learns from 1, 4 and 16 pictures per class and is tested on the same 480 pictures. The best
-    known use of the examples is then saved, and tried on pictures without a label.
+    learns from 1, 4 and 16 pictures per class and is tested on the same 480 pictures. The
+    visual adapter with the most examples is then saved, and tried on pictures without a label.
 
     **Examples**
 
