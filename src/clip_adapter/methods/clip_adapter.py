@@ -39,6 +39,8 @@ ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
 # data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
 FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=128, warmup=0.1)
+# Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
+FULL_RATE_SHOTS = 4
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
@@ -160,9 +162,10 @@ class CLIPAdapter(Method):
         )
 
     def _recipe(self, task: FewShotTask) -> Recipe:
-        base = FAST
         if self.recipe == "official":
             base = official_recipe(task.shots, len(task.class_names))
+        else:
+            base = dataclasses.replace(FAST, lr=FAST.lr * min(task.shots / FULL_RATE_SHOTS, 1))
         names = ("lr", "batch_size", "steps", "epochs")
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
