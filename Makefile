@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@if $(PY) -m uv --version >/dev/null 2>&1 || \
 		$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt uv; then \
-		$(PY) -m uv pip install --python $(PY) -c constraints.txt -e ".[dev]"; \
+		$(PY) -m uv pip install --compile-bytecode --python $(PY) -c constraints.txt -e ".[dev]"; \
 	else \
 		echo "uv cannot be installed; using pip, which takes longer."; \
 		$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
