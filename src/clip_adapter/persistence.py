@@ -1,10 +1,10 @@
 """Classifiers on disk and on the hub: safetensors and JSON, never pickle.
 
-    classifier.json          class names, resolved configuration, versions, fingerprint
-    adapter.safetensors      what changes the image feature (absent where nothing does)
-    class_weights.safetensors  W, bias, and the zero-shot text weights
-    seen.json                digests of the training pictures
-    README.md                a model card made from the run
+classifier.json          class names, resolved configuration, versions, fingerprint
+adapter.safetensors      what changes the image feature (absent where nothing does)
+class_weights.safetensors  W, bias, and the zero-shot text weights
+seen.json                digests of the training pictures
+README.md                a model card made from the run
 """
 
 from __future__ import annotations

@@ -118,3 +118,15 @@ def test_views_take_part_in_training():
     assert not torch.equal(
         method.fit(several).logits(task.train), method.fit(task).logits(task.train)
     )
+
+
+@pytest.mark.parametrize(("pictures", "steps"), [(8, 128), (4096, 128), (16_000, 500)])
+def test_large_sets_get_their_epochs(pictures, steps):
+    labels = torch.arange(pictures) % 2
+    task = FewShotTask(FeatureSet(torch.randn(pictures, 4), labels, ["a", "b"]), torch.eye(4)[:2])
+    assert CLIPAdapter()._recipe(task).steps == steps
+
+
+@pytest.mark.parametrize(("shots", "rate"), [(1, 1.5e-3 / 4), (2, 1.5e-3 / 2), (6, 1.5e-3)])
+def test_the_rate_grows_with_the_shots(shots, rate):
+    assert CLIPAdapter()._recipe(make(per_class=shots)).lr == pytest.approx(rate)

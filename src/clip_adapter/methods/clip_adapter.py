@@ -38,7 +38,10 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
 ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
 # data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
-FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=128, warmup=0.1)
+FAST_STEPS = 128
+FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+# 128 steps are eight epochs of ImageNet's 4 shots; larger sets keep as many.
+EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
@@ -165,7 +168,9 @@ class CLIPAdapter(Method):
         if self.recipe == "official":
             base = official_recipe(task.shots, len(task.class_names))
         else:
-            base = dataclasses.replace(FAST, lr=FAST.lr * min(task.shots / FULL_RATE_SHOTS, 1))
+            rate = FAST.lr * min(task.shots / FULL_RATE_SHOTS, 1)
+            steps = max(FAST_STEPS, EPOCHS_AT_LEAST * len(task.train) // FAST.batch_size)
+            base = dataclasses.replace(FAST, lr=rate, steps=steps)
         names = ("lr", "batch_size", "steps", "epochs")
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
