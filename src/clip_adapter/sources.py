@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
@@ -17,6 +16,7 @@ from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import load_features
 from clip_adapter.features.text import text_weights
+from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions
 
 
@@ -78,13 +78,7 @@ class PictureSource:
 
     def text_weights(self) -> Tensor:
         """(C, D) of unit length."""
-        return text_weights(
-            self.backbone,
-            self.class_names,
-            self.templates,
-            store=self._options.store(),
-            say=self._options.say,
-        )
+        return _embed_classes(self.backbone, self.class_names, self.templates, self._options)
 
     @property
     def logit_scale(self) -> float:
@@ -139,17 +133,11 @@ class FeatureSource:
     def text_weights(self) -> Tensor | None:
         """(C, D) from the file, else from the class names and the backbone, else None."""
         if self._file.text is not None:
-            return torch.nn.functional.normalize(self._file.text, dim=-1)
+            return normalize(self._file.text)
         if self._options.backbone is None:
             return None
         self._backbone = self._options.load_backbone()
-        return text_weights(
-            self._backbone,
-            self.class_names,
-            self.templates,
-            store=self._options.store(),
-            say=self._options.say,
-        )
+        return _embed_classes(self._backbone, self.class_names, self.templates, self._options)
 
     @property
     def logit_scale(self) -> float:
@@ -167,6 +155,13 @@ class FeatureSource:
             "preprocess": meta.get("preprocess", "clip"),
             "templates": list(self.templates) if self._file.text is None else [],
         }
+
+
+def _embed_classes(
+    backbone: Backbone, class_names: list[str], templates: list[str], options: SourceOptions
+) -> Tensor:
+    """Text weights (C, D) through the store."""
+    return text_weights(backbone, class_names, templates, store=options.store(), say=options.say)
 
 
 Source = PictureSource | FeatureSource

@@ -5,41 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32,
-        "layers": 1,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": 16,
-        "vocab_size": 49408,
-        "width": 32,
-        "heads": 2,
-        "layers": 1,
-    },
-}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220)}
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def tiny(make_folder):
     """A tiny CLIP as a folder, to be named by --backbone."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("tiny")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = open_clip.CLIP(**TINY)
-    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return str(folder)
+    return str(make_folder())
 
 
 def paint(path, colour, seed):

@@ -1,6 +1,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
@@ -16,8 +18,11 @@ def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, s
     plain = tmp_path / "plain"
     run_json("fit", photos, "--backbone", tiny, "--shots", "4", "--out", plain, "--json")
     for name in ("adapter", "class_weights"):
-        pair = [(where / f"{name}.safetensors").read_bytes() for where in (made, plain)]
-        assert pair[0] == pair[1]
+        pair = [load_file(where / f"{name}.safetensors") for where in (made, plain)]
+        assert pair[0].keys() == pair[1].keys()
+        for key, tensor in pair[0].items():
+            # The pictures were in batches of other sizes: the last bits of a feature may differ.
+            torch.testing.assert_close(tensor, pair[1][key], rtol=1e-3, atol=1e-4)
     score = run_json("evaluate", made, f"{file}#test", "--json")
     assert score["top1"] == run_json("evaluate", plain, photos, "--json")["top1"]
     # it can read pictures, for the file tells which backbone made the features

@@ -1,7 +1,6 @@
 """Small pictures on disk for the readers of folders, tables and split files."""
 
 import io
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -26,12 +25,3 @@ def put(tmp_path, png_bytes):
         return tmp_path
 
     return make
-
-
-@pytest.fixture
-def shared():
-    """The folder ../shared beside the project, or a skip."""
-    folder = Path(__file__).parents[3] / "shared"
-    if not folder.exists():
-        pytest.skip("no ../shared here")
-    return folder

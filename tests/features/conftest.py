@@ -1,48 +1,13 @@
-import json
-
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from clip_adapter.data.dataset import Sample
 
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32,
-        "layers": 1,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": 16,
-        "vocab_size": 49408,
-        "width": 32,
-        "heads": 2,
-        "layers": 1,
-    },
-}
-
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
-    """A tiny CLIP as a folder: open_clip_config.json and a safetensors checkpoint."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("tiny")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = open_clip.CLIP(**TINY)
-    config = {
-        "model_cfg": TINY,
-        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return folder
+def tiny_folder(make_folder):
+    return make_folder()
 
 
 @pytest.fixture(scope="session")
