@@ -1,6 +1,7 @@
 """The classifier: inputs, saving, loading, and what it says when something is wrong."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -125,7 +126,23 @@ def other_kind(folder):
     (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
 
 
-@pytest.mark.parametrize("damage", [break_json, drop_weights, cut_weights, wrong_names, other_kind])
+def one_byte(folder):
+    path = folder / "class_weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 64
+    path.write_bytes(bytes(data))
+
+
+def other_norm(folder):
+    config = json.loads((folder / "classifier.json").read_text("utf-8"))
+    config["feature_norm"] = "zzz"
+    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [break_json, drop_weights, cut_weights, one_byte, wrong_names, other_kind, other_norm],
+)
 def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, damage):
     folder = classifier.save(tmp_path / "m")
     damage(folder)
@@ -165,3 +182,18 @@ def test_push_to_hub_uploads_what_save_writes(classifier, monkeypatch):
     assert classifier.push_to_hub("me/mine").endswith("me/mine")
     assert uploaded["repo"] == ("me/mine", True, True)
     assert "class_weights.safetensors" in uploaded["files"]
+
+
+def test_not_a_number_is_refused(classifier, x):
+    x[1, 3] = float("nan")
+    with pytest.raises(ClassifierError, match="NaN"):
+        classifier.logits(x)
+    with pytest.raises(ClassifierError, match="diverged"):
+        Classifier(Head(x), [str(i) for i in range(5)])
+
+
+def test_pickled_without_its_backbone(classifier, x):
+    classifier._backbone = lambda: None  # what a loaded backbone holds cannot be pickled
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again._backbone is None
+    assert torch.equal(again.logits(x), classifier.logits(x))

@@ -20,6 +20,8 @@ from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
 from clip_adapter.sources import Source, open_source
 
+# What torch's generators take.
+MAX_SEED = 2**63
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -56,6 +58,8 @@ def fit(
         BackboneError: the backbone cannot be had.
     """
     chosen = make_method(method, options)
+    if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
+        raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
     reading = source_options(source)
     opened = open_source(data, reading)
     task, facts = make_task(opened, shots=shots, seed=seed, views=reading.views)
@@ -108,8 +112,10 @@ def source_options(given: Mapping[str, Any]) -> SourceOptions:
         raise UsageError(
             f"Unknown arguments: {', '.join(unknown)}.", allowed=", ".join(sorted(known))
         )
-    if int(given.get("views", 1)) < 1:
-        raise UsageError(f"views = {given['views']}.", allowed="1 or more")
+    for name in ("views", "batch_size"):
+        value = given.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} = {value!r}.", allowed="a whole number from 1 on")
     return SourceOptions(**given)
 
 

@@ -91,6 +91,11 @@ class Classifier:
         info: dict[str, Any] | None = None,
         seen: Sequence[str] = (),
     ) -> None:
+        if not all(bool(t.isfinite().all()) for t in head.state_dict().values()):
+            raise ClassifierError(
+                "The classifier holds NaN or infinite numbers: its training diverged.",
+                hint="Fit it again with a lower learning rate (-o lr=...).",
+            )
         self.head = head.eval().requires_grad_(False)
         self.class_names = list(class_names)
         self.feature_norm: FeatureNorm = feature_norm
@@ -160,6 +165,10 @@ class Classifier:
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {self.dim}), made by {self.backbone_name}",
                 hint="Embed the pictures with the backbone that the classifier was made with.",
+            )
+        if not torch.isfinite(features).all():
+            raise ClassifierError(
+                "The features hold NaN or infinite values.", hint="Remove those rows."
             )
         return features
 
@@ -239,6 +248,10 @@ class Classifier:
         from clip_adapter.persistence import push_to_hub
 
         return push_to_hub(self, repo, private=private)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the backbone, which is loaded again where it is needed."""
+        return self.__dict__ | {"_backbone": None}
 
     def __repr__(self) -> str:
         method = self.info.get("method", "classifier")

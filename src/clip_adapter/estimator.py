@@ -59,7 +59,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
             )
-        text = self.text_weights
+        text = None if self.text_weights is None else np.asarray(self.text_weights)
+        if text is not None and text.shape != (len(self.classes_), X.shape[1]):
+            raise ValueError(
+                f"text_weights has shape {text.shape}; y has {len(self.classes_)} classes and X "
+                f"{X.shape[1]} features."
+            )
         train = FeatureSet(
             torch.from_numpy(np.ascontiguousarray(X)),
             torch.from_numpy(labels),
@@ -67,7 +72,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         )
         task = FewShotTask(
             train,
-            None if text is None else torch.as_tensor(np.asarray(text)).float(),
+            None if text is None else torch.as_tensor(text).float(),
             self.logit_scale,
             self.seed,
         )

@@ -9,6 +9,7 @@ README.md                a model card made from the run
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +36,7 @@ CONFIG, ADAPTER, WEIGHTS, SEEN = (
     "seen.json",
 )
 FILES = (CONFIG, ADAPTER, WEIGHTS, SEEN, "README.md")
+NORMS = ("raw", "unit")
 IMAGE_MAPS = {"residual-adapter": ResidualAdapter}
 
 
@@ -54,9 +56,10 @@ def save_classifier(classifier: Classifier, folder: Path) -> Path:
             _replace(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise ClassifierError(
-            f"Cannot write {folder}: {error.strerror or error}.", hint="Choose another folder."
+            f"Cannot write {folder}: {reason}.", hint="Free some space, or choose another folder."
         ) from error
     return folder
 
@@ -76,16 +79,18 @@ def check_target(folder: Path) -> None:
 
 
 def _replace(part: Path, folder: Path) -> None:
-    if folder.is_dir():
-        # Weights first, the JSON that names them last: a reader never sees new JSON, old weights.
-        for name in (*FILES[1:], CONFIG):
-            if (part / name).exists():
-                os.replace(part / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    else:
-        part.chmod(0o755)
+    part.chmod(0o755)
+    if not folder.is_dir():
         os.rename(part, folder)
+        return
+    old = part.with_name(f"{part.name}.old")
+    os.rename(folder, old)
+    os.rename(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _write(classifier: Classifier, folder: Path) -> None:
@@ -117,6 +122,7 @@ def _write(classifier: Classifier, folder: Path) -> None:
         "logit_scale": head.logit_scale,
         "image_map": image_map,
         "text": "weights" if shared else "text" if text is not None else None,
+        "sha256": {name: _digest(folder / name) for name in (ADAPTER, WEIGHTS)},
         "info": classifier.info,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
@@ -146,6 +152,11 @@ def load_classifier(folder: Path) -> Classifier:
                 allowed=f"at most {FORMAT}",
                 hint="Update clip-adapter.",
             )
+        for name, digest in config["sha256"].items():
+            if name not in (ADAPTER, WEIGHTS) or _digest(folder / name) != digest:
+                raise ValueError(f"{name} is not the file that was saved")
+        if config["head"] not in ("cosine", "linear") or config["feature_norm"] not in NORMS:
+            raise ValueError(f"head {config['head']!r}, feature_norm {config['feature_norm']!r}")
         image_map = None
         if config["image_map"] is not None:
             image_map = IMAGE_MAPS[config["image_map"]["kind"]].from_config(config["image_map"])

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.clip_adapter import CANDIDATES, ONE_SHOT_RATIO, CLIPAdapter
@@ -24,6 +24,10 @@ def make(shift=0.9, seed=0, per_class=K):
     return FewShotTask(FeatureSet(x, labels, list("abcd")), text, 20.0)
 
 
+def ratios(branch, ratio):
+    return {f"{b}_ratio": ratio for b in ("visual", "text") if branch in (b, "both")}
+
+
 @pytest.mark.parametrize(
     ("branch", "ratio", "recipe"),
     [
@@ -36,7 +40,7 @@ def make(shift=0.9, seed=0, per_class=K):
 )
 def test_every_combination_fits_the_shots(branch, ratio, recipe):
     task = make()
-    method = CLIPAdapter(branch=branch, visual_ratio=ratio, text_ratio=ratio, recipe=recipe)
+    method = CLIPAdapter(branch=branch, recipe=recipe, **ratios(branch, ratio))
     classifier = method.fit(task)
     zero = make_method("zero-shot").fit(task)
     truth = task.train.labels
@@ -51,7 +55,7 @@ def test_ratio_zero_is_zero_shot_to_the_bit():
     task = make()
     zero = make_method("zero-shot").fit(task)
     for branch in ("visual", "text", "both"):
-        same = CLIPAdapter(branch=branch, visual_ratio=0.0, text_ratio=0.0).fit(task)
+        same = CLIPAdapter(branch=branch, **ratios(branch, 0.0)).fit(task)
         assert torch.equal(same.logits(task.train), zero.logits(task.train))
 
 
@@ -94,6 +98,8 @@ def test_options_are_read_and_checked():
         {"epochs": 3},
         {"recipe": "official", "steps": 3},
         {"lr": "-1"},
+        {"text_ratio": 0.5},
+        {"branch": "text", "visual_ratio": 0.5},
     ):
         with pytest.raises(UsageError):
             make_method("clip-adapter", bad)
@@ -130,3 +136,27 @@ def test_large_sets_get_their_epochs(pictures, steps):
 @pytest.mark.parametrize(("shots", "rate"), [(1, 1.5e-3 / 4), (2, 1.5e-3 / 2), (6, 1.5e-3)])
 def test_the_rate_grows_with_the_shots(shots, rate):
     assert CLIPAdapter()._recipe(make(per_class=shots)).lr == pytest.approx(rate)
+
+
+def test_trainings_that_diverge_are_not_chosen_and_not_saved():
+    wild = CLIPAdapter(lr=1e30)
+    assert wild.fit(make()).info["hyperparameters"]["visual_ratio"] == 0.0
+    with pytest.raises(ClassifierError, match="diverged"):
+        CLIPAdapter(lr=1e30, visual_ratio=0.4).fit(make())
+
+
+def test_the_curve_tells_true_zero_shot_whatever_the_other_branch_does():
+    task = make(shift=3.0)
+    logits = make_method("zero-shot").fit(task).logits(task.train)
+    zero = logits.argmax(1) == task.train.labels
+    loss = torch.nn.functional.cross_entropy(logits, task.train.labels).item()
+    method = CLIPAdapter(branch="both", visual_ratio="auto", text_ratio="learnable")
+    (curve,) = method.fit(task).info["selection"]
+    assert curve["pictures"] == len(task.train)  # all are held out once
+    assert curve["zero_shot_accuracy"] == pytest.approx(100 * zero.double().mean().item())
+    assert abs(curve["loss"][0] - loss) > 0.1  # visual ratio 0, and a trained text branch
+
+
+def test_a_reduction_that_leaves_nothing():
+    with pytest.raises(UsageError, match="1 to 16"):
+        CLIPAdapter(reduction=17, visual_ratio=0.2).fit(make())

@@ -23,7 +23,7 @@ def test_one_class_says_what_to_add():
 
 
 def test_text_of_another_backbone():
-    with pytest.raises(DataError, match="same backbone"):
+    with pytest.raises(DataError, match="made the features"):
         FewShotTask(features(3, ["a", "b"]), torch.randn(2, 5))
 
 

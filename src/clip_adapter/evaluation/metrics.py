@@ -9,7 +9,7 @@ from torch import Tensor
 def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     """Share of rows of logits (N, C) whose label (N,) is among the k highest; k is cut to C."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return 100.0 * (best == labels[:, None]).any(1).float().mean().item()
+    return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -20,5 +20,5 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 def per_class_accuracy(confusion: Tensor) -> list[float | None]:
     """Accuracy of each class; None for a class without pictures."""
     counts = confusion.sum(1)
-    shares = 100.0 * confusion.diagonal() / counts.clamp(min=1)
+    shares = 100.0 * confusion.diagonal().double() / counts.clamp(min=1)
     return [s if n else None for s, n in zip(shares.tolist(), counts.tolist(), strict=True)]

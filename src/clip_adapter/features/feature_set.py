@@ -51,6 +51,10 @@ class FeatureSet:
                 "The features hold NaN or infinite values.",
                 hint="Make them again, and remove the rows that cannot be embedded.",
             )
+        if len(self.labels) and int(self.labels.min()) < -1:
+            raise DataError(
+                f"Label {int(self.labels.min())}.", allowed="0 and above, or -1 for unknown"
+            )
         if len(self.labels) and int(self.labels.max()) >= len(self.class_names):
             raise DataError(
                 f"Label {int(self.labels.max())} with {len(self.class_names)} class names.",

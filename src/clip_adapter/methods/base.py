@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 import types
 import typing
@@ -58,14 +59,18 @@ class FewShotTask:
                 allowed="two classes or more",
                 hint="Add a folder for a second class, for instance 'something else'.",
             )
+        if not 0 < self.logit_scale < math.inf:
+            raise DataError(f"logit_scale = {self.logit_scale}.", allowed="a number above 0")
         weights = self.classifier_weights
         expected = (len(self.class_names), self.train.dim)
         if weights is not None and tuple(weights.shape) != expected:
             raise DataError(
                 f"Text weights of shape {tuple(weights.shape)}.",
                 allowed=f"(classes, dimension of the features) = {expected}",
-                hint="Use the same backbone for the features and for the text.",
+                hint="Give one row per class, of the backbone that made the features.",
             )
+        if weights is not None and not torch.isfinite(weights).all():
+            raise DataError("The text weights hold NaN or infinite values.")
 
     @property
     def class_names(self) -> list[str]:
@@ -202,5 +207,6 @@ def read_value(what: str, annotation: Any, value: Any) -> Any:
     words = [
         ", ".join(map(str, typing.get_args(c))) if typing.get_origin(c) is Literal else c.__name__
         for c in choices
+        if c is not type(None)
     ]
     raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))

@@ -122,6 +122,11 @@ class CLIPAdapter(Method):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        for unused, branch in (("text_ratio", "visual"), ("visual_ratio", "text")):
+            if self.branch == branch and getattr(self, unused) != "auto":
+                raise UsageError(
+                    f"{unused} says nothing with branch={branch}.", allowed="branch=both for both"
+                )
         other = "epochs" if self.recipe == "fast" else "steps"
         if getattr(self, other) is not None:
             raise UsageError(
@@ -190,7 +195,12 @@ class CLIPAdapter(Method):
         """
         generator = torch.Generator().manual_seed(task.seed)
         dim = task.train.dim
-        hidden = max(dim // self.reduction, 1)
+        hidden = dim // self.reduction
+        if hidden < 1:
+            raise UsageError(
+                f"reduction = {self.reduction} leaves no hidden unit.",
+                allowed=f"1 to {dim}, the size of a feature",
+            )
         made: dict[Branch, ResidualAdapter] = {
             branch: ResidualAdapter.build(
                 dim, hidden, self.activation, ratio, (len(rows),), generator
@@ -230,6 +240,10 @@ class CLIPAdapter(Method):
                 }
                 evaluate = self._evaluator(task, weights, branch, known, progress)
                 cross_validate(curve, folds, evaluate)
+                held_out = task.train.subset(torch.cat([f.held_out for f in folds]))
+                plain = Branches(None, None, weights)(held_out.first)
+                hits = score(plain, held_out.labels)[0].double()
+                curve.zero_shot_accuracy = 100 * hits.mean().item()
             else:
                 curve.chosen = ONE_SHOT_RATIO
                 curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_RATIO}"

@@ -145,7 +145,7 @@ class LinearProbe(Method):
             hit, loss = score(logits, task.train.labels[fold.held_out])
             hits.append(hit)
             losses.append(loss)
-        return 100 * torch.cat(hits).mean().item(), -torch.cat(losses).mean().item()
+        return 100 * torch.cat(hits).double().mean().item(), -torch.cat(losses).mean().item()
 
 
 def _expand(solved: Any, classes: int) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ class Curve:
         pictures: how many pictures were held out in all.
         chosen: the candidate taken.
         rule: why, in words.
+        zero_shot_accuracy: percent correct of zero-shot on the same pictures, where it is known.
     """
 
     parameter: str
@@ -49,6 +50,7 @@ class Curve:
     pictures: int = 0
     chosen: float = 0.0
     rule: str = ""
+    zero_shot_accuracy: float | None = None
 
 
 def stratified_folds(labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH) -> list[Fold]:
@@ -107,12 +109,13 @@ def cross_validate(
     per = [results[i * len(folds) : (i + 1) * len(folds)] for i in range(len(curve.candidates))]
     hits = torch.stack([torch.cat([h for h, _ in r]) for r in per])
     losses = torch.stack([torch.cat([x for _, x in r]) for r in per])
-    curve.accuracy = (100 * hits.mean(1)).tolist()
+    curve.accuracy = (100 * hits.double().mean(1)).tolist()
     curve.loss = losses.mean(1).tolist()
     curve.pictures = hits.shape[1]
     gain = hits - hits[0]
     # A paired difference of won minus lost pictures has variance won + lost (McNemar).
     allowed = gain.sum(1) >= -gain.abs().sum(1).sqrt()
+    allowed &= losses.isfinite().all(1)  # a training that diverged
     best = int(torch.where(allowed, losses.mean(1), torch.inf).argmin())
     curve.chosen = curve.candidates[best]
     curve.rule = (
