@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from clip_adapter.errors import unknown_name
 
 if TYPE_CHECKING:
     from clip_adapter.backbones import Backbone
@@ -35,7 +37,8 @@ class SourceOptions:
         backbone: name; None is ``DEFAULT_BACKBONE`` for pictures and none for features.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone.
-        prompts: templates, or names of built-in ones; several are an ensemble.
+        prompts: templates, or names of built-in ones; several are an ensemble. One str is one
+            prompt.
         class_names: a table that rewrites the names of the source.
         root: where relative paths of a table start.
         style: preprocessing, "clip" or "coop".
@@ -46,6 +49,9 @@ class SourceOptions:
         feature_norm: of ready-made features.
         say: receives lines for the user.
         progress: shows a bar; None shows it on a terminal.
+
+    Raises:
+        UsageError: an unknown ``feature_norm``.
     """
 
     backbone: str | None = None
@@ -62,6 +68,13 @@ class SourceOptions:
     feature_norm: Norm = "auto"
     say: Callable[[str], None] = field(default=_silent, repr=False)
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        # A str is a sequence too, of its letters; None says "no prompts" in other libraries.
+        if isinstance(self.prompts, str) or self.prompts is None:
+            object.__setattr__(self, "prompts", (self.prompts,) if self.prompts else ())
+        if self.feature_norm not in get_args(Norm):
+            raise unknown_name("feature_norm", str(self.feature_norm), get_args(Norm))
 
     def load_backbone(self, default: str | None = None) -> Backbone:
         """The backbone named, or ``default``."""

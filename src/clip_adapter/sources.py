@@ -11,7 +11,7 @@ from torch import Tensor
 from clip_adapter.backbones import Backbone
 from clip_adapter.data.load import is_feature_spec, load_dataset
 from clip_adapter.data.templates import resolve_templates
-from clip_adapter.errors import DataError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import load_features
@@ -25,6 +25,10 @@ class PictureSource:
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
+        ignored = ["feature_norm"]
+        if spec.startswith("hub:") or Path(spec).expanduser().is_dir():
+            ignored.append("root")
+        refuse(spec, "pictures", ignored, options)
         self._data = load_dataset(
             spec,
             root=options.root,
@@ -104,7 +108,16 @@ class FeatureSource:
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
+        refuse(spec, "features", ("class_names", "views", "style", "root"), options)
         self._file = load_features(spec, feature_norm=options.feature_norm)
+        if self._file.text is not None:
+            refuse(spec, "text weights", ("prompts",), options)
+            if options.backbone is not None:
+                raise UsageError(
+                    f"--backbone {options.backbone}: the file {spec} holds text weights, so "
+                    "nothing would be made by the backbone.",
+                    hint="Leave --backbone away.",
+                )
         for note in self._file.notes:
             options.say(note)
         self.name = spec
@@ -131,13 +144,45 @@ class FeatureSource:
         return (features if rows is None else features.subset(list(rows))), []
 
     def text_weights(self) -> Tensor | None:
-        """(C, D) from the file, else from the class names and the backbone, else None."""
+        """(C, D) from the file, else from the class names and the backbone, else None.
+
+        Raises:
+            DataError: the file was made by other weights than the backbone's.
+        """
         if self._file.text is not None:
             return normalize(self._file.text)
         if self._options.backbone is None:
             return None
-        self._backbone = self._options.load_backbone()
-        return _embed_classes(self._backbone, self.class_names, self.templates, self._options)
+        backbone = self._options.load_backbone()
+        self._check(backbone)
+        self._backbone = backbone
+        return _embed_classes(backbone, self.class_names, self.templates, self._options)
+
+    def _check(self, backbone: Backbone) -> None:
+        """Whether ``backbone`` can have made the features, as far as the file tells."""
+        told = self._file.backbone
+        if self.fingerprint is not None:
+            if self.fingerprint != backbone.fingerprint:
+                raise DataError(
+                    f"{self.name} was made by {told or 'a backbone'} with the weights "
+                    f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
+                    hint="Name the backbone that made the features.",
+                )
+        elif told and told not in (backbone.name, self._options.backbone):
+            self._options.say(
+                f"Warning: {self.name} says that {told!r} made its features; the class names are "
+                f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
+            )
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the backbone that made the features, where the file tells it."""
+        return self._file.meta.get("backbone_fingerprint")
+
+    @property
+    def set_name(self) -> str:
+        """The set inside the file."""
+        return self._file.set_name
 
     @property
     def logit_scale(self) -> float:
@@ -146,15 +191,39 @@ class FeatureSource:
 
     def facts(self) -> dict[str, Any]:
         """What a classifier must remember of the source."""
-        meta = self._file.meta
+        meta, made = self._file.meta, self._backbone
         return {
             "data": self.name,
-            "backbone": self._options.backbone or self._file.backbone,
-            "backbone_fingerprint": meta.get("backbone_fingerprint"),
+            # Only what is known: the backbone that was named counts once it made the text.
+            "backbone": self._file.backbone if made is None else made.name,
+            "backbone_fingerprint": self.fingerprint if made is None else made.fingerprint,
             "dtype": meta.get("dtype", "float32"),
             "preprocess": meta.get("preprocess", "clip"),
             "templates": list(self.templates) if self._file.text is None else [],
         }
+
+
+def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:
+    """Stops at options that would be ignored.
+
+    Args:
+        spec: the source, to show.
+        holds: what it holds, to show.
+        names: fields of ``options`` that have no meaning here.
+        options: as the user chose them.
+
+    Raises:
+        UsageError: one of ``names`` is not at its default.
+    """
+    plain = SourceOptions()
+    given = [name for name in names if getattr(options, name) != getattr(plain, name)]
+    if given:
+        flags = ["--" + name.removesuffix("s" if name == "prompts" else "") for name in given]
+        raise UsageError(
+            f"{spec} holds {holds}: {', '.join(given)} "
+            f"({', '.join(flags).replace('_', '-')}) would change nothing.",
+            hint="Leave it away." if len(given) == 1 else "Leave them away.",
+        )
 
 
 def _embed_classes(

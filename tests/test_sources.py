@@ -1,0 +1,126 @@
+"""What a source records, and what it refuses: nothing is ignored in silence."""
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import clip_adapter
+from clip_adapter.backbones import load_backbone
+from clip_adapter.errors import DataError, UsageError
+from clip_adapter.options import SourceOptions
+from clip_adapter.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def tiny(make_folder):
+    return str(make_folder())
+
+
+@pytest.fixture
+def make_file(tmp_path):
+    """A file of twelve features of three classes; ``meta`` goes into its header."""
+
+    def make(text=False, **meta):
+        labels = torch.arange(12) % 3
+        generator = torch.Generator().manual_seed(0)
+        features = torch.eye(3, 16)[labels] + 0.1 * torch.randn(12, 16, generator=generator)
+        tensors = {"train.features": features, "train.labels": labels}
+        if text:
+            tensors["text"] = torch.eye(3, 16)
+        path = tmp_path / "features.safetensors"
+        save_file(tensors, path, {"classes": '["red", "green", "blue"]', **meta})
+        return f"{path}#train"
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, colour in (("red", (200, 9, 9)), ("blue", (9, 9, 200))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (32, 32), (*colour[:2], colour[2] + i)).save(
+                tmp_path / "photos" / name / f"{i}.png"
+            )
+    return str(tmp_path / "photos")
+
+
+def test_a_backbone_beside_text_in_the_file_is_refused(make_file, tiny):
+    spec = make_file(text=True, backbone="RN50/openai")
+    with pytest.raises(UsageError, match="holds text weights"):
+        open_source(spec, SourceOptions(backbone=tiny))
+    source = open_source(spec, SourceOptions())
+    source.text_weights()
+    assert source.facts()["backbone"] == "RN50/openai"
+    assert source.facts()["backbone_fingerprint"] is None
+
+
+def test_the_backbone_that_made_the_text_is_recorded_whole(make_file, tiny):
+    source = open_source(make_file(), SourceOptions(backbone=tiny))
+    assert source.facts()["backbone"] is None  # nothing was made by it so far
+    assert source.text_weights().shape == (3, 16)
+    backbone = load_backbone(tiny, device="cpu")
+    told = source.facts()
+    assert (told["backbone"], told["backbone_fingerprint"]) == (
+        backbone.name,
+        backbone.fingerprint,
+    )
+
+
+def test_such_a_classifier_reads_pictures(make_file, tiny, folder):
+    classifier = clip_adapter.fit(make_file(), method="zero-shot", backbone=tiny)
+    assert classifier.predict([f"{folder}/red/0.png"])[0] in ("red", "green", "blue")
+
+
+def test_other_weights_are_an_error_and_another_name_a_warning(make_file, tiny):
+    spec = make_file(backbone="RN50/openai", backbone_fingerprint="0" * 64)
+    with pytest.raises(DataError, match="000000000000"):
+        open_source(spec, SourceOptions(backbone=tiny)).text_weights()
+    said = []
+    spec = make_file(backbone="RN50/openai")
+    open_source(spec, SourceOptions(backbone=tiny, say=said.append)).text_weights()
+    assert any("Warning" in line and "'RN50/openai'" in line for line in said)
+    same = load_backbone(tiny, device="cpu")
+    spec = make_file(backbone="x", backbone_fingerprint=same.fingerprint)
+    said.clear()
+    open_source(spec, SourceOptions(backbone=tiny, say=said.append)).text_weights()
+    assert not any("Warning" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"prompts": ("a {}.",)}, "--prompt"),
+        ({"class_names": ["a", "b", "c"]}, "--class-names"),
+        ({"views": 2}, "--views"),
+        ({"style": "coop"}, "--style"),
+        ({"root": "."}, "--root"),
+    ],
+)
+def test_options_that_a_feature_file_would_ignore(make_file, given, flag):
+    with pytest.raises(UsageError, match=flag):
+        open_source(make_file(text=True), SourceOptions(**given))
+
+
+def test_prompts_count_where_the_file_has_no_text(make_file, tiny):
+    source = open_source(make_file(), SourceOptions(backbone=tiny, prompts=("a {}.",)))
+    assert source.text_weights() is not None
+    assert source.facts()["templates"] == ["a {}."]
+
+
+@pytest.mark.parametrize("given", [{"root": "."}, {"feature_norm": "unit"}])
+def test_options_that_a_folder_would_ignore(folder, given):
+    with pytest.raises(UsageError, match=next(iter(given))):
+        open_source(folder, SourceOptions(**given))
+
+
+def test_an_unknown_feature_norm_is_a_usage_error():
+    with pytest.raises(UsageError, match="Did you mean 'unit'"):
+        SourceOptions(feature_norm="unitt")  # type: ignore[arg-type]
+
+
+def test_one_prompt_may_be_a_plain_string(folder):
+    source = open_source(folder, SourceOptions(prompts="a drawing of {}."))
+    assert source.templates == ["a drawing of {}."]
+    assert SourceOptions(prompts="").prompts == ()
