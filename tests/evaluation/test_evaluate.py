@@ -6,9 +6,10 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import DataError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import evaluate
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.write import write_features
 
 C, D, N = 7, 12, 90
 NAMES = [f"class {i}" for i in range(C)]
@@ -82,3 +83,88 @@ def test_without_text_zero_shot_is_null(classifier):
     report = evaluate(classifier, data())
     assert report.zero_shot_top1 is None
     assert report.zero_shot_per_class is None
+
+
+def test_rows_without_label_are_counted(classifier):
+    labels = torch.arange(N) % C
+    labels[:4] = -1
+    with pytest.raises(DataError, match=f"4 of {N} rows have no label"):
+        evaluate(classifier, data(labels=labels))
+
+
+def test_names_that_stand_twice_are_no_match(classifier):
+    twice = [NAMES[0], NAMES[0], *NAMES[2:]]
+    with pytest.raises(DataError, match="test data has 1 class names twice"):
+        evaluate(classifier, data(twice))
+    classifier.class_names = twice
+    assert evaluate(classifier, data(twice)).n == N  # the same list: ImageNet has two cranes
+    with pytest.raises(DataError, match="classifier has 1 class names twice"):
+        evaluate(classifier, data())
+
+
+def linear(norm):
+    weights = torch.randn(C, D, generator=torch.Generator().manual_seed(0))
+    head = Head(weights, bias=torch.linspace(-3, 3, C), kind="linear")
+    return Classifier(head, NAMES, feature_norm=norm, info={"backbone_fingerprint": "a" * 20})
+
+
+def unit(features):
+    return FeatureSet(
+        features.features, features.labels, NAMES, digests=features.digests, feature_norm="unit"
+    )
+
+
+def test_a_raw_linear_head_takes_no_unit_features(tmp_path):
+    path = tmp_path / "unit.safetensors"
+    write_features(path, {"test": unit(data())})
+    for given in (unit(data()), f"{path}#test"):
+        with pytest.raises(DataError, match="length counts"):
+            evaluate(linear("raw"), given)
+    assert evaluate(linear("raw"), data()).n == N
+
+
+def test_a_cosine_head_takes_both(classifier):
+    assert evaluate(classifier, unit(data())).top1 == evaluate(classifier, data()).top1
+
+
+def test_a_unit_classifier_scales_a_raw_file(tmp_path):
+    path = tmp_path / "raw.safetensors"
+    write_features(path, {"test": data()})
+    found = evaluate(linear("unit"), f"{path}#test")
+    assert found.confusion == evaluate(linear("unit"), unit(data())).confusion
+
+
+@pytest.mark.parametrize(("fingerprint", "same"), [("a" * 20, True), ("b" * 20, False)])
+def test_features_of_other_weights(tmp_path, fingerprint, same):
+    path = tmp_path / "raw.safetensors"
+    write_features(path, {"test": data()}, meta={"backbone_fingerprint": fingerprint})
+    if same:
+        assert evaluate(linear("raw"), f"{path}#test").n == N
+        return
+    with pytest.raises(DataError, match="bbbbbbbbbbbb"):
+        evaluate(linear("raw"), f"{path}#test")
+
+
+def test_what_would_be_ignored_is_refused(classifier, tmp_path):
+    path = tmp_path / "raw.safetensors"
+    write_features(path, {"test": data(), "val": data()})
+    classifier.info["backbone"] = "demo"
+    with pytest.raises(UsageError, match="name after # is the set"):
+        evaluate(classifier, f"{path}#test", split="val")
+    assert evaluate(classifier, f"{path}#val", split="val").n == N
+    with pytest.raises(UsageError, match="made with demo"):
+        evaluate(classifier, f"{path}#test", backbone="RN50")
+    assert evaluate(classifier, f"{path}#test", backbone="demo").n == N
+    with pytest.raises(UsageError, match="prompts"):
+        evaluate(classifier, f"{path}#test", prompts="a {}.")
+    with pytest.raises(UsageError, match="root"):
+        evaluate(classifier, f"{path}#test", root=".")
+    with pytest.raises(UsageError, match="split"):
+        evaluate(classifier, data(), split="val")
+
+
+def test_features_cut_as_coop_did_are_no_chosen_option(classifier, tmp_path):
+    path = tmp_path / "raw.safetensors"
+    write_features(path, {"test": data()})
+    classifier.info["preprocess"] = "coop"
+    assert evaluate(classifier, f"{path}#test").n == N

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,23 @@ from torch import Tensor
 
 from clip_adapter.api import source_options
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import DataError
+from clip_adapter.data.load import is_feature_spec
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k
 from clip_adapter.evaluation.report import Report
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.sources import PictureSource, Source, open_source
+from clip_adapter.sources import FeatureSource, PictureSource, Source, open_source, refuse
 
 TOP = 5
+DEFAULT_SPLIT = "test"
 
 
 def evaluate(
-    classifier: Classifier, data: str | Path | FeatureSet, *, split: str = "test", **source: Any
+    classifier: Classifier,
+    data: str | Path | FeatureSet,
+    *,
+    split: str = DEFAULT_SPLIT,
+    **source: Any,
 ) -> Report:
     """Scores ``classifier``, always beside zero-shot CLIP on the same pictures.
 
@@ -32,21 +39,32 @@ def evaluate(
     Args:
         classifier: what to score.
         data: as for ``fit``, or features.
-        split: "test", "val" or "train"; a source without splits is taken whole.
-        **source: fields of :class:`~clip_adapter.options.SourceOptions`.
+        split: "test", "val" or "train"; a source without splits is taken whole. The set of a
+            feature file is named after its ``#`` instead.
+        **source: fields of :class:`~clip_adapter.options.SourceOptions`. The backbone, its dtype
+            and the prompts are the classifier's own.
 
     Raises:
-        DataError: no such split, classes that the classifier does not know, or nothing to score.
+        UsageError: an option that would be ignored.
+        DataError: no such split, classes that the classifier does not know, rows without a label,
+            features of another kind than it was trained on, or nothing to score.
     """
     skipped: list[dict[str, str]] = []
     has_splits = True
     if isinstance(data, FeatureSet):
+        if source or split != DEFAULT_SPLIT:
+            wrong = ", ".join([*source, *(["split"] if split != DEFAULT_SPLIT else [])])
+            raise UsageError(
+                f"{wrong} would change nothing: the features are given as they are.",
+                hint="Leave it away.",
+            )
         features, name = data, "features"
     else:
-        opened = _open(classifier, data, source)
+        opened = _open(classifier, data, split, source)
         found, bad = opened.features(split)
         features, name, has_splits = found, str(opened.name), opened.has_splits
         skipped = [dataclasses.asdict(b) for b in bad]
+    _check_norm(features, classifier, name)
     labels = _map_labels(features, classifier)
     seen = torch.tensor([d in classifier.seen for d in features.digests], dtype=torch.bool)
     seen_count = int(seen.sum())
@@ -79,21 +97,78 @@ def held_out_features(source: Source, split: str = "test") -> FeatureSet:
     return source.features(split)[0]
 
 
-def _open(classifier: Classifier, data: str | Path, given: dict[str, Any]) -> Source:
+def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str, Any]) -> Source:
     info = classifier.info
-    given = {"style": info.get("preprocess", "clip")} | given
+    own = info.get("backbone")
+    if (wanted := given.get("backbone")) not in (None, own):
+        raise UsageError(
+            f"backbone={wanted!r}: the classifier was made with {classifier.backbone_name}, and "
+            "only that is used.",
+            hint="Leave it away, or fit another classifier.",
+        )
+    same = {"backbone": given.get("backbone"), "dtype": info.get("dtype")}
+    given = {key: value for key, value in given.items() if (key, value) not in same.items()}
+    if is_feature_spec(data):
+        if given.get("feature_norm", "auto") == "auto" and classifier.feature_norm == "unit":
+            given["feature_norm"] = "unit"
+    else:
+        given.setdefault("style", info.get("preprocess", "clip"))
     options = source_options(given)
+    refuse("The classifier", "its backbone and text", ("prompts", "dtype", "views"), options)
     source = open_source(data, options)
     if isinstance(source, PictureSource):
         source.use(classifier.backbone(options.device, options.say))
+    else:
+        _check_origin(source, classifier, split)
     return source
+
+
+def _check_origin(source: FeatureSource, classifier: Classifier, split: str) -> None:
+    """Whether the set is the one that is meant, and made by the classifier's backbone."""
+    if split not in (DEFAULT_SPLIT, source.set_name):
+        raise UsageError(
+            f"The split {split!r} is asked of {source.name}, where the name after # is the set.",
+            hint=f"Leave the split away, or name the set: {source.name.rpartition('#')[0]}#{split}",
+        )
+    ours, theirs = classifier.info.get("backbone_fingerprint"), source.fingerprint
+    if ours and theirs and ours != theirs:
+        told = source.facts()["backbone"] or "a backbone"
+        raise DataError(
+            f"{source.name} was made by {told} with the weights {theirs[:12]}; the classifier was "
+            f"trained on {classifier.backbone_name}, {ours[:12]}.",
+            hint="Embed the pictures with the classifier's backbone.",
+        )
+
+
+def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None:
+    """A linear head sees the length of a feature; once it is scaled away, it is lost."""
+    linear = classifier.head.kind == "linear"
+    if linear and classifier.feature_norm == "raw" and features.feature_norm == "unit":
+        raise DataError(
+            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
+            "on raw ones, whose length counts in its scores.",
+            hint="Give raw features, or fit again with --feature-norm unit.",
+        )
 
 
 def _map_labels(features: FeatureSet, classifier: Classifier) -> Tensor:
     """Labels of ``features`` as the classifier counts them: classes are matched by name."""
+    unlabelled = int((features.labels < 0).sum())
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of {len(features)} rows have no label.",
+            hint="Label them, or leave them out; 'predict' needs no labels.",
+        )
     theirs, ours = features.class_names, classifier.class_names
     if theirs == ours:
         return features.labels
+    for whose, names in (("test data", theirs), ("classifier", ours)):
+        if twice := sorted(n for n, count in Counter(names).items() if count > 1):
+            raise DataError(
+                f"The {whose} has {len(twice)} class names twice ({', '.join(twice[:3])}), so "
+                "classes cannot be matched by name, and the two lists of classes differ.",
+                hint="Give both the same list in the same order, or make the names unique.",
+            )
     position = {name: i for i, name in enumerate(ours)}
     used = sorted({theirs[i] for i in features.labels.tolist()})
     unknown = [name for name in used if name not in position]
