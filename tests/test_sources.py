@@ -124,3 +124,32 @@ def test_one_prompt_may_be_a_plain_string(folder):
     source = open_source(folder, SourceOptions(prompts="a drawing of {}."))
     assert source.templates == ["a drawing of {}."]
     assert SourceOptions(prompts="").prompts == ()
+
+
+def test_classes_that_lost_their_pictures_are_named(folder, tiny, tmp_path):
+    for i in range(3):
+        (tmp_path / "photos" / "red" / f"{i}.png").write_bytes(b"no picture")
+    said = []
+    source = open_source(folder, SourceOptions(backbone=tiny, say=said.append))
+    source.features("train")
+    assert "Warning: 1 class has no training picture left that can be read: 'red'." in said
+    said.clear()
+    source.features("test")
+    assert not any("training picture" in line for line in said)
+
+
+def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, make_file):
+    said = []
+    options = SourceOptions(backbone=tiny, say=said.append)
+    source = open_source(folder, options)
+    note = "Classes with fewer than 3 pictures: 'red (1)'."
+    rows = [i for i, k in enumerate(source.labels("train")) if source.class_names[k] == "blue"]
+    one_red = next(i for i, k in enumerate(source.labels("train")) if i not in rows)
+    source.features("train", [*rows, one_red])
+    assert note in said
+    said.clear()
+    source.features("train")
+    assert not any("fewer" in line for line in said)
+    features = open_source(make_file(), options)
+    features.features("train", [0, 1, 2, 4, 5, 7, 8])
+    assert note in said

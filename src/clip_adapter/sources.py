@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
+from clip_adapter.data._common import listed
+from clip_adapter.data.dataset import UNSPLIT
 from clip_adapter.data.load import is_feature_spec, load_dataset
 from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
@@ -67,9 +70,10 @@ class PictureSource:
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """Features of ``split``, or of its ``rows`` in that order, and the skipped pictures."""
         samples = self._data.pool(split)
-        return extract(
+        chosen = samples if rows is None else [samples[i] for i in rows]
+        features, skipped = extract(
             self.backbone,
-            samples if rows is None else [samples[i] for i in rows],
+            chosen,
             self.class_names,
             store=self._options.store(),
             style=self._options.style,
@@ -79,6 +83,11 @@ class PictureSource:
             say=self._options.say,
             progress=self._options.progress,
         )
+        if split in ("train", UNSPLIT):
+            before, names = [s.label for s in chosen], self.class_names
+            for note in _thin(before, features.labels.tolist(), names, drawn=rows is not None):
+                self._options.say(note)
+        return features, skipped
 
     def text_weights(self) -> Tensor:
         """(C, D) of unit length."""
@@ -141,7 +150,13 @@ class FeatureSource:
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """The rows (all, or ``rows``); none is ever skipped."""
         features = self._file.feature_set
-        return (features if rows is None else features.subset(list(rows))), []
+        if rows is None:
+            return features, []
+        drawn = features.subset(list(rows))
+        labels = drawn.labels.tolist()
+        for note in _thin(labels, labels, self.class_names, drawn=True):
+            self._options.say(note)
+        return drawn, []
 
     def text_weights(self) -> Tensor | None:
         """(C, D) from the file, else from the class names and the backbone, else None.
@@ -201,6 +216,30 @@ class FeatureSource:
             "preprocess": meta.get("preprocess", "clip"),
             "templates": list(self.templates) if self._file.text is None else [],
         }
+
+
+def _thin(before: list[int], after: list[int], names: list[str], drawn: bool) -> list[str]:
+    """Notes on classes that lost all pictures, or of which fewer than of others were drawn.
+
+    Args:
+        before: labels of the pictures that were to be read.
+        after: labels of those that could be read.
+        names: C class names.
+        drawn: whether so many of each class were asked for.
+    """
+    notes, count = [], Counter(after)
+    if lost := sorted(set(before) - set(after)):
+        what = f"{len(lost)} class has" if len(lost) == 1 else f"{len(lost)} classes have"
+        notes.append(
+            f"Warning: {what} no training picture left that can be read: "
+            f"{listed(names[i] for i in lost)}."
+        )
+    most = max(count.values(), default=0)
+    fewer = [i for i in sorted(count) if count[i] < most]
+    if drawn and fewer:
+        some = listed(f"{names[i]} ({count[i]})" for i in fewer)
+        notes.append(f"Classes with fewer than {most} pictures: {some}.")
+    return notes
 
 
 def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:

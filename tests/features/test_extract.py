@@ -203,3 +203,41 @@ def test_the_bar_goes_to_standard_error(tiny, pictures, capsys, monkeypatch):
     assert "pictures/s" in err
     extract(tiny, pictures(4), CLASSES, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_one_content_under_two_labels_is_told(tiny, pictures):
+    a, b, c, d = pictures(4)
+    copies = [
+        *(Sample(f"other {one.name}", (one.label + 1) % 3, one.source) for one in (a, b, c, d)),
+        Sample("again.png", a.label, a.source),
+        Sample("third.png", a.label, a.source),
+    ]
+    said = []
+    found, _ = extract(tiny, [a, b, c, d, *copies], CLASSES, say=said.append)
+    assert len(found) == 10
+    torn, doubles = said
+    assert "4 pictures are there under two labels" in torn
+    assert "000.png (a) = other 000.png (b)" in torn
+    assert "002.png" in torn
+    assert "003.png" not in torn  # three are shown
+    assert doubles.startswith("2 pictures are exact duplicates")
+
+
+def test_without_copies_nothing_is_said(tiny, pictures):
+    said = []
+    extract(tiny, pictures(4), CLASSES, say=said.append)
+    (one,) = pictures(1)
+    unlabelled = [Sample(name, -1, one.source) for name in "xy"]
+    extract(tiny, unlabelled, [], say=said.append)
+    assert said == []
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(tiny, pictures, tmp_path):
+    (tmp_path / "bad").write_bytes(b"no picture")
+    said = []
+    bad = Sample("new\nline.png", 0, tmp_path / "bad")
+    _, skipped = extract(tiny, [*pictures(2), bad], CLASSES, say=said.append)
+    assert said[0].startswith("Skipped 'new\\nline.png': ")
+    assert skipped[0].name == "new\nline.png"
+    with pytest.raises(DataError, match=r"new\\nline"):
+        extract(tiny, [bad], CLASSES)

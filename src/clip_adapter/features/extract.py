@@ -34,6 +34,8 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 
+_SHOWN_TWINS = 3
+
 
 @dataclass(frozen=True)
 class BadPicture:
@@ -72,7 +74,7 @@ def extract(
             of two. Out of memory, a backbone halves its batches by itself.
         strict: a picture that cannot be read is an error.
         allow_none: that none of them can be read is no error.
-        say: receives a line for every skipped picture.
+        say: receives a line for every skipped picture, and for contents that are there twice.
         progress: shows a bar; None shows it on a terminal.
 
     Returns:
@@ -102,6 +104,7 @@ def extract(
                 for i in where.pop(digest):
                     bad[i] = BadPicture(samples[i].name, reason)
     skipped = [bad[i] for i in sorted(bad)]
+    _report_twins(where, samples, class_names, say)  # of the readable ones: the rest is gone
     _report(skipped, len(samples), strict, allow_none, say)
     keep = [i for i in range(len(samples)) if i not in bad]
     features = FeatureSet(
@@ -274,12 +277,42 @@ def _reason(error: OSError | DataError, name: str) -> str:
     return error.found.removeprefix(f"{name}: ")
 
 
+def _report_twins(
+    where: dict[str, list[int]], samples: Sequence[Sample], class_names: list[str], say: Say
+) -> None:
+    """Says which contents are there more than once: under two labels, or within a class."""
+    torn: list[str] = []
+    extra = 0
+    for positions in where.values():
+        first: dict[int, int] = {}
+        for i in positions:
+            # Unlabelled pictures are of no class.
+            if samples[i].label >= 0:
+                extra += samples[i].label in first
+                first.setdefault(samples[i].label, i)
+        if len(first) > 1:
+            names = [f"{_plain(samples[i].name)} ({class_names[k]})" for k, i in first.items()]
+            torn.append(" = ".join(names[:2]))
+    if torn:
+        shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
+        what = "picture is" if len(torn) == 1 else "pictures are"
+        say(f"Warning: {len(torn)} {what} there under two labels or more: {shown}.")
+    if extra:
+        what = "picture is an exact duplicate" if extra == 1 else "pictures are exact duplicates"
+        say(f"{extra} {what} of another one of the same class.")
+
+
+def _plain(name: str) -> str:
+    """``name`` on one line: as it is, or in quotes where it holds line breaks and the like."""
+    return name if name.isprintable() else repr(name)
+
+
 def _report(
     skipped: list[BadPicture], total: int, strict: bool, allow_none: bool, say: Say
 ) -> None:
     if not total:
         raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
-    lines = [f"{one.name}: {one.reason}" for one in skipped]
+    lines = [f"{_plain(one.name)}: {one.reason}" for one in skipped]
     none = len(skipped) == total
     if skipped and (strict or (none and not allow_none)):
         which = "None of the pictures" if none else f"{len(skipped)} pictures"
