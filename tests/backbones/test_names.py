@@ -73,3 +73,13 @@ def test_files_and_folders(tmp_path, monkeypatch):
 def test_unknown_names_are_answered_with_near_ones(name, hint):
     with pytest.raises(UsageError, match=hint):
         parse(name)
+
+
+@pytest.mark.parametrize("name", ["./nofile.pt", "nofile.safetensors", "/no/such/file", "~/w"])
+def test_a_file_without_architecture_is_told_the_form(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackboneError, match=r"does not exist(.|\n)*ARCH/\./FILE"):
+        parse(name)
+    (tmp_path / "w.pt").write_bytes(b"")
+    with pytest.raises(BackboneError, match=r"without its architecture(.|\n)*ARCH/\./FILE"):
+        parse("./w.pt")

@@ -85,6 +85,7 @@ def test_pictures_without_a_class_are_told(put):
     dataset = load_folder(put("a/1.png", "b/1.png", "loose.png", "loose2.jpg", "info.txt"))
     assert len(dataset.splits["all"]) == 2
     assert "2 pictures directly in" in dataset.notes[0]
+    assert "Move them into the folder of their class" in dataset.notes[0]
     dataset = load_folder(put("s/train/a/1.png", "s/test/a/1.png", "s/train/loose.png") / "s")
     assert any("1 picture directly in" in note and "train" in note for note in dataset.notes)
 

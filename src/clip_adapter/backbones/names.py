@@ -87,10 +87,23 @@ def _canonical(name: str) -> str:
     return f"{name}/openai" if openai else name
 
 
+def _is_path(name: str) -> bool:
+    """Whether ``name`` is meant as a path of this machine."""
+    return name.startswith((".", "/", "~", "\\")) or Path(name).suffix in WEIGHT_SUFFIXES
+
+
 def _architecture(
     name: str, architectures: Collection[str], tags: Callable[[str], list[str]]
 ) -> Source:
     arch, _, target = name.partition("/")
+    if arch not in architectures and _is_path(name):
+        raise BackboneError(
+            f"{name!r} is a file without its architecture."
+            if Path(name).is_file()
+            else f"The file {name!r} does not exist, and a file alone names no architecture.",
+            allowed="ARCH/./FILE, such as ViT-B-32/./weights.pt (ARCH//FILE from the root)",
+            hint=f"Put the architecture before the path of the weights. {OFFLINE_HINT}",
+        )
     if arch not in architectures:
         near = unknown_name("backbone", arch, architectures).found
         raise UsageError(

@@ -50,7 +50,7 @@ class _Found:
         if loose:
             self.notes.append(
                 f"{counted(loose, 'picture')} directly in {shown(folder)} without a class folder: "
-                "left out."
+                "left out. Move them into the folder of their class to have them read."
             )
 
 
