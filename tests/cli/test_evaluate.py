@@ -72,3 +72,28 @@ def test_many_classes_are_cut():
     table = worst(report)
     assert table.row_count == SHOWN
     assert str(999 - SHOWN) in str(table.caption)
+
+
+def test_what_would_be_ignored_ends_with_2(run, saved, photos, tiny, tmp_path):
+    file = tmp_path / "f.safetensors"
+    assert run("embed", photos, "--backbone", tiny, "--out", file).exit_code == 0
+    refused = {
+        "--root": ("evaluate", saved, f"{file}#test", "--root", tmp_path),
+        "name after #": ("evaluate", saved, f"{file}#test", "--split", "val"),
+        "--feature-norm": ("evaluate", saved, photos, "--feature-norm", "unit"),
+        "Leave --backbone away": ("fit", f"{file}#train", "--backbone", tiny),
+        "--prompt)": ("fit", f"{file}#train", "--prompt", "a {}."),
+        "--views": ("fit", f"{file}#train", "--views", "2"),
+    }
+    for words, call in refused.items():
+        result = run(*call)
+        assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+    assert run("evaluate", saved, f"{file}#test").exit_code == 0
+
+
+def test_features_of_another_backbone(run, saved, photos, make_folder, tmp_path):
+    file, other = tmp_path / "f.safetensors", make_folder(quick_gelu=True)
+    assert run("embed", photos, "--backbone", other, "--out", file).exit_code == 0
+    result = run("evaluate", saved, f"{file}#test")
+    assert result.exit_code == 1
+    assert "Embed the pictures with the classifier's backbone" in result.stderr
