@@ -53,9 +53,10 @@ for _command in (fit, evaluate, predict, embed, ls, demo):
 
 def main() -> None:
     """The entry point."""
-    # Read when torch loads. Threads that spin while they wait cost ten times the work itself on a
-    # machine that is busy with other things; sleeping ones cost next to nothing on an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch loads. By default its threads wait for each other in a busy loop, which on a
+    # machine with other work costs several times the work itself; a short loop, then sleep, is as
+    # fast on an idle one. (No loop at all, OMP_WAIT_POLICY=PASSIVE, is not.)
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the work.
         if isinstance(stream, io.TextIOWrapper):
