@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "clip_adapter"
 # Imports go from right to left only. Names in one row may import each other.
 LAYERS = (
     ("errors",),
+    ("files",),
     ("nn",),
     ("backbones",),
     ("data",),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from clip_adapter.evaluation import evaluate, held_out_features
 from clip_adapter.evaluation.plots import confusion_figure, save, shots_figure
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.files import write_file
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import SourceOptions
 from clip_adapter.sources import PictureSource
@@ -164,11 +164,7 @@ def _write_table(out: Path, rows: Sequence[Row]) -> dict[str, str]:
     writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
     files = {"table": out / "table.json", "csv": out / "table.csv"}
     contents = {"table": json.dumps([asdict(r) for r in rows], indent=1), "csv": text.getvalue()}
-    for key, path in files.items():
-        part = path.with_name(f".{path.name}.tmp")
-        part.write_text(contents[key], "utf-8")
-        os.replace(part, path)
-    return {key: str(path) for key, path in files.items()}
+    return {key: str(write_file(files[key], contents[key].encode())) for key in files}
 
 
 def _draw(

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from clip_adapter.data.load import is_feature_spec
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
-from clip_adapter.features import FeatureSet, is_feature_file, load_features, write_features
+from clip_adapter.features import FeatureSet, load_features, write_features
 
 NAMES = ["cat", "dog", "köter # 2"]
 
@@ -154,7 +155,7 @@ def test_parquet(tmp_path, column):
         "path": list("wxyz"),
     }
     pq.write_table(pa.table(table), path)
-    assert is_feature_file(f"{path}#train")
+    assert is_feature_spec(f"{path}#train")
     data = load_features(f"{path}#test").feature_set
     assert data.class_names == ["cat", "dog", "eel"]
     assert data.labels.tolist() == [1, 2]
@@ -177,10 +178,10 @@ def test_a_table_of_pictures_is_no_feature_file(tmp_path):
 
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"path": ["a"], "label": ["b"]}), path)
-    assert not is_feature_file(path)
-    assert not is_feature_file(tmp_path / "missing.parquet")
-    assert is_feature_file("x.npz#train")
-    assert not is_feature_file("folder")
+    assert not is_feature_spec(path)
+    assert not is_feature_spec(tmp_path / "missing.parquet")
+    assert is_feature_spec("x.npz#train")
+    assert not is_feature_spec("folder")
     with pytest.raises(DataError, match="holds no features"):
         load_features(path)
 

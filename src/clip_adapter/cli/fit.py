@@ -150,7 +150,7 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
 
 def _held_out(curve: dict[str, Any]) -> list[str]:
     """How the chosen ratio did on held-out pictures, beside ratio 0, which is zero-shot."""
-    if not curve["accuracy"] or not curve["parameter"].endswith("ratio"):
+    if not curve["accuracy"] or curve["zero_shot_accuracy"] is None:
         return []
     of = dict(zip(curve["candidates"], curve["accuracy"], strict=True))
     return [

@@ -10,13 +10,12 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from clip_adapter.errors import ClipAdapterError, DataError
+from clip_adapter.errors import ClipAdapterError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,34 +125,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes ``path`` whole or not at all.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes ``path`` whole or not at all.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another file.",
-        ) from error
 
 
 def command(*words: object) -> str:

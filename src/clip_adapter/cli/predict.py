@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, write_bytes
+from clip_adapter.cli.output import Output
 from clip_adapter.errors import ClipAdapterError, UsageError
+from clip_adapter.files import write_file
 
 Format = Literal["table", "json", "csv", "parquet"]
 DEFAULT_TOP = 1
@@ -116,7 +117,7 @@ def _hand_out(
     from clip_adapter.cli import answers
 
     if out is not None:
-        write_bytes(out, answers.as_bytes(records, form))
+        write_file(out, answers.as_bytes(records, form))
         output.say(f"Written: {out}")
     elif form == "table":
         output.show(answers.as_table(records))

@@ -7,9 +7,7 @@ Source: CLIP-Adapter (arXiv 2110.04544), section 4.1, follows the sampling of Co
 from __future__ import annotations
 
 import json
-import os
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import replacing
 
 # CoOp validates on at most four pictures a class, however many shots it trains on.
 MAX_VAL_SHOTS = 4
@@ -44,14 +43,8 @@ class FewShotSplit:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": _FORMAT, **asdict(self)})
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", "utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> FewShotSplit:

@@ -7,7 +7,6 @@ made for them. Figures are drawn without pyplot: no display is opened and no sta
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip_adapter.errors import DataError
 from clip_adapter.evaluation.report import Report
+from clip_adapter.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,16 +180,7 @@ def save(figure: Figure, path: Path) -> Path:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=DPI)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}.", hint="Name another folder."
-        ) from error
-    return path
+    return write_file(path, buffer.getvalue())
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes]:

@@ -2,7 +2,7 @@
 
 from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.precomputed import Precomputed, is_feature_file, load_features
+from clip_adapter.features.precomputed import Precomputed, load_features
 from clip_adapter.features.store import FeatureStore
 from clip_adapter.features.text import text_weights
 from clip_adapter.features.write import write_features
@@ -13,7 +13,6 @@ __all__ = [
     "FeatureStore",
     "Precomputed",
     "extract",
-    "is_feature_file",
     "load_features",
     "text_weights",
     "write_features",

@@ -61,23 +61,6 @@ def split_spec(spec: str | Path) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def is_feature_file(spec: str | Path) -> bool:
-    """Whether ``spec`` names a file of features (a Parquet table of pictures is none)."""
-    path, _ = split_spec(spec)
-    suffix = path.suffix.lower()
-    if suffix != ".parquet":
-        return suffix in FORMATS
-    if not path.is_file():
-        return False
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return bool({"features", "embedding"} & set(pq.read_schema(path).names))
-    except (OSError, pa.ArrowException):
-        return False
-
-
 def load_features(
     spec: str | Path, *, feature_norm: Literal["auto", "raw", "unit"] = "auto"
 ) -> Precomputed:

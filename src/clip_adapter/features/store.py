@@ -25,6 +25,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.memory import Say, silent
 from clip_adapter.errors import StoreError
+from clip_adapter.files import replacing
 
 # Raised whenever the same key would give other numbers: decoding, transforms, pooling of features.
 FEATURE_VERSION = 1
@@ -216,9 +217,8 @@ class Shelf:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.memory import Say, silent
+from clip_adapter.data.templates import fill
 from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize
@@ -48,7 +49,7 @@ def text_weights(
                 f"The template {template!r} has {template.count('{}')} places for the class name.",
                 allowed="one {} per template, as in 'a photo of a {}.'",
             )
-    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    texts = [fill(template, name) for name in class_names for template in templates]
     features = _encode(backbone, list(dict.fromkeys(texts)), store, say or silent)
     rows = torch.stack([features[text] for text in texts])
     rows = normalize(rows).reshape(len(class_names), len(templates), -1)

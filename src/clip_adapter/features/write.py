@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.files import replacing, writing
 
 WRITABLE = (".safetensors", ".parquet")
 
@@ -56,20 +55,9 @@ def write_features(
     header = {key: str(value) for key, value in (meta or {}).items() if value is not None}
     header["classes"] = json.dumps(first.class_names, ensure_ascii=False)
     header["feature_norm"] = first.feature_norm
-    temporary = path.with_name(f".{path.name}.tmp")
     write = _safetensors if path.suffix.lower() == ".safetensors" else _parquet
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), replacing(path) as temporary:
         write(temporary, sets, text, header)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another file.",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _bytes(names: list[str]) -> Tensor:

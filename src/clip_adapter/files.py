@@ -1,0 +1,57 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from clip_adapter.errors import DataError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes ``path``'s place at the end of the block.
+
+    After an error inside the block nothing is left of it, and ``path`` is as it was.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # The number keeps two processes that write one file apart.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Writes ``data`` to ``path``, whole or not at all, and makes its folder.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with writing(path), replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes the folder of ``path``, and turns an OSError of the block into a message.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            hint="Free some space, or name another file.",
+        ) from error
