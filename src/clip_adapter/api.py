@@ -19,6 +19,7 @@ from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
 from clip_adapter.sources import Source, open_source
+from clip_adapter.training.compute import Compute
 
 # What torch's generators take.
 MAX_SEED = 2**63
@@ -33,6 +34,7 @@ def fit(
     shots: int | None = None,
     seed: int = DEFAULT_SEED,
     training_progress: Progress | None = None,
+    compute: Compute | None = None,
     **source: Any,
 ) -> Classifier:
     """A classifier from the training split of ``data``.
@@ -45,6 +47,8 @@ def fit(
         shots: K, pictures per class to draw, as CoOp draws them; None takes all.
         seed: of the draw and of the training.
         training_progress: called with (steps done, all steps).
+        compute: devices, precision, checkpoint of a training inside the backbone; its device is
+            that of the backbone.
         **source: the fields of :class:`~clip_adapter.options.SourceOptions`, such as ``backbone``,
             ``prompts``, ``class_names``, ``views``, ``cache``.
 
@@ -61,10 +65,15 @@ def fit(
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
     reading = source_options(source)
+    if compute is not None and chosen.reads != "images":
+        raise UsageError(
+            f"{method} reads features and trains in seconds: compute would change nothing.",
+            hint="Leave it away.",
+        )
     opened = open_source(data, reading)
-    task, facts = make_task(opened, shots=shots, seed=seed, views=reading.views)
-    if chosen.needs_text:
-        task.text(method)
+    task, facts = make_task(
+        opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
+    )
     return fit_task(chosen, task, facts, training_progress)
 
 
@@ -120,16 +129,48 @@ def source_options(given: Mapping[str, Any]) -> SourceOptions:
 
 
 def make_task(
-    source: Source, *, shots: int | None = None, seed: int = DEFAULT_SEED, views: int = 1
+    source: Source,
+    *,
+    shots: int | None = None,
+    seed: int = DEFAULT_SEED,
+    views: int = 1,
+    method: Method | None = None,
+    compute: Compute | None = None,
 ) -> tuple[FewShotTask, dict[str, Any]]:
-    """The few-shot task of a source's training split, and facts to remember about it."""
+    """The few-shot task of a source's training split, and facts to remember about it.
+
+    Args:
+        source: what to learn from.
+        shots: K, or None for all pictures.
+        seed: of the draw and of the training.
+        views: augmented views of each picture.
+        method: the task has what it asks for: text weights, pictures, the backbone.
+        compute: how a pixel-reading method trains.
+
+    Raises:
+        MissingTextError, UsageError: the source does not have it.
+    """
+    reads_images = False
+    if method is not None and method.reads == "images":
+        reads_images = True
+        source.check_pictures(method.name)
     rows = None
     if shots is not None:
         rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
     start = time.perf_counter()
     train, skipped = source.features("train", rows, views)
     text = source.text_weights()
-    task = FewShotTask(train, text, source.logit_scale, seed)
+    task = FewShotTask(train, text, source.logit_scale, seed, say=source.say)
+    task.templates = tuple(source.templates)
+    if method is not None and method.needs_text:
+        task.text(method.name)
+    if method is not None and (reads_images or method.runs_text_tower):
+        task.backbone = source.tower()
+        task.tower(method.name)
+    if reads_images and task.backbone is not None:
+        skipped_names = {bad.name for bad in skipped}
+        task.pictures = source.pictures("train", rows, skipped_names, train.digests)
+        task.compute = dataclasses.replace(compute or Compute(), device=task.backbone.device)
     facts = source.facts() | {
         "views": views,
         "embed_seconds": round(time.perf_counter() - start, 3),

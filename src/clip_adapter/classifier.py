@@ -1,22 +1,26 @@
 """``Classifier``: what a user keeps. Nearly every method of the field is one of these:
 
-logits = logit_scale * normalize(image_map(f)) @ normalize(W).T        (cosine)
-logits = f @ W.T + bias                                                (linear)
+logits = logit_scale * normalize(image_map(f)) @ normalize(W).T + cache(f)       (cosine)
+logits = f @ W.T + bias + cache(f)                                               (linear)
+
+f are the features of the frozen backbone, or of a copy of it with a trained change inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip_adapter.errors import ClassifierError, MissingTextError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.nn import cosine_logits, normalize
+from clip_adapter.heads import Head, Mixture
+from clip_adapter.nn import normalize
+from clip_adapter.towers import Change, tuned
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,44 +35,6 @@ if TYPE_CHECKING:
 CHUNK = 4096
 
 
-class Head(nn.Module):
-    """Features (N, D) to logits (N, C).
-
-    Args:
-        weights: W (C, D).
-        image_map: changes the features first (the visual adapter), or None.
-        bias: (C,), for linear heads only.
-        logit_scale: 1/tau, for cosine heads.
-        kind: "cosine" or "linear".
-    """
-
-    weights: Tensor
-    bias: Tensor | None
-
-    def __init__(
-        self,
-        weights: Tensor,
-        image_map: nn.Module | None = None,
-        bias: Tensor | None = None,
-        logit_scale: float = 100.0,
-        kind: Literal["cosine", "linear"] = "cosine",
-    ) -> None:
-        super().__init__()
-        self.image_map = image_map
-        self.kind: Literal["cosine", "linear"] = kind
-        self.logit_scale = float(logit_scale)
-        self.register_buffer("weights", weights.detach().float().contiguous())
-        self.register_buffer("bias", None if bias is None else bias.detach().float())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, C)."""
-        mapped = features if self.image_map is None else self.image_map(features)
-        if self.kind == "cosine":
-            return cosine_logits(mapped, self.weights, self.logit_scale)
-        scores = mapped @ self.weights.T
-        return scores if self.bias is None else scores + self.bias
-
-
 class Classifier:
     """A trained few-shot classifier over features or pictures.
 
@@ -79,19 +45,23 @@ class Classifier:
         zero_shot_weights: the text weights (C, D) it is compared with, or None.
         info: a plain record of how it was made (JSON types only); see :meth:`save`.
         seen: digests of the training pictures, to tell when a test picture was one of them.
+        change: what was trained inside the visual tower, or None. Features that are given to the
+            classifier are then those of :meth:`encoder`.
     """
 
     def __init__(
         self,
-        head: Head,
+        head: Head | Mixture,
         class_names: Sequence[str],
         *,
         feature_norm: FeatureNorm = "raw",
         zero_shot_weights: Tensor | None = None,
         info: dict[str, Any] | None = None,
         seen: Sequence[str] = (),
+        change: Change | None = None,
     ) -> None:
-        if not all(bool(t.isfinite().all()) for t in head.state_dict().values()):
+        learnt = [*head.state_dict().values(), *(change.state_dict().values() if change else ())]
+        if not all(bool(t.isfinite().all()) for t in learnt):
             raise ClassifierError(
                 "The classifier holds NaN or infinite numbers: its training diverged.",
                 hint="Fit it again with a lower learning rate (-o lr=...).",
@@ -102,12 +72,17 @@ class Classifier:
         self.zero_shot_weights = zero_shot_weights
         self.info: dict[str, Any] = dict(info or {})
         self.seen = frozenset(seen)
+        self.change = None if change is None else change.eval().requires_grad_(False).cpu()
+        # (n, C) logits of the shots that the selection held out, at what it chose, and their rows
+        # (n,) in the training set: for comparing methods on the shots. They are not saved.
+        self.held_out: tuple[Tensor, Tensor] | None = None
         self._backbone: Backbone | None = None
+        self._encoder: Backbone | None = None
 
     @property
     def dim(self) -> int:
         """D, the size of the features it takes."""
-        return int(self.head.weights.shape[1])
+        return self.head.dim
 
     @property
     def parameters(self) -> int:
@@ -121,10 +96,10 @@ class Classifier:
             ClassifierError: features of another dimension.
             DecodeError: a picture cannot be read.
         """
-        return self._score(self._features(inputs), self.head)
+        return self._score(self._features(inputs, self.dim), self.head)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
-        """(N, C) scores of zero-shot CLIP on the same inputs.
+        """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
 
         Raises:
             MissingTextError: the classifier was made without text.
@@ -136,7 +111,8 @@ class Classifier:
                 hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
             )
         head = Head(self.zero_shot_weights, logit_scale=self.head.logit_scale)
-        return self._score(self._features(inputs), head)
+        features = self._features(inputs, head.dim, untouched=True)
+        return self._score(features, head)
 
     def predict_proba(self, inputs: Inputs) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1."""
@@ -147,23 +123,23 @@ class Classifier:
         return [self.class_names[i] for i in self.logits(inputs).argmax(-1).tolist()]
 
     @torch.inference_mode()
-    def _score(self, features: Tensor, head: Head) -> Tensor:
+    def _score(self, features: Tensor, head: Head | Mixture) -> Tensor:
         if self.feature_norm == "unit":
             features = normalize(features)
         parts = [head(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)]
         return torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
 
-    def _features(self, inputs: Inputs) -> Tensor:
+    def _features(self, inputs: Inputs, dim: int, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.first
         elif isinstance(inputs, Tensor | np.ndarray):
             features = torch.as_tensor(inputs).float()
         else:
-            features = self.embed(inputs)
-        if features.ndim != 2 or features.shape[1] != self.dim:
+            features = self.embed(inputs, untouched=untouched)
+        if features.ndim != 2 or features.shape[1] != dim:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
-                allowed=f"(N, {self.dim}), made by {self.backbone_name}",
+                allowed=f"(N, {dim}), made by {self.backbone_name}",
                 hint="Embed the pictures with the backbone that the classifier was made with.",
             )
         if not torch.isfinite(features).all():
@@ -205,8 +181,24 @@ class Classifier:
             self._backbone = backbone
         return self._backbone
 
-    def embed(self, pictures: Picture | Sequence[Picture]) -> Tensor:
+    def encoder(self, device: str = "auto", say: Say | None = None) -> Backbone:
+        """What makes the features it takes: its backbone, or a copy with what was trained inside.
+
+        Raises:
+            ClassifierError: as :meth:`backbone`.
+        """
+        if self.change is None:
+            return self.backbone(device, say)
+        if self._encoder is None:
+            self._encoder = tuned(self.backbone(device, say), self.change)
+        return self._encoder
+
+    def embed(self, pictures: Picture | Sequence[Picture], *, untouched: bool = False) -> Tensor:
         """Features (N, D) of one picture or a list: paths or PIL images.
+
+        Args:
+            pictures: what to embed.
+            untouched: by the backbone as it was, also where something was trained inside.
 
         Raises:
             DecodeError: a picture cannot be read; its name is told.
@@ -217,7 +209,8 @@ class Classifier:
             items = [pictures]
         else:
             items = list(pictures)
-        return embed_pictures(self.backbone(), items, style=self.info.get("preprocess", "clip"))
+        encoder = self.backbone() if untouched else self.encoder()
+        return embed_pictures(encoder, items, style=self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``folder``: safetensors, JSON and a model card. See :mod:`persistence`."""
@@ -251,7 +244,7 @@ class Classifier:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the backbone, which is loaded again where it is needed."""
-        return self.__dict__ | {"_backbone": None}
+        return self.__dict__ | {"_backbone": None, "_encoder": None}
 
     def __repr__(self) -> str:
         method = self.info.get("method", "classifier")

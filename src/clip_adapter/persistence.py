@@ -1,7 +1,8 @@
 """Classifiers on disk and on the hub: safetensors and JSON, never pickle.
 
 classifier.json          class names, resolved configuration, versions, fingerprint
-adapter.safetensors      what changes the image feature (absent where nothing does)
+adapter.safetensors      what changes the image feature, and caches (absent where there is none)
+tower.safetensors        what was trained inside the visual tower (absent where nothing was)
 class_weights.safetensors  W, bias, and the zero-shot text weights
 seen.json                digests of the training pictures
 README.md                a model card made from the run
@@ -15,29 +16,31 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clip_adapter.errors import ClassifierError
+from clip_adapter.heads import build, describe
 from clip_adapter.model_card import model_card
-from clip_adapter.nn import ResidualAdapter
+from clip_adapter.towers import build_change, describe_change
 
 if TYPE_CHECKING:
     from clip_adapter.classifier import Classifier
 
 FORMAT = 1
-CONFIG, ADAPTER, WEIGHTS, SEEN = (
+CONFIG, ADAPTER, TOWER, WEIGHTS, SEEN = (
     "classifier.json",
     "adapter.safetensors",
+    "tower.safetensors",
     "class_weights.safetensors",
     "seen.json",
 )
-FILES = (CONFIG, ADAPTER, WEIGHTS, SEEN, "README.md")
+TENSORS = (ADAPTER, TOWER, WEIGHTS)
+FILES = (CONFIG, *TENSORS, SEEN, "README.md")
 NORMS = ("raw", "unit")
-IMAGE_MAPS = {"residual-adapter": ResidualAdapter}
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> Path:
@@ -94,23 +97,17 @@ def _digest(path: Path) -> str | None:
 
 
 def _write(classifier: Classifier, folder: Path) -> None:
-    head = classifier.head
-    image_map: dict[str, Any] | None = None
-    if isinstance(head.image_map, ResidualAdapter):
-        image_map = {"kind": "residual-adapter", **head.image_map.config()}
-        save_file(
-            {k: v.contiguous() for k, v in head.image_map.state_dict().items()}, folder / ADAPTER
-        )
-    elif head.image_map is not None:
-        raise ClassifierError(
-            f"An image map of type {type(head.image_map).__name__} cannot be saved.",
-            allowed=", ".join(IMAGE_MAPS),
-        )
+    shape, maps, tensors = describe(classifier.head)
+    change = None
+    if classifier.change is not None:
+        change, inside = describe_change(classifier.change)
+        if inside:
+            save_file(inside, folder / TOWER)
+    if maps:
+        save_file(maps, folder / ADAPTER)
     text = classifier.zero_shot_weights
-    shared = text is not None and torch.equal(text, head.weights)
-    tensors = {"weights": head.weights}
-    if head.bias is not None:
-        tensors["bias"] = head.bias
+    own = tensors.get("weights")
+    shared = text is not None and own is not None and torch.equal(text, own)
     if text is not None and not shared:
         tensors["text"] = text.float().contiguous()
     save_file(tensors, folder / WEIGHTS)
@@ -118,11 +115,10 @@ def _write(classifier: Classifier, folder: Path) -> None:
         "format": FORMAT,
         "class_names": classifier.class_names,
         "feature_norm": classifier.feature_norm,
-        "head": head.kind,
-        "logit_scale": head.logit_scale,
-        "image_map": image_map,
+        **shape,
+        "change": change,
         "text": "weights" if shared else "text" if text is not None else None,
-        "sha256": {name: _digest(folder / name) for name in (ADAPTER, WEIGHTS)},
+        "sha256": {name: _digest(folder / name) for name in TENSORS},
         "info": classifier.info,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
@@ -136,7 +132,7 @@ def load_classifier(folder: Path) -> Classifier:
     Raises:
         ClassifierError: missing, damaged, or of a newer format.
     """
-    from clip_adapter.classifier import Classifier, Head
+    from clip_adapter.classifier import Classifier
 
     path = folder / CONFIG
     if not path.is_file():
@@ -153,19 +149,20 @@ def load_classifier(folder: Path) -> Classifier:
                 hint="Update clip-adapter.",
             )
         for name, digest in config["sha256"].items():
-            if name not in (ADAPTER, WEIGHTS) or _digest(folder / name) != digest:
+            if name not in TENSORS or _digest(folder / name) != digest:
                 raise ValueError(f"{name} is not the file that was saved")
-        if config["head"] not in ("cosine", "linear") or config["feature_norm"] not in NORMS:
-            raise ValueError(f"head {config['head']!r}, feature_norm {config['feature_norm']!r}")
-        image_map = None
-        if config["image_map"] is not None:
-            image_map = IMAGE_MAPS[config["image_map"]["kind"]].from_config(config["image_map"])
-            image_map.load_state_dict(load_file(folder / ADAPTER))
+        if config["feature_norm"] not in NORMS:
+            raise ValueError(f"feature_norm {config['feature_norm']!r}")
         tensors = load_file(folder / WEIGHTS)
-        weights = tensors["weights"]
-        if weights.ndim != 2 or len(weights) != len(config["class_names"]):
-            raise ValueError(f"{tuple(weights.shape)} weights, {len(config['class_names'])} names")
-        head = Head(weights, image_map, tensors.get("bias"), config["logit_scale"], config["head"])
+        maps = load_file(folder / ADAPTER) if (folder / ADAPTER).exists() else {}
+        head = build(config, maps, tensors)
+        rows = {len(w) for k, w in tensors.items() if k.endswith("weights")}
+        if rows != {len(config["class_names"])}:
+            raise ValueError(f"weights of {sorted(rows)} rows, {len(config['class_names'])} names")
+        change = None
+        if config.get("change") is not None:
+            inside = load_file(folder / TOWER) if (folder / TOWER).exists() else {}
+            change = build_change(config["change"], inside)
         text = None if config["text"] is None else tensors[config["text"]]
         seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []
         return Classifier(
@@ -175,6 +172,7 @@ def load_classifier(folder: Path) -> Classifier:
             zero_shot_weights=text,
             info=config["info"],
             seen=seen,
+            change=change,
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ClassifierError(

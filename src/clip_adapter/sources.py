@@ -17,6 +17,7 @@ from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.extract import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.precomputed import load_features
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
@@ -44,6 +45,7 @@ class PictureSource:
         self.class_names = self._data.class_names
         self.templates = self._data.templates
         self.has_splits = self._data.has_splits
+        self.say = options.say
         self._given: Backbone | None = None
 
     @property
@@ -89,6 +91,29 @@ class PictureSource:
                 self._options.say(note)
         return features, skipped
 
+    def check_pictures(self, method: str) -> None:
+        """Nothing: there are pictures."""
+
+    def tower(self) -> Backbone:
+        """The backbone, for methods that run it."""
+        return self.backbone
+
+    def pictures(
+        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
+    ) -> Pictures:
+        """Pixels of the pictures whose features :meth:`features` gave, in that order.
+
+        Args:
+            split: as given there.
+            rows: as given there.
+            skipped: names of the pictures that it skipped.
+            digests: content digests of the others.
+        """
+        samples = self._data.pool(split)
+        chosen = samples if rows is None else [samples[i] for i in rows]
+        kept = [s for s in chosen if s.name not in skipped]
+        return Pictures(kept, digests, self.backbone.preprocess, self._options.style)
+
     def text_weights(self) -> Tensor:
         """(C, D) of unit length."""
         return _embed_classes(self.backbone, self.class_names, self.templates, self._options)
@@ -132,6 +157,7 @@ class FeatureSource:
         self.name = spec
         self.class_names = self._file.feature_set.class_names
         self.templates = resolve_templates(list(options.prompts) or None)
+        self.say = options.say
         self._backbone: Backbone | None = None
         unlabelled = int((self._file.feature_set.labels < 0).sum())
         if unlabelled:
@@ -157,6 +183,29 @@ class FeatureSource:
         for note in _thin(labels, labels, self.class_names, drawn=True):
             self._options.say(note)
         return drawn, []
+
+    def check_pictures(self, method: str) -> None:
+        """Stops.
+
+        Raises:
+            UsageError: features are no pictures.
+        """
+        raise UsageError(
+            f"{method} trains inside the backbone and reads pictures; {self.name} holds features.",
+            hint="Give the pictures, or take a method that reads features: "
+            "'clip-adapter ls methods' tells which.",
+        )
+
+    def pictures(
+        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
+    ) -> Pictures:
+        """Stops, as :meth:`check_pictures`."""
+        self.check_pictures("This")
+        raise AssertionError
+
+    def tower(self) -> Backbone | None:
+        """The backbone that the user named and that made the text weights, if any."""
+        return self._backbone
 
     def text_weights(self) -> Tensor | None:
         """(C, D) from the file, else from the class names and the backbone, else None.

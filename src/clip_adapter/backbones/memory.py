@@ -35,7 +35,7 @@ class Halving:
     """
 
     def __init__(self, size: int, say: Say = silent) -> None:
-        self.size, self._say = size, say
+        self.size, self.say = size, say
 
     def run(self, function: Callable[[Any], Tensor], batch: Tensor | Sequence[Any]) -> Tensor:
         """``function`` of every part of ``batch`` (B, ...), joined along the first dimension.
@@ -60,4 +60,4 @@ class Halving:
             self.size = used // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._say(f"Out of memory with a batch of {used}: going on with {self.size}.")
+            self.say(f"Out of memory with a batch of {used}: going on with {self.size}.")

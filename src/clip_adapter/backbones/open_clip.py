@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import logging
 import warnings
@@ -56,6 +57,22 @@ class OpenClipBackbone:
     def model(self) -> Any:
         """The open_clip module, for methods that train or adapt what is inside."""
         return self._model
+
+    def with_visual(self, visual: nn.Module, fingerprint: str) -> OpenClipBackbone:
+        """This backbone with another visual tower; the text tower is shared.
+
+        Args:
+            visual: ``(B, 3, S, S) -> (B, D)``, on the device and in the dtype of this one.
+            fingerprint: of the backbone with that tower.
+        """
+        other, model = copy.copy(self), copy.copy(self._model)
+        # A shallow copy of a module shares the table of its parts.
+        model._modules = {**self._model._modules, "visual": visual}
+        other._model, other.fingerprint = model, fingerprint
+        other._batches = Halving(_FORWARD_BATCH, self._batches.say)
+        size = self.preprocess.image_size
+        other.embed_dim = int(other.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
+        return other
 
     def _frozen(self, encode: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
         def forward(part: Tensor) -> Tensor:

@@ -142,8 +142,11 @@ def _check_origin(source: FeatureSource, classifier: Classifier, split: str) -> 
 
 def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None:
     """A linear head sees the length of a feature; once it is scaled away, it is lost."""
-    linear = classifier.head.kind == "linear"
-    if linear and classifier.feature_norm == "raw" and features.feature_norm == "unit":
+    if (
+        classifier.head.sees_length
+        and classifier.feature_norm == "raw"
+        and features.feature_norm == "unit"
+    ):
         raise DataError(
             f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
             "on raw ones, whose length counts in its scores.",

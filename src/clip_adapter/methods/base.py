@@ -15,19 +15,24 @@ import pkgutil
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from clip_adapter.backbones.memory import silent
 from clip_adapter.errors import DataError, MissingTextError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.training.compute import Compute
 
 if TYPE_CHECKING:
+    from clip_adapter.backbones.base import Backbone
     from clip_adapter.classifier import Classifier
+    from clip_adapter.features.pixels import Pictures
 
 Progress = Callable[[int, int], None]
 
@@ -42,6 +47,11 @@ class FewShotTask:
         logit_scale: 1/tau of the backbone, about 100.
         seed: the only source of randomness.
         val: held-out features that the user set aside, if any.
+        backbone: the frozen CLIP, for methods that run one of its towers; else None.
+        pictures: pixels of the shots, row by row as ``train``, for methods that read them.
+        templates: prompt templates with ``{}``, for methods that write prompts.
+        compute: where and how pixel-reading methods train.
+        say: receives lines for the user.
     """
 
     train: FeatureSet
@@ -49,6 +59,11 @@ class FewShotTask:
     logit_scale: float = 100.0
     seed: int = 1
     val: FeatureSet | None = None
+    backbone: Backbone | None = None
+    pictures: Pictures | None = None
+    templates: Sequence[str] = ()
+    compute: Compute = field(default_factory=Compute)
+    say: Callable[[str], None] = silent
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -98,15 +113,55 @@ class FewShotTask:
             )
         return self.classifier_weights
 
+    def tower(self, method: str) -> Backbone:
+        """The backbone.
+
+        Raises:
+            UsageError: the task has none; says how to supply it.
+        """
+        if self.backbone is None:
+            raise UsageError(
+                f"{method} runs a tower of the backbone, and the task has none.",
+                hint="Give pictures, or for features the backbone that made them (--backbone); or "
+                "take a method that reads features alone: 'clip-adapter ls methods'.",
+            )
+        return self.backbone
+
+    def pixels(self, method: str) -> Pictures:
+        """The pixels of the shots.
+
+        Raises:
+            UsageError: the task has features only.
+        """
+        if self.pictures is None:
+            raise UsageError(
+                f"{method} trains inside the backbone and reads pictures; there are features only.",
+                hint="Give the pictures, or take a method that reads features: "
+                "'clip-adapter ls methods'.",
+            )
+        return self.pictures
+
 
 @dataclass
 class Method(ABC):
-    """Hyper-parameters in the fields; ``fit`` learns and returns a classifier."""
+    """Hyper-parameters in the fields; ``fit`` learns and returns a classifier.
+
+    Class attributes:
+        name: as users write it.
+        summary: one line for people.
+        citation: authors, year and arXiv number.
+        trains: what is trained, in a few words ("nothing", "image adapter").
+        reads: "features", or "images" where something inside the visual tower is trained.
+        runs_text_tower: the text tower runs while it trains, so the task needs a backbone.
+        needs_text: the task needs text weights.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     citation: ClassVar[str]
+    trains: ClassVar[str] = "unknown"
     reads: ClassVar[Literal["features", "images"]] = "features"
+    runs_text_tower: ClassVar[bool] = False
     needs_text: ClassVar[bool] = True
 
     @abstractmethod
@@ -119,7 +174,12 @@ class Method(ABC):
 
         Raises:
             MissingTextError: the method needs text weights and the task has none.
+            UsageError: it needs pictures or a backbone and the task has none.
         """
+
+    def parameters(self, sizes: Sizes) -> int | None:
+        """How many numbers it trains on a task of these ``sizes``; None where that is open."""
+        return None
 
 
 M = TypeVar("M", bound=type[Method])

@@ -33,6 +33,11 @@ class ResidualAdapter(nn.Module):
         """Adapted rows; ``ratio`` (..., 1 or B, 1), when given, stands in for the module's own."""
         return blend(self.bottleneck(x), x, self.ratio(x) if ratio is None else ratio)
 
+    @property
+    def dim(self) -> int:
+        """D, the size of the features that it takes."""
+        return int(self.bottleneck.down.shape[-2])
+
     def take(self, run: int) -> ResidualAdapter:
         """Run number ``run`` of R as an adapter of its own, without the leading dimension."""
         adapter = ResidualAdapter.from_config(self.config())
