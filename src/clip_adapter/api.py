@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.data.splits import sample_few_shot
@@ -95,6 +96,8 @@ def fit_task(
     classifier = method.fit(task, progress)
     seconds = time.perf_counter() - start
     classifier.seen = frozenset(task.train.digests)
+    if classifier.held_out is not None:
+        classifier.info["held_out"] = _on_held_out(classifier, task)
     classifier.info = {
         "method": method.name,
         **facts,
@@ -108,6 +111,25 @@ def fit_task(
         "versions": versions(),
     }
     return classifier
+
+
+def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
+    """What the chosen setting did on the shots that were held out, beside zero-shot."""
+    held = classifier.held_out
+    assert held is not None  # noqa: S101 - asked by the caller
+    labels = task.train.labels[held.rows]
+
+    def percent(logits: Tensor) -> float:
+        return 100 * (logits.argmax(-1) == labels).double().mean().item()
+
+    zero_shot = None
+    if task.classifier_weights is not None:
+        zero_shot = percent(task.train.first[held.rows] @ task.classifier_weights.T)
+    return {
+        "pictures": len(held.rows),
+        "accuracy": percent(held.logits),
+        "zero_shot_accuracy": zero_shot,
+    }
 
 
 def source_options(given: Mapping[str, Any]) -> SourceOptions:

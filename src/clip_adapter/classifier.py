@@ -21,6 +21,7 @@ from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture
 from clip_adapter.nn import normalize
 from clip_adapter.towers import Change, tuned
+from clip_adapter.training.selection import HeldOut
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,9 +74,9 @@ class Classifier:
         self.info: dict[str, Any] = dict(info or {})
         self.seen = frozenset(seen)
         self.change = None if change is None else change.eval().requires_grad_(False).cpu()
-        # (n, C) logits of the shots that the selection held out, at what it chose, and their rows
-        # (n,) in the training set: for comparing methods on the shots. They are not saved.
-        self.held_out: tuple[Tensor, Tensor] | None = None
+        # What was said of the shots that the selection held out: for comparing methods on the
+        # shots. It is not saved.
+        self.held_out: HeldOut | None = None
         self._backbone: Backbone | None = None
         self._encoder: Backbone | None = None
 

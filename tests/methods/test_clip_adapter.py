@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from clip_adapter.api import fit_task
 from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
@@ -151,9 +152,12 @@ def test_the_curve_tells_true_zero_shot_whatever_the_other_branch_does():
     zero = logits.argmax(1) == task.train.labels
     loss = torch.nn.functional.cross_entropy(logits, task.train.labels).item()
     method = CLIPAdapter(branch="both", visual_ratio="auto", text_ratio="learnable")
-    (curve,) = method.fit(task).info["selection"]
+    info = fit_task(method, task, {}).info
+    (curve,) = info["selection"]
     assert curve["pictures"] == len(task.train)  # all are held out once
-    assert curve["zero_shot_accuracy"] == pytest.approx(100 * zero.double().mean().item())
+    assert info["held_out"]["zero_shot_accuracy"] == pytest.approx(
+        100 * zero.double().mean().item()
+    )
     assert abs(curve["loss"][0] - loss) > 0.1  # visual ratio 0, and a trained text branch
 
 

@@ -125,6 +125,8 @@ def fit(
 
 def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     """What ``fit`` did, in plain words."""
+    from clip_adapter.training.selection import shown
+
     lines = [
         f"{info['method']}: {info['classes']} classes ({listed(class_names, 6)}), "
         f"{info['train_pictures']} pictures, at most {info['shots']} of a class."
@@ -134,8 +136,9 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     if info.get("backbone"):
         lines.append(f"Backbone: {info['backbone']}.")
     for curve in info["selection"]:
-        lines.append(f"Chosen: {curve['parameter']} = {curve['chosen']:g} ({curve['rule']}).")
-        lines += _held_out(curve)
+        chosen = shown(curve["chosen"])
+        lines.append(f"Chosen: {curve['parameter']} = {chosen} ({curve['rule']}).")
+    lines += _held_out(info.get("held_out"))
     lines.append(
         f"Time: {info['embed_seconds']:.1f} s to get the features, "
         f"{info['seconds']:.1f} s to learn."
@@ -148,14 +151,13 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     return lines
 
 
-def _held_out(curve: dict[str, Any]) -> list[str]:
-    """How the chosen ratio did on held-out pictures, beside ratio 0, which is zero-shot."""
-    if not curve["accuracy"] or curve["zero_shot_accuracy"] is None:
+def _held_out(found: dict[str, Any] | None) -> list[str]:
+    """How the chosen setting did on held-out pictures, beside zero-shot."""
+    if found is None or found["zero_shot_accuracy"] is None:
         return []
-    of = dict(zip(curve["candidates"], curve["accuracy"], strict=True))
     return [
-        f"  On them {of[curve['chosen']]:.1f} % were right, and "
-        f"{curve['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)"
+        f"  On {found['pictures']} held-out pictures {found['accuracy']:.1f} % were right, and "
+        f"{found['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)"
     ]
 
 

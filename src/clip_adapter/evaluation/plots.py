@@ -16,6 +16,7 @@ import numpy as np
 
 from clip_adapter.evaluation.report import Report
 from clip_adapter.files import write_file
+from clip_adapter.training.selection import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,14 +114,16 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     every = list(figure.axes) if len(curves) > 1 else [first]
     for axes, curve in zip(every, curves, strict=True):
         x, accuracy = curve["candidates"], curve["accuracy"]
+        chosen, told = curve["chosen"], shown(curve["chosen"])
+        if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
+            chosen, x = x.index(chosen), list(range(len(x)))
         axes.plot(x, accuracy, color=COLOURS[0], marker=MARKERS[0], label="right (%)")
-        if 0.0 in x:
+        if x is curve["candidates"] and 0.0 in x:
             zero = accuracy[x.index(0.0)]
             axes.axhline(zero, color="0.5", linestyle=":", label="zero-shot CLIP (ratio 0)")
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
-        chosen = curve["chosen"]
-        axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {chosen:g}")
+        axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {told}")
         axes.set_xlabel(str(curve["parameter"]).replace("_", " "))
         axes.set_ylabel("right on held-out shots (%)", color=COLOURS[0])
         loss = axes.twinx()

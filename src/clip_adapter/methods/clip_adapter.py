@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,9 +22,18 @@ from torch import Tensor, nn
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
+from clip_adapter.nn.residual import RATIO_START
 from clip_adapter.training.loop import Recipe, official_recipe, train
-from clip_adapter.training.selection import Curve, Fold, cross_validate, score, stratified_folds
+from clip_adapter.training.selection import (
+    Curve,
+    Evaluate,
+    Fold,
+    HeldOut,
+    cross_validate,
+    stratified_folds,
+)
 from clip_adapter.training.threads import suited_threads
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
@@ -99,6 +107,7 @@ class CLIPAdapter(Method):
     name: ClassVar[str] = "clip-adapter"
     summary: ClassVar[str] = "a residual bottleneck on image features, class weights or both"
     citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
+    trains: ClassVar[str] = "a bottleneck on image features, class weights or both"
 
     branch: Literal["visual", "text", "both"] = "visual"
     visual_ratio: RatioOption = "auto"
@@ -134,6 +143,20 @@ class CLIPAdapter(Method):
                 allowed="steps with recipe=fast; epochs with recipe=official",
             )
 
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        ratios: list[RatioOption] = []
+        if self.branch != "text":
+            ratios.append(self.visual_ratio)
+        if self.branch != "visual":
+            ratios.append(self.text_ratio)
+        hidden, count = sizes.dim // self.reduction, 0
+        for ratio in ratios:
+            learnt = ratio if ratio in ("learnable", "hypernetwork") else RATIO_START
+            with torch.device("meta"):  # counted, never filled
+                adapter = ResidualAdapter.build(sizes.dim, hidden, self.activation, learnt)
+            count += sum(p.numel() for p in adapter.parameters())
+        return count
+
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights = task.text(self.name)
         ratios: dict[Branch, RatioOption] = {}
@@ -141,7 +164,7 @@ class CLIPAdapter(Method):
             ratios["visual"] = self.visual_ratio
         if self.branch in ("text", "both"):
             ratios["text"] = self.text_ratio
-        curves = self._choose(task, weights, ratios, progress)
+        curves, held_out = self._choose(task, weights, ratios, progress)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
             b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
@@ -150,7 +173,7 @@ class CLIPAdapter(Method):
         branches = self._train(task, weights, run, rows, recipe, progress).take(0)
         with torch.no_grad():
             adapted = branches.class_weights()
-        return Classifier(
+        classifier = Classifier(
             Head(adapted, branches.visual, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
@@ -168,6 +191,8 @@ class CLIPAdapter(Method):
                 "trained_parameters": sum(p.numel() for p in branches.parameters()),
             },
         )
+        classifier.held_out = held_out
+        return classifier
 
     def _recipe(self, task: FewShotTask) -> Recipe:
         if self.recipe == "official":
@@ -226,11 +251,11 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: dict[Branch, RatioOption],
         progress: Progress | None,
-    ) -> list[Curve]:
+    ) -> tuple[list[Curve], HeldOut | None]:
         """Replaces every "auto" in ``ratios`` by a number, one branch after the other."""
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
         folds = stratified_folds(task.train.labels, task.seed) if auto else []
-        curves = []
+        curves, last = [], None
         for branch in auto:
             curve = Curve(f"{branch}_ratio", list(CANDIDATES))
             if folds:
@@ -239,17 +264,13 @@ class CLIPAdapter(Method):
                     b: r for b, r in ratios.items() if r != "auto" and b != branch
                 }
                 evaluate = self._evaluator(task, weights, branch, known, progress)
-                cross_validate(curve, folds, evaluate)
-                held_out = task.train.subset(torch.cat([f.held_out for f in folds]))
-                plain = Branches(None, None, weights)(held_out.first)
-                hits = score(plain, held_out.labels)[0].double()
-                curve.zero_shot_accuracy = 100 * hits.mean().item()
+                last = cross_validate(curve, folds, task.train.labels, evaluate)
             else:
                 curve.chosen = ONE_SHOT_RATIO
                 curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_RATIO}"
             ratios[branch] = curve.chosen
             curves.append(curve)
-        return curves
+        return curves, last
 
     def _evaluator(
         self,
@@ -258,15 +279,15 @@ class CLIPAdapter(Method):
         branch: Branch,
         known: dict[Branch, RatioOption],
         progress: Progress | None,
-    ) -> Callable[[list[tuple[Fold, float]]], list[tuple[Tensor, Tensor]]]:
-        """Trains every (fold, ratio) in batched passes and scores each on its held-out rows."""
+    ) -> Evaluate:
+        """Trains every (fold, ratio) in batched passes and scores its held-out rows."""
         recipe = self._recipe(task)
         if recipe.steps is not None:
             recipe = dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
         per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
         limit = max(MAX_SCORES // per_run, 1)
 
-        def batch(jobs: list[tuple[Fold, float]]) -> list[tuple[Tensor, Tensor]]:
+        def batch(jobs: list[tuple[Fold, float]]) -> list[Tensor]:
             run: dict[Branch, Any] = {
                 b: r if isinstance(r, str) else torch.full((len(jobs),), float(r))
                 for b, r in known.items()
@@ -276,16 +297,13 @@ class CLIPAdapter(Method):
             branches = self._train(task, weights, run, rows, recipe, progress)
             with torch.no_grad():
                 return [
-                    score(
-                        task.logit_scale * branches.take(r)(task.train.first[fold.held_out]),
-                        task.train.labels[fold.held_out],
-                    )
+                    task.logit_scale * branches.take(r)(task.train.first[fold.held_out])
                     for r, (fold, _) in enumerate(jobs)
                 ]
 
-        def evaluate(jobs: list[tuple[Fold, float]]) -> list[tuple[Tensor, Tensor]]:
+        def evaluate(jobs: list[tuple[Fold, float]]) -> list[Tensor]:
             # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one.
-            results: dict[int, tuple[Tensor, Tensor]] = {}
+            results: dict[int, Tensor] = {}
             for zero in (True, False):
                 chosen = [i for i, (_, r) in enumerate(jobs) if (r == 0) == zero]
                 for start in range(0, len(chosen), limit):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
 
 
 @register
@@ -22,6 +23,10 @@ class ZeroShot(Method):
     name = "zero-shot"
     summary = "the class names alone, no training"
     citation = "Radford et al. 2021, arXiv 2103.00020"
+    trains = "nothing"
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return 0
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights = task.text(self.name)

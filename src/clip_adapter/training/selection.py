@@ -8,8 +8,9 @@ held-out pictures than zero-shot does (one standard error of the paired differen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,23 +35,21 @@ class Curve:
 
     Attributes:
         parameter: its name.
-        candidates: its values.
+        candidates: its values; for several parameters at once, one {parameter: value} each.
         accuracy: percent correct on held-out pictures, one per candidate.
         loss: mean cross entropy on them, nats.
         pictures: how many pictures were held out in all.
         chosen: the candidate taken.
         rule: why, in words.
-        zero_shot_accuracy: percent correct of zero-shot on the same pictures, where it is known.
     """
 
     parameter: str
-    candidates: list[float]
+    candidates: list[Any]
     accuracy: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     pictures: int = 0
-    chosen: float = 0.0
+    chosen: Any = 0.0
     rule: str = ""
-    zero_shot_accuracy: float | None = None
 
 
 def stratified_folds(labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH) -> list[Fold]:
@@ -91,35 +90,72 @@ def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return hits, F.cross_entropy(logits, labels, reduction="none")
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the chosen candidate said of the shots that were held out.
+
+    Attributes:
+        logits: (n, C).
+        rows: (n,) which shots they are, as rows of the training set.
+    """
+
+    logits: Tensor
+    rows: Tensor
+
+
+Candidate = Any
+Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
+
+
 def cross_validate(
-    curve: Curve,
-    folds: Sequence[Fold],
-    evaluate: Callable[[list[tuple[Fold, float]]], list[tuple[Tensor, Tensor]]],
-) -> Curve:
+    curve: Curve, folds: Sequence[Fold], labels: Tensor, evaluate: Evaluate
+) -> HeldOut:
     """Fills ``curve`` and chooses.
 
     Args:
         curve: its first candidate is the safe one (ratio 0, which is zero-shot).
         folds: from :func:`stratified_folds`, at least one.
-        evaluate: trains on every (fold, candidate) given, in one batched pass where it can, and
-            returns :func:`score` of each on its held-out rows.
+        labels: (N,) of all shots.
+        evaluate: gives the held-out logits (n, C) of every (fold, candidate), in the order given.
+            Fitting may be one batched pass; a generator keeps the memory small.
+
+    Returns:
+        The held-out logits of the candidate that was chosen.
     """
-    jobs = [(f, c) for c in curve.candidates for f in folds]
-    results = evaluate(jobs)
-    per = [results[i * len(folds) : (i + 1) * len(folds)] for i in range(len(curve.candidates))]
-    hits = torch.stack([torch.cat([h for h, _ in r]) for r in per])
-    losses = torch.stack([torch.cat([x for _, x in r]) for r in per])
-    curve.accuracy = (100 * hits.double().mean(1)).tolist()
-    curve.loss = losses.mean(1).tolist()
-    curve.pictures = hits.shape[1]
-    gain = hits - hits[0]
-    # A paired difference of won minus lost pictures has variance won + lost (McNemar).
-    allowed = gain.sum(1) >= -gain.abs().sum(1).sqrt()
-    allowed &= losses.isfinite().all(1)  # a training that diverged
-    best = int(torch.where(allowed, losses.mean(1), torch.inf).argmin())
+    results = iter(evaluate([(f, c) for c in curve.candidates for f in folds]))
+    rows = torch.cat([f.held_out for f in folds])
+    safe: Tensor | None = None
+    best, lowest, kept = 0, float("inf"), torch.empty(0)
+    for number in range(len(curve.candidates)):
+        logits = torch.cat([next(results) for _ in folds])
+        hits, losses = score(logits, labels[rows])
+        curve.accuracy.append(100 * hits.double().mean().item())
+        loss = losses.mean().item()
+        curve.loss.append(loss)
+        if safe is None:
+            safe, kept = hits, logits
+        if loss < lowest and losses.isfinite().all() and not significantly_worse(hits, safe):
+            best, lowest, kept = number, loss, logits
+    curve.pictures = len(rows)
     curve.chosen = curve.candidates[best]
     curve.rule = (
         f"lowest loss on {curve.pictures} held-out pictures, of the candidates that classify not "
-        f"significantly fewer of them than {curve.parameter} = {curve.candidates[0]:g}"
+        f"significantly fewer of them than {curve.parameter} = {shown(curve.candidates[0])}"
     )
-    return curve
+    return HeldOut(kept, rows)
+
+
+def significantly_worse(hits: Tensor, reference: Tensor) -> bool:
+    """Whether ``hits`` (n,) of 0 and 1 are fewer than ``reference`` by over a standard error.
+
+    A paired difference of won minus lost pictures has variance won + lost (McNemar).
+    """
+    gain = hits - reference
+    return bool(gain.sum() < -gain.abs().sum().sqrt())
+
+
+def shown(candidate: Candidate) -> str:
+    """A candidate for people: ``0.2``, or ``cache_weight 1, cache_sharpness 5.5``."""
+    if isinstance(candidate, Mapping):
+        return ", ".join(f"{name} {shown(value)}" for name, value in candidate.items())
+    return f"{candidate:g}" if isinstance(candidate, int | float) else str(candidate)
