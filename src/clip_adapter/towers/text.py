@@ -1,0 +1,166 @@
+"""``TextTower``: class names through a copy of the text tower, with gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+from clip_adapter.backbones.base import Backbone
+from clip_adapter.data.templates import fill
+from clip_adapter.errors import BackboneError, UsageError
+from clip_adapter.nn import normalize
+
+# Prompts of one pass. Where there are more, each pass is run again on the way back, so that the
+# activations of one of them are in memory at a time: 1,000 classes fit where 128 do.
+CHUNK = 128
+# Parameters of a whole CLIP that are part of neither tower.
+OF_NEITHER = ("logit_scale", "logit_bias")
+
+
+class TextTower(nn.Module):
+    """Classifier weights (C, D) as a function of the parameters of a text tower.
+
+    The tower is a frozen copy in eval mode: the caller says what of :attr:`model` is trained, or
+    attaches something to :meth:`blocks`. It is not needed once the weights are made.
+
+    Args:
+        backbone: left as it is.
+        class_names: C names.
+        templates: T prompt templates with one ``{}`` each.
+        dtype: number format of the copy; None keeps that of the backbone.
+
+    Attributes:
+        model: the copy, token ids (B, L) -> (B, D). Its parameters are those of the text tower
+            alone.
+
+    Raises:
+        BackboneError: the backbone is no open_clip model.
+        UsageError: no template.
+    """
+
+    tokens: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        templates: Sequence[str],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not templates:
+            raise UsageError(
+                "The text tower is to be trained, and there is no prompt template.",
+                allowed="one template or more, as 'a photo of a {}.'",
+            )
+        model = _text_part(backbone).eval().requires_grad_(False)
+        self.model = model if dtype is None else model.to(dtype)
+        self._classes, self._templates = len(class_names), len(templates)
+        texts = [fill(template, name) for name in class_names for template in templates]
+        tokens = backbone.tokenize(texts)
+        self._length = needed_length(self._core, tokens)
+        tokens = tokens[:, : self._length].to(next(model.parameters()).device)
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    @property
+    def _core(self) -> Any:
+        """The module that holds the embeddings and the transformer."""
+        return self.model.part if isinstance(self.model, _Half) else self.model
+
+    def blocks(self) -> list[nn.Module]:
+        """Its transformer blocks, in order.
+
+        Raises:
+            BackboneError: the tower is not one of open_clip's transformers.
+        """
+        blocks = getattr(getattr(self._core, "transformer", None), "resblocks", None)
+        if blocks is None:
+            raise BackboneError(
+                "The text tower of this backbone is not one of open_clip's transformers.",
+                allowed="backbones with a CLIP text transformer, as ViT-B-32/openai",
+            )
+        return list(blocks)
+
+    def forward(self) -> Tensor:
+        """Class weights (C, D) of unit length, float32, differentiable.
+
+        Per class, the T text features are scaled to unit length, averaged, and scaled again, as
+        in :func:`clip_adapter.features.text.text_weights`.
+        """
+        parts = self.tokens.split(CHUNK)
+        if len(parts) > 1 and torch.is_grad_enabled():
+            rows = [checkpoint(self._encode, part, use_reentrant=False) for part in parts]
+        else:
+            rows = [self._encode(part) for part in parts]
+        features = normalize(torch.cat(rows).float())
+        return normalize(features.reshape(self._classes, self._templates, -1).mean(dim=1))
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, L) -> raw features (B, D)."""
+        core, length = self._core, self._length
+        shorter: dict[str, Tensor] = {}
+        if length < core.context_length:
+            prefix = "part." if core is not self.model else ""
+            shorter[f"{prefix}positional_embedding"] = core.positional_embedding[:length]
+            shorter[f"{prefix}attn_mask"] = core.attn_mask[:length, :length]
+        # The embeddings are cut for this call alone, so the tower keeps all of its parameters.
+        out = functional_call(self.model, shorter, (tokens,))
+        return out[0] if isinstance(out, tuple) else out
+
+
+class _Half(nn.Module):
+    """The text tower of a plain CLIP, whose parts lie in the whole model itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        half = copy.copy(model)
+        # A shallow copy shares these tables with the backbone, so it gets tables of its own.
+        half._modules = {k: v for k, v in model._modules.items() if k != "visual"}
+        half._parameters = {k: v for k, v in model._parameters.items() if k not in OF_NEITHER}
+        self.part: Any = copy.deepcopy(half)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.part.encode_text(tokens)
+
+
+def _text_part(backbone: Backbone) -> nn.Module:
+    """A copy of the text tower, and of nothing else."""
+    model = getattr(backbone, "model", None)
+    if isinstance(getattr(model, "text", None), nn.Module):  # CustomTextCLIP and its like
+        return copy.deepcopy(model.text)  # type: ignore[union-attr]
+    if not isinstance(model, nn.Module) or not hasattr(model, "encode_text"):
+        raise BackboneError(
+            f"The text tower of {backbone.name} cannot be reached.",
+            allowed="models of open_clip",
+            hint="Take a method that does not train it: 'clip-adapter ls methods' tells which.",
+        )
+    return _Half(model)
+
+
+def needed_length(core: Any, tokens: Tensor) -> int:
+    """How many tokens of each text (B, L) decide the features: L where all of them may.
+
+    Behind a causal mask no token sees a later one, so what follows the last token that is pooled
+    changes nothing. 8 to 20 tokens are left of CLIP's 77, which is as many times faster.
+    """
+    whole = int(tokens.shape[1])
+    mask = getattr(core, "attn_mask", None)
+    appended = getattr(core, "cls_emb", None) is not None or getattr(core, "use_pad_mask", False)
+    if not isinstance(mask, Tensor) or appended or whole != getattr(core, "context_length", None):
+        return whole
+    # open_clip's CLIP and its TextTransformer spell them differently
+    pool = getattr(core, "text_pool_type", None) or getattr(core, "pool_type", None)
+    if pool == "argmax":
+        ends = tokens.argmax(dim=-1)
+    elif pool == "eos":
+        end = core.text_eos_id if hasattr(core, "text_eos_id") else core.eos_id
+        ends = (tokens == end).int().argmax(dim=-1)
+    else:
+        return whole
+    return int(ends.max()) + 1
