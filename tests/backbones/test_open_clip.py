@@ -66,6 +66,24 @@ def test_prompt_embeddings_give_the_features_of_their_text(make_folder, custom_t
     assert torch.equal(backbone.encode_text(TEXTS), backbone.encode_text(TEXTS))  # no hook is left
 
 
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_trimmed_prompts_give_the_same_features(make_folder, custom_text):
+    backbone = load_backbone(str(make_folder(custom_text)), device="cpu")
+    tokens = backbone.tokenize(TEXTS)
+    short = backbone.trim_tokens(tokens)
+    assert short.shape[1] == tokens.argmax(1).max() + 1 < tokens.shape[1]
+    out = backbone.encode_prompt_embeddings(backbone.embed_tokens(short), short)
+    torch.testing.assert_close(out, backbone.encode_text(TEXTS), rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_tower_that_looks_ahead_is_not_trimmed(make_folder):
+    text = {"context_length": 16, "width": 32, "heads": 2, "layers": 1, "vocab_size": 49408}
+    text |= {"no_causal_mask": True, "pool_type": "last"}
+    backbone = load_backbone(str(make_folder(True, text_cfg=text)), device="cpu")
+    tokens = backbone.tokenize(TEXTS)
+    assert torch.equal(backbone.trim_tokens(tokens), tokens)
+
+
 def test_a_text_tower_without_token_embeddings_is_refused(tiny, folder):
     backbone = load_backbone(str(folder), device="cpu")
     backbone.model.token_embedding = None

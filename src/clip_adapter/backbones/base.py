@@ -53,10 +53,15 @@ class Backbone(Protocol):
         """Token ids (B, L) -> token embeddings (B, L, W), on the backbone's device."""
         ...
 
+    def trim_tokens(self, tokens: Tensor) -> Tensor:
+        """``tokens`` (B, L) without the last columns that change no feature, if there are any."""
+        ...
+
     def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
 
-        ``tokens`` only tell where each text ends. Source: CoOp, section 3.2.
+        ``tokens`` only tell where each text ends; :meth:`trim_tokens` may have trimmed them.
+        Source: CoOp, section 3.2.
         """
         ...
 

@@ -105,16 +105,20 @@ class OpenClipBackbone:
             self._tokenizer = self._make_tokenizer()
         return self._tokenizer(texts)
 
-    def _token_embedding(self) -> nn.Module:
+    def _text_tower(self) -> Any:
+        """The module that holds the token embeddings.
+
+        Raises:
+            BackboneError: the text tower has no token embeddings to replace.
+        """
         tower = getattr(self._model, "text", self._model)
-        layer = getattr(tower, "token_embedding", None)
-        if not isinstance(layer, nn.Embedding):
+        if not isinstance(getattr(tower, "token_embedding", None), nn.Embedding):
             raise BackboneError(
                 f"The text tower of {self.name} takes no token embeddings.",
                 allowed="backbones with a CLIP text transformer, as RN50/openai",
                 hint="Learnt prompts need another backbone; other methods work with this one.",
             )
-        return layer
+        return tower
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) -> token embeddings (B, L, W), float32 on the backbone's device.
@@ -122,25 +126,42 @@ class OpenClipBackbone:
         Raises:
             BackboneError: the text tower has no token embeddings to replace.
         """
-        return self._token_embedding()(tokens.to(self.device)).float()
+        return self._text_tower().token_embedding(tokens.to(self.device)).float()
+
+    def trim_tokens(self, tokens: Tensor) -> Tensor:
+        """``tokens`` (B, L) without the last columns that change no feature.
+
+        Where no token sees a later one and the feature is read at the end of the text, all that
+        follows the longest text is idle; other text towers get ``tokens`` back whole.
+        """
+        tower = self._text_tower()
+        pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
+        causal = isinstance(getattr(tower, "attn_mask", None), Tensor)
+        if not causal or pool != "argmax" or getattr(tower, "cls_emb", None) is not None:
+            return tokens
+        return tokens[:, : int(tokens.argmax(-1).max()) + 1]
 
     def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
 
-        ``tokens`` only tell where each text ends. The result is float32 and on the device of
-        ``embeddings``. Source: CoOp, section 3.2.
+        ``tokens`` only tell where each text ends; they may be trimmed by :meth:`trim_tokens`. The
+        result is float32 and on the device of ``embeddings``. Source: CoOp, section 3.2.
 
         Raises:
             BackboneError: the text tower takes no token embeddings.
         """
+        tower, length = self._text_tower(), tokens.shape[1]
         given = embeddings.to(self.device, self._torch_dtype)
-        # the tower's own forward pass with its first layer replaced: nothing can differ from it
-        hook = self._token_embedding().register_forward_hook(lambda *_: given)
-        try:
-            out = self._model.encode_text(tokens.to(self.device))
-        finally:
-            hook.remove()
-        return out.to(embeddings.device, torch.float32)
+        # The tower's own forward pass with its first layer replaced, so that nothing can differ
+        # from it. Shallow copies share every weight and leave the tower itself untouched.
+        other = copy.copy(tower)
+        other._modules = {**tower._modules, "token_embedding": _Given(given)}
+        positions = tower.positional_embedding[:length]
+        other._parameters = {**tower._parameters, "positional_embedding": positions}
+        if isinstance(tower._buffers.get("attn_mask"), Tensor):
+            other._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
+        encode = other.encode_text if tower is self._model else other
+        return encode(tokens.to(self.device)).to(embeddings.device, torch.float32)
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""
@@ -154,6 +175,18 @@ class OpenClipBackbone:
             "device": self.device,
             "dtype": self.dtype,
         }
+
+
+class _Given(nn.Module):
+    """A token embedding layer that answers with what it was given."""
+
+    def __init__(self, embeddings: Tensor) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L, W), whatever the ``tokens``."""
+        return self.embeddings
 
 
 def _preprocess(name: str, model: nn.Module) -> Preprocess:
