@@ -68,13 +68,20 @@ class PictureSource:
         return [k for k, v in self._data.splits.items() if v]
 
     def features(
-        self, split: str, rows: Sequence[int] | None = None, views: int = 1
+        self,
+        split: str,
+        rows: Sequence[int] | None = None,
+        views: int = 1,
+        other: Backbone | None = None,
     ) -> tuple[FeatureSet, list[BadPicture]]:
-        """Features of ``split``, or of its ``rows`` in that order, and the skipped pictures."""
+        """Features of ``split``, or of its ``rows`` in that order, and the skipped pictures.
+
+        With ``other`` they are of that backbone, and nothing is said of the pictures again.
+        """
         samples = self._data.pool(split)
         chosen = samples if rows is None else [samples[i] for i in rows]
         features, skipped = extract(
-            self.backbone,
+            other or self.backbone,
             chosen,
             self.class_names,
             store=self._options.store(),
@@ -82,10 +89,10 @@ class PictureSource:
             views=views,
             batch_size=self._options.batch_size,
             strict=self._options.strict,
-            say=self._options.say,
+            say=None if other else self._options.say,
             progress=self._options.progress,
         )
-        if split in ("train", UNSPLIT):
+        if other is None and split in ("train", UNSPLIT):
             before, names = [s.label for s in chosen], self.class_names
             for note in _thin(before, features.labels.tolist(), names, drawn=rows is not None):
                 self._options.say(note)

@@ -13,6 +13,7 @@ from torch import Tensor
 from clip_adapter.cli.output import console, short, to_json
 from clip_adapter.cli.paths import Item
 from clip_adapter.data.dataset import Sample
+from clip_adapter.errors import UsageError
 from clip_adapter.features.extract import extract
 from clip_adapter.features.precomputed import load_features
 from clip_adapter.features.store import FeatureStore
@@ -45,7 +46,7 @@ def of_pictures(
     if not samples:
         return records
     features, bad = extract(
-        classifier.backbone(device, say),
+        classifier.encoder(device, say),
         samples,
         classifier.class_names,
         store=None if cache is None else FeatureStore(cache, say),
@@ -64,7 +65,16 @@ def of_pictures(
 
 
 def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
-    """One record per row of a set of features."""
+    """One record per row of a set of features.
+
+    Raises:
+        UsageError: the classifier trained inside its backbone.
+    """
+    if classifier.change is not None:
+        raise UsageError(
+            f"{spec} holds features of a backbone as it was; this classifier trained inside it.",
+            hint="Give the pictures.",
+        )
     features = load_features(spec, feature_norm=classifier.feature_norm).feature_set
     answered = _answers(classifier, classifier.logits(features), top)
     return [{"path": n, **a} for n, a in zip(features.names, answered, strict=True)]

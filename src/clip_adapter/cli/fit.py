@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, TrainingBar, command, listed
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED
+from clip_adapter.training.compute import Compute, Precision
 
 DEFAULT_OUT = "classifier"
 
@@ -63,6 +64,38 @@ def fit(
     cache: o.Cache = None,
     strict: o.Strict = o.DEFAULTS.strict,
     feature_norm: o.FeatureNorm = o.DEFAULTS.feature_norm,
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How many GPUs (or processes on the CPU) train together.",
+            rich_help_panel=o.INSIDE,
+        ),
+    ] = o.COMPUTE.devices,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Number format of the training: 16-mixed and bf16-mixed are faster on GPUs.",
+            rich_help_panel=o.INSIDE,
+        ),
+    ] = o.COMPUTE.precision,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Cut every batch into this many parts, to need less memory.",
+            rich_help_panel=o.INSIDE,
+        ),
+    ] = o.COMPUTE.accumulate,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the state of the training here; the same command goes on from it.",
+            show_default="nothing is kept",
+            rich_help_panel=o.INSIDE,
+        ),
+    ] = o.COMPUTE.checkpoint,
     out: Annotated[
         Path,
         typer.Option(
@@ -94,6 +127,9 @@ def fit(
     with Output(json) as output:
         from clip_adapter import api, persistence
 
+        compute = Compute(
+            devices=devices, precision=precision, accumulate=accumulate, checkpoint=checkpoint
+        )
         persistence.check_target(out)
         with TrainingBar() as bar:
             classifier = api.fit(
@@ -103,6 +139,7 @@ def fit(
                 shots=shots,
                 seed=seed,
                 training_progress=bar,
+                compute=None if compute == o.COMPUTE else compute,
                 backbone=backbone,
                 device=device,
                 dtype=dtype,

@@ -9,9 +9,12 @@ import typer
 
 from clip_adapter.errors import UsageError
 from clip_adapter.options import DEFAULT_BACKBONE, Dtype, Norm, SourceOptions, Style
+from clip_adapter.training.compute import Compute
 
 DEFAULTS = SourceOptions()
+COMPUTE = Compute()
 READING, TRAINING, RESULT = "How pictures are read", "How it learns", "Results"
+INSIDE = "Methods that train inside CLIP"
 
 Data = Annotated[
     str,

@@ -38,7 +38,8 @@ def evaluate(
 
     Args:
         classifier: what to score.
-        data: as for ``fit``, or features.
+        data: as for ``fit``, or features: those of ``classifier.encoder()``. Of a classifier that
+            trained inside the backbone they do not tell what zero-shot says.
         split: "test", "val" or "train"; a source without splits is taken whole. The set of a
             feature file is named after its ``#`` instead.
         **source: fields of :class:`~clip_adapter.options.SourceOptions`. The backbone, its dtype
@@ -51,6 +52,7 @@ def evaluate(
     """
     skipped: list[dict[str, str]] = []
     has_splits = True
+    plain: FeatureSet | None = None
     if isinstance(data, FeatureSet):
         if source or split != DEFAULT_SPLIT:
             wrong = ", ".join([*source, *(["split"] if split != DEFAULT_SPLIT else [])])
@@ -59,11 +61,15 @@ def evaluate(
                 hint="Leave it away.",
             )
         features, name = data, "features"
+        plain = data if classifier.change is None else None
     else:
         opened = _open(classifier, data, split, source)
         found, bad = opened.features(split)
         features, name, has_splits = found, str(opened.name), opened.has_splits
         skipped = [dataclasses.asdict(b) for b in bad]
+        plain = found
+        if classifier.change is not None and isinstance(opened, PictureSource):
+            plain = opened.features(split, other=classifier.backbone())[0]
     _check_norm(features, classifier, name)
     labels = _map_labels(features, classifier)
     seen = torch.tensor([d in classifier.seen for d in features.digests], dtype=torch.bool)
@@ -80,8 +86,8 @@ def evaluate(
     labels, inputs = labels[rows], features.subset(rows)
     logits = classifier.logits(inputs)
     zero_shot = None
-    if classifier.zero_shot_weights is not None:
-        zero_shot = classifier.zero_shot_logits(inputs)
+    if classifier.zero_shot_weights is not None and plain is not None:
+        zero_shot = classifier.zero_shot_logits(plain.subset(rows))
     report = _report(classifier, logits, zero_shot, labels)
     report.data, report.skipped = name, skipped
     report.seen_in_training, report.left_out = seen_count, len(features) - len(rows)
@@ -117,7 +123,13 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str,
     refuse("The classifier", "its backbone and text", ("prompts", "dtype", "views"), options)
     source = open_source(data, options)
     if isinstance(source, PictureSource):
-        source.use(classifier.backbone(options.device, options.say))
+        source.use(classifier.encoder(options.device, options.say))
+    elif classifier.change is not None:
+        raise DataError(
+            f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "
+            "inside it.",
+            hint="Give the pictures.",
+        )
     else:
         _check_origin(source, classifier, split)
     return source
