@@ -64,8 +64,10 @@ class TextTower(nn.Module):
         self._classes, self._templates = len(class_names), len(templates)
         texts = [fill(template, name) for name in class_names for template in templates]
         tokens = backbone.tokenize(texts)
-        self._length = needed_length(self._core, tokens)
-        tokens = tokens[:, : self._length].to(next(model.parameters()).device)
+        if isinstance(getattr(self._core, "token_embedding", None), nn.Embedding):
+            # 8 to 20 of CLIP's 77 tokens are left, which is as many times faster
+            tokens = backbone.trim_tokens(tokens)
+        tokens = tokens.to(next(model.parameters()).device)
         self.register_buffer("tokens", tokens, persistent=False)
 
     @property
@@ -103,9 +105,9 @@ class TextTower(nn.Module):
 
     def _encode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) -> raw features (B, D)."""
-        core, length = self._core, self._length
+        core, length = self._core, tokens.shape[1]
         shorter: dict[str, Tensor] = {}
-        if length < core.context_length:
+        if length < getattr(core, "context_length", length):
             prefix = "part." if core is not self.model else ""
             shorter[f"{prefix}positional_embedding"] = core.positional_embedding[:length]
             shorter[f"{prefix}attn_mask"] = core.attn_mask[:length, :length]
@@ -141,26 +143,3 @@ def _text_part(backbone: Backbone) -> nn.Module:
             hint="Take a method that does not train it: 'clip-adapter ls methods' tells which.",
         )
     return _Half(model)
-
-
-def needed_length(core: Any, tokens: Tensor) -> int:
-    """How many tokens of each text (B, L) decide the features: L where all of them may.
-
-    Behind a causal mask no token sees a later one, so what follows the last token that is pooled
-    changes nothing. 8 to 20 tokens are left of CLIP's 77, which is as many times faster.
-    """
-    whole = int(tokens.shape[1])
-    mask = getattr(core, "attn_mask", None)
-    appended = getattr(core, "cls_emb", None) is not None or getattr(core, "use_pad_mask", False)
-    if not isinstance(mask, Tensor) or appended or whole != getattr(core, "context_length", None):
-        return whole
-    # open_clip's CLIP and its TextTransformer spell them differently
-    pool = getattr(core, "text_pool_type", None) or getattr(core, "pool_type", None)
-    if pool == "argmax":
-        ends = tokens.argmax(dim=-1)
-    elif pool == "eos":
-        end = core.text_eos_id if hasattr(core, "text_eos_id") else core.eos_id
-        ends = (tokens == end).int().argmax(dim=-1)
-    else:
-        return whole
-    return int(ends.max()) + 1
