@@ -3,7 +3,8 @@
 #   make test    set up, then run the tests
 #   make lint    ruff and pyright
 #   make bench   the reference numbers, measured again on the CLIP features in FEATURES
-#   make docs    write docs/cli.md anew from the commands' help
+#   make bench-methods  every feature method on those features
+#   make docs    write docs/cli.md and docs/methods.md anew from the code
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,7 +18,7 @@ FEATURES ?= ../shared/clip_features
 # torch is large; uv's own limit of 30 s is short for a slow line.
 export UV_HTTP_TIMEOUT ?= 300
 
-.PHONY: setup demo test lint format bench docs clean
+.PHONY: setup demo test lint format bench bench-methods docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -56,8 +57,12 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(PY) benchmarks/reference.py --features $(FEATURES) --out benchmarks/REFERENCE.md
 
+bench-methods: $(STAMP)
+	$(PY) benchmarks/methods.py --features $(FEATURES)
+
 docs: $(STAMP)
 	$(PY) tools/cli_docs.py
+	$(PY) tools/method_docs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -1,8 +1,11 @@
 """A small task with a prior that helps: text weights near the classes' true directions."""
 
+import shutil
+
 import pytest
 import torch
 
+from clip_adapter.data.demo_task import demo_task
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.nn import normalize
@@ -30,3 +33,16 @@ def world():
     text = normalize(centres + 0.8 * torch.randn(C, D, generator=generator) / D**0.5)
     task = FewShotTask(features(centres, K, 1), text, 30.0, seed=1)
     return task, features(centres, 40, 2)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of the demo task's pictures: 6 classes, 6 to train and 6 to test of each."""
+    root = tmp_path_factory.mktemp("demo")
+    whole, small = demo_task(root / "whole"), root / "small"
+    for split in ("train", "test"):
+        for name in sorted(p.name for p in (whole / split).iterdir())[::3][:C]:
+            (small / split / name).mkdir(parents=True)
+            for path in sorted((whole / split / name).iterdir())[:6]:
+                shutil.copy(path, small / split / name)
+    return small

@@ -9,9 +9,14 @@ import torch
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import MissingTextError, UsageError
-from clip_adapter.methods import get_method, make_method, method_names
+from clip_adapter.methods import Method, get_method, make_method, method_names
+from clip_adapter.methods.sizes import Sizes
 
-FEATURE_METHODS = [n for n in method_names() if get_method(n).reads == "features"]
+FEATURE_METHODS = [
+    n
+    for n in method_names()
+    if get_method(n).reads == "features" and not get_method(n).runs_text_tower
+]
 
 
 def accuracy(classifier, features):
@@ -26,6 +31,9 @@ def test_documented(name):
     assert cls.summary
     assert cls.citation
     assert cls.__doc__
+    assert cls.trains
+    assert cls.trains != "unknown"
+    assert cls.parameters is not Method.parameters or name == "auto"
     assert dataclasses.is_dataclass(cls)
     assert cls().__class__ is cls  # every option has a default
 
@@ -47,8 +55,35 @@ def test_beats_chance_and_leaves_the_task_alone(name, world):
     assert torch.equal(before.train.features, task.train.features)
     assert torch.equal(before.classifier_weights, task.classifier_weights)
     json.dumps(classifier.info)
-    assert classifier.info["trained_parameters"] >= 0
     assert "hyperparameters" in classifier.info
+    # Selection may choose to train nothing, which is zero-shot.
+    sizes = Sizes(task.train.dim, len(task.class_names), task.shots)
+    assert classifier.info["trained_parameters"] in (0, make_method(name).parameters(sizes)) or (
+        make_method(name).parameters(sizes) is None
+    )
+
+
+@pytest.mark.parametrize("name", FEATURE_METHODS)
+def test_held_out_logits_are_of_rows_of_the_shots(name, world):
+    task, _ = world
+    held = make_method(name).fit(task).held_out
+    if held is not None:
+        assert held.logits.shape == (len(held.rows), len(task.class_names))
+        assert len(held.rows.unique()) == len(held.rows) <= len(task.train)
+        hits = held.logits.argmax(1) == task.train.labels[held.rows]
+        assert hits.float().mean() > 3 / len(task.class_names)
+
+
+@pytest.mark.parametrize("name", FEATURE_METHODS)
+def test_no_backbone_is_loaded(name, world, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a method that reads features loaded a backbone")
+
+    monkeypatch.setattr("clip_adapter.backbones.load_backbone", refuse)
+    monkeypatch.setattr("clip_adapter.backbones.registry.load_backbone", refuse)
+    task, test = world
+    assert task.backbone is None
+    make_method(name).fit(task).logits(test)
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)

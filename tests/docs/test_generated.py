@@ -1,14 +1,17 @@
-"""``docs/cli.md`` is what the commands' own help says."""
+"""``docs/cli.md`` is what the commands' own help says, ``docs/methods.md`` what the methods say."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_is_up_to_date():
-    script = ROOT / "tools/cli_docs.py"
+@pytest.mark.parametrize("tool", ["cli_docs", "method_docs"])
+def test_the_page_is_up_to_date(tool):
+    script = ROOT / f"tools/{tool}.py"
     done = subprocess.run(
         [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
     )
