@@ -117,14 +117,8 @@ class Auto(Method):
         weights: Mapping[str, float],
         curve: Curve,
     ) -> Classifier:
-        heads: list[Head] = []
-        shares: list[float] = []
-        for name, weight in weights.items():
-            head = fitted[name].head
-            inner = zip(head.members, head.shares, strict=True) if isinstance(head, Mixture) else ()
-            for member, share in inner or [(head, 1.0)]:
-                heads.append(member)
-                shares.append(weight * share)
+        parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
+        heads, shares = [h for h, _ in parts], [s for _, s in parts]
         members = {
             name: {"weight": weight, **fitted[name].info["hyperparameters"]}
             for name, weight in weights.items()
@@ -141,6 +135,13 @@ class Auto(Method):
                 "trained_parameters": sum(fitted[n].parameters for n in weights),
             },
         )
+
+
+def _parts(head: Head | Mixture) -> list[tuple[Head, float]]:
+    """The heads of ``head`` with their shares."""
+    if isinstance(head, Mixture):
+        return list(zip(head.members, head.shares, strict=True))
+    return [(head, 1.0)]
 
 
 def _held_out(
