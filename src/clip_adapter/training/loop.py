@@ -27,6 +27,7 @@ class Recipe:
 
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
     the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine.
+    ``epsilon`` is the one of AdamW's denominator.
     """
 
     optimizer: Literal["sgd", "adamw"]
@@ -37,6 +38,7 @@ class Recipe:
     steps: int | None = None
     warmup: float = 0.0
     warmup_lr: float = 0.0
+    epsilon: float = 1e-8
 
 
 def official_recipe(shots: int, classes: int) -> Recipe:
@@ -100,7 +102,7 @@ class Optimizer:
                 beta2=0.999,
                 lr=lr,
                 weight_decay=self._recipe.weight_decay,
-                eps=1e-8,
+                eps=self._recipe.epsilon,
                 maximize=False,
             )
         for parameter in parameters:
@@ -130,6 +132,7 @@ def train(
     recipe: Recipe,
     generator: torch.Generator,
     progress: Progress | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Trains ``module`` in place.
 
@@ -142,6 +145,7 @@ def train(
         recipe: optimiser and schedule.
         generator: the only source of randomness.
         progress: called with (steps done, all steps).
+        penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
     Returns:
         (R,) the loss of the last step.
@@ -162,6 +166,8 @@ def train(
         scores = logits(flat[index])
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
         loss = loss.view(target.shape).mean(1)
+        if penalty is not None:
+            loss = loss + penalty()
         loss.sum().backward()
         optimizer.step(learning_rate(recipe, step, steps, per_epoch))
         if progress is not None:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -72,12 +73,14 @@ class _Run:
         self.last_saved = time.monotonic()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        parameters, recipe = list(trainable(self.model).values()), self.job.recipe
+        recipe, by_rate = self.job.recipe, defaultdict(list)
+        for name, parameter in trainable(self.model).items():
+            by_rate[recipe.rate(name)].append(parameter)
+        groups: Any = [{"params": found, "rate": rate} for rate, found in by_rate.items()]
+        decay = recipe.weight_decay
         if recipe.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters, recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay
-            )
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+            return torch.optim.SGD(groups, recipe.lr, momentum=0.9, weight_decay=decay)
+        return torch.optim.AdamW(groups, recipe.lr, eps=recipe.epsilon, weight_decay=decay)
 
     def all(self) -> Trained:
         """Every step that is still to be done."""
@@ -124,7 +127,8 @@ class _Run:
                 torch.cuda.manual_seed(seed)
         rate = replace(job.recipe, epochs=None, steps=job.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(rate, step, job.steps, job.per_epoch)
+            now = learning_rate(rate, step, job.steps, job.per_epoch)
+            group["lr"] = group["rate"] * now
         own, pixels = self.loader.batch(step, self.rank, self.world)
         # A process without a picture of its own takes part with weight 0.
         share = 0.0 if len(rows) <= self.rank else self.world / len(rows)
@@ -139,6 +143,13 @@ class _Run:
                 loss = share * F.cross_entropy(scores.float(), target, reduction="sum")
                 self.fabric.backward(loss)
             total += loss.detach()
+        if job.recipe.max_norm is not None:
+            self.fabric.clip_gradients(
+                self.wrapped,
+                self.optimizer,
+                max_norm=job.recipe.max_norm,
+                error_if_nonfinite=False,
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         return float(self.fabric.all_reduce(total, reduce_op="mean"))
