@@ -25,6 +25,7 @@ def model_card(classifier: Classifier) -> str:
         ("Training pictures", info.get("train_pictures")),
         ("Seed", info.get("seed")),
         ("Prompt templates", ", ".join(f"`{t}`" for t in info.get("templates") or []) or None),
+        ("Trained inside a copy of the visual tower", classifier.change and classifier.change.kind),
         ("Trained parameters", info.get("trained_parameters")),
         ("Seconds to train", info.get("seconds")),
         ("Versions", ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items())),
@@ -39,7 +40,7 @@ tags: [clip, few-shot, clip-adapter]
 
 # A few-shot classifier of {len(names)} classes
 
-Made by [clip-adapter](https://arxiv.org/abs/2110.04544) on frozen CLIP features.
+Made by [clip-adapter](https://arxiv.org/abs/2110.04544) from a frozen CLIP.
 
 | | |
 |---|---|
