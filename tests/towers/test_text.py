@@ -15,11 +15,6 @@ NAMES = ["cat", "a rather longer name of a thing", "dog"]
 TEMPLATES = ["a photo of a {}.", "{} texture."]
 
 
-@pytest.fixture(scope="module")
-def demo():
-    return load_backbone("demo")
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "custom"])
 def tiny(request, make_folder):
     return load_backbone(f"local-dir:{make_folder(custom_text=request.param)}")

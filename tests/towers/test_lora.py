@@ -1,0 +1,112 @@
+"""Low-rank changes in real towers: untouched at the start, in both towers, and what is refused."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from clip_adapter.backbones import load_backbone
+from clip_adapter.errors import BackboneError
+from clip_adapter.features import text_weights
+from clip_adapter.towers import build_change, changed_copy, describe_change, tuned
+from clip_adapter.towers import text as text_module
+from clip_adapter.towers.lora import Lora, LoraAttention
+from clip_adapter.towers.text import TextTower
+
+NAMES, TEMPLATES = ["cat", "dog", "grey horse"], ["a photo of a {}."]
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+def randomised(change):
+    source = generator()
+    with torch.no_grad():
+        for parameter in change.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=source))
+    return change
+
+
+@pytest.mark.parametrize(("name", "blocks", "width"), [("demo", 4, 128), ("tiny_vit", 3, 32)])
+def test_untouched_to_the_bit_at_the_start(name, blocks, width, request, pictures):
+    backbone = request.getfixturevalue(name)
+    images = pictures(backbone)
+    change = Lora(blocks, width, generator=generator())
+    assert sum(p.numel() for p in change.parameters()) == blocks * 6 * 2 * width
+    untouched = backbone.encode_images(images)
+    assert torch.equal(tuned(backbone, change).encode_images(images), untouched)
+    moved = tuned(backbone, randomised(change)).encode_images(images)
+    assert not torch.allclose(moved, untouched, rtol=1e-2)
+
+
+def test_the_text_tower_is_untouched_to_the_bit_at_the_start(demo):
+    plain, changed = (TextTower(demo, NAMES, TEMPLATES) for _ in range(2))
+    Lora(3, 48, generator=generator()).eval().attach_to(changed.blocks())
+    with torch.no_grad():
+        assert torch.equal(plain(), changed())
+    torch.testing.assert_close(
+        plain().detach(), text_weights(demo, NAMES, TEMPLATES), rtol=0, atol=1e-6
+    )
+
+
+def test_merged_towers_are_unmerged_ones(demo, pictures):
+    images = pictures(demo)
+    change = randomised(Lora(4, 128, dropout=0.0))
+    merged = changed_copy(demo, change)
+    unmerged = changed_copy(demo, change)
+    for block in unmerged.transformer.resblocks:
+        attention = block.attn
+        assert isinstance(attention, LoraAttention)
+        block.attn.forward = lambda x, *_, a=attention, **__: (a.unmerged(x), None)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(images), unmerged(images), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_through_both_towers_and_repeated_passes(demo, pictures, monkeypatch):
+    gradients = []
+    for chunk in (128, 2):
+        monkeypatch.setattr(text_module, "CHUNK", chunk)
+        visual_part = randomised(Lora(4, 128, dropout=0.0))
+        text_part = randomised(Lora(3, 48, dropout=0.0))
+        text = TextTower(demo, NAMES, TEMPLATES)
+        text_part.attach_to(text.blocks())
+        features = changed_copy(demo, visual_part)(pictures(demo))
+        (features @ text().T).square().sum().backward()
+        parts = [*visual_part.parameters(), *text_part.parameters()]
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parts)
+        gradients.append([p.grad for p in parts])
+        # found once in the whole, however many modules hold them
+        assert sum(p.requires_grad for p in text.parameters()) == 6
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_described_and_built_again_is_the_same_to_the_bit(demo, pictures):
+    images = pictures(demo)
+    change = randomised(Lora(4, 128, rank=3, alpha=2.0, dropout=0.1))
+    other = build_change(*describe_change(change))
+    first, second = (tuned(demo, c) for c in (change, other))
+    assert torch.equal(first.encode_images(images), second.encode_images(images))
+
+
+def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(demo, pictures):
+    images = pictures(demo)
+    before = copy.deepcopy(demo.model.state_dict())
+    visual = changed_copy(demo, randomised(Lora(4, 128)).eval())
+    again = pickle.loads(pickle.dumps(visual))
+    assert torch.equal(again(images), visual(images))
+    after = demo.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_what_does_not_fit_is_refused(demo, tiny_resnet, make_folder):
+    with pytest.raises(BackboneError, match="ViT-B-16"):
+        changed_copy(tiny_resnet, Lora(4, 128))
+    with pytest.raises(BackboneError, match="4 blocks of width 128"):
+        changed_copy(demo, Lora(3, 128))
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    folder = make_folder(vision_cfg={**vision, "qk_norm": True})
+    with pytest.raises(BackboneError, match="another kind"):
+        changed_copy(load_backbone(f"local-dir:{folder}"), Lora(1, 32))
