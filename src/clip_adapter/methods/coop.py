@@ -1,0 +1,292 @@
+"""CoOp: words of the prompt become trained vectors; and CLIP-Adapter on top of such a prompt.
+
+    w_i = g([SOS] [V]1 [V]2 ... [V]M [class i] [.] [EOT])
+    logits = logit_scale * normalize(f) @ normalize(W).T                          (coop)
+
+    W' = normalize((normalize(W) + W_hard) / 2)         f' = a A_v(f) + (1 - a) f
+    logits = logit_scale * normalize(f') @ W'.T                                   (coop-adapter)
+
+g is the frozen text tower, through which the gradient reaches the context V.
+
+Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022 (arXiv 2109.01134),
+section 3.2; recipe and prompt layout of the released code (KaiyangZhou/CoOp). The second is "hard +
+soft" of Table 7 of CLIP-Adapter (arXiv 2110.04544), of which that paper says only that it is "the
+mixture of hard prompt and learnable soft prompt", used as input of CLIP-Adapter. We read it as an
+ensemble, as the row above it is one: the two text features of a class are averaged as CLIP averages
+prompts, and the context is trained together with the adapter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clip_adapter.backbones.base import Backbone
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn import Activation, ResidualAdapter, normalize
+from clip_adapter.nn.prompt import Position, SoftPrompts, context_tokens, lay_out
+from clip_adapter.training.loop import Recipe, official_recipe, train
+
+CONTEXT_LENGTH = 16
+# Standard deviation of the random start (CoOp, section 4.1).
+SPREAD = 0.02
+# Prompts of one pass. More are taken in parts, and each part is run again on the way back: the
+# activations of one part are in memory at a time, so that 1,000 classes fit where 128 do.
+CHUNK = 128
+# A step costs a pass of the text tower over all classes, however few pictures are in it: larger
+# batches and AdamW take 1 s on the demo task where the official recipe takes 23 s (16 shots), to
+# the same accuracy. Rate and steps were chosen there, on pictures of the training split that are
+# not among the shots (1, 4 and 16 of them, three draws).
+FAST_STEPS = 100
+FAST = Recipe("adamw", 2e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+# The paper's best on generic data, as in its Tables 6 and 7 (ImageNet).
+VISUAL_RATIO = 0.2
+
+
+class SoftClassifier(nn.Module):
+    """Class weights through the text tower, and the visual adapter where there is one.
+
+    Args:
+        backbone: its text tower is run, and stays as it is.
+        prompts: their context is trained.
+        tokens: (C, L), to tell where each prompt ends.
+        hard: (C, D) unit weights to average with, or None.
+        adapter: of the image features, or None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompts: SoftPrompts,
+        tokens: Tensor,
+        hard: Tensor | None = None,
+        adapter: ResidualAdapter | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompts, self.adapter = prompts, adapter
+        self._backbone, self._tokens, self._hard = backbone, tokens, hard
+
+    def class_weights(self) -> Tensor:
+        """(C, D), on the CPU; raw features of the prompts, or unit rows where they are mixed."""
+        encode = self._backbone.encode_prompt_embeddings
+        parts = list(zip(self.prompts().split(CHUNK), self._tokens.split(CHUNK), strict=True))
+        if len(parts) > 1 and torch.is_grad_enabled():
+            rows = [checkpoint(encode, *part, use_reentrant=False) for part in parts]
+        else:
+            rows = [encode(*part) for part in parts]
+        soft = torch.cat(rows).cpu()
+        return soft if self._hard is None else normalize((normalize(soft) + self._hard) / 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Cosines (..., B, C) of features (..., B, D)."""
+        mapped = features if self.adapter is None else self.adapter(features)
+        return normalize(mapped) @ normalize(self.class_weights()).T
+
+
+@register
+@dataclass
+class CoOp(Method):
+    """Context optimisation.
+
+    Attributes:
+        context_length: M, trained vectors; with ``context_init`` it is that text's length.
+        context_init: words whose embeddings are the start, such as "a photo of a"; None starts
+            from N(0, 0.02).
+        class_token_position: where the class name stands.
+        per_class: each class has a context of its own, instead of one that all share.
+        recipe: "fast" (AdamW, 100 steps on larger batches), or "official" (SGD, CoOp's epochs).
+        lr: learning rate, instead of the recipe's.
+        batch_size: pictures per step, instead of the recipe's.
+        epochs: passes over the pictures, instead of the recipe's.
+    """
+
+    name: ClassVar[str] = "coop"
+    summary: ClassVar[str] = "learns the words of the prompt, as vectors, through the text tower"
+    citation: ClassVar[str] = "Zhou et al. 2022, arXiv 2109.01134"
+    trains: ClassVar[str] = "context vectors of the prompt"
+    runs_text_tower: ClassVar[bool] = True
+
+    context_length: int = CONTEXT_LENGTH
+    context_init: str | None = None
+    class_token_position: Position = "end"  # noqa: S105 - no secret
+    per_class: bool = False
+    recipe: Literal["fast", "official"] = "fast"
+    lr: float | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "lr", "batch_size", "epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        if self.context_init is not None and self.context_length != CONTEXT_LENGTH:
+            raise UsageError(
+                f"context_length = {self.context_length} and context_init = "
+                f"{self.context_init!r}: the words decide how many vectors there are.",
+                hint="Leave one of them away.",
+            )
+
+    def parameters(self, sizes: Sizes) -> int | None:
+        """M W, or M W C per class; open where the words of ``context_init`` decide M.
+
+        16 x 512 = 8,192 for CLIP's text towers. Table 1 of CLIP-Adapter has 0.02 M, which is
+        16 x 1024: D of ResNet-50 in the place of W.
+        """
+        if self.context_init is not None:
+            return None
+        return self.context_length * sizes.text_width * (sizes.classes if self.per_class else 1)
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        zero_shot = task.text(self.name)
+        module = self.build(task)
+        recipe = self._recipe(task)
+        generator = torch.Generator().manual_seed(task.seed)
+        rows = [torch.arange(len(task.train))]
+        data = (task.train.features, task.train.labels)
+
+        def logits(features: Tensor) -> Tensor:
+            return task.logit_scale * module(features)
+
+        train(module, logits, *data, rows, recipe, generator, progress)
+        with torch.no_grad():
+            weights = module.class_weights()
+        return Classifier(
+            Head(weights, module.adapter, logit_scale=task.logit_scale),
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=zero_shot,
+            info={
+                "hyperparameters": {
+                    "context_length": module.prompts.context.shape[-2],
+                    **{k: v for k, v in self._chosen().items() if v is not None},
+                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
+                },
+                "selection": [],
+                "trained_parameters": sum(p.numel() for p in module.parameters()),
+            },
+        )
+
+    def _chosen(self) -> dict[str, Any]:
+        return {
+            "context_init": self.context_init,
+            "class_token_position": self.class_token_position,
+            "per_class": self.per_class,
+            "recipe": self.recipe,
+        }
+
+    def build(self, task: FewShotTask) -> SoftClassifier:
+        """What is trained, before it is.
+
+        Raises:
+            UsageError: no backbone, or a prompt that its text tower does not take.
+            BackboneError: the text tower takes no token embeddings.
+        """
+        return SoftClassifier(task.tower(self.name), *self._prompts(task))
+
+    def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor]:
+        """The prompts, and the token ids (C, L) that tell where they end."""
+        backbone = task.tower(self.name)
+        context = self.context_length if self.context_init is None else self.context_init
+        words = context_tokens(backbone.tokenize, context)
+        tokens, columns = lay_out(
+            backbone.tokenize, task.class_names, words, self.class_token_position
+        )
+        tokens = backbone.trim_tokens(tokens)
+        embedded = backbone.embed_tokens(tokens)
+        if self.context_init is None:
+            generator = torch.Generator().manual_seed(task.seed)
+            classes = (len(tokens),) if self.per_class else ()
+            start = torch.randn(*classes, len(words), embedded.shape[-1], generator=generator)
+            start = SPREAD * start
+        else:
+            start = embedded[:, columns[0]] if self.per_class else embedded[0, columns[0]]
+        return SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device)), tokens
+
+    def _recipe(self, task: FewShotTask) -> Recipe:
+        base = FAST
+        if self.recipe == "official":
+            base = official_recipe(task.shots, len(task.class_names))
+        base = dataclasses.replace(
+            base, lr=self.lr or base.lr, batch_size=self.batch_size or base.batch_size
+        )
+        if self.epochs is None:
+            return base
+        if base.epochs is not None:
+            return dataclasses.replace(base, epochs=self.epochs)
+        per_epoch = max(len(task.train) // base.batch_size, 1)
+        return dataclasses.replace(base, steps=self.epochs * per_epoch)
+
+
+@register
+@dataclass
+class CoOpAdapter(CoOp):
+    """Hard and soft prompts averaged, with CLIP-Adapter on the image feature; trained together.
+
+    Attributes:
+        context_length: M, trained vectors; with ``context_init`` it is that text's length.
+        context_init: words whose embeddings are the start; None starts from N(0, 0.02).
+        class_token_position: where the class name stands in the soft prompt.
+        per_class: each class has a context of its own, instead of one that all share.
+        recipe: "fast" (AdamW, 100 steps on larger batches), or "official" (SGD, CoOp's epochs).
+        lr: learning rate, instead of the recipe's.
+        batch_size: pictures per step, instead of the recipe's.
+        epochs: passes over the pictures, instead of the recipe's.
+        visual_ratio: a, the share of the new image feature, 0 to 1.
+        activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
+        reduction: D / H; the paper takes 4 (Table 5).
+    """
+
+    name: ClassVar[str] = "coop-adapter"
+    summary: ClassVar[str] = "CLIP-Adapter on hard and learnt prompts together"
+    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
+    trains: ClassVar[str] = "context vectors of the prompt, image adapter"
+
+    visual_ratio: float = VISUAL_RATIO
+    activation: Activation = "official"
+    reduction: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.visual_ratio <= 1:
+            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
+        if self.reduction < 1:
+            raise UsageError(f"reduction = {self.reduction}.", allowed="1 or more")
+
+    def parameters(self, sizes: Sizes) -> int | None:
+        """Those of CoOp and 2 D H."""
+        context = super().parameters(sizes)
+        return None if context is None else context + 2 * sizes.dim * (sizes.dim // self.reduction)
+
+    def build(self, task: FewShotTask) -> SoftClassifier:  # noqa: D102
+        dim = task.train.dim
+        if dim // self.reduction < 1:
+            raise UsageError(
+                f"reduction = {self.reduction} leaves no hidden unit.", allowed=f"1 to {dim}"
+            )
+        adapter = ResidualAdapter.build(
+            dim,
+            dim // self.reduction,
+            self.activation,
+            self.visual_ratio,
+            generator=torch.Generator().manual_seed(task.seed),
+        )
+        prompts, tokens = self._prompts(task)
+        hard = task.text(self.name)
+        return SoftClassifier(task.tower(self.name), prompts, tokens, hard, adapter)
+
+    def _chosen(self) -> dict[str, Any]:
+        return super()._chosen() | {
+            "visual_ratio": self.visual_ratio,
+            "activation": self.activation,
+            "reduction": self.reduction,
+        }

@@ -1,0 +1,142 @@
+"""Learnable prompts: M context vectors in the place of words, around the name of each class.
+
+    end:     [SOS] [V]1 ... [V]M [class] [.] [EOT]
+    middle:  [SOS] [V]1 ... [V]M/2 [class] [V]M/2+1 ... [V]M [.] [EOT]
+    front:   [SOS] [class] [V]1 ... [V]M [.] [EOT]
+
+Source: Zhou et al. 2022 (arXiv 2109.01134), section 3.2; the full stop and the first, smaller half
+of an odd M are those of the released code (KaiyangZhou/CoOp, trainers/coop.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.errors import UsageError
+
+Position = Literal["end", "middle", "front"]
+Tokenize = Callable[[list[str]], Tensor]
+
+# Its token stands where a context vector goes; the vector takes the place of its embedding.
+PLACEHOLDER = "X"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around the words of a text.
+
+    Attributes:
+        start: ids before them, such as [SOS].
+        end: ids after them, such as [EOT].
+        padding: the id that fills a row.
+        length: L, ids of a row.
+    """
+
+    start: list[int]
+    end: list[int]
+    padding: int
+    length: int
+
+    @classmethod
+    def of(cls, tokenize: Tokenize) -> Frame:
+        """The frame of ``tokenize``: texts (B) -> ids (B, L)."""
+        empty, word = tokenize(["", "a"]).tolist()
+        padding = empty[-1]
+        bare = _unpadded(empty, padding)
+        starts = int(bool(bare) and word[0] == bare[0])
+        return cls(bare[:starts], bare[starts:], padding, len(empty))
+
+    def words(self, row: list[int]) -> list[int]:
+        """The ids of ``row`` (L) without the frame."""
+        bare = _unpadded(row, self.padding)
+        return bare[len(self.start) : len(bare) - len(self.end)]
+
+
+def _unpadded(row: list[int], padding: int) -> list[int]:
+    used = [i for i, token in enumerate(row) if token != padding]
+    return row[: used[-1] + 1] if used else []
+
+
+def context_tokens(tokenize: Tokenize, context: int | str) -> list[int]:
+    """M token ids: of the words ``context``, or ``context`` times that of a placeholder.
+
+    Raises:
+        UsageError: no word.
+    """
+    text = PLACEHOLDER if isinstance(context, int) else context
+    found = Frame.of(tokenize).words(tokenize([text]).tolist()[0])
+    if not found:
+        raise UsageError(f"context_init = {context!r} holds no word.", allowed="'a photo of a'")
+    return found[:1] * context if isinstance(context, int) else found
+
+
+def lay_out(
+    tokenize: Tokenize, class_names: Sequence[str], context: Sequence[int], position: Position
+) -> tuple[Tensor, Tensor]:
+    """The prompts of C classes, token by token.
+
+    Args:
+        tokenize: texts (B) -> ids (B, L).
+        class_names: C names.
+        context: M ids that stand where the context goes.
+        position: of the class name.
+
+    Returns:
+        Ids (C, L), and the columns (C, M) of the context in them.
+
+    Raises:
+        UsageError: a prompt is longer than L.
+    """
+    frame = Frame.of(tokenize)
+    before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
+    ids, columns = [], []
+    names = tokenize(list(class_names)).tolist()
+    closed = tokenize([f"{name}." for name in class_names]).tolist()
+    for class_name, name_row, closed_row in zip(class_names, names, closed, strict=True):
+        words, length = frame.words(closed_row), len(frame.words(name_row))
+        name, stop = words[:length], words[length:]
+        row = [*frame.start, *context[:before], *name, *context[before:], *stop, *frame.end]
+        if len(row) > frame.length:
+            raise UsageError(
+                f"The class {class_name!r} and {len(context)} context tokens make {len(row)} "
+                f"tokens or more; the text tower takes {frame.length}.",
+                hint="Take a smaller context_length, or give the class a shorter name "
+                "(--class-names).",
+            )
+        ids.append(row + [frame.padding] * (frame.length - len(row)))
+        first = len(frame.start)
+        second = first + before + len(name)
+        columns.append(
+            [*range(first, first + before), *range(second, second + len(context) - before)]
+        )
+    return torch.tensor(ids), torch.tensor(columns)
+
+
+class SoftPrompts(nn.Module):
+    """Token embeddings of C prompts whose context is trained.
+
+    Args:
+        embedded: (C, L, W), of the whole prompts.
+        columns: (C, M), where the context stands in them.
+        context: (M, W), shared by the classes, or (C, M, W); the start.
+    """
+
+    embedded: Tensor
+    columns: Tensor
+
+    def __init__(self, embedded: Tensor, columns: Tensor, context: Tensor) -> None:
+        super().__init__()
+        self.context = nn.Parameter(context.detach().clone())
+        self.register_buffer("embedded", embedded.detach())
+        self.register_buffer(
+            "columns", columns[..., None].expand(*columns.shape, context.shape[-1])
+        )
+
+    def forward(self) -> Tensor:
+        """(C, L, W)."""
+        return self.embedded.scatter(1, self.columns, self.context.expand_as(self.columns))
