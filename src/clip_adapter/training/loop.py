@@ -27,7 +27,7 @@ class Recipe:
 
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
     the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine.
-    ``epsilon`` is the one of AdamW's denominator.
+    With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
     """
 
     optimizer: Literal["sgd", "adamw"]
@@ -39,6 +39,7 @@ class Recipe:
     warmup: float = 0.0
     warmup_lr: float = 0.0
     epsilon: float = 1e-8
+    constant: bool = False
 
 
 def official_recipe(shots: int, classes: int) -> Recipe:
@@ -177,6 +178,8 @@ def train(
 
 def learning_rate(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
     """The rate at ``step`` (0-based)."""
+    if recipe.constant:
+        return recipe.lr
     if recipe.epochs is not None:
         epoch = step // per_epoch
         if epoch < recipe.warmup:

@@ -1,0 +1,306 @@
+"""ELEVATER's three baselines: a linear head on CLIP, started at random or from the text.
+
+    logits = g @ W.T + c          g = (x - m) / sqrt(v + 1e-5)
+    R-2P: x = f, W random         L-2P: x = f, W = T          L-1P: x = trunk, W = T P^T
+
+f are CLIP's image features (two projections: CLIP's and the head), T (C, D) the text weights, P
+(trunk, D) CLIP's projection, merged into the head in L-1P. m and v are means and variances of the
+channels of x.
+
+Source: Li et al., "ELEVATER: A Benchmark and Toolkit for Evaluating Language-Augmented Visual
+Models", 2022 (arXiv 2204.08790), section 4, and its toolkit: the normalisation of channels without
+trained numbers before the head, no scale on the logits (its logit scale is exp(0)), PyTorch's start
+of a linear layer, a bias of 0 beside a head from text, SGD with momentum 0.9 at a constant rate,
+batches of 64, 50 epochs. It searches rates of 1e-6 to 1e-1 and weight decays on held-out data by
+trainings of 10 epochs; here the weight decay is its default, and the rates that learn anything in
+that time are compared on held-out shots by trainings as long as the final one. Where it uses
+running statistics of its batches, the statistics of all shots are used here, so the normalisation
+is folded into W and c. CLIP-Adapter (arXiv 2110.04544), Table 4, compares with these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn.bottleneck import linear_init
+from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.selection import (
+    Curve,
+    Fold,
+    HeldOut,
+    cross_validate,
+    stratified_folds,
+)
+from clip_adapter.training.threads import suited_threads
+
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+EPSILON = 1e-5
+# 50 epochs of 600 pictures; larger tasks keep as many steps, so that they take seconds.
+MAX_STEPS = 500
+# The score of a class with neither picture nor text: never the answer.
+ABSENT = -1e9
+
+
+class LinearHeads(nn.Module):
+    """R linear heads: (R, B, X) -> (R, B, C), over normalised channels of the features.
+
+    Args:
+        weights: (C, X), the start of all of them.
+        bias: (C,).
+        runs: R.
+    """
+
+    def __init__(self, weights: Tensor, bias: Tensor, runs: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights.repeat(runs, 1, 1))
+        self.bias = nn.Parameter(bias.repeat(runs, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return x @ self.weights.transpose(-1, -2) + self.bias
+
+
+@dataclass
+class _LinearHead(Method):
+    """A linear head trained on features, or on what is below CLIP's projection.
+
+    Attributes:
+        lr: constant learning rate, or "auto": cross-validation on the shots.
+        weight_decay: of SGD, 0 or more.
+        batch_size: pictures per step.
+        epochs: passes over the shots, or "auto": 50, but at most 500 steps.
+    """
+
+    # One shot leaves nothing to hold out. Chosen on the validation sets of Caltech101 and (random
+    # head) Flowers102 at one shot.
+    one_shot_rate: ClassVar[float] = 1e-3
+
+    lr: float | Literal["auto"] = "auto"
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    epochs: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "batch_size", "epochs"):
+            value = getattr(self, name)
+            if value != "auto" and not 0 < float(value) < math.inf:
+                raise UsageError(f"{name} = {value}.", allowed="a number above 0, or auto")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay = {self.weight_decay}.", allowed="0 or more")
+
+    def _learn(
+        self,
+        task: FewShotTask,
+        features: Tensor,
+        start: tuple[Tensor, Tensor],
+        progress: Progress | None,
+    ) -> tuple[Head, dict[str, object], HeldOut | None]:
+        """(head, its part of the record, what it said of held-out shots).
+
+        Args:
+            task: labels and seed.
+            features: (V, N, X).
+            start: weights (C, X) and bias (C,).
+            progress: called with (steps done, all steps).
+        """
+        flat = features.flatten(0, 1)
+        mean, variance = flat.mean(0), flat.var(0, unbiased=False)
+        deviation = (variance + EPSILON).sqrt()
+        normal = (features - mean) / deviation
+        curve, held = self._choose(task, normal, start, progress)
+        rate = curve.chosen
+        rows = [torch.arange(len(task.train))]
+        heads = self._train(task, normal, start, rows, rate, progress)
+        weights = heads.weights.detach()[0] / deviation
+        bias = heads.bias.detach()[0, 0] - weights @ mean
+        record = {
+            "hyperparameters": {
+                "lr": rate,
+                "weight_decay": self.weight_decay,
+                "batch_size": self.batch_size,
+                "epochs": self._epochs(len(task.train)),
+            },
+            "selection": [dataclasses.asdict(curve)] if self.lr == "auto" else [],
+            "trained_parameters": weights.numel() + bias.numel(),
+        }
+        return Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"), record, held
+
+    def _epochs(self, pictures: int) -> int:
+        if self.epochs != "auto":
+            return self.epochs
+        per_epoch = max(pictures // self.batch_size, 1)
+        return min(50, max(MAX_STEPS // per_epoch, 1))
+
+    def _train(
+        self,
+        task: FewShotTask,
+        normal: Tensor,
+        start: tuple[Tensor, Tensor],
+        rows: list[Tensor],
+        rate: float,
+        progress: Progress | None = None,
+    ) -> LinearHeads:
+        """One head for each tensor of ``rows``, in one batched pass."""
+        heads = LinearHeads(*start, len(rows))
+        epochs = self._epochs(len(task.train))
+        size = min(len(r) for r in rows)
+        batch = min(self.batch_size, size)
+        recipe = Recipe("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
+        generator = torch.Generator().manual_seed(task.seed)
+        work = len(rows) * batch * start[0].numel()
+        with suited_threads(work):
+            train(heads, heads, normal, task.train.labels, rows, recipe, generator, progress)
+        return heads
+
+    def _choose(
+        self,
+        task: FewShotTask,
+        normal: Tensor,
+        start: tuple[Tensor, Tensor],
+        progress: Progress | None,
+    ) -> tuple[Curve, HeldOut | None]:
+        curve = Curve("lr", list(RATES))
+        if self.lr != "auto":
+            curve.chosen = self.lr
+            return curve, None
+        folds = stratified_folds(task.train.labels, task.seed)
+        if not folds:
+            curve.chosen = self.one_shot_rate
+            curve.rule = f"one picture per class leaves none to hold out: {curve.chosen}"
+            return curve, None
+
+        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+            for rate in curve.candidates:
+                used = [f for f, r in jobs if r == rate]
+                fits = [f.fit for f in used]
+                heads = self._train(task, normal, start, fits, rate, progress)
+                weights, bias = heads.weights.detach(), heads.bias.detach()
+                for run, fold in enumerate(used):
+                    yield normal[0, fold.held_out] @ weights[run].T + bias[run]
+
+        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+
+
+def _classifier(
+    task: FewShotTask,
+    head: Head,
+    record: dict[str, object],
+    held: HeldOut | None,
+    change: TrunkChange | None = None,
+) -> Classifier:
+    classifier = Classifier(
+        head,
+        task.class_names,
+        feature_norm=task.train.feature_norm if change is None else "raw",
+        zero_shot_weights=task.classifier_weights,
+        change=change,
+        info=record,
+    )
+    classifier.held_out = held
+    return classifier
+
+
+@register
+@dataclass
+class RandomTwoProjections(_LinearHead):
+    """R-2P: the head starts from random numbers and needs no text.
+
+    Attributes:
+        lr: constant learning rate, or "auto": cross-validation on the shots.
+        weight_decay: of SGD, 0 or more.
+        batch_size: pictures per step.
+        epochs: passes over the shots, or "auto": 50, but at most 500 steps.
+    """
+
+    name: ClassVar[str] = "r-2p"
+    summary: ClassVar[str] = "a linear head on image features, from random numbers"
+    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
+    trains: ClassVar[str] = "a linear head on image features"
+    needs_text: ClassVar[bool] = False
+    one_shot_rate: ClassVar[float] = 1e-2
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        generator = torch.Generator().manual_seed(task.seed)
+        dim, classes = task.train.dim, len(task.class_names)
+        start = (
+            linear_init((classes, dim), dim, generator),
+            linear_init((1, classes), dim, generator)[0],
+        )
+        head, record, held = self._learn(task, task.train.features, start, progress)
+        # The random row of a class without a picture means nothing.
+        absent = torch.bincount(task.train.labels, minlength=classes) == 0
+        if head.bias is not None:
+            head.bias[absent] = ABSENT
+        return _classifier(task, head, record, held)
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return sizes.classes * (sizes.dim + 1)
+
+
+@register
+@dataclass
+class LanguageTwoProjections(_LinearHead):
+    """L-2P: the head starts from the text weights.
+
+    Attributes:
+        lr: constant learning rate, or "auto": cross-validation on the shots.
+        weight_decay: of SGD, 0 or more.
+        batch_size: pictures per step.
+        epochs: passes over the shots, or "auto": 50, but at most 500 steps.
+    """
+
+    name: ClassVar[str] = "l-2p"
+    summary: ClassVar[str] = "a linear head on image features, from the text weights"
+    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
+    trains: ClassVar[str] = "a linear head on image features"
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        start = weights, torch.zeros(len(weights))
+        return _classifier(task, *self._learn(task, task.train.features, start, progress))
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return sizes.classes * (sizes.dim + 1)
+
+
+@register
+@dataclass
+class LanguageOneProjection(_LinearHead):
+    """L-1P: CLIP's projection and a head from the text weights, merged and trained as one.
+
+    Attributes:
+        lr: constant learning rate, or "auto": cross-validation on the shots.
+        weight_decay: of SGD, 0 or more.
+        batch_size: pictures per step.
+        epochs: passes over the shots, or "auto": 50, but at most 500 steps.
+    """
+
+    name: ClassVar[str] = "l-1p"
+    summary: ClassVar[str] = "CLIP's projection and a head from the text weights, as one layer"
+    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
+    trains: ClassVar[str] = "a linear head below the projection of the visual tower"
+    reads: ClassVar[Literal["features", "images"]] = "images"
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights, pictures = task.text(self.name), task.pixels(self.name)
+        backbone = task.tower(self.name)
+        matrix, bias = projection(backbone)
+        features = trunk_features(backbone, pictures, task.train.views)
+        below = torch.zeros(len(weights)) if bias is None else weights @ bias
+        head, record, held = self._learn(task, features, (weights @ matrix.T, below), progress)
+        return _classifier(task, head, record, held, TrunkChange())
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return sizes.classes * (sizes.trunk + 1)
