@@ -1,0 +1,228 @@
+"""WiSE-FT: the weights half-way between zero-shot and fine-tuned.
+
+    theta = (1 - a) theta_zero_shot + a theta_trained
+
+``wise-ft`` mixes classifier weights over frozen features, ``wise-ft-tower`` those of the whole
+visual tower.
+
+Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2021 (arXiv 2109.01903), section
+3; a = 0.5 where nothing more is known (section 3, and figure 1). Its linear classifier is a layer
+on features of unit length that starts from logit_scale * T, T the text weights; its bias, which
+starts at 0, is left away. AdamW, weight decay 0.1 and the cosine are the paper's; its rate is for
+batches of 512 of all of ImageNet, and ours was chosen on the validation set of Caltech101.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, make_method, register
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn import normalize
+from clip_adapter.towers.weights import WeightChange
+from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.selection import Curve, Fold, HeldOut, cross_validate, stratified_folds
+from clip_adapter.training.threads import suited_threads
+
+LINEAR = "linear-classifier"
+CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
+PUBLISHED = 0.5
+RATE, WEIGHT_DECAY, BATCH, STEPS, EPOCHS_AT_LEAST = 0.03, 0.1, 256, 128, 8
+
+
+@register
+@dataclass
+class WiseFT(Method):
+    """Mixes the classifier weights of a method with the text weights.
+
+    Attributes:
+        of: the method whose weights are mixed in, with its defaults: "linear-classifier", the
+            paper's, or a method that reads features and gives one weight vector per class.
+        mixing: a, the share of the trained weights, 0 to 1, or "auto": cross-validation on the
+            shots, 0 included.
+    """
+
+    name: ClassVar[str] = "wise-ft"
+    summary: ClassVar[str] = "classifier weights half-way between the text's and trained ones"
+    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
+    trains: ClassVar[str] = "classifier weights"
+
+    of: str = LINEAR
+    mixing: float | Literal["auto"] = PUBLISHED
+
+    def __post_init__(self) -> None:
+        _check_mixing(self.mixing)
+        if self.of == self.name:
+            raise UsageError(f"of = {self.of}.", allowed="another method")
+        if self.of != LINEAR:
+            method = make_method(self.of)
+            if method.reads != "features" or method.runs_text_tower:
+                raise UsageError(
+                    f"of = {self.of}, which trains inside the backbone.",
+                    allowed=f"{LINEAR}, or a method that reads features",
+                    hint="wise-ft-tower mixes the weights of the visual tower.",
+                )
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        task.text(self.name)
+        trained = self._train(task, progress)
+        curve, held = self._choose(task)
+        head = mixed(trained, task, curve.chosen, self.of)
+        classifier = Classifier(
+            head,
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=task.classifier_weights,
+            info={
+                "hyperparameters": {"of": self.of, "mixing": curve.chosen},
+                "selection": [dataclasses.asdict(curve)] if self.mixing == "auto" else [],
+                "trained_parameters": trained.info["trained_parameters"],
+            },
+        )
+        classifier.held_out = held
+        return classifier
+
+    def parameters(self, sizes: Sizes) -> int | None:  # noqa: D102
+        if self.of != LINEAR:
+            return make_method(self.of).parameters(sizes)
+        return sizes.classes * sizes.dim
+
+    def _train(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
+        if self.of != LINEAR:
+            return make_method(self.of).fit(task, progress)
+        return linear_classifier(task, progress)
+
+    def _choose(self, task: FewShotTask) -> tuple[Curve, HeldOut | None]:
+        curve = Curve("mixing", list(CANDIDATES))
+        if self.mixing != "auto":
+            curve.chosen = self.mixing
+            return curve, None
+        folds = stratified_folds(task.train.labels, task.seed)
+        if not folds:
+            curve.chosen = PUBLISHED
+            curve.rule = f"one picture per class leaves none to hold out: {PUBLISHED}"
+            return curve, None
+        parts = [dataclasses.replace(task, train=task.train.subset(f.fit)) for f in folds]
+        known = {id(f): self._train(part) for f, part in zip(folds, parts, strict=True)}
+
+        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+            for fold, share in jobs:
+                head = mixed(known[id(fold)], task, share, self.of)
+                yield head(task.train.first[fold.held_out])
+
+        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+
+
+@register
+@dataclass
+class WiseFTTower(Method):
+    """Fine-tunes the visual tower and goes back half of the way.
+
+    Attributes:
+        mixing: a, the share of the trained weights, 0 to 1.
+        lr: learning rate of the fine-tuning.
+        batch_size: pictures per step.
+        epochs: passes over the shots, at most; it stops early on held-out shots.
+    """
+
+    name: ClassVar[str] = "wise-ft-tower"
+    summary: ClassVar[str] = "a visual tower half-way between CLIP's and a fine-tuned one"
+    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
+    trains: ClassVar[str] = "visual tower"
+    reads: ClassVar[Literal["features", "images"]] = "images"
+
+    mixing: float = PUBLISHED
+    lr: float = 1e-5
+    batch_size: int = 32
+    epochs: int = 20
+
+    def __post_init__(self) -> None:
+        _check_mixing(self.mixing)
+        self._inner()
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        classifier = self._inner().fit(task, progress)
+        if not isinstance(classifier.change, WeightChange):
+            raise UsageError("fine-tune changed no weights of the visual tower.")
+        start = WeightChange.start(task.tower(self.name))
+        classifier.change = classifier.change.blended(start, self.mixing).requires_grad_(False)
+        classifier.info["hyperparameters"] |= {"mixing": self.mixing}
+        return classifier
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return sizes.visual_parameters
+
+    def _inner(self) -> Method:
+        own = {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.epochs}
+        return make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
+
+
+def linear_classifier(task: FewShotTask, progress: Progress | None = None) -> Classifier:
+    """The paper's: a layer on features of unit length that starts as zero-shot CLIP."""
+    start = task.logit_scale * normalize(task.text(WiseFT.name))
+    module = torch.nn.ParameterDict({"weights": start[None].clone()})
+    features = normalize(task.train.features)
+    batch = min(BATCH, len(task.train))
+    steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
+    recipe = Recipe("adamw", RATE, WEIGHT_DECAY, batch, steps=steps, warmup=0.1)
+
+    def logits(x: Tensor) -> Tensor:
+        return x @ module["weights"].transpose(-1, -2)
+
+    generator = torch.Generator().manual_seed(task.seed)
+    rows = [torch.arange(len(task.train))]
+    with suited_threads(batch * start.numel()):
+        train(module, logits, features, task.train.labels, rows, recipe, generator, progress)
+    weights = module["weights"].detach()[0]
+    return Classifier(
+        Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),
+        task.class_names,
+        info={"trained_parameters": weights.numel()},
+    )
+
+
+def mixed(trained: Classifier, task: FewShotTask, share: float, of: str = "") -> Head:
+    """The head of ``trained`` with its weights mixed with those of zero-shot.
+
+    Rows of a cosine head have no length of their own, so they are of unit length when mixed; a
+    linear head on unit features is mixed with the zero-shot weights times the logit scale.
+
+    Raises:
+        UsageError: there is more in the classifier than weights.
+    """
+    head, text = trained.head, normalize(task.text(WiseFT.name))
+    if (
+        not isinstance(head, Head)
+        or head.image_map is not None
+        or head.cache is not None
+        or trained.change is not None
+        or head.sees_length
+    ):
+        raise UsageError(
+            f"What {of or 'this method'} learns cannot be mixed with the text weights.",
+            allowed="classifiers that are one weight vector per class, on features of unit length "
+            "and without a cache or a changed image feature (as linear-classifier); "
+            "wise-ft-tower for the weights of the visual tower",
+        )
+    result = copy.deepcopy(head)
+    if head.kind == "cosine":
+        result.weights = (1 - share) * text + share * normalize(head.weights)
+        return result
+    result.weights = (1 - share) * task.logit_scale * text + share * head.weights
+    result.bias = None if head.bias is None else share * head.bias
+    return result
+
+
+def _check_mixing(mixing: float | str) -> None:
+    if not isinstance(mixing, str) and not (0 <= mixing <= 1 and math.isfinite(mixing)):
+        raise UsageError(f"mixing = {mixing}.", allowed="0 to 1")
