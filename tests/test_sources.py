@@ -49,7 +49,7 @@ def folder(tmp_path):
 def test_a_backbone_beside_text_in_the_file_is_refused(make_file, tiny):
     spec = make_file(text=True, backbone="RN50/openai")
     with pytest.raises(UsageError, match="holds text weights"):
-        open_source(spec, SourceOptions(backbone=tiny))
+        clip_adapter.fit(spec, method="zero-shot", backbone=tiny)
     source = open_source(spec, SourceOptions())
     source.text_weights()
     assert source.facts()["backbone"] == "RN50/openai"
@@ -86,6 +86,77 @@ def test_other_weights_are_an_error_and_another_name_a_warning(make_file, tiny):
     said.clear()
     open_source(spec, SourceOptions(backbone=tiny, say=said.append)).text_weights()
     assert not any("Warning" in line for line in said)
+
+
+COOP = {"method": "coop", "options": {"epochs": 1, "context_length": 4}}
+
+
+def test_a_backbone_beside_text_serves_methods_that_run_the_text_tower(make_file, tiny):
+    backbone = load_backbone(tiny, device="cpu")
+    spec = make_file(text=True, backbone_fingerprint=backbone.fingerprint)
+    classifier = clip_adapter.fit(spec, backbone=tiny, **COOP)
+    assert torch.equal(classifier.zero_shot_weights, torch.eye(3, 16))  # the file's own text
+    assert classifier.info["backbone_fingerprint"] == backbone.fingerprint
+    assert classifier.head.logit_scale == backbone.logit_scale
+    with pytest.raises(UsageError, match="--backbone"):
+        clip_adapter.fit(spec, **COOP)
+
+
+def test_the_backbone_of_a_text_tower_is_checked_too(make_file, tiny, make_folder):
+    spec = make_file(text=True, backbone="RN50/openai", backbone_fingerprint="0" * 64)
+    with pytest.raises(DataError, match="000000000000"):
+        clip_adapter.fit(spec, backbone=tiny, **COOP)
+    other = str(make_folder(embed_dim=24))
+    with pytest.raises(DataError, match=r"features of 16 numbers.*24"):
+        clip_adapter.fit(make_file(text=True), backbone=other, **COOP)
+
+
+@pytest.fixture
+def told(tmp_path):
+    path = tmp_path / "told.json"
+    path.write_text('{"red": ["A red.", "Warm."], "green": ["Moss."], "blue": ["Sky.", "Sea."]}')
+    return path
+
+
+def test_descriptions_stand_alone_or_beside_prompts(make_file, tiny, told, folder):
+    backbone = load_backbone(tiny, device="cpu")
+
+    def unit(*texts):
+        rows = backbone.encode_text(list(texts))
+        mean = (rows / rows.norm(dim=1, keepdim=True)).mean(0)
+        return mean / mean.norm()
+
+    options = SourceOptions(backbone=tiny, descriptions=told)
+    both = SourceOptions(backbone=tiny, descriptions=told, prompts="a {}.")
+    for spec in (make_file(), folder):
+        said = open_source(spec, options)
+        red = said.class_names.index("red")
+        torch.testing.assert_close(said.text_weights()[red], unit("A red.", "Warm."))
+        assert said.facts()["templates"] == []
+        assert said.facts()["descriptions"]["file"] == "told.json"
+        beside = open_source(spec, both)
+        torch.testing.assert_close(beside.text_weights()[red], unit("a red.", "A red.", "Warm."))
+        assert beside.facts()["templates"] == ["a {}."]
+
+
+def test_descriptions_reach_the_record_and_the_card(told, tiny, folder, tmp_path):
+    said = []
+    classifier = clip_adapter.fit(
+        folder, method="zero-shot", backbone=tiny, descriptions=told, say=said.append
+    )
+    assert "told.json also describes other classes: 'green'." in said
+    assert classifier.info["descriptions"]["sentences"] == 4
+    card = (classifier.save(tmp_path / "made") / "README.md").read_text()
+    assert "4 sentences of `told.json`" in card
+    with pytest.raises(UsageError, match="--descriptions"):
+        clip_adapter.evaluate(classifier, folder, descriptions=told)
+
+
+def test_descriptions_that_nothing_would_embed(make_file, tiny, told):
+    with pytest.raises(UsageError, match=r"holds text weights.*--descriptions"):
+        open_source(make_file(text=True), SourceOptions(descriptions=told, backbone=tiny))
+    with pytest.raises(UsageError, match="no backbone is named"):
+        open_source(make_file(), SourceOptions(descriptions=told))
 
 
 @pytest.mark.parametrize(

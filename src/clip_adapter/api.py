@@ -176,18 +176,21 @@ def make_task(
     if method is not None and method.reads == "images":
         reads_images = True
         source.check_pictures(method.name)
+    if method is not None:
+        source.check_backbone(method.name, method.runs_text_tower)
     rows = None
     if shots is not None:
         rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
     start = time.perf_counter()
     train, skipped = source.features("train", rows, views)
     text = source.text_weights()
-    task = FewShotTask(train, text, source.logit_scale, seed, say=source.say)
+    runs_tower = method is not None and (reads_images or method.runs_text_tower)
+    tower = source.tower() if runs_tower else None
+    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower, say=source.say)
     task.templates = tuple(source.templates)
     if method is not None and method.needs_text:
         task.text(method.name)
-    if method is not None and (reads_images or method.runs_text_tower):
-        task.backbone = source.tower()
+    if method is not None and runs_tower:
         task.tower(method.name)
     if reads_images and task.backbone is not None:
         skipped_names = {bad.name for bad in skipped}

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clip_adapter.classifier import Classifier
 
 SHOWN_CLASSES = 50
+
+
+def _descriptions(told: dict[str, Any] | None) -> str | None:
+    """One line on the file of class descriptions, if there was one."""
+    if told is None:
+        return None
+    return f"{told['sentences']} sentences of `{told['file']}` (SHA-256 {told['sha256'][:12]})"
 
 
 def model_card(classifier: Classifier) -> str:
@@ -26,6 +33,7 @@ def model_card(classifier: Classifier) -> str:
         ("Seed", info.get("seed")),
         ("Prompt templates", ", ".join(f"`{t}`" for t in info.get("templates") or []) or None),
         ("Trained inside a copy of the visual tower", classifier.change and classifier.change.kind),
+        ("Descriptions", _descriptions(info.get("descriptions"))),
         ("Trained parameters", info.get("trained_parameters")),
         ("Seconds to train", info.get("seconds")),
         ("Versions", ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items())),

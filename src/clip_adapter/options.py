@@ -39,6 +39,8 @@ class SourceOptions:
         dtype: "float32", "float16" or "bfloat16", of the backbone.
         prompts: templates, or names of built-in ones; several are an ensemble. One str is one
             prompt.
+        descriptions: JSON file of sentences on each class, which take the place of the default
+            prompt; they are averaged with ``prompts`` where these are given too.
         class_names: a table that rewrites the names of the source.
         root: where relative paths of a table start.
         style: preprocessing, "clip" or "coop".
@@ -58,6 +60,7 @@ class SourceOptions:
     device: str = "auto"
     dtype: Dtype = "float32"
     prompts: Sequence[str] = ()
+    descriptions: str | Path | None = None
     class_names: ClassNames | None = None
     root: str | Path | None = None
     style: Style = "clip"

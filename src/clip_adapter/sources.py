@@ -12,6 +12,7 @@ from torch import Tensor
 from clip_adapter.backbones import Backbone
 from clip_adapter.data._common import listed
 from clip_adapter.data.dataset import UNSPLIT
+from clip_adapter.data.descriptions import Descriptions, read_descriptions
 from clip_adapter.data.load import is_feature_spec, load_dataset
 from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
@@ -43,7 +44,9 @@ class PictureSource:
             options.say(note)
         self.name = self._data.name
         self.class_names = self._data.class_names
-        self.templates = self._data.templates
+        self.descriptions = _descriptions(self.class_names, options)
+        alone = self.descriptions is not None and not options.prompts
+        self.templates = [] if alone else self._data.templates
         self.has_splits = self._data.has_splits
         self.say = options.say
         self._given: Backbone | None = None
@@ -101,6 +104,9 @@ class PictureSource:
     def check_pictures(self, method: str) -> None:
         """Nothing: there are pictures."""
 
+    def check_backbone(self, method: str, runs_tower: bool) -> None:
+        """Nothing: the backbone reads the pictures."""
+
     def tower(self) -> Backbone:
         """The backbone, for methods that run it."""
         return self.backbone
@@ -123,7 +129,7 @@ class PictureSource:
 
     def text_weights(self) -> Tensor:
         """(C, D) of unit length."""
-        return _embed_classes(self.backbone, self.class_names, self.templates, self._options)
+        return _embed_classes(self.backbone, self, self._options)
 
     @property
     def logit_scale(self) -> float:
@@ -139,6 +145,7 @@ class PictureSource:
             "dtype": self.backbone.dtype,
             "preprocess": self._options.style,
             "templates": list(self.templates),
+            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
 
@@ -152,18 +159,16 @@ class FeatureSource:
         refuse(spec, "features", ("class_names", "views", "style", "root"), options)
         self._file = load_features(spec, feature_norm=options.feature_norm)
         if self._file.text is not None:
-            refuse(spec, "text weights", ("prompts",), options)
-            if options.backbone is not None:
-                raise UsageError(
-                    f"--backbone {options.backbone}: the file {spec} holds text weights, so "
-                    "nothing would be made by the backbone.",
-                    hint="Leave --backbone away.",
-                )
+            refuse(spec, "text weights", ("prompts", "descriptions"), options)
+        elif options.backbone is None:
+            refuse(spec, "features, and no backbone is named", ("descriptions",), options)
         for note in self._file.notes:
             options.say(note)
         self.name = spec
         self.class_names = self._file.feature_set.class_names
-        self.templates = resolve_templates(list(options.prompts) or None)
+        self.descriptions = _descriptions(self.class_names, options)
+        alone = self.descriptions is not None and not options.prompts
+        self.templates = [] if alone else resolve_templates(list(options.prompts) or None)
         self.say = options.say
         self._backbone: Backbone | None = None
         unlabelled = int((self._file.feature_set.labels < 0).sum())
@@ -211,8 +216,30 @@ class FeatureSource:
         raise AssertionError
 
     def tower(self) -> Backbone | None:
-        """The backbone that the user named and that made the text weights, if any."""
+        """The backbone that the user named, loaded at the first use, if any.
+
+        Raises:
+            DataError: the file was made by other weights than the backbone's.
+        """
+        if self._backbone is None and self._options.backbone is not None:
+            backbone = self._options.load_backbone()
+            self._check(backbone)
+            self._backbone = backbone
         return self._backbone
+
+    def check_backbone(self, method: str, runs_tower: bool) -> None:
+        """Stops where a backbone is named and ``method`` would make no use of it.
+
+        Raises:
+            UsageError: the file holds text weights, and ``method`` runs no tower.
+        """
+        named = self._options.backbone
+        if named is not None and self._file.text is not None and not runs_tower:
+            raise UsageError(
+                f"--backbone {named}: the file {self.name} holds text weights, so nothing would "
+                f"be made by the backbone: {method} reads features.",
+                hint="Leave --backbone away.",
+            )
 
     def text_weights(self) -> Tensor | None:
         """(C, D) from the file, else from the class names and the backbone, else None.
@@ -222,16 +249,18 @@ class FeatureSource:
         """
         if self._file.text is not None:
             return normalize(self._file.text)
-        if self._options.backbone is None:
-            return None
-        backbone = self._options.load_backbone()
-        self._check(backbone)
-        self._backbone = backbone
-        return _embed_classes(backbone, self.class_names, self.templates, self._options)
+        backbone = self.tower()
+        return None if backbone is None else _embed_classes(backbone, self, self._options)
 
     def _check(self, backbone: Backbone) -> None:
         """Whether ``backbone`` can have made the features, as far as the file tells."""
-        told = self._file.backbone
+        told, dim = self._file.backbone, self._file.feature_set.dim
+        if dim != backbone.embed_dim:
+            raise DataError(
+                f"{self.name} holds features of {dim} numbers; those of {backbone.name} have "
+                f"{backbone.embed_dim}.",
+                hint="Name the backbone that made the features.",
+            )
         if self.fingerprint is not None:
             if self.fingerprint != backbone.fingerprint:
                 raise DataError(
@@ -271,6 +300,7 @@ class FeatureSource:
             "dtype": meta.get("dtype", "float32"),
             "preprocess": meta.get("preprocess", "clip"),
             "templates": list(self.templates) if self._file.text is None else [],
+            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
 
@@ -321,11 +351,27 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
         )
 
 
-def _embed_classes(
-    backbone: Backbone, class_names: list[str], templates: list[str], options: SourceOptions
-) -> Tensor:
+def _descriptions(class_names: list[str], options: SourceOptions) -> Descriptions | None:
+    """The sentences on the classes, if the user gave any; says what of the file is left over."""
+    if options.descriptions is None:
+        return None
+    found = read_descriptions(options.descriptions, class_names)
+    if found.others:
+        options.say(f"{found.name} also describes other classes: {listed(found.others)}.")
+    return found
+
+
+def _embed_classes(backbone: Backbone, source: Source, options: SourceOptions) -> Tensor:
     """Text weights (C, D) through the store."""
-    return text_weights(backbone, class_names, templates, store=options.store(), say=options.say)
+    sentences = None if source.descriptions is None else source.descriptions.sentences
+    return text_weights(
+        backbone,
+        source.class_names,
+        source.templates,
+        descriptions=sentences,
+        store=options.store(),
+        say=options.say,
+    )
 
 
 Source = PictureSource | FeatureSource

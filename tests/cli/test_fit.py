@@ -103,6 +103,19 @@ def test_prompts_names_views_and_style(run_json, photos, tiny, out, tmp_path):
     assert saved["class_names"] == ["sapphire", "emerald", "ruby"]
 
 
+def test_descriptions(run_json, run, photos, tiny, out, tmp_path):
+    path = tmp_path / "told.json"
+    path.write_text(json.dumps({n: [f"{n} things", "a thing"] for n in ("red", "green", "blue")}))
+    words = ["fit", photos, "--backbone", tiny, "--out", out, "--json", "--descriptions", path]
+    told = run_json(*words, "--method", "zero-shot")
+    assert told["templates"] == []
+    assert told["descriptions"]["sentences"] == 6
+    path.write_text(json.dumps({"red": ["red things"], "geen": ["x"], "blue": ["x"]}))
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "leaves out 'green' (the file has 'geen')" in json.loads(result.stdout)["error"]
+
+
 def test_features_without_text_say_what_is_missing(run, out, tmp_path):
     path = tmp_path / "plain.safetensors"
     labels = torch.arange(12) % 3

@@ -33,6 +33,23 @@ def test_an_ensemble_averages_unit_features(tiny):
     torch.testing.assert_close(weights[1], expected)
 
 
+def test_descriptions_count_each_as_much_as_a_template(tiny):
+    described = [["It purrs."], ["It barks.", "It wags.", "It digs."]]
+    weights = text_weights(tiny, NAMES, ["a {}"], descriptions=described)
+    raw = tiny.encode_text(["a dog", *described[1]])
+    torch.testing.assert_close(weights[1], normalize(normalize(raw).sum(0)))
+    alone = text_weights(tiny, NAMES, [], descriptions=described)
+    torch.testing.assert_close(alone[0], normalize(tiny.encode_text(["It purrs."]))[0])
+
+
+def test_descriptions_are_kept_too_and_encoded_once(tiny, tmp_path):
+    counting = Counting(tiny)
+    described = [["It runs.", "It purrs."], ["It runs."]]
+    for _ in range(2):
+        text_weights(counting, NAMES, [], descriptions=described, store=FeatureStore(tmp_path))
+    assert counting.texts == ["It runs.", "It purrs."]
+
+
 def test_names_with_braces_and_percent_signs(tiny):
     weights = text_weights(tiny, ["{0} 100%", "dog"], ["a {}"])
     torch.testing.assert_close(weights[0], normalize(tiny.encode_text(["a {0} 100%"]))[0])

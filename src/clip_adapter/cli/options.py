@@ -77,6 +77,15 @@ Prompt = Annotated[
         rich_help_panel=READING,
     ),
 ]
+Descriptions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Sentences on each class, as a language model writes them, in place of the prompt: a "
+        "JSON object {name: [sentence, ...]}. With --prompt too, all of them are averaged.",
+        rich_help_panel=READING,
+    ),
+]
 ClassNames = Annotated[
     Path | None,
     typer.Option(

@@ -120,7 +120,8 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str,
     else:
         given.setdefault("style", info.get("preprocess", "clip"))
     options = source_options(given)
-    refuse("The classifier", "its backbone and text", ("prompts", "dtype", "views"), options)
+    own = ("prompts", "descriptions", "dtype", "views")
+    refuse("The classifier", "its backbone and text", own, options)
     source = open_source(data, options)
     if isinstance(source, PictureSource):
         source.use(classifier.encoder(options.device, options.say))

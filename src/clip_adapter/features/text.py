@@ -1,4 +1,4 @@
-"""``text_weights``: class names and prompt templates into classifier weights."""
+"""``text_weights``: class names, templates and descriptions into classifier weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ def text_weights(
     class_names: Sequence[str],
     templates: Sequence[str],
     *,
+    descriptions: Sequence[Sequence[str]] | None = None,
     store: FeatureStore | None = None,
     say: Say | None = None,
 ) -> Tensor:
     """Classifier weights (C, D) of unit length, from C class names and T templates.
 
-    Per class, the T text features are scaled to unit length, averaged, and scaled again. Source:
-    CLIP, section 3.1.4 (prompt ensembling); with one template it is the plain text feature.
+    Per class, the features of its texts are scaled to unit length, averaged, and scaled again.
+    Its texts are the T filled templates and its descriptions, each of the same weight. Source:
+    CLIP, section 3.1.4 (prompt ensembling), and CuPL (arXiv 2209.03320) for the descriptions; with
+    one template it is the plain text feature.
 
     Args:
         backbone: encodes the texts.
         class_names: C names.
-        templates: T templates with one ``{}`` each.
+        templates: T templates with one ``{}`` each; none where there are descriptions alone.
+        descriptions: C lists of sentences, of any length from 1 on.
         store: where text features are kept; None keeps nothing.
         say: receives a line when names are too long for the text tower.
 
@@ -41,7 +45,7 @@ def text_weights(
         UsageError: a template without ``{}``, or no template or class.
         BackboneError: the tokenizer cannot be had.
     """
-    if not class_names or not templates:
+    if not class_names or not (templates or descriptions):
         raise UsageError(f"{len(class_names)} class names and {len(templates)} templates.")
     for template in templates:
         if template.count("{}") != 1:
@@ -49,11 +53,13 @@ def text_weights(
                 f"The template {template!r} has {template.count('{}')} places for the class name.",
                 allowed="one {} per template, as in 'a photo of a {}.'",
             )
-    texts = [fill(template, name) for name in class_names for template in templates]
-    features = _encode(backbone, list(dict.fromkeys(texts)), store, say or silent)
-    rows = torch.stack([features[text] for text in texts])
-    rows = normalize(rows).reshape(len(class_names), len(templates), -1)
-    return normalize(rows.mean(dim=1))
+    texts = [[fill(template, name) for template in templates] for name in class_names]
+    for own, more in zip(texts, descriptions or [], strict=descriptions is not None):
+        own.extend(more)
+    distinct = list(dict.fromkeys(text for own in texts for text in own))
+    features = _encode(backbone, distinct, store, say or silent)
+    means = [normalize(torch.stack([features[t] for t in own])).mean(0) for own in texts]
+    return normalize(torch.stack(means))
 
 
 def _encode(
