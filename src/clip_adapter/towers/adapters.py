@@ -5,7 +5,7 @@ Houlsby:         y' = y + GELU(y W1 + b1) W2 + b2               y = Attn(LN x), 
 Parallel:        y' = y + s (ReLU(z W1 + b1) W2 + b2)           y = MLP(z), z = LN x
 
 Sources: Gao et al. 2024 (arXiv 2110.04544), Table 2; Houlsby et al. 2019 (arXiv 1902.00751),
-section 2.1 and figure 2; He et al. 2022 (arXiv 2110.04366), sections 3.1 and 4.6.
+section 2.1 and figure 2; He et al. 2022 (arXiv 2110.04366), section 3.3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clip_adapter.errors import BackboneError
 from clip_adapter.nn import Activation, ResidualAdapter
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.towers.base import Change, Config, register_change
-from clip_adapter.towers.places import places, transformer_blocks
+from clip_adapter.towers.places import places, transformer_blocks, width_of
 
 
 class _Adapted:
@@ -182,7 +182,7 @@ class _InBlocks(Change):
             BackboneError: the tower has no such block.
         """
         found = transformer_blocks(visual, f"The {self.kind} adapter")
-        width = int(cast("Any", visual).transformer.width)
+        width = width_of(visual)
         last = max(map(int, self.branches))
         if last > len(found) or width != self.width:
             raise BackboneError(

@@ -137,6 +137,23 @@ class Lora(Change):
             LowRank(width, rank, alpha, dropout, generator) for _ in range(blocks)
         )
 
+    @classmethod
+    def for_blocks(
+        cls,
+        blocks: list[nn.Module],
+        rank: int = 2,
+        alpha: float = 1.0,
+        dropout: float = 0.25,
+        generator: torch.Generator | None = None,
+    ) -> Lora:
+        """An untrained change that fits ``blocks``.
+
+        Raises:
+            BackboneError: their attention is of another kind than open_clip's standard one.
+        """
+        width = _attentions(blocks)[0].embed_dim
+        return cls(len(blocks), width, rank, alpha, dropout, generator)
+
     def attach(self, visual: nn.Module) -> None:  # noqa: D102
         self.attach_to(transformer_blocks(visual, "A low-rank change"))
 
@@ -146,21 +163,15 @@ class Lora(Change):
         Raises:
             BackboneError: their number, their width or the kind of their attention is another.
         """
+        attentions = _attentions(blocks)
         wanted = (self.options["blocks"], self.options["width"])
-        attentions = [getattr(block, "attn", None) for block in blocks]
-        known = [a for a in attentions if isinstance(a, nn.MultiheadAttention)]
-        if len(known) < len(blocks) or any(a.in_proj_weight is None for a in known):
-            raise BackboneError(
-                "The blocks of this backbone have an attention of another kind.",
-                allowed="open_clip's standard blocks, such as those of ViT-B-32/openai",
-            )
-        if wanted != (len(known), known[0].embed_dim):
+        if wanted != (len(blocks), attentions[0].embed_dim):
             raise BackboneError(
                 f"Low-rank changes of {wanted[0]} blocks of width {wanted[1]} do not fit a tower "
-                f"of {len(known)} blocks of width {known[0].embed_dim}.",
+                f"of {len(blocks)} blocks of width {attentions[0].embed_dim}.",
                 hint="Take the backbone that they were made for.",
             )
-        for block, attention, part in zip(blocks, known, self.parts, strict=True):
+        for block, attention, part in zip(blocks, attentions, self.parts, strict=True):
             block.attn = LoraAttention(attention, cast("LowRank", part))
 
     def config(self) -> Config:  # noqa: D102
@@ -169,3 +180,19 @@ class Lora(Change):
     @classmethod
     def from_config(cls, config: Config) -> Lora:  # noqa: D102
         return cls(**{k: v for k, v in config.items() if k != "kind"})
+
+
+def _attentions(blocks: list[nn.Module]) -> list[nn.MultiheadAttention]:
+    """The attention of each block.
+
+    Raises:
+        BackboneError: one is of another kind.
+    """
+    found = [getattr(block, "attn", None) for block in blocks]
+    known = [a for a in found if isinstance(a, nn.MultiheadAttention)]
+    if not known or len(known) < len(found) or any(a.in_proj_weight is None for a in known):
+        raise BackboneError(
+            "The blocks of this backbone have an attention of another kind.",
+            allowed="open_clip's standard blocks, such as those of ViT-B-32/openai",
+        )
+    return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -41,18 +41,30 @@ def places(visual: nn.Module) -> list[Place]:
     end = Place(visual, dim=getattr(visual, "output_dim", None))
     blocks = blocks_of(visual)
     if blocks:
-        width = int(tower.transformer.width)
+        width = width_of(visual)
         inner = [Place(block, dim=width) for block in blocks[:-1]]
         return [Place(blocks[0], before=True, dim=width), *inner, end]
     if all(hasattr(visual, name) for name in (*STAGES, "attnpool", "avgpool")):
-        stages = [tower.avgpool, *(getattr(tower, name) for name in STAGES)]
-        return [*(Place(s, channels_first=True) for s in stages), end]
+        stages = [getattr(tower, name) for name in STAGES]
+        channels = [int(convolution.out_channels) for convolution in _last_convolutions(tower)]
+        inner = zip([tower.avgpool, *stages], channels, strict=True)
+        return [*(Place(m, channels_first=True, dim=c) for m, c in inner), end]
     return [end]
+
+
+def _last_convolutions(tower: Any) -> list[Any]:
+    """Those of the stem and of the four stages of a ResNet."""
+    return [tower.conv3, *(getattr(tower, name)[-1].conv3 for name in STAGES)]
 
 
 def blocks_of(visual: nn.Module) -> list[nn.Module]:
     """The transformer blocks of ``visual``, in order; none where it is no vision transformer."""
     return list(getattr(getattr(visual, "transformer", None), "resblocks", ()))
+
+
+def width_of(visual: nn.Module) -> int:
+    """W, the size of the tokens of a vision transformer."""
+    return int(cast("Any", visual).transformer.width)
 
 
 def transformer_blocks(visual: nn.Module, what: str) -> list[nn.Module]:

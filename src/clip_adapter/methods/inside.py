@@ -1,0 +1,126 @@
+"""CLIP-Adapter's residual adapter inside the visual tower, after any of its blocks or stages.
+
+    x' = a A(x) + (1 - a) x          A(x) = ReLU(x W1) W2, on every token or every point of a map
+
+Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", IJCV 2024
+(arXiv 2110.04544), section 4.2 and Table 2: one adapter at layer 12 (the end, on the output
+feature), 10, 8, 6, 4, 2 or 0 (before the first block) of ViT-B/16, or all seven, with 512 hidden
+units. The paper inserts into a transformer only; the stages of a ResNet are our reading of it. It
+names no recipe of its own for the table, so this is the paper's, with fewer epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn import Activation
+from clip_adapter.towers import visual_tower
+from clip_adapter.towers.adapters import ResidualInside
+from clip_adapter.towers.fit import train_inside
+from clip_adapter.towers.places import blocks_of, numbers, places
+from clip_adapter.training.pixels import PixelRecipe
+
+# The paper's "all" leaves out every second block.
+STEP = 2
+WEIGHT_DECAY, WARMUP = 1e-2, 0.1
+
+
+@register
+@dataclass
+class ClipAdapterInside(Method):
+    """Residual adapters at chosen places of the visual tower.
+
+    Attributes:
+        layers: where. "end": on the output feature. A number of a transformer: after that block;
+            0: before the first one. A number of a ResNet: after that stage; 0: after the stem.
+            Several with commas between them; "all": every second block from 0 on and the end, as
+            in Table 2, or every stage and the end.
+        hidden: H, units of each bottleneck.
+        visual_ratio: a, the share of the new feature, 0 to 1. 0.2 is the paper's best on generic
+            data.
+        activation: "official" ends each bottleneck in a second ReLU, "paper" does not.
+        lr: learning rate after the warm-up.
+        batch_size: pictures per step.
+        epochs: passes over the shots.
+    """
+
+    name: ClassVar[str] = "clip-adapter-inside"
+    summary: ClassVar[str] = "residual adapters between the blocks of the visual tower"
+    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
+    trains: ClassVar[str] = "adapters in the visual tower"
+    reads: ClassVar[Literal["features", "images"]] = "images"
+
+    layers: int | str = "end"
+    hidden: int = 512
+    visual_ratio: float = 0.2
+    activation: Activation = "official"
+    lr: float = 1e-3
+    batch_size: int = 32
+    epochs: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "lr", "batch_size", "epochs"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        if not 0 <= self.visual_ratio <= 1:
+            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        visual = visual_tower(task.tower(self.name))
+        *inner, _ = (place.dim for place in places(visual))
+        chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
+        generator = torch.Generator().manual_seed(task.seed)
+        change = ResidualInside.build(
+            chosen, self.hidden, self.activation, self.visual_ratio, generator
+        )
+        trained = train_inside(change, task, self._recipe(), self, progress)
+        return Classifier(
+            Head(weights, logit_scale=task.logit_scale),
+            task.class_names,
+            feature_norm=task.train.feature_norm,
+            zero_shot_weights=weights,
+            change=change,
+            info={
+                "hyperparameters": {
+                    **dataclasses.asdict(self),
+                    "layers": list(chosen),
+                    "steps": trained.steps,
+                },
+                "selection": [],
+                "history": trained.history,
+                "trained_parameters": sum(p.numel() for p in change.parameters()),
+            },
+        )
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        inner = [sizes.trunk] * sizes.blocks or sizes.stages
+        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
+        return sum(2 * dim * self.hidden for dim in chosen.values())
+
+    def _chosen(self, dims: list[Any], transformer: bool) -> dict[int, int]:
+        """The dimension at each place that ``layers`` names, of those at all places."""
+        end = len(dims) - 1
+        every = [*range(0, end, STEP if transformer else 1), end]
+        named = numbers("layers", self.layers, range(end + 1), {"all": every, "end": [end]})
+        return {place: int(dims[place]) for place in named}
+
+    def _recipe(self) -> PixelRecipe:
+        return PixelRecipe(
+            "adamw",
+            self.lr,
+            weight_decay=WEIGHT_DECAY,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            warmup=WARMUP,
+        )
