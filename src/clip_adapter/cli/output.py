@@ -147,13 +147,19 @@ def short(name: str, most: int = 60) -> str:
 class TrainingBar:
     """A bar on standard error, on a terminal, once training has taken two seconds.
 
-    Call it with (steps done, all steps); a new count from the start is a new round.
+    Call it with (steps done, all steps); a new count from the start is a new round. What was given
+    to :meth:`note` before, such as the loss, stands beside the title.
     """
 
     def __init__(self, title: str = "Training") -> None:
         self._title, self._round, self._last = title, 1, 0
         self._start = time.monotonic()
         self._bar: Progress | None = None
+        self._note = ""
+
+    def note(self, words: str) -> None:
+        """How the training goes, in a few words; shown at the next step."""
+        self._note = f" ({words})"
 
     def __call__(self, done: int, total: int) -> None:
         """``done`` of ``total`` steps are done."""
@@ -169,6 +175,7 @@ class TrainingBar:
             self._task = self._bar.add_task(self._title, total=total)
             self._bar.start()
         title = self._title if self._round == 1 else f"{self._title}, round {self._round}"
+        title += self._note
         self._bar.update(self._task, description=title, completed=done, total=total)
 
     def __enter__(self) -> TrainingBar:
