@@ -71,6 +71,7 @@ class ProLIP(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights, pictures = task.text(self.name), task.pixels(self.name)
+        task.compute.refuse(self.name)
         backbone = task.tower(self.name)
         start = Projection(*projection(backbone))
         features = trunk_features(backbone, pictures, task.train.views)

@@ -40,3 +40,17 @@ class Compute:
                 raise UsageError(f"{name} = {getattr(self, name)}.", allowed="1 or more")
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", str(self.precision), get_args(Precision))
+
+    def refuse(self, method: str) -> None:
+        """Stops where a method would not look at anything but the device.
+
+        Raises:
+            UsageError: something else is set.
+        """
+        names = ("devices", "precision", "accumulate", "checkpoint")
+        if given := [n for n in names if getattr(self, n) != getattr(Compute(), n)]:
+            raise UsageError(
+                f"{method} runs the tower once and trains on its features in seconds: "
+                f"{', '.join(given)} would change nothing.",
+                hint="Leave it away.",
+            )

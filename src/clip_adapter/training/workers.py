@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ def run_on_several(model: nn.Module, job: Job, report: Report | None = None) -> 
         _send(model, job, folder)
         processes = [_start(folder, rank, count) for rank in range(count)]
         try:
+            threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
             _listen(processes[0], report)
             codes = [process.wait() for process in processes]
         finally:
@@ -108,6 +111,16 @@ def _listen(process: subprocess.Popen[str], report: Report | None) -> None:
             continue
         if report is not None:
             report(done, total, note)
+
+
+def _end_together(processes: list[subprocess.Popen[str]]) -> None:
+    """Ends all once one has failed: the others would wait for it, some for half an hour."""
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):
+            for process in processes:
+                process.kill()
+            return
+        time.sleep(0.2)
 
 
 def _raise(folder: Path, count: int) -> None:
