@@ -13,6 +13,33 @@ from torch import Tensor, nn
 
 from clip_adapter.nn.cosine import normalize
 
+# A zero row stays zero, as in ``normalize``.
+TINY = 1e-12
+
+
+def affinity(features: Tensor, keys: Tensor) -> Tensor:
+    """Cosines (..., n, B) of features (..., B, d) with keys (..., n, d), both of any length.
+
+    Keys come first, so that a class is summed over whole rows, which lie together in memory; they
+    are divided by their length last, as the products are fewer numbers than the keys in training.
+    """
+    length = keys.norm(dim=-1, keepdim=True).clamp_min(TINY)
+    return keys @ normalize(features).transpose(-1, -2) / length
+
+
+def nearness(cosines: Tensor, sharpness: float | Tensor) -> Tensor:
+    """``exp(-b (1 - cosines))``; b is one number, or one per run (..., 1, 1)."""
+    return torch.exp(sharpness * (cosines - 1))
+
+
+def class_sums(near: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The rows of ``near`` (..., n, B) summed by their labels (n,): (..., B, C).
+
+    The product with one-hot values, without the products by nought.
+    """
+    shape = (*near.shape[:-2], classes, near.shape[-1])
+    return near.new_zeros(shape).index_add(-2, labels, near).transpose(-1, -2)
+
 
 class Cache(nn.Module):
     """Features (..., B, D) to scores (..., B, C).
@@ -30,6 +57,8 @@ class Cache(nn.Module):
     sharpness: Tensor
     values: Tensor
     channels: Tensor | None
+    labels: Tensor | None
+    amounts: Tensor | None
 
     def __init__(
         self,
@@ -45,11 +74,22 @@ class Cache(nn.Module):
         self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.float32))
         self.register_buffer("sharpness", torch.as_tensor(sharpness, dtype=torch.float32))
         self.register_buffer("channels", None if channels is None else channels.long())
+        # Values of one class per picture, as in every method here, are summed, not multiplied.
+        classes = (self.values != 0).view(-1, *self.values.shape[-2:]).any(0)
+        one_class = bool((classes.sum(-1) <= 1).all())
+        labels = classes.int().argmax(-1) if one_class else None
+        sums = self.values.sum(-1, keepdim=True)
+        amounts = sums if one_class and bool((sums != 1).any()) else None
+        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("amounts", amounts, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores to add to the logits; ``features`` may have any length."""
         seen = features if self.channels is None else features[..., self.channels]
-        affinity = normalize(seen) @ normalize(self.keys).transpose(-1, -2)
-        sharpness = self.sharpness[..., None, None]
-        near = torch.exp(-sharpness * (1 - affinity))
-        return self.weight[..., None, None] * (near @ self.values)
+        near = nearness(affinity(seen, self.keys), self.sharpness[..., None, None])
+        if self.labels is None:
+            scores = near.transpose(-1, -2) @ self.values
+        else:
+            near = near if self.amounts is None else near * self.amounts
+            scores = class_sums(near, self.labels, self.values.shape[-1])
+        return self.weight[..., None, None] * scores

@@ -1,0 +1,232 @@
+"""Tip-Adapter: the shots themselves as a cache, added to zero-shot; Tip-Adapter-F trains its keys.
+
+    logits = logit_scale * normalize(f) @ normalize(W).T + a exp(-b (1 - f F^T)) L
+
+F (N, D) are the unit features of the shots, the mean over their views, and L (N, C) their labels.
+
+Source: Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification",
+ECCV 2022 (arXiv 2111.03930), sections 3.1 and 3.2. Optimiser, epochs and the search of a and b are
+those of the released code; it searches on validation or test pictures, we on held-out shots.
+Unlike there, keys stay of unit length while they are trained: an affinity is always a cosine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UsageError
+from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn import Cache, normalize
+from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.training.caching import (
+    Auto,
+    Candidate,
+    check_cache_options,
+    choose,
+    enough,
+    grid,
+    in_grid,
+    key_recipe,
+    one_hot,
+    unit_keys,
+    unsearched,
+)
+from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.selection import Curve, Fold, HeldOut, stratified_folds
+from clip_adapter.training.threads import suited_threads
+
+# The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
+LR, WEIGHT_DECAY, EPSILON, EPOCHS, BATCH = 1e-3, 1e-2, 1e-4, 20, 256
+
+
+@register
+@dataclass
+class TipAdapter(Method):
+    """Nothing is trained; two numbers are chosen.
+
+    Attributes:
+        cache_weight: a, how much the shots count beside the text: 0 or more, or "auto"
+            (cross-validation on the shots, 0 included, which is zero-shot).
+        cache_sharpness: b, how fast a shot's say falls with distance: above 0, or "auto".
+    """
+
+    name: ClassVar[str] = "tip-adapter"
+    summary: ClassVar[str] = "zero-shot plus a cache of the shots, no training"
+    citation: ClassVar[str] = "Zhang et al. 2022, arXiv 2111.03930"
+    trains: ClassVar[str] = "nothing"
+
+    cache_weight: float | Auto = "auto"
+    cache_sharpness: float | Auto = "auto"
+
+    def __post_init__(self) -> None:
+        check_cache_options(self.cache_weight, self.cache_sharpness)
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return 0
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        keys = unit_keys(task.train.features)
+        curve = _curve(self, task)
+        wanted = enough(len(keys), len(task.class_names), len(curve.candidates))
+        folds = stratified_folds(task.train.labels, task.seed, wanted)
+        held_out = _choose(self, task, curve, folds, weights, [keys for _ in folds])
+        cache = Cache(keys, one_hot(task.train.labels, len(task.class_names)), *_pair(curve.chosen))
+        return _classifier(task, weights, cache, curve, held_out, {}, 0)
+
+
+@register
+@dataclass
+class TipAdapterF(Method):
+    """The keys are trained, then weight and sharpness are chosen for what they became.
+
+    Attributes:
+        cache_weight: a: 0 or more, or "auto" (cross-validation on the shots, 0 included). The
+            keys are trained at the number given, and before the search for "auto".
+        cache_sharpness: b: above 0, or "auto", in the same way.
+        recipe: "official" (AdamW, 20 epochs), or "fast": an eighth of its steps at eight times
+            its rate, but 32 steps at least.
+        lr: learning rate of "official", before "fast" raises it.
+        batch_size: pictures per step.
+        epochs: passes over the shots, before "fast" shortens them.
+    """
+
+    name: ClassVar[str] = "tip-adapter-f"
+    summary: ClassVar[str] = "zero-shot plus a cache of the shots whose keys are trained"
+    citation: ClassVar[str] = "Zhang et al. 2022, arXiv 2111.03930"
+    trains: ClassVar[str] = "the keys of a cache of the shots"
+
+    cache_weight: float | Auto = "auto"
+    cache_sharpness: float | Auto = "auto"
+    recipe: Literal["fast", "official"] = "fast"
+    lr: float = LR
+    batch_size: int = BATCH
+    epochs: int = EPOCHS
+
+    def __post_init__(self) -> None:
+        check_cache_options(self.cache_weight, self.cache_sharpness)
+        for name in ("lr", "batch_size", "epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} = {getattr(self, name)}.", allowed="a number above 0")
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        return sizes.classes * sizes.shots * sizes.dim
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        weights = task.text(self.name)
+        folds = stratified_folds(task.train.labels, task.seed)
+        trained = []
+        if folds:
+            keys = self._train(task, weights, [f.fit for f in folds], progress).keys
+            trained = list(normalize(keys.detach()))
+        curve = _curve(self, task)
+        held_out = _choose(self, task, curve, folds, weights, trained)
+        cache = self._train(task, weights, [torch.arange(len(task.train))], progress)
+        cache = Cache(normalize(cache.keys[0]), cache.values[0], *_pair(curve.chosen))
+        recipe = dataclasses.asdict(self._recipe(len(task.train)))
+        told = {k: v for k, v in recipe.items() if v is not None}
+        count = cache.keys.numel()
+        return _classifier(
+            task, weights, cache, curve, held_out, {"recipe": self.recipe, **told}, count
+        )
+
+    def _recipe(self, pictures: int) -> Recipe:
+        return key_recipe(
+            self.recipe, pictures, self.lr, self.epochs, self.batch_size, WEIGHT_DECAY, EPSILON
+        )
+
+    def _train(
+        self,
+        task: FewShotTask,
+        weights: Tensor,
+        rows: list[Tensor],
+        progress: Progress | None,
+    ) -> Cache:
+        """R caches (R, N, D), one for each tensor of ``rows``; the others' values are nought."""
+        labels, classes, runs = task.train.labels, len(task.class_names), len(rows)
+        values = torch.zeros(runs, len(labels), classes)
+        for run, index in enumerate(rows):
+            values[run, index] = one_hot(labels[index], classes)
+        start = _unsearched(self, task)
+        keys = unit_keys(task.train.features)
+        cache = Cache(keys.expand(runs, -1, -1), values, *_pair(start))
+        unit_weights = task.logit_scale * normalize(weights).T
+
+        def logits(features: Tensor) -> Tensor:
+            return normalize(features) @ unit_weights + cache(features)
+
+        recipe = self._recipe(min(len(r) for r in rows))
+        batch = min(recipe.batch_size, len(labels))
+        generator = torch.Generator().manual_seed(task.seed)
+        with suited_threads(runs * batch * len(labels) * task.train.dim):
+            data = (task.train.features, labels)
+            train(cache, logits, *data, rows, recipe, generator, progress)
+        return cache
+
+
+def _pair(candidate: Candidate) -> tuple[float, float]:
+    """(weight, sharpness)."""
+    return float(candidate["cache_weight"]), float(candidate["cache_sharpness"])
+
+
+def _unsearched(method: TipAdapter | TipAdapterF, task: FewShotTask) -> Candidate:
+    return unsearched(method.cache_weight, method.cache_sharpness, task.shots, task.logit_scale)
+
+
+def _curve(method: TipAdapter | TipAdapterF, task: FewShotTask) -> Curve:
+    candidates = grid(method.cache_weight, method.cache_sharpness, task.logit_scale)
+    return Curve("cache_weight, cache_sharpness", candidates)
+
+
+def _choose(
+    method: TipAdapter | TipAdapterF,
+    task: FewShotTask,
+    curve: Curve,
+    folds: list[Fold],
+    weights: Tensor,
+    keys: list[Tensor],
+) -> HeldOut | None:
+    """Fills ``curve``; ``keys`` (N, D) are those of each fold, held-out ones included."""
+    scaled = task.logit_scale * normalize(weights).T
+    held_out = [normalize(task.train.first[f.held_out]) for f in folds]
+    base = [rows @ scaled for rows in held_out]
+    cosines = [affinity(x, k[f.fit]) for x, k, f in zip(held_out, keys, folds, strict=True)]
+
+    def scores(fold: int, candidate: Candidate) -> Tensor:
+        near = nearness(cosines[fold], candidate["cache_sharpness"])
+        return class_sums(near, task.train.labels[folds[fold].fit], len(task.class_names))
+
+    evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
+    return choose(curve, folds, task.train.labels, evaluate, _unsearched(method, task))
+
+
+def _classifier(
+    task: FewShotTask,
+    weights: Tensor,
+    cache: Cache,
+    curve: Curve,
+    held_out: HeldOut | None,
+    told: dict[str, Any],
+    trained: int,
+) -> Classifier:
+    classifier = Classifier(
+        Head(weights, logit_scale=task.logit_scale, cache=cache),
+        task.class_names,
+        feature_norm=task.train.feature_norm,
+        zero_shot_weights=weights,
+        info={
+            "hyperparameters": {**curve.chosen, **told},
+            "selection": [dataclasses.asdict(curve)],
+            "trained_parameters": trained,
+        },
+    )
+    classifier.held_out = held_out
+    return classifier

@@ -1,0 +1,70 @@
+"""Tip-Adapter against independent NumPy arithmetic in double precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask
+from clip_adapter.methods.tip_adapter import TipAdapter, TipAdapterF
+
+N, C, D, SCALE, WEIGHT, SHARPNESS = 6, 4, 12, 20.0, 1.7, 2.3
+LABELS = np.array([0, 1, 2, 3, 1, 2])
+
+
+def unit(x):
+    return x / np.sqrt((x**2).sum(-1, keepdims=True))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def logits_of(f, w, keys):
+    near = np.exp(-SHARPNESS * (1 - unit(f) @ unit(keys).T))
+    return SCALE * unit(f) @ unit(w).T + WEIGHT * near @ np.eye(C)[LABELS], near
+
+
+@pytest.fixture
+def task():
+    generator = torch.Generator().manual_seed(5)
+    views = 10 * torch.randn(2, N, D, generator=generator)
+    weights = torch.nn.functional.normalize(torch.randn(C, D, generator=generator), dim=-1)
+    names = [str(i) for i in range(C)]
+    return FewShotTask(FeatureSet(views, torch.tensor(LABELS), names), weights, SCALE)
+
+
+def test_logits_with_two_views(task):
+    views, w = task.train.features.double().numpy(), task.classifier_weights.double().numpy()
+    f = np.random.default_rng(0).normal(size=(5, D))
+    keys = unit(unit(views).mean(0))
+    want, _ = logits_of(f, w, keys)
+    classifier = TipAdapter(WEIGHT, SHARPNESS).fit(task)
+    got = classifier.logits(f)
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-4)
+    np.testing.assert_allclose(classifier.head.cache.keys.numpy(), keys, atol=1e-6)
+
+
+def adamw(p, g, lr, decay=1e-2, eps=1e-4):
+    """The first step of AdamW: both averages are the gradient's, whatever their decay."""
+    return p * (1 - lr * decay) - lr * g / (np.abs(g) + eps)
+
+
+def test_one_step_of_tip_adapter_f(task):
+    one = FewShotTask(
+        FeatureSet(task.train.features[:1], task.train.labels, task.class_names),
+        task.classifier_weights,
+        SCALE,
+    )
+    f, w = one.train.first.double().numpy(), one.classifier_weights.double().numpy()
+    keys = unit(f)
+    logits, near = logits_of(f, w, keys)
+    upstream = (softmax(logits) - np.eye(C)[LABELS]) / N
+    g = (WEIGHT * SHARPNESS * near * (upstream @ np.eye(C)[LABELS].T)).T @ unit(f)
+    g -= keys * (g * keys).sum(1, keepdims=True)
+    assert np.abs(g).max() > 1e-3
+    want = unit(adamw(keys, g, 0.1 / 2))  # the cosine takes the only step at half the rate
+    fitted = TipAdapterF(WEIGHT, SHARPNESS, epochs=1, lr=0.1).fit(one)
+    assert np.abs(want - keys).max() > 1e-2
+    np.testing.assert_allclose(fitted.head.cache.keys.numpy(), want, atol=5e-5)
