@@ -1,0 +1,82 @@
+"""GDA against NumPy in double precision, and against scikit-learn where the two coincide."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask
+from clip_adapter.methods.gda import GDA, Gaussians
+
+C, D, K, SCALE = 4, 6, 5, 20.0
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def shots():
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(C).repeat_interleave(K)
+    centres = torch.randn(C, D, generator=generator)
+    x = 9 * (centres[labels] + torch.randn(C * K, D, generator=generator))
+    return x, labels, torch.randn(C, D, generator=generator)
+
+
+def by_hand(x, y, ridge=1.0):
+    """W, b and the precision, literally as in the paper."""
+    f = unit(x.double().numpy())
+    means = np.stack([f[y == c].mean(0) for c in range(C)])
+    centred = f - means[y]
+    n = len(f)
+    covariance = np.cov(centred.T)  # divides by n - 1
+    precision = D * np.linalg.inv((n - 1) * covariance + ridge * np.trace(covariance) * np.eye(D))
+    w = means @ precision
+    b = np.log(1 / C) - 0.5 * np.einsum("cd,de,ce->c", means, precision, means)
+    return w, b
+
+
+@pytest.mark.parametrize("ridge", [1.0, 4.0])
+def test_closed_form(shots, ridge):
+    x, y, _ = shots
+    w, b = Gaussians.fit(x[None], y, C).weights(ridge)
+    want_w, want_b = by_hand(x, y.numpy(), ridge)
+    np.testing.assert_allclose(w.numpy(), want_w, rtol=1e-5)
+    np.testing.assert_allclose(b.numpy(), want_b, rtol=1e-5)
+
+
+def test_logits_are_zero_shot_plus_the_gaussian_scores(shots):
+    x, y, text = shots
+    task = FewShotTask(FeatureSet(x, y, list("abcd")), text, SCALE)
+    classifier = GDA(gaussian_weight=0.3).fit(task)
+    probe = torch.randn(7, D, generator=torch.Generator().manual_seed(5))
+    f = unit(probe.double().numpy())
+    w, b = by_hand(x, y.numpy())
+    want = SCALE * f @ unit(text.double().numpy()).T + 0.3 * (f @ w.T + b)
+    np.testing.assert_allclose(classifier.logits(probe).numpy(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ridge", [0.2, 1.0, 5.0])
+def test_it_is_scikit_learns_discriminant_with_the_same_shrinkage(shots, ridge):
+    x, y, _ = shots
+    n = len(x)
+    share = ridge * D / (ridge * D + n - 1)  # of the identity, in Ledoit and Wolf's form
+    f = unit(x.double().numpy())
+    theirs = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage=share, priors=np.full(C, 1 / C)
+    ).fit(f, y.numpy())
+    w, b = Gaussians.fit(x[None], y, C).weights(ridge)
+    scale = n / (D * (1 - share))  # the published precision leaves the scale to the weight a
+    ours = scale * (f @ w.numpy().T + b.numpy() + np.log(C)) - np.log(C)
+    np.testing.assert_allclose(ours, theirs.decision_function(f), rtol=1e-4, atol=1e-4)
+
+
+def test_one_picture_per_class_takes_the_spread_of_the_class_means(shots):
+    x, _, _ = shots
+    few, y = x[::K], torch.arange(C)
+    found = Gaussians.fit(few[None], y, C)
+    f = unit(few.double().numpy())
+    assert not found.within
+    np.testing.assert_allclose(found.scatter.numpy(), (C - 1) * np.cov(f.T), rtol=1e-5, atol=1e-7)

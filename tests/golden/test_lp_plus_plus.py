@@ -1,0 +1,92 @@
+"""LP++ against NumPy in double precision: its start, a step of each block, and the descent."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from clip_adapter.methods.lp_plus_plus import Blocks
+from clip_adapter.nn import normalize
+
+C, D, K = 5, 8, 3
+N = C * K
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.arange(C).repeat_interleave(K)
+    centres = torch.randn(C, D, generator=generator)
+    common = 2 * torch.randn(D, generator=generator)
+    noise = torch.randn(N, D, generator=generator)
+    text = normalize(common / 2 + centres + torch.randn(C, D, generator=generator))
+    return normalize(common + centres[labels] + noise), labels, text
+
+
+class ByHand:
+    """The same descent on explicit logits."""
+
+    def __init__(self, f, y, t):
+        self.f, self.t = f.double().numpy(), t.double().numpy()
+        self.y = np.eye(C)[y.numpy()]
+        self.m = self.f.mean(0)
+        self.w = self.y.T @ self.f
+        self.start = self.w.copy()
+        cosines = [(self.f[self.y[:, k] == 1] @ self.t[k]).mean() for k in range(C)]
+        self.alpha = np.full(C, 250 * np.mean(cosines))
+
+    def logits(self, f):
+        moved = (f - self.m) @ self.w.T + self.m @ self.start.T
+        return moved + (f @ self.t.T) * self.alpha
+
+    def error(self):
+        e = np.exp(self.logits(self.f) - self.logits(self.f).max(1, keepdims=True))
+        return (e / e.sum(1, keepdims=True) - self.y) / N
+
+    def step_weights(self):
+        centred = self.f - self.m
+        largest = np.linalg.eigvalsh(centred.T @ centred).max()
+        self.w -= 4 * N / largest * self.error().T @ centred
+
+    def step_alpha(self):
+        cosines = self.f @ self.t.T
+        step = N / (4 * (cosines**2).sum(0).max())
+        self.alpha -= step * (self.error() * cosines).sum(0)
+
+
+def test_start_and_steps(data):
+    blocks, hand = Blocks(*data), ByHand(*data)
+    np.testing.assert_allclose(blocks.weights.numpy(), hand.start, rtol=1e-5, atol=1e-6)
+    for _ in range(3):
+        before = hand.w.copy()
+        blocks.step_weights(momentum=0.0)
+        hand.step_weights()
+        assert np.abs(hand.w - before).max() > 1e-2  # a step of nothing would prove nothing
+        np.testing.assert_allclose(blocks.weights.numpy(), hand.w, rtol=1e-3, atol=1e-3)
+        before = hand.alpha.copy()
+        blocks.step_alpha()
+        hand.step_alpha()
+        assert np.abs(hand.alpha - before).max() > 1e-4
+        np.testing.assert_allclose(blocks.alpha.numpy(), hand.alpha, rtol=1e-5)
+    np.testing.assert_allclose(blocks.logits().numpy(), hand.logits(hand.f), rtol=1e-3, atol=1e-3)
+
+
+def test_the_classifier_gives_the_logits_that_were_trained(data):
+    blocks, hand = Blocks(*data), ByHand(*data)
+    blocks.step_weights(0.0)
+    hand.step_weights()
+    probe = normalize(torch.randn(6, D, generator=torch.Generator().manual_seed(6)))
+    weights, bias = blocks.classifier()
+    want = hand.logits(probe.double().numpy())
+    np.testing.assert_allclose((probe @ weights.T + bias).numpy(), want, rtol=1e-3, atol=1e-3)
+
+
+def test_without_momentum_no_step_raises_the_loss(data):
+    blocks = Blocks(*data)
+    losses = [blocks.loss().item()]
+    for number in range(1, 61):
+        blocks.step(number, momentum=0.0)
+        losses.append(blocks.loss().item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(new <= old + 1e-6 for old, new in itertools.pairwise(losses))
