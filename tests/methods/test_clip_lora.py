@@ -1,0 +1,105 @@
+"""clip-lora: counts, recipe, towers, and what is kept of the text tower."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from clip_adapter.backbones import load_backbone
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import BackboneError, UsageError
+from clip_adapter.methods import make_method
+from clip_adapter.methods.clip_lora import ClipLora
+from clip_adapter.methods.sizes import RN50, VIT_B_16
+from clip_adapter.towers import tuned
+
+NAME = "clip-lora"
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32}
+QUICK = {"epochs": 20, "lr": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_backbone("demo", device="cpu")
+
+
+def logits(classifier, task):
+    encoder = task.backbone
+    if classifier.change is not None:
+        encoder = tuned(encoder, classifier.change)
+    return classifier.logits(encoder.encode_images(task.pictures.batch(range(12))))
+
+
+def test_counts():
+    assert make_method(NAME).parameters(VIT_B_16) == 12 * 6 * 2 * (768 + 512)
+    assert make_method(NAME, {"encoder": "visual", "rank": 4}).parameters(VIT_B_16) == (
+        12 * 6 * 4 * 768
+    )
+    assert make_method(NAME, {"encoder": "text"}).parameters(RN50) == 12 * 6 * 2 * 512
+
+
+def test_the_recipe_is_the_published_one():
+    recipe = ClipLora()._recipe(shots=16)
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 2e-4, 1e-2)
+    assert (recipe.batch_size, recipe.steps, recipe.warmup) == (32, 8000, 0)
+    assert ClipLora(epochs=3)._recipe(shots=16).steps is None
+    assert (ClipLora().rank, ClipLora().alpha, ClipLora().dropout) == (2, 1, 0.25)
+
+
+@pytest.mark.parametrize("encoder", ["visual", "text", "both"])
+def test_each_tower_learns_the_shots(encoder, demo, pixel_task):
+    task = pixel_task(demo)
+    before = torch.nn.functional.cross_entropy(
+        task.logit_scale * task.train.first @ task.classifier_weights.T, task.train.labels
+    )
+    classifier = make_method(NAME, QUICK | {"encoder": encoder}).fit(task)
+    after = torch.nn.functional.cross_entropy(logits(classifier, task), task.train.labels)
+    assert after < 0.7 * before
+    assert (classifier.change is None) == (encoder == "text")
+    moved = not torch.equal(classifier.head.weights, task.classifier_weights)
+    assert moved == (encoder != "visual")
+    assert torch.equal(classifier.zero_shot_weights, task.classifier_weights)
+    count = 6 * 2 * ((encoder != "text") * 4 * 128 + (encoder != "visual") * 3 * 48)
+    assert classifier.info["trained_parameters"] == count
+
+
+def test_what_is_kept_of_the_text_tower_was_made_without_dropout(demo, pixel_task):
+    task = pixel_task(demo)
+    classifier = make_method(NAME, {"epochs": 1, "lr": 1e-12}).fit(task)
+    torch.testing.assert_close(classifier.head.weights, task.classifier_weights, rtol=0, atol=1e-6)
+
+
+def test_dropout_changes_the_training_and_the_seed_decides_it(demo, pixel_task):
+    results = {}
+    for key, dropout, seed in (("a", 0.25, 1), ("b", 0.25, 1), ("c", 0.0, 1), ("d", 0.25, 2)):
+        torch.manual_seed(ord(key))
+        task = dataclasses.replace(pixel_task(demo), seed=seed)
+        classifier = make_method(NAME, {"epochs": 2, "lr": 1e-2, "dropout": dropout}).fit(task)
+        results[key] = logits(classifier, task)
+    assert torch.equal(results["a"], results["b"])
+    assert not torch.equal(results["a"], results["c"])
+    assert not torch.equal(results["a"], results["d"])
+
+
+def test_saved_and_loaded_is_the_same_to_the_bit(demo, pixel_task, tmp_path):
+    task = pixel_task(demo)
+    options = {"epochs": 2, "lr": 1e-2, "rank": 3, "alpha": 2}
+    classifier = make_method(NAME, options).fit(task)
+    loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
+    assert torch.equal(logits(classifier, task), logits(loaded, task))
+
+
+def test_a_resnet_takes_the_text_tower_alone(make_folder, pixel_task):
+    task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}"))
+    classifier = make_method(NAME, {"encoder": "text", "epochs": 1}).fit(task)
+    assert classifier.change is None
+    with pytest.raises(BackboneError, match="ViT-B-16"):
+        make_method(NAME).fit(task)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rank": 0}, {"alpha": 0}, {"dropout": 1}, {"lr": 0}, {"epochs": 0}]
+)
+def test_values_out_of_range_are_refused(options):
+    with pytest.raises(UsageError, match=next(iter(options))):
+        make_method(NAME, options)
