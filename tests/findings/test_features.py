@@ -1,0 +1,43 @@
+"""The field's own findings on the demo task, from the shipped CLIP: three draws, bounds with slack.
+
+Nothing here is tuned: draws are CoOp's seeds 1 to 3, and the methods are at their defaults.
+"""
+
+
+def test_zero_shot_knows_something_and_not_everything(score):
+    assert 40 <= score("zero-shot", 1) <= 75
+
+
+def test_a_one_shot_probe_is_below_zero_shot_and_the_adapter_is_not(score):
+    assert score("linear-probe", 1) < score("zero-shot", 1)
+    assert score("clip-adapter", 1) >= score("zero-shot", 1)
+
+
+def test_sixteen_shots_gain_ten_points_over_zero_shot_and_the_one_shot_probe(score):
+    adapter = score("clip-adapter", 16)
+    assert adapter >= score("zero-shot", 16) + 10
+    assert adapter >= score("linear-probe", 1) + 10
+    assert adapter > score("linear-probe", 16)
+
+
+def test_the_best_ratio_is_inside(score):
+    curve = {r: score("clip-adapter", 16, visual_ratio=r) for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
+    best = max(curve, key=curve.get)
+    assert 0 < best < 1
+    assert curve[best] > curve[1.0] + 2  # the residual matters
+    assert curve[0.0] == score("zero-shot", 16)
+
+
+def test_both_branches_are_not_above_the_visual_one_by_a_margin(score):
+    assert score("clip-adapter", 16, branch="both") <= score("clip-adapter", 16) + 2
+
+
+def test_the_residual_matters(score):
+    assert score("clip-adapter", 16) > score("clip-adapter", 16, visual_ratio=1.0) + 2
+    assert score("clip-adapter", 4) > score("clip-adapter", 4, visual_ratio=1.0) + 2
+
+
+def test_ensembled_prompts_are_at_least_as_good_as_one(score):
+    for method, shots in (("zero-shot", 1), ("clip-adapter", 4), ("clip-adapter", 16)):
+        several = score(method, shots, prompts=("imagenet-ensemble",))
+        assert several >= score(method, shots)
