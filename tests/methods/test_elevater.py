@@ -1,0 +1,96 @@
+"""ELEVATER's heads: their starts, their choice of a rate, classes without pictures."""
+
+import pytest
+import torch
+
+from clip_adapter.backbones import load_backbone
+from clip_adapter.errors import UsageError
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.methods.elevater import RATES
+from clip_adapter.methods.sizes import VIT_B_16
+from clip_adapter.nn import normalize
+from clip_adapter.towers import tuned
+from clip_adapter.towers.trunk import projection
+
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+
+
+def make_task(per_class=5, classes=4, dim=16):
+    generator = torch.Generator().manual_seed(0)
+    centres = normalize(torch.randn(classes, dim, generator=generator))
+    labels = torch.arange(classes).repeat(per_class)
+    x = centres[labels] + 0.2 * torch.randn(len(labels), dim, generator=generator)
+    return FewShotTask(FeatureSet(10 * x, labels, [str(i) for i in range(classes)]), centres)
+
+
+@pytest.mark.parametrize("changes", [{}, {"vision_cfg": RESNET}])
+def test_l_1p_starts_as_l_2p_does(changes, make_folder, pixel_task):
+    backbone = load_backbone(f"local-dir:{make_folder(**changes)}", device="cpu")
+    task = pixel_task(backbone)
+    one = make_method("l-1p", {"lr": 1e-12, "epochs": 1}).fit(task)
+    pixels = task.pictures.batch(range(len(task.pictures)))
+    trunk = tuned(backbone, one.change).encode_images(pixels)
+    # before any step: T P^T on normalised trunk features, and the bias of CLIP's projection
+    matrix, bias = projection(backbone)
+    normal = (trunk - trunk.mean(0)) / (trunk.var(0, unbiased=False) + 1e-5).sqrt()
+    merged = normal @ matrix @ task.classifier_weights.T
+    if bias is not None:
+        merged = merged + task.classifier_weights @ bias
+    torch.testing.assert_close(one.logits(trunk), merged, atol=1e-3, rtol=1e-3)
+
+
+def test_l_1p_learns(pixel_task):
+    task = pixel_task(load_backbone("demo", device="cpu"))
+    classifier = make_method("l-1p").fit(task)
+    pixels = task.pictures.batch(range(len(task.pictures)))
+    logits = classifier.logits(tuned(task.backbone, classifier.change).encode_images(pixels))
+    assert (logits.argmax(1) == task.train.labels).all()
+    assert classifier.held_out.logits.shape == (len(task.train), 3)
+
+
+@pytest.mark.parametrize("name", ["r-2p", "l-2p"])
+def test_the_rate_is_chosen_on_held_out_shots(name):
+    classifier = make_method(name).fit(make_task())
+    (curve,) = classifier.info["selection"]
+    assert curve["candidates"] == list(RATES)
+    assert curve["pictures"] == 20
+    assert curve["loss"][RATES.index(curve["chosen"])] == min(curve["loss"])
+    assert classifier.info["hyperparameters"]["lr"] == curve["chosen"]
+
+
+def test_one_shot_takes_the_documented_rate():
+    task = make_task(per_class=1)
+    for name, rate in (("r-2p", 1e-2), ("l-2p", 1e-3)):
+        classifier = make_method(name).fit(task)
+        assert classifier.info["hyperparameters"]["lr"] == rate
+        assert "one picture" in classifier.info["selection"][0]["rule"]
+
+
+def test_a_class_without_pictures_can_be_found_by_its_text_alone():
+    task = make_task()
+    kept = torch.nonzero(task.train.labels != 2).flatten()
+    missing = FewShotTask(task.train.subset(kept), task.classifier_weights)
+    of_class = task.train.first[task.train.labels == 2]
+    with_text = make_method("l-2p", {"lr": 1e-3}).fit(missing).logits(of_class)
+    assert (with_text.argmax(1) == 2).all()
+    without = make_method("r-2p").fit(missing).logits(of_class)
+    assert (without.argmax(1) != 2).all()
+
+
+def test_the_length_of_an_epoch():
+    method = make_method("l-2p")
+    assert method._epochs(100) == 50
+    assert method._epochs(4000) == 500 // 62
+    assert make_method("l-2p", {"epochs": 3})._epochs(4000) == 3
+
+
+def test_parameters():
+    assert make_method("r-2p").parameters(VIT_B_16) == 1000 * 513
+    assert make_method("l-1p").parameters(VIT_B_16) == 1000 * 769
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"weight_decay": -1}, {"epochs": 0}])
+def test_wrong_options(wrong):
+    with pytest.raises(UsageError, match="Allowed"):
+        make_method("l-2p", wrong)

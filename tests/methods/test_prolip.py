@@ -1,0 +1,82 @@
+"""prolip: its start, its penalty, and what it leaves alone."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from clip_adapter.backbones import load_backbone
+from clip_adapter.errors import UsageError
+from clip_adapter.methods import make_method
+from clip_adapter.methods.sizes import RN50, VIT_B_16
+from clip_adapter.towers import tuned
+from clip_adapter.towers.trunk import projection
+from clip_adapter.training.compute import Compute
+
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+
+
+@pytest.fixture(scope="module", params=["transformer", "resnet"])
+def backbone(request, make_folder):
+    changes = {"vision_cfg": RESNET} if request.param == "resnet" else {}
+    return load_backbone(f"local-dir:{make_folder(**changes)}", device="cpu")
+
+
+def fit(task, **options):
+    return make_method("prolip", options).fit(task)
+
+
+def logits(classifier, task):
+    pixels = task.pictures.batch(range(len(task.pictures)))
+    return classifier.logits(tuned(task.backbone, classifier.change).encode_images(pixels))
+
+
+def distance(classifier, task):
+    matrix, _ = projection(task.backbone)
+    return (classifier.head.image_map.matrix - matrix).norm().item()
+
+
+def test_it_starts_as_zero_shot(backbone, pixel_task):
+    task = pixel_task(backbone)
+    got = logits(fit(task, lr=1e-12, epochs=1), task)
+    want = make_method("zero-shot").fit(task).logits(task.train.first)
+    torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-4)
+
+
+def test_it_learns_and_the_penalty_holds_it_back(backbone, pixel_task):
+    task = pixel_task(backbone)
+    free = fit(task, lr=1e-3, epochs=60, distance_penalty=0)
+    held = fit(task, lr=1e-3, epochs=60, distance_penalty=10)
+    start = make_method("zero-shot").fit(task).logits(task.train.first)
+    losses = [cross_entropy(x, task.train.labels) for x in (start, logits(free, task))]
+    assert losses[1] < 0.9 * losses[0]
+    assert 0 < distance(held, task) < 0.7 * distance(free, task)
+
+
+def test_the_published_penalty_is_one_over_the_shots(backbone, pixel_task):
+    classifier = fit(pixel_task(backbone, per_class=4), epochs=1)
+    assert classifier.info["hyperparameters"]["distance_penalty"] == 0.25
+    assert classifier.info["hyperparameters"]["batch_size"] == 12
+    _, bias = projection(backbone)
+    kept = classifier.head.image_map.bias
+    assert (bias is None and kept is None) or torch.equal(kept, bias)
+
+
+def test_parameters_are_those_of_the_projection():
+    method = make_method("prolip")
+    assert method.parameters(VIT_B_16) == 768 * 512
+    assert method.parameters(RN50) == 2048 * 1024
+
+
+def test_settings_without_effect_are_refused(backbone, pixel_task):
+    task = dataclasses.replace(pixel_task(backbone), compute=Compute(precision="bf16-mixed"))
+    for name in ("prolip", "l-1p"):
+        with pytest.raises(UsageError, match="precision would change nothing"):
+            make_method(name).fit(task)
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"distance_penalty": -1}, {"batch_size": -1}])
+def test_wrong_options(wrong):
+    with pytest.raises(UsageError, match="Allowed"):
+        make_method("prolip", wrong)
