@@ -1,4 +1,4 @@
-"""``score``: what a method reaches on the demo task, at its defaults, mean of CoOp's three draws."""
+"""``score``: percent of the demo task at a method's defaults, the mean of CoOp's three draws."""
 
 from statistics import mean
 
