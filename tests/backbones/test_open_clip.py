@@ -67,6 +67,22 @@ def test_prompt_embeddings_give_the_features_of_their_text(make_folder, custom_t
 
 
 @pytest.mark.parametrize("custom_text", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_common_beginning_is_computed_once_to_the_same_features(make_folder, custom_text, dtype):
+    backbone = load_backbone(str(make_folder(custom_text)), device="cpu", dtype=dtype)
+    texts = [f"a photo of a {name}" for name in ("cat", "small dog.", "cat")]
+    tokens = backbone.tokenize(texts)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 0.1, "atol": 0.05}
+    for shared in (0, 1, 4, 5):
+        embeddings = backbone.embed_tokens(tokens)
+        out = backbone.encode_prompt_embeddings(embeddings, tokens, shared)
+        torch.testing.assert_close(out, backbone.encode_text(texts), **close)
+    same = backbone.tokenize(["a cat", "a cat"])  # nothing but the beginning
+    out = backbone.encode_prompt_embeddings(backbone.embed_tokens(same), same, 16)
+    torch.testing.assert_close(out, backbone.encode_text(["a cat", "a cat"]), **close)
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
 def test_trimmed_prompts_give_the_same_features(make_folder, custom_text):
     backbone = load_backbone(str(make_folder(custom_text)), device="cpu")
     tokens = backbone.tokenize(TEXTS)

@@ -1,5 +1,7 @@
 """CoOp's prompts token by token against hand-made ones, and its start against the text tower."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -124,7 +126,31 @@ def test_classes_in_parts_give_the_same_weights_and_gradient(task, monkeypatch):
         weights.square().sum().backward()
         results.append((weights.detach(), module.prompts.context.grad))
     for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        assert (one - two).norm() < 1e-5 * two.norm()
+
+
+@pytest.mark.parametrize("position", list(LAYOUTS))
+@pytest.mark.parametrize("pack", [1, 2, 3, 16])
+def test_a_beginning_computed_once_gives_the_same_weights_and_gradient(
+    backbone, task, position, pack, monkeypatch
+):
+    monkeypatch.setattr("clip_adapter.backbones.prompts.PACK", pack)
+    names = ["cat", "hot dog", "sea", "eel", "big red hot dog"]
+    features = FeatureSet(torch.randn(5, 128), torch.arange(5), names)
+    wider = dataclasses.replace(task, train=features, classifier_weights=None)
+    module = make_method("coop", {"context_length": 5, "class_token_position": position}).build(
+        wider
+    )
+    assert module._shared == {"end": 6, "middle": 3, "front": 1}[position]
+    results = []
+    for shared in (module._shared, 0):
+        module._shared = shared
+        module.prompts.context.grad = None
+        weights = module.class_weights()
+        (weights * torch.arange(5.0)[:, None]).square().sum().backward()
+        results.append((weights.detach(), module.prompts.context.grad))
+    for one, two in zip(*results, strict=True):
+        assert (one - two).norm() < 1e-5 * two.norm()
 
 
 def test_the_mixture_is_the_mean_of_both_prompts_below_an_adapter(backbone, task):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip_adapter.errors import UsageError
-from clip_adapter.nn.prompt import Frame, SoftPrompts, context_tokens, lay_out
+from clip_adapter.nn.prompt import Frame, SoftPrompts, common_start, context_tokens, lay_out
 
 WORDS = {"a": 10, "cat": 11, "sea": 12, "eel": 13, "X": 14, ".": 15}
 
@@ -50,6 +50,13 @@ def test_a_prompt_that_just_fits_and_one_that_does_not():
     assert lay_out(tokenize, ["cat"], [20] * 4, "end")[0].tolist() == [[1, *[20] * 4, 11, 15, 2]]
     with pytest.raises(UsageError, match="'cat' and 5 context tokens make 9 tokens"):
         lay_out(tokenize, ["cat"], [20] * 5, "end")
+
+
+def test_what_prompts_begin_with_in_common():
+    tokens = torch.tensor([[1, 14, 14, 11, 2], [1, 14, 14, 12, 2]])
+    assert common_start(tokens, torch.tensor([[1, 2], [1, 2]])) == 3
+    # a word that is the placeholder itself is no context
+    assert common_start(tokens, torch.tensor([[1], [2]])) == 1
 
 
 def test_the_context_of_each_class_gets_its_own_gradient():

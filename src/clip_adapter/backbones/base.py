@@ -57,10 +57,13 @@ class Backbone(Protocol):
         """``tokens`` (B, L) without the last columns that change no feature, if there are any."""
         ...
 
-    def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+    def encode_prompt_embeddings(
+        self, embeddings: Tensor, tokens: Tensor, shared: int = 0
+    ) -> Tensor:
         """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
 
-        ``tokens`` only tell where each text ends; :meth:`trim_tokens` may have trimmed them.
+        ``tokens`` only tell where each text ends; :meth:`trim_tokens` may have trimmed them. The
+        first ``shared`` embeddings are the same in all rows, which may save work.
         Source: CoOp, section 3.2.
         """
         ...

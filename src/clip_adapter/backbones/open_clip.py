@@ -18,6 +18,7 @@ from clip_adapter.backbones.fingerprint import fingerprint
 from clip_adapter.backbones.hub import fetch_repository, fetch_tag, reason_of
 from clip_adapter.backbones.memory import Halving, Say, silent
 from clip_adapter.backbones.names import DEMO, DEMO_FOLDER, FOLDER, Source, parse_name
+from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.registry import DTYPES, Dtype, resolve_device
 from clip_adapter.errors import BackboneError
 
@@ -134,34 +135,33 @@ class OpenClipBackbone:
         Where no token sees a later one and the feature is read at the end of the text, all that
         follows the longest text is idle; other text towers get ``tokens`` back whole.
         """
-        tower = self._text_tower()
-        pool = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", None)
-        causal = isinstance(getattr(tower, "attn_mask", None), Tensor)
-        if not causal or pool != "argmax" or getattr(tower, "cls_emb", None) is not None:
+        if not reads_back(self._text_tower()):
             return tokens
         return tokens[:, : int(tokens.argmax(-1).max()) + 1]
 
-    def encode_prompt_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+    def encode_prompt_embeddings(
+        self, embeddings: Tensor, tokens: Tensor, shared: int = 0
+    ) -> Tensor:
         """Token embeddings (B, L, W) in place of ``tokens`` (B, L) -> (B, D), differentiable.
 
         ``tokens`` only tell where each text ends; they may be trimmed by :meth:`trim_tokens`. The
         result is float32 and on the device of ``embeddings``. Source: CoOp, section 3.2.
 
+        Args:
+            embeddings: on any device.
+            tokens: the ids that they stand for.
+            shared: how many leading embeddings are the same in all rows. They are computed once
+                for several rows where the text tower allows it, to the same result.
+
         Raises:
             BackboneError: the text tower takes no token embeddings.
         """
-        tower, length = self._text_tower(), tokens.shape[1]
+        tower = self._text_tower()
         given = embeddings.to(self.device, self._torch_dtype)
-        # The tower's own forward pass with its first layer replaced, so that nothing can differ
-        # from it. Shallow copies share every weight and leave the tower itself untouched.
-        other = copy.copy(tower)
-        other._modules = {**tower._modules, "token_embedding": _Given(given)}
-        positions = tower.positional_embedding[:length]
-        other._parameters = {**tower._parameters, "positional_embedding": positions}
-        if isinstance(tower._buffers.get("attn_mask"), Tensor):
-            other._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
-        encode = other.encode_text if tower is self._model else other
-        return encode(tokens.to(self.device)).to(embeddings.device, torch.float32)
+        tokens = tokens.to(self.device)
+        shared = min(shared, int(tokens.argmax(-1).min()))
+        encode = packed if shared > 1 and reads_back(tower) else row_by_row
+        return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""
@@ -175,18 +175,6 @@ class OpenClipBackbone:
             "device": self.device,
             "dtype": self.dtype,
         }
-
-
-class _Given(nn.Module):
-    """A token embedding layer that answers with what it was given."""
-
-    def __init__(self, embeddings: Tensor) -> None:
-        super().__init__()
-        self.embeddings = embeddings
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, L, W), whatever the ``tokens``."""
-        return self.embeddings
 
 
 def _preprocess(name: str, model: nn.Module) -> Preprocess:

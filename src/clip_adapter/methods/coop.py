@@ -33,7 +33,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
-from clip_adapter.nn.prompt import Position, SoftPrompts, context_tokens, lay_out
+from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.training.loop import Recipe, official_recipe, train
 
 CONTEXT_LENGTH = 16
@@ -59,6 +59,7 @@ class SoftClassifier(nn.Module):
         backbone: its text tower is run, and stays as it is.
         prompts: their context is trained.
         tokens: (C, L), to tell where each prompt ends.
+        shared: how many leading embeddings are the same for all classes.
         hard: (C, D) unit weights to average with, or None.
         adapter: of the image features, or None.
     """
@@ -68,21 +69,23 @@ class SoftClassifier(nn.Module):
         backbone: Backbone,
         prompts: SoftPrompts,
         tokens: Tensor,
+        shared: int = 0,
         hard: Tensor | None = None,
         adapter: ResidualAdapter | None = None,
     ) -> None:
         super().__init__()
         self.prompts, self.adapter = prompts, adapter
-        self._backbone, self._tokens, self._hard = backbone, tokens, hard
+        self._backbone, self._hard = backbone, hard
+        self._tokens, self._shared = tokens, shared
 
     def class_weights(self) -> Tensor:
         """(C, D), on the CPU; raw features of the prompts, or unit rows where they are mixed."""
         encode = self._backbone.encode_prompt_embeddings
         parts = list(zip(self.prompts().split(CHUNK), self._tokens.split(CHUNK), strict=True))
         if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(encode, *part, use_reentrant=False) for part in parts]
+            rows = [checkpoint(encode, *p, self._shared, use_reentrant=False) for p in parts]
         else:
-            rows = [encode(*part) for part in parts]
+            rows = [encode(*part, self._shared) for part in parts]
         soft = torch.cat(rows).cpu()
         return soft if self._hard is None else normalize((normalize(soft) + self._hard) / 2)
 
@@ -193,8 +196,8 @@ class CoOp(Method):
         """
         return SoftClassifier(task.tower(self.name), *self._prompts(task))
 
-    def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor]:
-        """The prompts, and the token ids (C, L) that tell where they end."""
+    def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor, int]:
+        """The prompts, the ids (C, L) that tell where they end, and how many they begin with."""
         backbone = task.tower(self.name)
         context = self.context_length if self.context_init is None else self.context_init
         words = context_tokens(backbone.tokenize, context)
@@ -210,7 +213,8 @@ class CoOp(Method):
             start = SPREAD * start
         else:
             start = embedded[:, columns[0]] if self.per_class else embedded[0, columns[0]]
-        return SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device)), tokens
+        prompts = SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device))
+        return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
 
     def _recipe(self, task: FewShotTask) -> Recipe:
         base = FAST
@@ -280,9 +284,8 @@ class CoOpAdapter(CoOp):
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),
         )
-        prompts, tokens = self._prompts(task)
         hard = task.text(self.name)
-        return SoftClassifier(task.tower(self.name), prompts, tokens, hard, adapter)
+        return SoftClassifier(task.tower(self.name), *self._prompts(task), hard, adapter)
 
     def _chosen(self) -> dict[str, Any]:
         return super()._chosen() | {

@@ -117,6 +117,18 @@ def lay_out(
     return torch.tensor(ids), torch.tensor(columns)
 
 
+def common_start(tokens: Tensor, columns: Tensor) -> int:
+    """How many leading tokens all C prompts have in common, where the context is shared.
+
+    Args:
+        tokens: ids (C, L).
+        columns: (C, M) of the context.
+    """
+    context = torch.zeros(tokens.shape, dtype=torch.bool).scatter(1, columns, True)
+    same = ((tokens == tokens[0]) & (context == context[0])).all(0)
+    return int(same.cumprod(0).sum())
+
+
 class SoftPrompts(nn.Module):
     """Token embeddings of C prompts whose context is trained.
 
