@@ -8,6 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.gda import GDA, Gaussians
+from clip_adapter.training.selection import stratified_folds
 
 C, D, K, SCALE = 4, 6, 5, 20.0
 
@@ -80,3 +81,39 @@ def test_one_picture_per_class_takes_the_spread_of_the_class_means(shots):
     f = unit(few.double().numpy())
     assert not found.within
     np.testing.assert_allclose(found.scatter.numpy(), (C - 1) * np.cov(f.T), rtol=1e-5, atol=1e-7)
+
+
+def test_spread_is_the_ratio_of_the_traces(shots):
+    x, y, _ = shots
+    found = Gaussians.fit(x[None], y, C)
+    f = unit(x.double().numpy())
+    centred = f - np.stack([f[y.numpy() == c].mean(0) for c in range(C)])[y.numpy()]
+    scatter = centred.T @ centred
+    n = len(x)
+    of_p = (scatter + np.trace(scatter) / (n - 1) * np.eye(D)) / D  # P is its inverse
+    assert found.spread == pytest.approx(np.trace(of_p) / np.trace(scatter / (n - C)), rel=1e-5)
+
+
+def test_a_class_without_pictures_has_the_mean_of_all(shots):
+    x, y, _ = shots
+    some = y != 1
+    found = Gaussians.fit(x[None, some], y[some], C)
+    want = unit(x[some].double().numpy()).mean(0)
+    np.testing.assert_allclose(found.means[1].numpy(), want, rtol=1e-5)
+    assert found.present.tolist() == [True, False, True, True]
+
+
+def test_a_weight_is_carried_to_the_folds_in_proportion_to_the_spread(shots):
+    x, y, text = shots
+    task = FewShotTask(FeatureSet(x, y, list("abcd")), text, SCALE)
+    held = GDA(gaussian_weight=0.3).fit(task).held_out
+    assert held is not None
+    spread = Gaussians.fit(x[None], y, C).spread
+    parts = []
+    for fold in stratified_folds(y, task.seed):
+        found = Gaussians.fit(x[None, fold.fit], y[fold.fit], C)
+        w, b = found.weights()
+        f = torch.nn.functional.normalize(x[fold.held_out], dim=-1)
+        zero_shot = SCALE * f @ torch.nn.functional.normalize(text, dim=-1).T
+        parts.append(zero_shot + 0.3 * found.spread / spread * (f @ w.T + b))
+    torch.testing.assert_close(held.logits, torch.cat(parts), rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 from clip_adapter.training.selection import (
     Curve,
+    Evaluate,
     Fold,
     HeldOut,
     cross_validate,
@@ -214,7 +215,7 @@ def _fit(task: FewShotTask, rows: Tensor | None) -> Gaussians:
     return Gaussians.fit(train.features, train.labels, len(task.class_names))
 
 
-def _evaluator(task: FewShotTask) -> Any:
+def _evaluator(task: FewShotTask) -> Evaluate:
     """Held-out logits; what candidates of one fold have in common is computed once."""
     text = task.classifier_weights
 
