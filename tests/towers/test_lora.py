@@ -82,6 +82,16 @@ def test_gradients_through_both_towers_and_repeated_passes(demo, pictures, monke
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
+def test_mixed_precision_takes_the_mask_of_the_text_tower(demo):
+    text = TextTower(demo, NAMES, TEMPLATES)
+    randomised(part := Lora(3, 48, dropout=0.25)).attach_to(text.blocks())
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = text()
+        weights[:, 0].sum().backward()
+    assert weights.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in part.parameters())
+
+
 def test_described_and_built_again_is_the_same_to_the_bit(demo, pictures):
     images = pictures(demo)
     change = randomised(Lora(4, 128, rank=3, alpha=2.0, dropout=0.1))

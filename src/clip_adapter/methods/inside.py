@@ -7,8 +7,8 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 feature), 10, 8, 6, 4, 2 or 0 (before the first block) of ViT-B/16, or all seven, with 512 hidden
 units. The paper inserts into a transformer only; the stages of a ResNet are our reading of it. It
 names no recipe for the table. Its SGD moves little in few epochs: on pictures of the demo task's
-training split that were not among 16 shots, 20 epochs bring 50.8 %, where zero-shot has 48.4. AdamW,
-with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3.
+training split that were not among 16 shots, 20 epochs bring 50.8 %, where zero-shot has 48.4.
+AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3.
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ class LoraAttention(nn.Module):
         fused = F.linear(x, base.in_proj_weight, base.in_proj_bias) + self.low_rank(x)
         # (B, L, 3 W) -> three of (B, heads, L, W / heads)
         heads = fused.unflatten(-1, (MATRICES, base.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*heads.unbind(0), attn_mask=attn_mask)
+        # in mixed precision the mask comes in another format than what it is added to
+        mask = None if attn_mask is None else attn_mask.to(fused.dtype)
+        mixed = F.scaled_dot_product_attention(*heads.unbind(0), attn_mask=mask)
         out = base.out_proj(mixed.transpose(1, 2).flatten(2))
         return out if base.batch_first else out.transpose(0, 1)
 
