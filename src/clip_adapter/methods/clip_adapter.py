@@ -26,6 +26,13 @@ from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START
 from clip_adapter.training.loop import Recipe, official_recipe, train
+from clip_adapter.training.recipes import (
+    CANDIDATES,
+    MAX_SCORES,
+    ONE_SHOT_RATIO,
+    fast_recipe,
+    shorter,
+)
 from clip_adapter.training.selection import (
     Curve,
     Evaluate,
@@ -38,24 +45,6 @@ from clip_adapter.training.threads import suited_threads
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
-
-# Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
-CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
-# One shot leaves nothing to hold out. 0.2 is the paper's optimum on generic data (section 4.2.4)
-# and its mildest non-zero setting, so it changes zero-shot least.
-ONE_SHOT_RATIO = 0.2
-# AdamW reaches the official recipe's accuracy in a fraction of its steps; chosen on validation
-# data and held-out shots alone, see docs/decisions/0002-fast-recipe.md.
-FAST_STEPS = 128
-FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STEPS, warmup=0.1)
-# 128 steps are eight epochs of ImageNet's 4 shots; larger sets keep as many.
-EPOCHS_AT_LEAST = 8
-# Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
-FULL_RATE_SHOTS = 4
-# Cross-validation ranks the ratios at half the steps of "fast", for half the time.
-SHORTER = 2
-# Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
-MAX_SCORES = 16_000_000
 
 
 class Branches(nn.Module):
@@ -198,9 +187,7 @@ class CLIPAdapter(Method):
         if self.recipe == "official":
             base = official_recipe(task.shots, len(task.class_names))
         else:
-            rate = FAST.lr * min(task.shots / FULL_RATE_SHOTS, 1)
-            steps = max(FAST_STEPS, EPOCHS_AT_LEAST * len(task.train) // FAST.batch_size)
-            base = dataclasses.replace(FAST, lr=rate, steps=steps)
+            base = fast_recipe(task.shots, len(task.train))
         names = ("lr", "batch_size", "steps", "epochs")
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
@@ -281,9 +268,7 @@ class CLIPAdapter(Method):
         progress: Progress | None,
     ) -> Evaluate:
         """Trains every (fold, ratio) in batched passes and scores its held-out rows."""
-        recipe = self._recipe(task)
-        if recipe.steps is not None:
-            recipe = dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
+        recipe = shorter(self._recipe(task))
         per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
         limit = max(MAX_SCORES // per_run, 1)
 

@@ -5,7 +5,7 @@
     P = D inverse((n - 1) S + r trace(S) I)                S: covariance within classes, r = 1
 
 Source: Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024
-(arXiv 2402.04087), sections 3.1 and 3.2: the precision P is the empirical-Bayes ridge estimator of
+(arXiv 2402.04087): the precision P is the empirical-Bayes ridge estimator of
 Kubokawa and Srivastava (2008). All views of the pictures are counted as pictures and the classes
 are taken as equally frequent, as in the released code. That code searches a on validation data (on
 ImageNet, on the pictures it reports); here it is chosen on the shots.

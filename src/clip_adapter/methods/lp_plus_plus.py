@@ -3,11 +3,11 @@
     logits = f (W + diag(alpha) T)^T        f, T of unit length; W (C, D) and alpha (C,) are learnt
 
 Source: Huang et al., "LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP", CVPR 2024
-(arXiv 2404.02285), sections 3.2 to 3.5, with the released code. Full-batch block coordinate
+(arXiv 2404.02285), with the released code. Full-batch block coordinate
 Majorize-Minimize descent on the cross entropy; no learning rate is searched:
 
-    step of W      4 N / largest eigenvalue of F^T F        (their equation 10)
-    step of alpha  N / (4 max_k sum_i (f_i . t_k)^2)        (their equation 11, as in the code)
+    step of W      4 N / largest eigenvalue of F^T F
+    step of alpha  N / (4 max_k sum_i (f_i . t_k)^2)
     start          w_k = sum of the features of class k; alpha_k = 250 x the mean over the classes
                    of the mean cosine between a class's pictures and its text
 

@@ -3,10 +3,10 @@
     y' = MLP(z) + s (ReLU(z W1 + b1) W2 + b2)          z = LN x, s = 4
 
 Source: He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", ICLR 2022
-(arXiv 2110.04366), section 3.3, with their s = 4; W2, b1 and b2 start at zero, as in their code
-(jxhe/unify-parameter-efficient-tuning). AdamW with batches of 32, weight decay 0.1 and a warm-up
-over 6 % of the steps are those of its classification script, which trains for 10 epochs at a rate
-of 1e-4. CLIP-Adapter (arXiv 2110.04544) compares with it in Table 3.
+(arXiv 2110.04366), section 3.3, with their s = 4; W2, b1 and b2 start at zero, as reimplementations
+say of their code (jxhe/unify-parameter-efficient-tuning). AdamW with batches of 32, weight decay
+0.1 and a warm-up over 6 % of the steps are those of its classification script, which trains for 10
+epochs at a rate of 1e-4. CLIP-Adapter (arXiv 2110.04544) compares with it in Table 3.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     logits = logit_scale * normalize(f) @ normalize(T + s x)^T        x (C, D) starts at zero
 
 Source: Yu et al., "Task Residual for Tuning Vision-Language Models", CVPR 2023 (arXiv 2211.10277),
-equations 4 and 5; scale, rates and epochs from the released scripts (regular base): s = 0.5; Adam
+with scale, rates and epochs from the released scripts (regular base): s = 0.5; Adam
 with batches of 256, rate 2e-3 (2e-4 on ImageNet), cosine after one epoch of warm-up; 100 epochs up
 to 4 shots, 200 above. T has its raw length there, see ``nn/text_residual.py``. Their weight decay
 of 5e-4 is left out: it acts on a residual that has hardly grown.

@@ -2,7 +2,7 @@
 
     W' = L T + s x        T of unit length (C, D), x (R, C, D) starts at zero
 
-Source: TaskRes (Yu et al. 2023, arXiv 2211.10277), equation 4. A linear probe that starts at the
+Source: TaskRes (Yu et al. 2023, arXiv 2211.10277). A linear probe that starts at the
 zero-shot weights (CLAP, Silva-Rodriguez et al. 2024, arXiv 2312.12730) is the same with s = 1.
 """
 
