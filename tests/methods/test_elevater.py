@@ -75,7 +75,7 @@ def test_a_class_without_pictures_can_be_found_by_its_text_alone():
     with_text = make_method("l-2p", {"lr": 1e-3}).fit(missing).logits(of_class)
     assert (with_text.argmax(1) == 2).all()
     without = make_method("r-2p").fit(missing).logits(of_class)
-    assert (without.argmax(1) != 2).all()
+    assert (without[:, 2] < -1e8).all()
 
 
 def test_the_length_of_an_epoch():

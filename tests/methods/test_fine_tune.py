@@ -87,6 +87,19 @@ def test_batch_norm_keeps_its_statistics(make_folder, pixel_task):
     assert all(not torch.equal(a, b) for a, b in moved)
 
 
+@pytest.mark.parametrize("tower", ["visual", "text"])
+def test_a_backbone_of_half_precision_trains_in_full(make_folder, pixel_task, tower):
+    backbone = load_backbone(f"local-dir:{make_folder()}", device="cpu", dtype="bfloat16")
+    task = pixel_task(backbone)
+    classifier = fit(task, tower=tower, adapter=False)
+    assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
+    if tower == "visual":
+        values = list(classifier.change.values)
+        assert {v.dtype for v in values} == {torch.float32}
+        assert any(not torch.equal(v, v.bfloat16().float()) for v in values)
+    assert loss(classifier, task) < loss(make_method("zero-shot").fit(task), task)
+
+
 def test_parameters():
     def count(**options):
         return make_method("fine-tune", options).parameters(VIT_B_16)

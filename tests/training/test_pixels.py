@@ -218,8 +218,16 @@ def test_a_damaged_checkpoint(task, tmp_path, monkeypatch):
 def test_early_stopping_restores_the_best(task):
     # far too fast: it gets worse at once, or at the end
     recipe = PixelRecipe("sgd", 300.0, 0.0, 4, epochs=30, augment=False, patience=2)
-    model, trained = go(task, recipe)
+    model = make_model(task)
+    at = {0: numbers(model).clone()}
+
+    def remember(done, total):
+        at[done] = numbers(model).clone()
+
+    _, trained = go(task, recipe, model=model, progress=remember)
     assert trained.steps < 30 * 3
+    assert torch.equal(numbers(model), at[trained.best_step])
+    assert not torch.equal(numbers(model), at[trained.steps])
     # stopped two epochs after the best one
     assert trained.steps == trained.best_step + 2 * 3
     seen = {h["step"]: h for h in trained.history}
