@@ -75,11 +75,21 @@ def unsearched(
     }
 
 
-def grid(weight: float | str, sharpness: float | str, logit_scale: float) -> list[Candidate]:
-    """Candidates: the safe one first, then by sharpness; what was given stays as it is."""
+def grid(
+    weight: float | str, sharpness: float | str, logit_scale: float, *, coarse: bool = False
+) -> list[Candidate]:
+    """Candidates: the safe one first, then by sharpness; what was given stays as it is.
+
+    Args:
+        weight: a number, or "auto".
+        sharpness: a number, or "auto".
+        logit_scale: weights are in proportion to it.
+        coarse: a sixth of the candidates, for searches with a third parameter.
+    """
     scale = logit_scale / PUBLISHED_SCALE
-    weights = [w * scale for w in WEIGHTS] if weight == "auto" else [weight]
-    sharpnesses = list(SHARPNESSES) if sharpness == "auto" else [sharpness]
+    values = (WEIGHTS[1::2], SHARPNESSES[1::3]) if coarse else (WEIGHTS, SHARPNESSES)
+    weights = [w * scale for w in values[0]] if weight == "auto" else [weight]
+    sharpnesses = list(values[1]) if sharpness == "auto" else [sharpness]
     pairs = [{"cache_weight": w, "cache_sharpness": b} for b in sharpnesses for w in weights]
     if weight == "auto":
         pairs.insert(0, {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]})
