@@ -112,6 +112,8 @@ class LinearProbe(Method):
         with warnings.catch_warnings(), threadpool_limits(1 if small else None):
             # The bound on the iterations is the published one; large C rarely converge within it.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # One shot of each class is no regression problem, as scikit-learn suspects.
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
             model = LogisticRegression(
                 C=c, max_iter=self.max_iter, fit_intercept=self.fit_intercept
             )
