@@ -148,12 +148,13 @@ def describe(head: Head | Mixture) -> tuple[dict[str, Any], dict[str, Tensor], d
             )
         known = cast("ResidualAdapter | Projection", head.image_map)
         image_map = {"kind": kinds[type(known)], **known.config()}
-        maps.update({k: v.contiguous() for k, v in known.state_dict().items()})
+        maps.update({k: v.clone() for k, v in known.state_dict().items()})
     if head.cache is not None:
-        maps.update({f"cache.{k}": v.contiguous() for k, v in head.cache.state_dict().items()})
-    weights = {"weights": head.weights}
+        maps.update({f"cache.{k}": v.clone() for k, v in head.cache.state_dict().items()})
+    # Copies: members of a mixture may share their weights, which a file of tensors must not.
+    weights = {"weights": head.weights.clone()}
     if head.bias is not None:
-        weights["bias"] = head.bias
+        weights["bias"] = head.bias.clone()
     config = {
         "head": head.kind,
         "logit_scale": head.logit_scale,

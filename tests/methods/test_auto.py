@@ -74,10 +74,8 @@ def test_temperature_makes_losses_comparable():
 def test_a_blend_that_loses_to_zero_shot_is_vetoed():
     """A candidate of low loss that is wrong more often than zero-shot is not taken."""
     labels = torch.zeros(40, dtype=torch.long)
-    timid = torch.tensor([[0.05, 0.0]]).repeat(40, 1)  # always right, never sure
-    bold = torch.cat(
-        [torch.tensor([[4.0, 0.0]]).repeat(30, 1), torch.tensor([[-0.1, 0]]).repeat(10, 1)]
-    )
+    timid = torch.tensor([[0.01, 0.0]]).repeat(40, 1)  # always right, never sure
+    bold = torch.tensor([[4.0, 0.0]] * 30 + [[-0.1, 0.0]] * 10)
     assert F.cross_entropy(bold, labels) < F.cross_entropy(32 * timid, labels)
     curve = Curve("members", [])
     weights, _ = _choose(curve, {"zero-shot": held(timid), "bold": held(bold)}, labels)
