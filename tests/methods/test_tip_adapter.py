@@ -136,3 +136,21 @@ def test_bad_options():
     for bad in ({"lr": 0.0}, {"batch_size": 0}, {"epochs": 0}):
         with pytest.raises(UsageError):
             TipAdapterF(**bad)
+
+
+def test_keys_of_held_out_shots_take_no_part_in_the_training():
+    task, _ = make()
+    rows = [torch.arange(0, len(task.train), 2)]
+    changed = task.train.features.clone()
+    changed[:, 1::2] = changed[:, 1::2].flip(1)
+    other = FewShotTask(
+        FeatureSet(changed, task.train.labels, task.class_names),
+        task.classifier_weights,
+        task.logit_scale,
+    )
+    keys = [
+        TipAdapterF()._train(t, t.classifier_weights, rows, None).keys.detach()[0]
+        for t in (task, other)
+    ]
+    assert torch.equal(keys[0][::2], keys[1][::2])
+    assert not torch.equal(keys[0][1::2], keys[1][1::2])

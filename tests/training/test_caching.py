@@ -1,0 +1,54 @@
+"""The grid of the cache methods and how it is walked."""
+
+import pytest
+import torch
+
+from clip_adapter.training.caching import enough, grid, in_grid, unit_keys
+from clip_adapter.training.selection import HELD_OUT_ENOUGH, Fold
+
+
+def test_the_safe_candidate_comes_first_and_none_comes_twice():
+    candidates = grid("auto", "auto", 100.0)
+    assert candidates[0]["cache_weight"] == 0
+    assert len({tuple(c.values()) for c in candidates}) == len(candidates) == 109
+    assert len(grid("auto", "auto", 100.0, coarse=True)) == 19
+
+
+def test_what_was_given_stays():
+    assert grid(2.0, 3.0, 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
+    assert {c["cache_weight"] for c in grid(2.0, "auto", 10.0)} == {2.0}
+    assert {c["cache_sharpness"] for c in grid("auto", 3.0, 10.0)} == {3.0}
+
+
+def test_scores_are_asked_once_for_all_weights_and_anew_for_all_else():
+    asked = []
+
+    def scores(fold, candidate):
+        asked.append((fold, candidate["cache_sharpness"]))
+        return torch.full((1, 2), 10.0 * fold + candidate["cache_sharpness"])
+
+    candidates = [
+        {"cache_weight": w, "cache_sharpness": b} for b in (1.0, 2.0) for w in (0.0, 3.0, 5.0)
+    ]
+    rows = torch.tensor([0])
+    jobs = [(Fold(rows, rows), c) for c in candidates for _ in range(2)]
+    evaluate = in_grid(2, lambda fold, _: torch.full((1, 2), 100.0 * fold), scores)
+    got = [float(x[0, 0]) for x in evaluate(jobs)]
+    want = [
+        100.0 * k + c["cache_weight"] * (10.0 * k + c["cache_sharpness"])
+        for c in candidates
+        for k in range(2)
+    ]
+    assert got == want
+    assert asked == [(0, 1.0), (1, 1.0), (0, 2.0), (1, 2.0)]
+
+
+@pytest.mark.parametrize(("pictures", "least"), [(100, 3000), (4000, 3001), (16_000, 500)])
+def test_how_many_are_held_out(pictures, least):
+    assert enough(pictures, 1000, 109) >= least
+    assert enough(10**9, 10**9, 1) == HELD_OUT_ENOUGH
+
+
+def test_keys_are_the_mean_of_unit_views():
+    features = torch.tensor([[[3.0, 0.0]], [[0.0, 0.5]]])
+    torch.testing.assert_close(unit_keys(features), torch.full((1, 2), 0.5**0.5))
