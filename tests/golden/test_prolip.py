@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
-from clip_adapter.methods.prolip import EPSILON, fit_projection
+from clip_adapter.methods import FewShotTask
+from clip_adapter.methods.prolip import EPSILON, fit_projections, take
 from clip_adapter.nn import Projection
 from clip_adapter.training.loop import Recipe
 
@@ -53,15 +55,12 @@ def test_trained_projection():
 
     t = [torch.tensor(a, dtype=torch.float32) for a in (x, start, b, w)]
     given = Projection(t[1], t[2])
-    got = fit_projection(
-        given,
-        t[0][None],
-        torch.tensor(y),
-        t[3],
-        SCALE,
-        STRENGTH,
-        Recipe("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON),
-    )
+    features = FeatureSet(torch.ones(N, D), torch.tensor(y), [str(i) for i in range(C)])
+    task = FewShotTask(features, t[3], SCALE)
+    recipe = Recipe("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON)
+    rows = [torch.arange(N), torch.arange(N).flip(0)]
+    fit = fit_projections(given, t[0][None], task, STRENGTH, recipe, rows)
+    got = take(fit, 0)
     assert np.abs(p - start).max() > 0.02
     np.testing.assert_allclose(got.matrix.detach().numpy(), p, atol=2e-5)
     assert torch.equal(given.matrix.detach(), t[1])  # the start is left as it is

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import make_method
+from clip_adapter.methods.prolip import RATES
 from clip_adapter.methods.sizes import RN50, VIT_B_16
 from clip_adapter.towers import tuned
 from clip_adapter.towers.trunk import projection
@@ -61,6 +62,18 @@ def test_the_published_penalty_is_one_over_the_shots(backbone, pixel_task):
     _, bias = projection(backbone)
     kept = classifier.head.image_map.bias
     assert (bias is None and kept is None) or torch.equal(kept, bias)
+
+
+def test_the_rate_is_chosen_on_held_out_shots(backbone, pixel_task):
+    classifier = fit(pixel_task(backbone), epochs=20)
+    (curve,) = classifier.info["selection"]
+    assert curve["candidates"] == list(RATES)
+    assert curve["pictures"] == 12
+    assert curve["loss"][RATES.index(curve["chosen"])] == min(curve["loss"])
+    assert classifier.info["hyperparameters"]["lr"] == curve["chosen"]
+    assert classifier.held_out.logits.shape == (12, 3)
+    one = fit(pixel_task(backbone, per_class=1), epochs=2)
+    assert one.info["hyperparameters"]["lr"] == 1e-5
 
 
 def test_parameters_are_those_of_the_projection():
