@@ -8,7 +8,7 @@ f are CLIP's image features (two projections: CLIP's and the head), T (C, D) the
 channels of x.
 
 Source: Li et al., "ELEVATER: A Benchmark and Toolkit for Evaluating Language-Augmented Visual
-Models", 2022 (arXiv 2204.08790), section 4, and its toolkit: the normalisation of channels without
+Models", 2022 (arXiv 2204.08790), and its toolkit: the normalisation of channels without
 trained numbers before the head, no scale on the logits (its logit scale is exp(0)), PyTorch's start
 of a linear layer, a bias of 0 beside a head from text, SGD with momentum 0.9 at a constant rate,
 batches of 64, 50 epochs. It searches rates of 1e-6 to 1e-1 and weight decays on held-out data by

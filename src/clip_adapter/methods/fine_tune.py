@@ -6,10 +6,10 @@
 Source: Gao et al., "CLIP-Adapter", IJCV 2024 (arXiv 2110.04544), section 4.4 and Table 10: visual
 encoder, text encoder or both are trained beside the adapter, with early stopping. The paper stops
 where the accuracy is highest and does not say on which pictures; here shots are held out. It names
-no optimiser: AdamW with weight decay 0.1, warm-up, a cosine and gradients cut to length 1 are those
-of WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903, section 3, and its code), where batches of 512
-learn at 3e-5; the rate for few shots, 1e-5, is the one at which ProLIP (arXiv 2410.05270) trains
-the whole visual tower, as a baseline.
+no optimiser: AdamW, warm-up, a cosine and gradients cut to length 1 are those of the code of
+WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903), whose batches of 512 learn at 3e-5; weight decay
+0.1 is that paper's. The rate for few shots, 1e-5, is the one at which the code of ProLIP (arXiv
+2410.05270) trains the whole visual tower as a baseline.
 """
 
 from __future__ import annotations

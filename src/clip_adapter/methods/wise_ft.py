@@ -5,11 +5,11 @@
 ``wise-ft`` mixes classifier weights over frozen features, ``wise-ft-tower`` those of the whole
 visual tower.
 
-Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2021 (arXiv 2109.01903), section
-3; a = 0.5 where nothing more is known (section 3, and figure 1). Its linear classifier is a layer
-on features of unit length that starts from logit_scale * T, T the text weights; its bias, which
-starts at 0, is left away. AdamW, weight decay 0.1 and the cosine are the paper's; its rate is for
-batches of 512 of all of ImageNet, and ours was chosen on the validation set of Caltech101.
+Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2021 (arXiv 2109.01903), and its
+code, whose default is a = 0.5. Its linear classifier is a layer on features of unit length that
+starts from logit_scale * T, T the text weights; its bias, which starts at 0, is left away. AdamW
+and the cosine are the code's, weight decay 0.1 the paper's; its rate is for all of ImageNet, and
+ours was chosen on the validation set of Caltech101.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class WeightChange(Change):
     def blended(self, start: WeightChange, share: float) -> WeightChange:
         """``(1 - share) * start + share * self``, parameter by parameter.
 
-        Exactly ``start`` at 0 and this change at 1. Source: WiSE-FT (arXiv 2109.01903), equation 1.
+        Exactly ``start`` at 0 and this change at 1. Source: WiSE-FT (arXiv 2109.01903).
 
         Raises:
             UsageError: the two change other parameters.
