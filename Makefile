@@ -58,7 +58,7 @@ bench: $(STAMP)
 	$(PY) benchmarks/reference.py --features $(FEATURES) --out benchmarks/REFERENCE.md
 
 bench-methods: $(STAMP)
-	$(PY) benchmarks/methods.py --features $(FEATURES)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/methods.py --features $(FEATURES)
 
 docs: $(STAMP)
 	$(PY) tools/cli_docs.py

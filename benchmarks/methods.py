@@ -138,10 +138,10 @@ def table(runs: list[Run]) -> str:
         "",
         "Features of OpenAI's CLIP ViT-B/32; top-1 accuracy in percent, the mean of three seeds "
         "(and the standard deviation), every method at its defaults. Hyper-parameters are chosen "
-        "on the shots; what was chosen is that of the first seed. Seconds are those of `fit` on "
-        "two CPU cores, made in one session but not side by side: take them as an order of "
-        "magnitude. The shots are given by the files, so a seed decides the folds and the "
-        "training, not the draw.",
+        "on the shots; what was chosen is that of the first seed. Seconds are those of `fit` with "
+        f"{versions()['threads']} thread, one run after the other on a machine that did other "
+        "things as well: take them as an order of magnitude. The shots are given by the files, so "
+        "a seed decides the folds and the training, not the draw.",
         "",
     ]
     for data in SETS:
