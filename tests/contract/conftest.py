@@ -25,7 +25,7 @@ def features(centres, per_class, seed, noise=1.2):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world():
     """(task, test features)."""
     generator = torch.Generator().manual_seed(0)

@@ -46,11 +46,24 @@ def test_unknown_option_names_the_valid_ones(name):
         assert field.name in str(error.value)
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """fitted(name, task): the classifier of the defaults, made once."""
+    known = {}
+
+    def fit(name, task):
+        if name not in known:
+            known[name] = make_method(name).fit(task)
+        return known[name]
+
+    return fit
+
+
 @pytest.mark.parametrize("name", FEATURE_METHODS)
-def test_beats_chance_and_leaves_the_task_alone(name, world):
+def test_beats_chance_and_leaves_the_task_alone(name, world, fitted):
     task, test = world
     before = copy.deepcopy(task)
-    classifier = make_method(name).fit(task)
+    classifier = fitted(name, task)
     assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
     assert torch.equal(before.train.features, task.train.features)
     assert torch.equal(before.classifier_weights, task.classifier_weights)
@@ -64,9 +77,9 @@ def test_beats_chance_and_leaves_the_task_alone(name, world):
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
-def test_held_out_logits_are_of_rows_of_the_shots(name, world):
+def test_held_out_logits_are_of_rows_of_the_shots(name, world, fitted):
     task, _ = world
-    held = make_method(name).fit(task).held_out
+    held = fitted(name, task).held_out
     if held is not None:
         assert held.logits.shape == (len(held.rows), len(task.class_names))
         assert len(held.rows.unique()) == len(held.rows) <= len(task.train)
@@ -75,7 +88,7 @@ def test_held_out_logits_are_of_rows_of_the_shots(name, world):
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
-def test_no_backbone_is_loaded(name, world, monkeypatch):
+def test_same_seed_same_classifier_and_no_backbone(name, world, fitted, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a method that reads features loaded a backbone")
 
@@ -83,22 +96,15 @@ def test_no_backbone_is_loaded(name, world, monkeypatch):
     monkeypatch.setattr("clip_adapter.backbones.registry.load_backbone", refuse)
     task, test = world
     assert task.backbone is None
-    make_method(name).fit(task).logits(test)
-
-
-@pytest.mark.parametrize("name", FEATURE_METHODS)
-def test_same_seed_same_classifier_to_the_bit(name, world):
-    task, test = world
-    torch.manual_seed(0)
-    first = make_method(name).fit(task).logits(test)
+    first = fitted(name, task).logits(test)
     torch.manual_seed(99)  # the global generator must not matter
     assert torch.equal(first, make_method(name).fit(task).logits(test))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
-def test_saved_and_loaded_is_the_same_to_the_bit(name, world, tmp_path):
+def test_saved_and_loaded_is_the_same_to_the_bit(name, world, fitted, tmp_path):
     task, test = world
-    classifier = make_method(name).fit(task)
+    classifier = fitted(name, task)
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
     assert torch.equal(classifier.logits(test), loaded.logits(test))
     assert torch.equal(classifier.zero_shot_logits(test), loaded.zero_shot_logits(test))
