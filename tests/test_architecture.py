@@ -51,7 +51,7 @@ FOLDERS = ("src", "tests", "tools", "benchmarks", "examples")
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # What all methods share; the others are methods.
-SHARED = {"__init__", "base", "sizes"}
+SHARED = {"__init__", "base", "block_adapter", "sizes"}
 METHOD_FILES = [p for p in sorted((PACKAGE / "methods").glob("*.py")) if p.stem not in SHARED]
 
 

@@ -113,7 +113,8 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     figure, first = _figure(6 * len(curves), 4.2, len(curves))
     every = list(figure.axes) if len(curves) > 1 else [first]
     for axes, curve in zip(every, curves, strict=True):
-        x, accuracy = curve["candidates"], curve["accuracy"]
+        x: list[Any] = curve["candidates"]
+        accuracy = curve["accuracy"]
         chosen, told = curve["chosen"], shown(curve["chosen"])
         if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
             chosen, x = x.index(chosen), list(range(len(x)))

@@ -12,29 +12,21 @@ trained here: the class names stay the classifier.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.base import register
+from clip_adapter.methods.block_adapter import BlockAdapter
 from clip_adapter.methods.sizes import Sizes
-from clip_adapter.towers import visual_tower
+from clip_adapter.towers import Change
 from clip_adapter.towers.adapters import Houlsby
-from clip_adapter.towers.fit import train_inside
-from clip_adapter.towers.places import numbers, transformer_blocks, width_of
-from clip_adapter.training.pixels import PixelRecipe
-
-WEIGHT_DECAY, WARMUP = 1e-2, 0.1
 
 
 @register
 @dataclass
-class HoulsbyAdapter(Method):
+class HoulsbyAdapter(BlockAdapter):
     """Bottlenecks after the attention and after the MLP of each block.
 
     Attributes:
@@ -48,58 +40,14 @@ class HoulsbyAdapter(Method):
     name: ClassVar[str] = "houlsby"
     summary: ClassVar[str] = "two bottlenecks in each block of the visual transformer"
     citation: ClassVar[str] = "Houlsby et al. 2019, arXiv 1902.00751"
-    trains: ClassVar[str] = "adapters in the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
+    weight_decay: ClassVar[float] = 1e-2
+    warmup: ClassVar[float] = 0.1
 
-    hidden: int = 64
-    blocks: int | str = "all"
     lr: float = 3e-4
-    batch_size: int = 32
     epochs: int = 20
 
-    def __post_init__(self) -> None:
-        for name in ("hidden", "lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
-
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
-        visual = visual_tower(task.tower(self.name))
-        chosen = self._chosen(len(transformer_blocks(visual, self.name)))
-        generator = torch.Generator().manual_seed(task.seed)
-        change = Houlsby(chosen, width_of(visual), self.hidden, generator)
-        recipe = PixelRecipe(
-            "adamw",
-            self.lr,
-            weight_decay=WEIGHT_DECAY,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            warmup=WARMUP,
-        )
-        trained = train_inside(change, task, recipe, self, progress)
-        return Classifier(
-            Head(weights, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
-            change=change,
-            info={
-                "hyperparameters": {
-                    **dataclasses.asdict(self),
-                    "blocks": chosen,
-                    "steps": trained.steps,
-                },
-                "selection": [],
-                "history": trained.history,
-                "trained_parameters": sum(p.numel() for p in change.parameters()),
-            },
-        )
+    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> Change:  # noqa: D102
+        return Houlsby(blocks, width, self.hidden, generator)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        each = 2 * sizes.trunk * self.hidden + self.hidden + sizes.trunk
-        return 2 * each * len(self._chosen(sizes.blocks))
-
-    def _chosen(self, blocks: int) -> list[int]:
-        every = range(1, blocks + 1)
-        return numbers("blocks", self.blocks, every, {"all": every})
+        return 2 * self.bottleneck(sizes.trunk) * len(self.chosen(sizes.blocks))

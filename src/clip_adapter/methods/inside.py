@@ -13,16 +13,15 @@ AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
+from clip_adapter.methods.block_adapter import changed_classifier, check_above_zero
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation
 from clip_adapter.towers import visual_tower
@@ -70,15 +69,11 @@ class ClipAdapterInside(Method):
     epochs: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        check_above_zero(self, "hidden", "lr", "batch_size", "epochs")
         if not 0 <= self.visual_ratio <= 1:
             raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
         visual = visual_tower(task.tower(self.name))
         *inner, _ = (place.dim for place in places(visual))
         chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
@@ -87,23 +82,7 @@ class ClipAdapterInside(Method):
             chosen, self.hidden, self.activation, self.visual_ratio, generator
         )
         trained = train_inside(change, task, self._recipe(), self, progress)
-        return Classifier(
-            Head(weights, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
-            change=change,
-            info={
-                "hyperparameters": {
-                    **dataclasses.asdict(self),
-                    "layers": list(chosen),
-                    "steps": trained.steps,
-                },
-                "selection": [],
-                "history": trained.history,
-                "trained_parameters": sum(p.numel() for p in change.parameters()),
-            },
-        )
+        return changed_classifier(self, task, change, trained, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         inner = [sizes.trunk] * sizes.blocks or sizes.stages
