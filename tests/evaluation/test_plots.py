@@ -66,6 +66,21 @@ def test_the_sweep_of_c_has_a_log_axis():
     assert selection_figure([c]).axes[0].get_xscale() == "log"
 
 
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_grids_and_blends_of_names_are_drawn():
+    grid = [{"cache_weight": a, "cache_sharpness": 5.5} for a in (0.0, 1.0, 2.0)]
+    axes = selection_figure([CURVE | {"candidates": grid, "chosen": grid[1]}]).axes[0]
+    assert "chosen: cache_weight 1, cache_sharpness 5.5" in legend(axes)
+    names = ["zero-shot", "gda", "clap"]
+    blend = CURVE | {"candidates": names, "chosen": "gda x 2, clap"}
+    axes = selection_figure([blend]).axes[0]
+    assert "chosen: gda x 2, clap" in legend(axes)
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+
+
 def test_lines_with_bars(tmp_path):
     figure = shots_figure([1, 4], {"zero-shot": [(50, 0)] * 2, "x": [(40, 2), (60, 1)]}, "t")
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["zero-shot", "x"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Candidates with names are named below the axis, up to so many.
+MOST_NAMES = 8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # Cells get their number up to this many classes; more classes than the second cannot be named in
 # a figure that fits a page, and those that are confused most are shown.
@@ -117,14 +119,20 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
         accuracy = curve["accuracy"]
         chosen, told = curve["chosen"], shown(curve["chosen"])
         if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
-            chosen, x = x.index(chosen), list(range(len(x)))
+            chosen = x.index(chosen) if chosen in x else None  # a blend is none of them
+            if len(x) <= MOST_NAMES:
+                axes.set_xticks(range(len(x)), [shown(c) for c in x], rotation=30, fontsize=7)
+            x = list(range(len(x)))
         axes.plot(x, accuracy, color=COLOURS[0], marker=MARKERS[0], label="right (%)")
         if x is curve["candidates"] and 0.0 in x:
             zero = accuracy[x.index(0.0)]
             axes.axhline(zero, color="0.5", linestyle=":", label="zero-shot CLIP (ratio 0)")
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
-        axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {told}")
+        if chosen is None:
+            axes.plot([], [], " ", label=f"chosen: {told}")
+        else:
+            axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {told}")
         axes.set_xlabel(str(curve["parameter"]).replace("_", " "))
         axes.set_ylabel("right on held-out shots (%)", color=COLOURS[0])
         loss = axes.twinx()
