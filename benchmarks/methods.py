@@ -24,7 +24,7 @@ from clip_adapter.api import versions
 from clip_adapter.errors import ClipAdapterError
 from clip_adapter.files import write_file
 from clip_adapter.methods import get_method
-from clip_adapter.training.selection import shown
+from clip_adapter.training.selection import choice
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 SEEDS = (1, 2, 3)
@@ -91,7 +91,7 @@ def run(folder: Path, data: Set, shots: int, method: str, seed: int) -> Run:
     report = clip_adapter.evaluate(classifier, f"{file}#{data.scored.format(shots)}")
     info = classifier.info
     curves = info.get("selection", [])
-    chosen = "; ".join(f"{c['parameter']} = {shown(c['chosen'])}" for c in curves)
+    chosen = "; ".join(choice(c["parameter"], c["chosen"]) for c in curves)
     return Run(
         data.file,
         shots,

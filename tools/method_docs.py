@@ -22,6 +22,7 @@ Choose one with `--method NAME` or `fit(..., method="NAME")`. Who does not want 
 on them in seconds; `text tower` runs CLIP's text tower at every step; `images` trains inside CLIP's
 visual tower, which takes minutes and better a GPU. Parameters are counted at the defaults for 1,000
 classes and 16 pictures of each on ViT-B/16. How they compare is in
+[comparison.md](comparison.md), the numbers in
 [benchmarks/METHODS.md](../benchmarks/METHODS.md); how to add one in
 [add-a-method](add-a-method.md).
 

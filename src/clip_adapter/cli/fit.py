@@ -164,7 +164,7 @@ def fit(
 
 def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     """What ``fit`` did, in plain words."""
-    from clip_adapter.training.selection import shown
+    from clip_adapter.training.selection import choice
 
     lines = [
         f"{info['method']}: {info['classes']} classes ({listed(class_names, 6)}), "
@@ -175,8 +175,8 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     if info.get("backbone"):
         lines.append(f"Backbone: {info['backbone']}.")
     for curve in info["selection"]:
-        chosen = shown(curve["chosen"])
-        lines.append(f"Chosen: {curve['parameter']} = {chosen} ({curve['rule']}).")
+        chosen = choice(curve["parameter"], curve["chosen"])
+        lines.append(f"Chosen: {chosen} ({curve['rule']}).")
     lines += _held_out(info.get("held_out"))
     lines.append(
         f"Time: {info['embed_seconds']:.1f} s to get the features, "

@@ -154,6 +154,11 @@ def significantly_worse(hits: Tensor, reference: Tensor) -> bool:
     return bool(gain.sum() < -gain.abs().sum().sqrt())
 
 
+def choice(parameter: str, chosen: Candidate) -> str:
+    """What was chosen, for people: ``visual_ratio = 0.2``, or as :func:`shown` for several."""
+    return shown(chosen) if isinstance(chosen, Mapping) else f"{parameter} = {shown(chosen)}"
+
+
 def shown(candidate: Candidate) -> str:
     """A candidate for people: ``0.2``, or ``cache_weight 1, cache_sharpness 5.5``."""
     if isinstance(candidate, Mapping):
