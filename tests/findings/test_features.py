@@ -3,6 +3,8 @@
 Nothing here is tuned: draws are CoOp's seeds 1 to 3, and the methods are at their defaults.
 """
 
+import pytest
+
 
 def test_zero_shot_knows_something_and_not_everything(score):
     assert 40 <= score("zero-shot", 1) <= 75
@@ -28,8 +30,21 @@ def test_the_best_ratio_is_inside(score):
     assert curve[0.0] == score("zero-shot", 16)
 
 
-def test_both_branches_are_not_above_the_visual_one_by_a_margin(score):
-    assert score("clip-adapter", 16, branch="both") <= score("clip-adapter", 16) + 2
+RATIOS = (0.2, "auto", "learnable", "hypernetwork")
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_every_branch_learns_and_both_are_not_above_the_visual_one_by_a_margin(score, ratio):
+    visual = score("clip-adapter", 16, visual_ratio=ratio)
+    text = score("clip-adapter", 16, branch="text", text_ratio=ratio)
+    both = score("clip-adapter", 16, branch="both", visual_ratio=ratio, text_ratio=ratio)
+    assert min(visual, text, both) >= score("zero-shot", 16) + 10
+    assert both <= visual + 2
+
+
+@pytest.mark.parametrize("ratio", RATIOS[2:])
+def test_a_ratio_that_is_learnt_is_no_worse_than_a_searched_one(score, ratio):
+    assert score("clip-adapter", 16, visual_ratio=ratio) >= score("clip-adapter", 16) - 1
 
 
 def test_the_residual_matters(score):

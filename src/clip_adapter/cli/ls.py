@@ -100,11 +100,12 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
         if what == "methods":
             defaults = "\n".join(f"{key}={value}" for key, value in row["options"].items())
             reads = row["reads"] + (", text tower" if row["runs_text_tower"] else "")
-            count = "by choice" if row["parameters"] is None else f"{row['parameters']:,}"
+            known = row["parameters"] is not None
+            count = f"{row['parameters']:,} parameters" if known else "as many as they train"
             table.add_row(
                 row["name"],
                 f"{row['summary']}\n{row['citation']}\nreads: {reads}",
-                f"{row['trains']}\n{count} parameters",
+                f"{row['trains']}\n{count}",
                 defaults or "none",
             )
         elif what == "backbones":
