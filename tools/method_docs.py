@@ -45,7 +45,10 @@ def render() -> str:
             f"| [`{cls.name}`](#{anchor(cls.name)}) | {cls.summary} | {cls.trains} | {reads} "
             f"| {shown} | {cls.citation} |"
         )
-    return OPENING + "\n".join(lines) + "\n" + "".join(section(cls) for cls in own)
+    first: dict[str, str] = {}  # which method of a file comes first
+    for cls in own:
+        first.setdefault(cls.__module__, cls.name)
+    return OPENING + "\n".join(lines) + "\n" + "".join(section(c, first) for c in own)
 
 
 def anchor(name: str) -> str:
@@ -53,10 +56,14 @@ def anchor(name: str) -> str:
     return re.sub(r"[^\w-]", "", name)
 
 
-def section(cls: type[Method]) -> str:
+def section(cls: type[Method], first: dict[str, str]) -> str:
     """One method: what its file says of it, and its options."""
-    opening = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
-    text = [f"\n## {cls.name}\n", plain(opening), ""]
+    before = first[cls.__module__]
+    if before == cls.name:
+        opening = plain(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""))
+    else:
+        opening = f"Described with [`{before}`](#{anchor(before)})."
+    text = [f"\n## {cls.name}\n", opening, ""]
     if not cls.needs_text:
         text.append("Needs no text weights.\n")
     fields = dataclasses.fields(cls)
