@@ -50,7 +50,7 @@ def test_linear_classifier(data):
     task, x, text, _ = data
     f, y, w = unit(x), np.arange(N) % C, SCALE * text
     mean, square = np.zeros_like(w), np.zeros_like(w)
-    warm = 0.1 * STEPS
+    warm, rate = 0.1 * STEPS, RATE * SCALE / 100
     for step in range(STEPS):
         logits = f @ w.T
         p = np.exp(logits - logits.max(1, keepdims=True))
@@ -62,8 +62,8 @@ def test_linear_classifier(data):
         share = (step + 1) / warm
         if step + 1 > warm:
             share = 0.5 * (1 + np.cos(np.pi * (step + 1 - warm) / (STEPS - warm + 1)))
-        w = w * (1 - share * RATE * WEIGHT_DECAY)
-        w = w - share * RATE * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
+        w = w * (1 - share * rate * WEIGHT_DECAY)
+        w = w - share * rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
     got = linear_classifier(task).head
     assert np.abs(w - SCALE * text).max() > 0.5
     np.testing.assert_allclose(got.weights.numpy(), w, atol=2e-3)

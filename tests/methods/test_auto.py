@@ -49,8 +49,9 @@ def test_the_blend_is_the_weighted_sum_of_its_members():
 
 def test_a_far_better_candidate_is_taken_and_a_useless_one_is_not():
     labels = torch.arange(3).repeat(30)
-    right = 5.0 * F.one_hot(labels, 3) + torch.randn(90, 3)
-    useless = torch.randn(90, 3)
+    generator = torch.Generator().manual_seed(0)
+    right = 5.0 * F.one_hot(labels, 3) + torch.randn(90, 3, generator=generator)
+    useless = torch.randn(90, 3, generator=generator)
     curve = Curve("members", [])
     weights, last = _choose(curve, {"good": held(right), "bad": held(useless)}, labels)
     assert list(weights) == ["good"]
@@ -129,3 +130,26 @@ def test_a_third_partys_method_can_be_a_candidate(monkeypatch):
     zero = make_method("zero-shot").fit(task)
     assert auto.predict(task.train) == zero.predict(task.train)
     assert len(auto.held_out.rows) == len(task.train)  # fitted again on every fold
+
+
+def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told():
+    task = make()
+    thin = FewShotTask(
+        FeatureSet(task.train.first[:, :3], task.train.labels, task.class_names),
+        task.classifier_weights[:, :3],
+        30.0,
+    )
+    told = []
+    thin.say = told.append
+    auto = make_method("auto").fit(thin)  # three dimensions leave clip-adapter no hidden unit
+    assert "hidden unit" in auto.info["left_out"]["clip-adapter"]
+    assert any("clip-adapter" in line for line in told)
+    assert torch.isfinite(auto.logits(thin.train)).all()
+    with pytest.raises(UsageError, match="hidden unit"):
+        make_method("auto", {"among": "clip-adapter,gda"}).fit(thin)
+
+
+def test_pictures_of_one_class_alone():
+    task = make(shots=1)
+    one = dataclasses.replace(task, train=task.train.subset([2]))
+    assert torch.isfinite(make_method("auto").fit(one).logits(task.train)).all()

@@ -27,6 +27,14 @@ def test_text_of_another_backbone():
         FewShotTask(features(3, ["a", "b"]), torch.randn(2, 5))
 
 
+def test_text_weights_are_scaled_to_unit_length():
+    x = features(3, ["a", "b"])
+    x.labels[2] = 1
+    task = FewShotTask(x, torch.tensor([[3.0, 4, 0, 0], [0, 0, 0, 2]]))
+    assert torch.allclose(task.classifier_weights.norm(dim=1), torch.ones(2))
+    assert FewShotTask(x, task.classifier_weights).classifier_weights is task.classifier_weights
+
+
 def test_shots_are_of_the_largest_class():
     x = FeatureSet(torch.randn(5, 4), torch.tensor([0, 0, 0, 1, 1]), ["a", "b"])
     assert FewShotTask(x, None).shots == 3

@@ -6,8 +6,8 @@ import torch
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.wise_ft import CANDIDATES
+from clip_adapter.methods import FewShotTask, get_method, make_method, method_names
+from clip_adapter.methods.wise_ft import CANDIDATES, mixed
 from clip_adapter.nn import normalize
 from clip_adapter.towers import tuned
 
@@ -74,10 +74,18 @@ def test_methods_that_train_inside_are_named_elsewhere():
         make_method("wise-ft", {"of": "fine-tune"})
 
 
-@pytest.mark.parametrize("of", ["l-2p", "tip-adapter"])
-def test_more_than_weights_on_unit_features_cannot_be_mixed(task, of):
-    with pytest.raises(UsageError, match="unit length"):
-        fit(task, of=of)
+@pytest.mark.parametrize("of", ["l-2p", "tip-adapter", "auto", "fine-tune"])
+def test_more_than_one_vector_per_class_is_refused_before_any_training(of):
+    with pytest.raises(UsageError, match="one weight vector per class") as error:
+        make_method("wise-ft", {"of": of})
+    assert "clap" in str(error.value)
+
+
+def test_every_method_that_says_so_can_be_mixed(task):
+    able = [n for n in method_names() if get_method(n).one_vector_per_class]
+    assert {"clap", "gda", "lp++", "taskres", "zero-shot"} <= set(able)
+    for name in able:
+        mixed(make_method(name).fit(task), task, 0.5, name)
 
 
 def test_tower(pixel_task, make_folder):

@@ -3,13 +3,15 @@
     logits = sum_m  share_m * t_m * logits_m(f)         sum_m share_m = 1
 
 Every candidate m is fitted once, and brings the logits that its own cross-validation gave to the
-held-out shots (all candidates hold out the same ones). A temperature t_m > 0 makes their losses
-comparable. Members are then added one at a time, with replacement, as long as the loss on the
-held-out shots falls: Caruana et al., "Ensemble selection from libraries of models", ICML 2004; the
-place of validation data is taken by the shots. The blend is safe: where text weights exist,
-zero-shot is among the candidates, and a blend that classifies significantly fewer held-out pictures
-than zero-shot is not taken. Candidates are named by their own papers; the first is CLIP-Adapter
-(arXiv 2110.04544).
+held-out shots (all candidates hold out the same ones); one without a cross-validation of its own is
+fitted again on every fold. The former are those of the winner of a search on these shots, which
+flatters them a little. A temperature t_m > 0 makes the losses comparable. Members are then added
+one at a time, with replacement, as long as the loss on the held-out shots falls: Caruana et al.,
+"Ensemble selection from libraries of models", ICML 2004; the place of validation data is taken by
+the shots. The blend is safe: where text weights exist, zero-shot is among the candidates, and a
+blend that classifies significantly fewer held-out pictures than zero-shot is not taken. A candidate
+that cannot be fitted is left out, and this is told. Candidates are named by their own papers; the
+first is CLIP-Adapter (arXiv 2110.04544).
 
 One shot of every class leaves nothing to hold out. Then a fixed few are blended in equal shares,
 t_m = S / s_m: s_m is the spread of a member's logits over the classes, on the shots, and S the mean
@@ -28,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.heads import Head, Mixture
 from clip_adapter.methods.base import (
     FewShotTask,
@@ -103,22 +105,44 @@ class Auto(Method):
             names = list(WITHOUT_TEXT if blind else WITH_TEXT)
         else:
             names = list(ONE_SHOT_WITHOUT_TEXT if blind else ONE_SHOT_WITH_TEXT)
-        fitted: dict[str, Classifier] = {}
-        for number, name in enumerate(names):
-            fitted[name] = make_method(name).fit(task)
-            if progress is not None:
-                progress(number + 1, len(names))
+        fitted, held, left_out = self._candidates(names, task, folds, progress)
         curve = Curve("members", [])
         if folds:
-            held = {n: _held_out(n, c, task, folds) for n, c in fitted.items()}
             weights, last = _choose(curve, held, task.train.labels)
         else:
             weights, last = _equal_shares(fitted, task), None
             curve.chosen = ", ".join(weights)
             curve.rule = "one picture per class leaves none to hold out: a fixed blend"
         classifier = self._blend(task, fitted, weights, curve)
+        classifier.info["left_out"] = left_out
         classifier.held_out = last
         return classifier
+
+    def _candidates(
+        self,
+        names: Sequence[str],
+        task: FewShotTask,
+        folds: Sequence[Fold],
+        progress: Progress | None,
+    ) -> tuple[dict[str, Classifier], dict[str, HeldOut], dict[str, str]]:
+        """Every candidate fitted, its held-out logits, and why others are left out."""
+        fitted: dict[str, Classifier] = {}
+        held: dict[str, HeldOut] = {}
+        left_out: dict[str, str] = {}
+        for number, name in enumerate(names):
+            try:
+                classifier = make_method(name).fit(task)
+                if folds:
+                    held[name] = _held_out(name, classifier, task, folds)
+                fitted[name] = classifier
+            except ClipAdapterError as error:
+                if self.among != "auto" or (number + 1 == len(names) and not fitted):
+                    raise
+                left_out[name] = error.found
+                task.say(f"auto goes on without {name}: {error.found}")
+            if progress is not None:
+                progress(number + 1, len(names))
+        return fitted, held, left_out
 
     def _blend(
         self,
@@ -219,6 +243,8 @@ def _temperature(logits: Tensor, target: Tensor) -> float:
 def _equal_shares(fitted: Mapping[str, Classifier], task: FewShotTask) -> dict[str, float]:
     """Weights by which the logits of all members spread alike over the classes with pictures."""
     present = task.train.labels.unique()
+    if len(present) < 2:  # one column has no spread
+        present = torch.arange(len(task.class_names))
     spread = {n: c.logits(task.train)[:, present].std(1).mean().item() for n, c in fitted.items()}
     mean = sum(spread.values()) / len(spread)
     return {n: mean / max(s, 1e-6) / len(spread) for n, s in spread.items()}

@@ -27,6 +27,7 @@ from clip_adapter.backbones.memory import silent
 from clip_adapter.errors import DataError, MissingTextError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.sizes import Sizes
+from clip_adapter.nn.cosine import normalize
 from clip_adapter.training.compute import Compute
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class FewShotTask:
 
     Attributes:
         train: features of the shots, (V, N, D).
-        classifier_weights: (C, D) text weights of unit length; None where there is no text.
+        classifier_weights: (C, D) text weights, scaled to unit length here; None where there is
+            no text.
         logit_scale: 1/tau of the backbone, about 100.
         seed: the only source of randomness.
-        val: held-out features that the user set aside, if any.
         backbone: the frozen CLIP, for methods that run one of its towers; else None.
         pictures: pixels of the shots, row by row as ``train``, for methods that read them.
         templates: prompt templates with ``{}``, for methods that write prompts.
@@ -58,7 +59,6 @@ class FewShotTask:
     classifier_weights: Tensor | None
     logit_scale: float = 100.0
     seed: int = 1
-    val: FeatureSet | None = None
     backbone: Backbone | None = None
     pictures: Pictures | None = None
     templates: Sequence[str] = ()
@@ -86,6 +86,8 @@ class FewShotTask:
             )
         if weights is not None and not torch.isfinite(weights).all():
             raise DataError("The text weights hold NaN or infinite values.")
+        if weights is not None:
+            self.classifier_weights = unit_rows(weights)
 
     @property
     def class_names(self) -> list[str]:
@@ -154,6 +156,8 @@ class Method(ABC):
         reads: "features", or "images" where something inside the visual tower is trained.
         runs_text_tower: the text tower runs while it trains, so the task needs a backbone.
         needs_text: the task needs text weights.
+        one_vector_per_class: what it learns is one weight vector per class, on features of unit
+            length and without a cache: such weights can be mixed with the text's (WiSE-FT).
     """
 
     name: ClassVar[str]
@@ -163,6 +167,7 @@ class Method(ABC):
     reads: ClassVar[Literal["features", "images"]] = "features"
     runs_text_tower: ClassVar[bool] = False
     needs_text: ClassVar[bool] = True
+    one_vector_per_class: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
@@ -180,6 +185,12 @@ class Method(ABC):
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""
         return None
+
+
+def unit_rows(weights: Tensor) -> Tensor:
+    """``weights`` (C, D) at unit length; to the bit what they were where they have it already."""
+    lengths = weights.float().norm(dim=-1)
+    return weights if bool(((lengths - 1).abs() < 1e-5).all()) else normalize(weights.float())
 
 
 M = TypeVar("M", bound=type[Method])

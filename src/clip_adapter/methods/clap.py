@@ -83,6 +83,7 @@ class CLAP(Method):
     summary: ClassVar[str] = "a linear probe from the text weights, held near them class by class"
     citation: ClassVar[str] = "Silva-Rodriguez et al. 2024, arXiv 2312.12730"
     trains: ClassVar[str] = "the class weights"
+    one_vector_per_class: ClassVar[bool] = True
 
     constraint: Literal["l2", "none"] = "l2"
     recipe: Literal["fast", "official"] = "fast"

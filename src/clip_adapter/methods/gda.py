@@ -124,6 +124,7 @@ class GDA(Method):
     summary: ClassVar[str] = "Gaussian discriminant analysis in closed form, added to zero-shot"
     citation: ClassVar[str] = "Wang et al. 2024, arXiv 2402.04087"
     trains: ClassVar[str] = "a linear layer on image features, fitted in closed form"
+    one_vector_per_class: ClassVar[bool] = True
     needs_text: ClassVar[bool] = False
 
     gaussian_weight: float | Literal["auto"] = "auto"

@@ -146,6 +146,7 @@ class LPPlusPlus(Method):
     summary: ClassVar[str] = "a linear probe that blends in the text by learnt class-wise shares"
     citation: ClassVar[str] = "Huang et al. 2024, arXiv 2404.02285"
     trains: ClassVar[str] = "a linear layer on image features and one text share per class"
+    one_vector_per_class: ClassVar[bool] = True
 
     steps: int | Literal["auto"] = "auto"
     momentum: float = 0.7

@@ -72,6 +72,7 @@ class TaskRes(Method):
     summary: ClassVar[str] = "a trained residual on each class weight"
     citation: ClassVar[str] = "Yu et al. 2023, arXiv 2211.10277"
     trains: ClassVar[str] = "a residual on the class weights"
+    one_vector_per_class: ClassVar[bool] = True
 
     residual_scale: float | Literal["auto"] = PUBLISHED_SCALE
     recipe: Literal["fast", "official"] = "fast"

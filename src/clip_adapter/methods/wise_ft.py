@@ -26,7 +26,15 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, make_method, register
+from clip_adapter.methods.base import (
+    FewShotTask,
+    Method,
+    Progress,
+    get_method,
+    make_method,
+    method_names,
+    register,
+)
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightChange
@@ -66,10 +74,11 @@ class WiseFT(Method):
             raise UsageError(f"of = {self.of}.", allowed="another method")
         if self.of != LINEAR:
             method = make_method(self.of)
-            if method.reads != "features" or method.runs_text_tower:
+            if not method.one_vector_per_class:
+                able = [n for n in method_names() if get_method(n).one_vector_per_class]
                 raise UsageError(
-                    f"of = {self.of}, which trains inside the backbone.",
-                    allowed=f"{LINEAR}, or a method that reads features",
+                    f"of = {self.of}: what it learns cannot be mixed with the text weights.",
+                    allowed=", ".join([LINEAR, *able]) + " (one weight vector per class)",
                     hint="wise-ft-tower mixes the weights of the visual tower.",
                 )
 
@@ -174,7 +183,9 @@ def linear_classifier(task: FewShotTask, progress: Progress | None = None) -> Cl
     features = normalize(task.train.features)
     batch = min(BATCH, len(task.train))
     steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
-    recipe = Recipe("adamw", RATE, WEIGHT_DECAY, batch, steps=steps, warmup=0.1)
+    # The weights that move are logit_scale long, about 100 for CLIP's own.
+    rate = RATE * task.logit_scale / 100
+    recipe = Recipe("adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1)
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)

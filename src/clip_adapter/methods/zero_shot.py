@@ -24,6 +24,7 @@ class ZeroShot(Method):
     summary = "the class names alone, no training"
     citation = "Radford et al. 2021, arXiv 2103.00020"
     trains = "nothing"
+    one_vector_per_class = True
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
