@@ -8,6 +8,7 @@ f are the features of the frozen backbone, or of a copy of it with a trained cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,9 @@ class Classifier:
         seen: digests of the training pictures, to tell when a test picture was one of them.
         change: what was trained inside the visual tower, or None. Features that are given to the
             classifier are then those of :meth:`encoder`.
+
+    Raises:
+        ClassifierError: a learnt number, a scale or a share is NaN or infinite.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Classifier:
                 "The classifier holds NaN or infinite numbers: its training diverged.",
                 hint="Fit it again with a lower learning rate (-o lr=...).",
             )
+        _check_numbers(head)
         self.head = head.eval().requires_grad_(False)
         self.class_names = list(class_names)
         self.feature_norm: FeatureNorm = feature_norm
@@ -250,3 +255,16 @@ class Classifier:
     def __repr__(self) -> str:
         method = self.info.get("method", "classifier")
         return f"Classifier({method}, {len(self.class_names)} classes, {self.backbone_name})"
+
+
+def _check_numbers(head: Head | Mixture) -> None:
+    """Raises ClassifierError for scales and shares with which no score is a number."""
+    members = head.members if isinstance(head, Mixture) else []
+    scales = [head.logit_scale, *(member.logit_scale for member in members)]
+    shares = head.shares if isinstance(head, Mixture) else []
+    if not all(math.isfinite(s) and s > 0 for s in scales) or not all(map(math.isfinite, shares)):
+        raise ClassifierError(
+            f"Logit scales {scales}, shares {shares}.",
+            allowed="finite scales above 0, and finite shares",
+            hint="The logit scale is that of the backbone, 100 for OpenAI's CLIP.",
+        )

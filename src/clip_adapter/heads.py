@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from clip_adapter.errors import ClassifierError
 from clip_adapter.nn import Cache, Projection, ResidualAdapter, cosine_logits, normalize
+from clip_adapter.nn.saved import filled, number
 
 Kind = Literal["cosine", "linear"]
 IMAGE_MAPS = {"residual-adapter": ResidualAdapter, "projection": Projection}
 MAX_MEMBERS = 16
+# The bias of a class of which nothing is known, neither picture nor text: never the answer.
+ABSENT = -1e9
 
 
 class Head(nn.Module):
@@ -125,9 +128,15 @@ def describe(head: Head | Mixture) -> tuple[dict[str, Any], dict[str, Tensor], d
     """(configuration as JSON types, tensors of maps and caches, tensors of class weights).
 
     Raises:
-        ClassifierError: an image map that no loader knows.
+        ClassifierError: an image map that no loader knows, or a mixture of too many heads.
     """
     if isinstance(head, Mixture):
+        if len(head.members) > MAX_MEMBERS:
+            raise ClassifierError(
+                f"A mixture of {len(head.members)} heads cannot be saved.",
+                allowed=f"at most {MAX_MEMBERS}",
+                hint="Leave out the heads of the smallest shares.",
+            )
         parts = [describe(h) for h in head.members]
         config: dict[str, Any] = {
             "head": "mixture",
@@ -169,24 +178,34 @@ def build(config: dict[str, Any], maps: dict[str, Tensor], weights: dict[str, Te
     """The head that :func:`describe` described, a :class:`Head` or a :class:`Mixture`.
 
     Raises:
-        ValueError, KeyError, RuntimeError: the description and the tensors do not fit.
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: the description and the
+            tensors do not fit.
     """
+    scale = number(config["logit_scale"], "logit_scale")
     if config["head"] == "mixture":
         members = config["members"]
         if not 1 <= len(members) <= MAX_MEMBERS:
             raise ValueError(f"a mixture of {len(members)} heads")
+        if any(m["head"] == "mixture" for m in members):
+            raise ValueError("a mixture of mixtures")
         heads = [build(m, _below(maps, i), _below(weights, i)) for i, m in enumerate(members)]
-        if any(isinstance(h, Mixture) for h in heads) or len({h.weights.shape for h in heads}) > 1:
-            raise ValueError("a mixture of heads that do not fit")
-        return Mixture(heads, [m["share"] for m in members], config["logit_scale"])
+        return Mixture(heads, [number(m["share"], "a share") for m in members], scale)
     if config["head"] not in ("cosine", "linear"):
         raise ValueError(f"head {config['head']!r}")
+    for name, tensor in {**maps, **weights}.items():
+        wanted = torch.int64 if name == "cache.channels" else torch.float32
+        if tensor.dtype != wanted:
+            raise ValueError(f"the tensor {name} holds {tensor.dtype}, not {wanted}")
+    unit, has_cache = config.get("unit", False), config.get("cache", False)
+    if not isinstance(unit, bool) or not isinstance(has_cache, bool):
+        raise ValueError("'unit' and 'cache' are neither true nor false")
     image_map = None
-    if config["image_map"] is not None:
-        image_map = IMAGE_MAPS[config["image_map"]["kind"]].from_config(config["image_map"])
-        image_map.load_state_dict({k: v for k, v in maps.items() if not k.startswith("cache.")})
+    if (told := config["image_map"]) is not None:
+        kind = IMAGE_MAPS[told["kind"]]
+        own = {k: v for k, v in maps.items() if not k.startswith("cache.")}
+        image_map = filled(lambda: kind.from_config(told), own)
     cache = None
-    if config.get("cache"):
+    if has_cache:
         cache = Cache(
             maps["cache.keys"],
             maps["cache.values"],
@@ -198,11 +217,71 @@ def build(config: dict[str, Any], maps: dict[str, Tensor], weights: dict[str, Te
         weights["weights"],
         image_map,
         weights.get("bias"),
-        config["logit_scale"],
+        scale,
         config["head"],
-        unit=bool(config.get("unit")),
+        unit=unit,
         cache=cache,
     )
+
+
+def check(head: Head | Mixture, classes: int) -> None:
+    """Whether all parts of ``head`` fit each other and C = ``classes``.
+
+    Raises:
+        ValueError: one does not; says which.
+    """
+    number(head.logit_scale, "logit_scale", lowest=0)
+    _need(head.logit_scale > 0, "logit_scale is 0")
+    if isinstance(head, Mixture):
+        _need(len(head.shares) == len(head.members) > 0, "a mixture lacks heads or shares")
+        for share, member in zip(head.shares, head.members, strict=True):
+            number(share, "a share")
+            check(member, classes)
+        dims = sorted({member.dim for member in head.members})
+        _need(len(dims) == 1, f"the heads of a mixture take features of {dims} dimensions")
+        return
+    _shaped("the class weights", head.weights, classes, None)
+    inner = head.weights.shape[1]
+    if isinstance(head.image_map, Projection):
+        inner = head.image_map.matrix.shape[1]
+    elif isinstance(head.image_map, ResidualAdapter):
+        inner = head.image_map.dim
+    _need(inner == head.weights.shape[1], f"the image map does not lead to {head.weights.shape}")
+    if head.bias is not None:
+        _shaped("the bias", head.bias, classes)
+    if head.cache is not None:
+        _check_cache(head.cache, head.dim, classes)
+    for name, tensor in head.state_dict().items():
+        _need(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite numbers")
+
+
+def _check_cache(cache: Cache, dim: int, classes: int) -> None:
+    """Whether a cache takes features of ``dim`` and scores ``classes``."""
+    channels = cache.channels
+    if channels is not None:
+        _shaped("the channels of the cache", channels, None)
+        inside = bool(((channels >= 0) & (channels < dim)).all())
+        _need(inside, f"the channels of the cache are not all in 0 to {dim - 1}")
+    _shaped("the keys of the cache", cache.keys, None, dim if channels is None else len(channels))
+    _shaped("the values of the cache", cache.values, len(cache.keys), classes)
+    _shaped("the weight of the cache", cache.weight)
+    _shaped("the sharpness of the cache", cache.sharpness)
+
+
+def _shaped(name: str, tensor: Tensor, *sizes: int | None) -> None:
+    """Raises ValueError unless ``tensor`` has these sizes; None stands for any but 0."""
+    pairs = zip(tensor.shape, sizes, strict=False)
+    fits = all(have > 0 and want in (None, have) for have, want in pairs)
+    wanted = ", ".join("any" if size is None else str(size) for size in sizes)
+    _need(
+        tensor.ndim == len(sizes) and fits,
+        f"the shape of {name} is {tuple(tensor.shape)}, not ({wanted})",
+    )
+
+
+def _need(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
 
 
 def _below(tensors: dict[str, Tensor], member: int) -> dict[str, Tensor]:

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from clip_adapter.errors import ClassifierError
-from clip_adapter.heads import build, describe
+from clip_adapter.errors import ClassifierError, ClipAdapterError
+from clip_adapter.heads import Head, Mixture, build, check, describe
 from clip_adapter.model_card import model_card
+from clip_adapter.nn.saved import whole
 from clip_adapter.towers import build_change, describe_change
 
 if TYPE_CHECKING:
@@ -41,15 +44,46 @@ CONFIG, ADAPTER, TOWER, WEIGHTS, SEEN = (
 TENSORS = (ADAPTER, TOWER, WEIGHTS)
 FILES = (CONFIG, *TENSORS, SEEN, "README.md")
 NORMS = ("raw", "unit")
+# Kinds of what the program reads in the record of a classifier; the rest is for people.
+INFO: dict[str, type] = {
+    "backbone": str,
+    "backbone_fingerprint": str,
+    "dtype": str,
+    "method": str,
+    "preprocess": str,
+    "selection": list,
+    "trained_parameters": int,
+}
+# What reading a forged folder can raise; nobody but us is to meet any of it.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    ClipAdapterError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> Path:
     """Writes ``folder`` whole or not at all; an older classifier there is replaced.
 
     Raises:
-        ClassifierError: the folder holds other things, or cannot be written.
+        ClassifierError: the folder holds other things, or cannot be written; or the classifier
+            is one that could not be loaded again.
     """
     check_target(folder)
+    text = classifier.zero_shot_weights
+    try:
+        _check(classifier.head, classifier.class_names, text, classifier.info)
+    except ValueError as error:
+        raise ClassifierError(
+            f"This classifier cannot be saved: {error}.", hint="Make it of parts that fit."
+        ) from error
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # A sibling, so that the last step is a rename within one file system.
@@ -119,21 +153,56 @@ def _write(classifier: Classifier, folder: Path) -> None:
         "change": change,
         "text": "weights" if shared else "text" if text is not None else None,
         "sha256": {name: _digest(folder / name) for name in TENSORS},
-        "info": classifier.info,
+        "info": _plain(classifier.info),
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), "utf-8")
+    told = json.dumps(config, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / CONFIG).write_text(told, "utf-8")
     (folder / SEEN).write_text(json.dumps(sorted(classifier.seen)), "utf-8")
     (folder / "README.md").write_text(model_card(classifier), "utf-8")
 
 
+def _plain(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not have: no number is known."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check(head: Head | Mixture, class_names: Any, text: Tensor | None, info: Any) -> None:
+    """Whether the parts of a classifier are what they are meant to be, and fit each other.
+
+    Raises:
+        ValueError: one does not; says which.
+    """
+    if not isinstance(class_names, list) or not all(isinstance(n, str) for n in class_names):
+        raise ValueError("the class names are no list of words")
+    if len(class_names) < 2:
+        raise ValueError(f"{len(class_names)} class names, where two are the least")
+    check(head, len(class_names))
+    if text is not None:
+        if text.ndim != 2 or len(text) != len(class_names) or not text.shape[1]:
+            raise ValueError(
+                f"text weights of shape {tuple(text.shape)}, {len(class_names)} class names"
+            )
+        if not text.is_floating_point() or not bool(text.isfinite().all()):
+            raise ValueError("the text weights are not all finite numbers")
+    if not isinstance(info, dict):
+        raise ValueError("'info' is no record")
+    for name, kind in INFO.items():
+        if info.get(name) is not None and not isinstance(info[name], kind):
+            raise ValueError(f"{name!r} of 'info' is no {kind.__name__}")
+
+
 def load_classifier(folder: Path) -> Classifier:
-    """Reads what :func:`save_classifier` wrote.
+    """Reads what :func:`save_classifier` wrote; the folder may come from anyone.
+
+    All that it says is compared with the tensors, and no code in it is run.
 
     Raises:
         ClassifierError: missing, damaged, or of a newer format.
     """
-    from clip_adapter.classifier import Classifier
-
     path = folder / CONFIG
     if not path.is_file():
         raise ClassifierError(
@@ -142,43 +211,64 @@ def load_classifier(folder: Path) -> Classifier:
         )
     try:
         config = json.loads(path.read_text("utf-8"))
-        if config["format"] > FORMAT:
-            raise ClassifierError(
-                f"{folder} has format {config['format']}.",
-                allowed=f"at most {FORMAT}",
-                hint="Update clip-adapter.",
-            )
-        for name, digest in config["sha256"].items():
-            if name not in TENSORS or _digest(folder / name) != digest:
-                raise ValueError(f"{name} is not the file that was saved")
-        if config["feature_norm"] not in NORMS:
-            raise ValueError(f"feature_norm {config['feature_norm']!r}")
-        tensors = load_file(folder / WEIGHTS)
-        maps = load_file(folder / ADAPTER) if (folder / ADAPTER).exists() else {}
-        head = build(config, maps, tensors)
-        rows = {len(w) for k, w in tensors.items() if k.endswith("weights")}
-        if rows != {len(config["class_names"])}:
-            raise ValueError(f"weights of {sorted(rows)} rows, {len(config['class_names'])} names")
-        change = None
-        if config.get("change") is not None:
-            inside = load_file(folder / TOWER) if (folder / TOWER).exists() else {}
-            change = build_change(config["change"], inside)
-        text = None if config["text"] is None else tensors[config["text"]]
-        seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []
-        return Classifier(
-            head,
-            config["class_names"],
-            feature_norm=config["feature_norm"],
-            zero_shot_weights=text,
-            info=config["info"],
-            seen=seen,
-            change=change,
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        saved_as = whole(config["format"], "format")
+        classifier = _read(folder, config) if saved_as <= FORMAT else None
+    except DAMAGE as error:
         raise ClassifierError(
-            f"The classifier in {folder} is damaged: {error}.",
+            f"The classifier in {folder} is damaged: {_reason(error)}.",
             hint="Copy it again, or fit it again.",
         ) from error
+    if classifier is None:
+        raise ClassifierError(
+            f"{folder} has format {saved_as}.",
+            allowed=f"at most {FORMAT}",
+            hint="Update clip-adapter.",
+        )
+    return classifier
+
+
+def _read(folder: Path, config: dict[str, Any]) -> Classifier:
+    """The classifier that ``config`` tells of; raises some of DAMAGE where anything is wrong."""
+    from clip_adapter.classifier import Classifier
+
+    for name in {*TENSORS, *config["sha256"]}:
+        if name not in TENSORS or _digest(folder / name) != config["sha256"][name]:
+            raise ValueError(f"{name} is not the file that was saved")
+    if config["feature_norm"] not in NORMS:
+        raise ValueError(f"feature_norm {config['feature_norm']!r}")
+    tensors = load_file(folder / WEIGHTS)
+    maps = load_file(folder / ADAPTER) if (folder / ADAPTER).exists() else {}
+    head = build(config, maps, tensors)
+    text = None if config["text"] is None else tensors[config["text"]]
+    _check(head, config["class_names"], text, config["info"])
+    change = None
+    if config.get("change") is not None:
+        inside = load_file(folder / TOWER) if (folder / TOWER).exists() else {}
+        change = build_change(config["change"], inside)
+    seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []
+    if not isinstance(seen, list) or not all(isinstance(digest, str) for digest in seen):
+        raise ValueError(f"{SEEN} is no list of words")
+    return Classifier(
+        head,
+        config["class_names"],
+        feature_norm=config["feature_norm"],
+        zero_shot_weights=text,
+        info=config["info"],
+        seen=seen,
+        change=change,
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, ClipAdapterError):
+        text = error.found
+    elif isinstance(error, KeyError):
+        text = f"{error} is missing or unknown"
+    else:
+        text = str(error) or type(error).__name__
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def from_pretrained(name: str, revision: str | None = None) -> Classifier:

@@ -20,6 +20,7 @@ from clip_adapter.backbones.memory import Halving, Say, silent
 from clip_adapter.backbones.names import DEMO, DEMO_FOLDER, FOLDER, Source, parse_name
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.registry import DTYPES, Dtype, resolve_device
+from clip_adapter.backbones.trust import check_config, model_config, tokenizer_options
 from clip_adapter.errors import BackboneError
 
 _FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
@@ -206,7 +207,11 @@ def load(name: str, device: str, dtype: Dtype, say: Say) -> OpenClipBackbone:
     def tokenizer() -> Callable[[list[str]], Tensor]:
         try:
             with _quiet():
-                return open_clip.get_tokenizer(identifier)
+                config = model_config(identifier)  # of the hub: it may be a newer one now
+                check_config(source.name, config)
+                return open_clip.get_tokenizer(identifier, **tokenizer_options(config))
+        except BackboneError:
+            raise
         except Exception as error:  # transformers raises errors of many kinds
             raise BackboneError(
                 f"The tokenizer of {source.name} cannot be loaded: {reason_of(error)}",
@@ -229,6 +234,7 @@ def _create(source: Source, say: Say) -> nn.Module:
             fetch_repository(source.target)
         model_name = f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
         options["require_pretrained"] = True
+        check_config(source.name, model_config(model_name))
     else:
         model_name = source.arch
         tag = get_pretrained_cfg(source.arch, source.target) if source.kind == "tag" else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clip_adapter.nn.saved import whole
+
 
 class Projection(nn.Module):
     """``(..., B, trunk) -> (..., B, D)``: ``x @ matrix + bias``.
@@ -38,6 +40,11 @@ class Projection(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, int | str]) -> Projection:
-        """The module that :meth:`config` described; its weights are loaded by the caller."""
-        trunk, dim = int(config["trunk"]), int(config["dim"])
+        """The module that :meth:`config` described, to be made by :func:`saved.filled`.
+
+        Raises:
+            KeyError, ValueError: no such sizes.
+        """
+        trunk = whole(config["trunk"], "the input of a projection")
+        dim = whole(config["dim"], "the output of a projection")
         return cls(torch.zeros(trunk, dim), torch.zeros(dim) if config["bias"] else None)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from clip_adapter.nn.bottleneck import Activation, Bottleneck
 from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
+from clip_adapter.nn.saved import filled, whole
 
 # Where a learnt or predicted ratio starts: the paper's optimum on generic data (section 4.2.4).
 RATIO_START = 0.2
@@ -40,9 +41,8 @@ class ResidualAdapter(nn.Module):
 
     def take(self, run: int) -> ResidualAdapter:
         """Run number ``run`` of R as an adapter of its own, without the leading dimension."""
-        adapter = ResidualAdapter.from_config(self.config())
-        adapter.load_state_dict({k: v[run].clone() for k, v in self.state_dict().items()})
-        return adapter
+        own = {k: v[run] for k, v in self.state_dict().items()}
+        return filled(lambda: ResidualAdapter.from_config(self.config()), own)
 
     def config(self) -> dict[str, int | str]:
         """What :meth:`from_config` needs to build the same module, without its weights."""
@@ -77,11 +77,18 @@ class ResidualAdapter(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, int | str]) -> ResidualAdapter:
-        """The module that :meth:`config` described; its weights are loaded by the caller."""
+        """The module that :meth:`config` described, to be made by :func:`saved.filled`.
+
+        Raises:
+            KeyError, ValueError: no such sizes, activation or ratio.
+        """
+        activation: Activation = "paper" if config["activation"] == "paper" else "official"
+        if config["activation"] != activation:
+            raise ValueError(f"activation {config['activation']!r}; allowed: 'official', 'paper'")
         ratio = config["ratio"]
         return cls.build(
-            int(config["dim"]),
-            int(config["hidden"]),
-            "paper" if config["activation"] == "paper" else "official",
+            whole(config["dim"], "the dimension of an adapter"),
+            whole(config["hidden"], "the bottleneck of an adapter"),
+            activation,
             RATIO_START if ratio == "fixed" else str(ratio),
         )

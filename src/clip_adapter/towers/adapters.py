@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from clip_adapter.errors import BackboneError
 from clip_adapter.nn import Activation, ResidualAdapter
 from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.towers.base import Change, Config, register_change
+from clip_adapter.nn.saved import whole
+from clip_adapter.towers.base import MAX_BLOCKS, Change, Config, register_change
 from clip_adapter.towers.places import places, transformer_blocks, width_of
 
 
@@ -113,8 +114,10 @@ class ResidualInside(Change):
 
     @classmethod
     def from_config(cls, config: Config) -> ResidualInside:  # noqa: D102
-        given = config["adapters"].items()
-        return cls({int(name): ResidualAdapter.from_config(a) for name, a in given})
+        given = config["adapters"]
+        whole(len(given), "the number of adapters", highest=MAX_BLOCKS)
+        numbers = {name: whole(int(name), "a place", 0, MAX_BLOCKS) for name in given}
+        return cls({numbers[name]: ResidualAdapter.from_config(a) for name, a in given.items()})
 
 
 class Branch(nn.Module):
@@ -198,7 +201,13 @@ class _InBlocks(Change):
 
     @classmethod
     def from_config(cls, config: Config) -> Any:
-        return cls(config["blocks"], config["width"], config["hidden"])
+        given = config["blocks"]
+        whole(len(given), "the number of blocks with adapters", highest=MAX_BLOCKS)
+        blocks = [whole(block, "a block", highest=MAX_BLOCKS) for block in given]
+        if len(set(blocks)) < len(blocks):
+            raise ValueError("a block has two adapters")
+        width = whole(config["width"], "the width of the blocks")
+        return cls(blocks, width, whole(config["hidden"], "the bottleneck of an adapter"))
 
 
 @register_change

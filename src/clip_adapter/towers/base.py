@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.memory import is_out_of_memory
 from clip_adapter.backbones.open_clip import OpenClipBackbone
 from clip_adapter.errors import BackboneError
+from clip_adapter.nn.saved import filled
 
 Config = dict[str, Any]
 
@@ -45,12 +47,20 @@ class Change(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_config(cls, config: Config) -> Change:
-        """The module that :meth:`config` described; its weights are loaded by the caller."""
+        """The module that :meth:`config` described, to be made by :func:`saved.filled`.
+
+        The configuration may be forged: every size and number in it is checked here.
+
+        Raises:
+            KeyError, TypeError, ValueError: no such module can be.
+        """
 
 
 # Modules of this package that register changes; imported when one is looked up.
 FAMILIES = ("adapters", "lora", "trunk", "weights")
 CHANGES: dict[str, type[Change]] = {}
+# Of a tower, as far as a saved change may claim; the largest CLIPs have 64.
+MAX_BLOCKS = 1000
 
 T = TypeVar("T", bound=type[Change])
 
@@ -101,14 +111,29 @@ def tuned(backbone: Backbone, change: Change) -> Backbone:
     """A backbone like ``backbone`` whose images go through ``change``.
 
     Its fingerprint covers the change, so that features of the two are never mixed in a cache.
+
+    Raises:
+        BackboneError: the change was made for another tower, or the backbone takes none.
     """
     if not isinstance(backbone, OpenClipBackbone):
         visual_tower(backbone)
         raise BackboneError(f"{type(backbone).__name__} takes no change of its tower.")
     inner = copy.deepcopy(change).requires_grad_(False).eval()
-    visual = changed_copy(backbone, inner).requires_grad_(False)
     fingerprint = f"{backbone.fingerprint}+{digest(change)}"
-    return backbone.with_visual(visual, hashlib.sha256(fingerprint.encode()).hexdigest())
+    try:
+        visual = changed_copy(backbone, inner).requires_grad_(False)
+        return backbone.with_visual(visual, hashlib.sha256(fingerprint.encode()).hexdigest())
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        # A change that was saved may be of any shape, and towers differ in ways that no check of
+        # its own foresees: what fails here is the first picture through the two together.
+        raise BackboneError(
+            f"The change of kind {change.kind!r} does not fit the visual tower of "
+            f"{backbone.name}: {error}",
+            allowed="a change that was trained in this backbone",
+            hint="Take the backbone that it was made for, or fit the classifier again.",
+        ) from error
 
 
 def digest(change: Change) -> str:
@@ -134,10 +159,10 @@ def build_change(config: Config, tensors: dict[str, Tensor]) -> Change:
     """The change that :func:`describe_change` described.
 
     Raises:
-        KeyError, ValueError, RuntimeError: an unknown kind, or tensors that do not fit.
+        KeyError, TypeError, ValueError, RuntimeError: an unknown kind, or sizes and tensors that
+            do not fit.
     """
     for family in FAMILIES:
         importlib.import_module(f"clip_adapter.towers.{family}")
-    change = CHANGES[config["kind"]].from_config(config)
-    change.load_state_dict(tensors)
-    return change
+    kind = CHANGES[config["kind"]]
+    return filled(lambda: kind.from_config(config), tensors)

@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from clip_adapter.errors import BackboneError
 from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.towers.base import Change, Config, register_change
+from clip_adapter.nn.saved import number, whole
+from clip_adapter.towers.base import MAX_BLOCKS, Change, Config, register_change
 from clip_adapter.towers.places import transformer_blocks
 
 MATRICES = 3  # query, key and value, in the order of torch's fused in_proj_weight
@@ -48,8 +49,11 @@ class LowRank(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.dropout = alpha / math.sqrt(rank), dropout
-        starts = [linear_init((rank, width), width, generator) for _ in range(MATRICES)]
-        self.a = nn.Parameter(torch.stack(starts))
+        # filled and not stacked: without memory, torch stacks by Python code that loads for seconds
+        starts = torch.empty(MATRICES, rank, width)
+        for start in starts:
+            start.copy_(linear_init((rank, width), width, generator))
+        self.a = nn.Parameter(starts)
         self.b = nn.Parameter(torch.zeros(MATRICES, width, rank))
 
     def delta(self) -> Tensor:
@@ -181,7 +185,13 @@ class Lora(Change):
 
     @classmethod
     def from_config(cls, config: Config) -> Lora:  # noqa: D102
-        return cls(**{k: v for k, v in config.items() if k != "kind"})
+        return cls(
+            whole(config["blocks"], "the number of blocks", highest=MAX_BLOCKS),
+            whole(config["width"], "the width of the blocks"),
+            whole(config["rank"], "the rank"),
+            number(config["alpha"], "alpha", lowest=0),
+            number(config["dropout"], "dropout", lowest=0, highest=1),
+        )
 
 
 def _attentions(blocks: list[nn.Module]) -> list[nn.MultiheadAttention]:

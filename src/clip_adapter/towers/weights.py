@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError, UsageError
+from clip_adapter.nn.saved import whole
 from clip_adapter.towers.base import Change, Config, register_change, visual_tower
 
 
@@ -94,5 +95,16 @@ class WeightChange(Change):
 
     @classmethod
     def from_config(cls, config: Config) -> WeightChange:
-        """The change, with zeros for values."""
-        return cls(config["names"], [torch.zeros(shape) for shape in config["shapes"]])
+        """The change, with zeros for values, to be made by :func:`saved.filled`.
+
+        Raises:
+            KeyError, ValueError: no such names and shapes.
+        """
+        names, shapes = config["names"], config["shapes"]
+        words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not words or len(set(names)) < len(names):
+            raise ValueError("the names of the changed weights are no distinct words")
+        if len(names) != len(shapes):
+            raise ValueError(f"{len(names)} names of changed weights and {len(shapes)} shapes")
+        sizes = [[whole(size, "a size of changed weights", 0) for size in s] for s in shapes]
+        return cls(names, [torch.zeros(size) for size in sizes])

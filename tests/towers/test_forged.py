@@ -1,0 +1,158 @@
+"""Saved changes of a tower that were forged, or were made for another tower."""
+
+import time
+
+import pytest
+import torch
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import BackboneError
+from clip_adapter.nn import ResidualAdapter
+from clip_adapter.towers import build_change, describe_change, tuned
+from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
+from clip_adapter.towers.lora import Lora
+from clip_adapter.towers.trunk import TrunkChange
+from clip_adapter.towers.weights import WeightChange
+
+NAN, INF = float("nan"), float("inf")
+WRONG_SIZES = (0, -1, 16.0, "16", NAN, None, True, 10**9, 10**400)
+
+
+def changes():
+    """One of each kind, for the demo's tower of 4 blocks of width 128."""
+    source = torch.Generator().manual_seed(0)
+    return {
+        "lora": Lora(4, 128, generator=source),
+        "houlsby": Houlsby([1, 4], 128, 2, source),
+        "parallel": Parallel([2], 128, 2, source),
+        "residual-inside": ResidualInside.build({0: 128, 2: 128}, 2, generator=source),
+        "weights": WeightChange(["proj"], [torch.zeros(128, 64)]),
+        "trunk": TrunkChange(),
+    }
+
+
+def peak():
+    """Megabytes that this process ever held."""
+    resource = pytest.importorskip("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+@pytest.mark.parametrize("kind", list(changes()))
+def test_built_again_is_its_own_copy_that_can_be_trained(kind):
+    change = changes()[kind]
+    config, tensors = describe_change(change)
+    state = torch.get_rng_state()
+    again = build_change(config, tensors)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert again.config() == change.config()
+    for (name, a), b in zip(again.named_parameters(), change.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.requires_grad
+        assert a.device.type == "cpu"
+        assert a.data_ptr() != tensors[name].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        ("lora", "alpha", (NAN, INF, -1.0, "1", None)),
+        ("lora", "dropout", (NAN, -0.1, 1.5, "0")),
+        ("lora", "rank", WRONG_SIZES),
+        ("lora", "width", WRONG_SIZES),
+        ("lora", "blocks", (*WRONG_SIZES, [1, 2], 3, 5)),
+        ("houlsby", "width", WRONG_SIZES),
+        ("houlsby", "hidden", WRONG_SIZES),
+        ("parallel", "blocks", ([], [0], [-1], [2, 2], ["2"], [10**9], 2, None, [2] * 10**6)),
+        ("parallel", "hidden", WRONG_SIZES),
+        ("residual-inside", "adapters", ({}, [], 5, {"0": {}}, {"-1": {}}, {"a": {}})),
+        ("weights", "names", ([], [1], "p", ["proj", "proj"], None)),
+        ("weights", "shapes", ([], [[-1, 64]], [[128]], [5], [[10**9] * 9], [[128, 64.0]])),
+    ],
+)
+def test_sizes_and_numbers_that_cannot_be(kind, name, values):
+    config, tensors = describe_change(changes()[kind])
+    for value in values:
+        with pytest.raises((ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)):
+            build_change({**config, name: value}, tensors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "forged"),
+    [
+        ("lora", {"blocks": 10**9}),
+        ("lora", {"width": 10**6, "rank": 10**6}),
+        ("lora", {"width": 8_000, "rank": 8_000}),
+        ("houlsby", {"width": 10**6, "hidden": 10**6}),
+        ("houlsby", {"width": 10_000, "hidden": 10_000}),
+        ("parallel", {"blocks": list(range(1, 900)), "width": 2_000, "hidden": 2_000}),
+        ("weights", {"shapes": [[10**6, 10**6]]}),
+        ("weights", {"shapes": [[16_000, 16_000]]}),
+        (
+            "residual-inside",
+            {"adapters": {"0": ResidualAdapter.build(2, 2).config() | {"dim": 9_000_000}}},
+        ),
+    ],
+)
+def test_a_few_bytes_do_not_take_gigabytes(kind, forged):
+    config, tensors = describe_change(changes()[kind])
+    before, start = peak(), time.perf_counter()
+    with pytest.raises((RuntimeError, ValueError)):
+        build_change({**config, **forged}, tensors)
+    assert peak() - before < 100
+    assert time.perf_counter() - start < 5
+
+
+def test_wrong_tensors():
+    for change in changes().values():
+        config, tensors = describe_change(change)
+        with pytest.raises(RuntimeError):
+            build_change(config, {**tensors, "more": torch.zeros(1)})
+        for name, tensor in tensors.items():
+            with pytest.raises(RuntimeError):
+                build_change(config, {k: v for k, v in tensors.items() if k != name})
+            with pytest.raises(ValueError, match="holds"):
+                build_change(config, {**tensors, name: tensor.int()})
+
+
+class Unforeseen(TrunkChange):
+    """Fits no tower, in a way of its own."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+
+    def attach(self, visual):
+        if self.fault is None:
+            visual.proj = torch.nn.Parameter(torch.zeros(3, 3))
+        else:
+            raise self.fault
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Lora(40, 128),
+        Lora(4, 64),
+        Houlsby([40], 128, 2),
+        Parallel([1, 40], 128, 2),
+        Parallel([1], 96, 2),
+        ResidualInside.build({40: 128}, 2),
+        ResidualInside.build({0: 64}, 2),
+        WeightChange(["transformer.resblocks.40.ln_1.bias"], [torch.zeros(128)]),
+        WeightChange(["proj"], [torch.zeros(128, 63)]),
+        WeightChange(["", "."], [torch.zeros(1)] * 2),
+        *map(Unforeseen, (None, IndexError("40"), AttributeError("ls_1"), KeyError("x"))),
+    ],
+    ids=lambda change: change.kind,
+)
+def test_a_change_made_for_another_tower_says_so_when_it_is_used(change, demo, pictures):
+    classifier = Classifier(Head(torch.randn(2, 64)), ["a", "b"], change=change)
+    classifier._backbone = demo
+    with pytest.raises(BackboneError, match=r"fit|no parameter") as caught:
+        classifier.encoder()
+    assert caught.value.allowed or caught.value.hint
+
+
+def test_running_out_of_memory_is_not_said_to_be_another_tower(demo):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tuned(demo, Unforeseen(RuntimeError("CUDA out of memory")))
