@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import MissingTextError, UsageError
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.sizes import Sizes
+from clip_adapter.training.selection import cross_validate, folds_of
 
 FEATURE_METHODS = [
     n
@@ -85,6 +87,101 @@ def test_held_out_logits_are_of_rows_of_the_shots(name, world, fitted):
         assert len(held.rows.unique()) == len(held.rows) <= len(task.train)
         hits = held.logits.argmax(1) == task.train.labels[held.rows]
         assert hits.float().mean() > 3 / len(task.class_names)
+
+
+def everywhere(monkeypatch, name, new):
+    """Replaces ``name`` in every module of the package that imported it."""
+    for key, module in list(sys.modules.items()):
+        if key.startswith("clip_adapter") and name in vars(module):
+            monkeypatch.setattr(module, name, new)
+
+
+@pytest.fixture
+def watched_fit(world, monkeypatch):
+    """watched_fit(name, features, plain): the classifier, and all that cross-validation saw.
+
+    Shots are held out in one fold, so that no training sees any of them: (what is chosen, the
+    candidate, the rows held out, their logits) of every candidate.
+    """
+    task, _ = world
+    seen = []
+
+    def one_fold(train, seed, enough=None):
+        return folds_of(train, seed)[:1]
+
+    def spy(curve, folds, labels, evaluate):
+        # A fit on a part of the shots numbers its rows anew.
+        rows = folds[0].held_out if len(labels) == len(task.train) else None
+
+        def evaluate_and_note(jobs):
+            for (_, candidate), logits in zip(jobs, evaluate(jobs), strict=True):
+                seen.append((curve.parameter, candidate, rows, logits.clone()))
+                yield logits
+
+        return cross_validate(curve, folds, labels, evaluate_and_note)
+
+    everywhere(monkeypatch, "folds_of", one_fold)
+    everywhere(monkeypatch, "cross_validate", spy)
+
+    def fit(name, features, plain=None):
+        seen.clear()
+        train = dataclasses.replace(task.train, features=features, plain=plain)
+        return make_method(name).fit(dataclasses.replace(task, train=train)), list(seen)
+
+    return fit
+
+
+@pytest.mark.parametrize("name", FEATURE_METHODS)
+def test_held_out_pictures_do_not_see_each_other(name, world, watched_fit):
+    task, _ = world
+    held_out = folds_of(task.train, task.seed)[0].held_out
+    noise = torch.randn(task.train.dim, generator=torch.Generator().manual_seed(7))
+
+    def same(before, after, rows):
+        others = torch.ones(len(before), dtype=torch.bool) if rows is None else rows != changed
+        # Candidates may train for hundreds of steps: what is left is noise of rounding.
+        torch.testing.assert_close(after[others], before[others], atol=1e-4, rtol=1e-5)
+
+    def choice(classifier):
+        chosen = [curve["chosen"] for curve in classifier.info["selection"]]
+        return chosen, getattr(classifier.head, "shares", None)
+
+    before, seen_before = watched_fit(name, task.train.features)
+    if before.held_out is None:
+        assert not seen_before
+        return
+    compared = 0
+    for changed in held_out.tolist():
+        features = task.train.features.clone()
+        features[:, changed] = 5 * (features[:, changed] + noise)
+        after, seen_after = watched_fit(name, features)
+        assert len(seen_before) == len(seen_after)
+        for one, two in zip(seen_before, seen_after, strict=True):
+            assert one[:2] == two[:2]
+            same(one[3], two[3], one[2])
+            compared += 1
+        # The choice itself may follow the picture that was changed.
+        if choice(before) == choice(after):
+            same(before.held_out.logits, after.held_out.logits, before.held_out.rows)
+            compared += 1
+        if compared:
+            break
+    assert compared
+
+
+@pytest.mark.parametrize("name", FEATURE_METHODS)
+def test_held_out_pictures_are_scored_on_the_plain_view(name, world, watched_fit):
+    task, _ = world
+    views = torch.cat([task.train.features, task.train.features + 0.5])
+    told = []
+    for plain in (None, views[0], views[0].flip(0)):
+        classifier, seen = watched_fit(name, views, plain)
+        if classifier.held_out is None:
+            return
+        told.append(torch.cat([classifier.held_out.logits, *(logits for *_, logits in seen)]))
+    unknown, first, another = told
+    assert torch.equal(unknown, first)
+    assert another.shape != first.shape or not torch.allclose(another, first, atol=0.1)
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)

@@ -111,6 +111,21 @@ def test_views_are_random_and_reproducible(tiny, pictures):
     torch.testing.assert_close(one.features[:, 1:], two.features)
 
 
+def test_the_plain_view_is_known_beside_random_ones(tiny, pictures, tmp_path):
+    samples, store, counting = pictures(5), FeatureStore(tmp_path / "cache"), Counting(tiny)
+    alone, _ = extract(counting, samples, CLASSES, store=store)
+    assert alone.plain is None
+    counting.batches.clear()
+    several, _ = extract(counting, samples, CLASSES, store=store, views=2)
+    assert len(counting.batches) == 2  # the plain view comes from the store
+    assert torch.equal(several.plain, alone.first)
+    assert torch.equal(several.first, alone.first)
+    assert not any(torch.equal(view, alone.first) for view in several.features)
+    without_store, _ = extract(tiny, samples, CLASSES, views=2)
+    assert torch.equal(without_store.plain, several.plain)
+    assert torch.equal(without_store.features, several.features)
+
+
 @pytest.mark.parametrize("views", [1, 2])
 def test_broken_pictures_are_named_counted_and_skipped(tiny, pictures, tmp_path, views):
     samples = pictures(4)
@@ -125,6 +140,7 @@ def test_broken_pictures_are_named_counted_and_skipped(tiny, pictures, tmp_path,
     assert not bad[1].reason.startswith("text.jpg")
     assert found.names == ["000.png", "001.png", "002.png", "003.png"]
     assert found.labels.tolist() == [0, 1, 2, 0]
+    assert found.first.norm(dim=-1).min() > 0
     assert said[-1] == "3 of 7 pictures skipped."
     assert sum("text.jpg" in line for line in said) == 1
     with pytest.raises(DataError, match=r"3 pictures cannot be read.*(?s:.*)gone\.jpg"):

@@ -1,5 +1,7 @@
 """ELEVATER's heads: their starts, their choice of a rate, classes without pictures."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from clip_adapter.methods.sizes import VIT_B_16
 from clip_adapter.nn import normalize
 from clip_adapter.towers import tuned
 from clip_adapter.towers.trunk import projection
+from clip_adapter.training.selection import folds_of
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 
@@ -57,6 +60,52 @@ def test_the_rate_is_chosen_on_held_out_shots(name):
     assert curve["pictures"] == 20
     assert curve["loss"][RATES.index(curve["chosen"])] == min(curve["loss"])
     assert classifier.info["hyperparameters"]["lr"] == curve["chosen"]
+
+
+def test_held_out_logits_are_those_of_the_head_that_did_not_see_them():
+    task = make_task()
+    kept = torch.nonzero(task.train.labels != 2).flatten()
+    for name, part in (("r-2p", task.train.subset(kept)), ("l-2p", task.train)):
+        one = FewShotTask(part, task.classifier_weights)
+        classifier = make_method(name).fit(one)
+        rate, held = classifier.info["hyperparameters"]["lr"], classifier.held_out
+        for fold in folds_of(part, one.seed):
+            options = {"lr": rate, "batch_size": len(fold.fit)}
+            fitted = FewShotTask(part.subset(fold.fit), task.classifier_weights)
+            alone = make_method(name, options).fit(fitted).logits(part.first[fold.held_out])
+            places = [held.rows.tolist().index(row) for row in fold.held_out.tolist()]
+            torch.testing.assert_close(held.logits[places], alone, atol=1e-3, rtol=1e-3)
+        if name == "r-2p":
+            assert (held.logits[:, 2] == -1e9).all()
+
+
+@pytest.mark.parametrize("name", ["l-2p", "r-2p"])
+def test_held_out_shots_are_scored_on_the_plain_view(name):
+    task = make_task()
+    views = torch.stack([task.train.first, task.train.first + 0.1])
+
+    def held(plain):
+        train = dataclasses.replace(task.train, features=views, plain=plain)
+        classifier = make_method(name).fit(dataclasses.replace(task, train=train))
+        return classifier.held_out.logits
+
+    assert torch.equal(held(None), held(views[0]))
+    assert not torch.allclose(held(None), held(task.train.first.flip(0)), atol=0.1)
+
+
+def test_l_1p_scores_on_the_plain_view(pixel_task, monkeypatch):
+    task = pixel_task(load_backbone("demo", device="cpu"))
+    train = dataclasses.replace(task.train, features=task.train.features.repeat(2, 1, 1))
+    asked = []
+    batch = type(task.pictures).batch
+
+    def spy(self, rows, view=None):
+        asked.append(view)
+        return batch(self, rows, view)
+
+    monkeypatch.setattr(type(task.pictures), "batch", spy)
+    make_method("l-1p", {"epochs": 1}).fit(dataclasses.replace(task, train=train))
+    assert sorted(asked, key=str) == [0, 1, None]
 
 
 def test_one_shot_takes_the_documented_rate():

@@ -11,21 +11,17 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from clip_adapter.backbones.base import Preprocess
-from clip_adapter.data.dataset import Sample
 from clip_adapter.errors import BackboneError, DataError, MissingExtraError, UsageError
-from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Pictures
-from clip_adapter.methods import FewShotTask, Method
-from clip_adapter.nn import normalize
+from clip_adapter.methods import Method
 from clip_adapter.training import pixel_loop
 from clip_adapter.training.compute import Compute
 from clip_adapter.training.pixels import PixelModel, PixelRecipe, train_pixels
+from clip_adapter.training.selection import folds_of
 
-CLASSES, SHOTS, SIZE, D = 4, 4, 16, 6
+SIZE, D = 16, 6  # of the fixture's pictures and features
 RECIPE = PixelRecipe("adamw", 3e-3, 0.01, 6, epochs=3)
 
 
@@ -39,26 +35,6 @@ class Some(Method):
 
     def fit(self, task, progress=None):
         raise NotImplementedError
-
-
-@pytest.fixture
-def task(tmp_path):
-    """Pictures of four colours, noisy."""
-    draw = np.random.default_rng(0)
-    colours = draw.integers(60, 200, (CLASSES, 3))
-    labels = torch.arange(CLASSES).repeat(SHOTS)
-    samples = []
-    for i, label in enumerate(labels.tolist()):
-        noise = draw.integers(-55, 55, (20, 20, 3))
-        path = tmp_path / f"{i}.png"
-        Image.fromarray((colours[label] + noise).astype(np.uint8)).save(path)
-        samples.append(Sample(path.name, label, path))
-    digests = [f"{i:02x}" for i in range(len(samples))]
-    half = (0.5, 0.5, 0.5)
-    pictures = Pictures(samples, digests, Preprocess(SIZE, half, half, "bicubic", "shortest"))
-    features = FeatureSet(torch.ones(len(labels), D), labels, list("abcd"), digests=digests)
-    text = normalize(torch.randn(CLASSES, D, generator=torch.Generator().manual_seed(0)))
-    return FewShotTask(features, text, 20.0, seed=3, pictures=pictures)
 
 
 def make_model(task, dropout=0.0):
@@ -187,26 +163,6 @@ def interrupted(task, folder, monkeypatch):
     return compute
 
 
-@pytest.mark.parametrize("what", ["seed", "option", "recipe", "pictures"])
-def test_a_checkpoint_of_another_training_is_refused(task, tmp_path, monkeypatch, what):
-    compute = interrupted(task, tmp_path / "state", monkeypatch)
-    method, recipe, other = Some(), RECIPE, task
-    if what == "seed":
-        other = dataclasses.replace(task, seed=9)
-    elif what == "option":
-        method = Some(strength=2.0)
-    elif what == "recipe":
-        recipe = dataclasses.replace(RECIPE, lr=1e-2)
-    else:
-        digests = ["ff", *task.train.digests[1:]]
-        other = dataclasses.replace(task, train=dataclasses.replace(task.train, digests=digests))
-    with pytest.raises(UsageError, match="another training") as error:
-        go(other, recipe, compute, method=method)
-    assert "training.pt" in str(error.value)
-    go(task, compute=compute)  # its own goes on
-    go(other, recipe, compute, method=method)  # and what is finished may be replaced
-
-
 def test_a_damaged_checkpoint(task, tmp_path, monkeypatch):
     compute = interrupted(task, tmp_path / "state", monkeypatch)
     path = tmp_path / "state" / "training.pt"
@@ -239,9 +195,15 @@ def test_early_stopping_restores_the_best(task):
 
 
 def pixel_loop_held_out(task):
-    from clip_adapter.training.selection import stratified_folds
+    return folds_of(task.train, task.seed)[0].held_out
 
-    return stratified_folds(task.train.labels, task.seed)[0].held_out
+
+def test_copies_are_not_held_out_of_their_own_training(task):
+    digests = [f"{label}" for label in task.train.labels.tolist()]  # all of a class are one
+    train = dataclasses.replace(task.train, digests=digests)
+    copies = dataclasses.replace(task, train=train)
+    _, trained = go(copies, dataclasses.replace(RECIPE, patience=9))
+    assert trained.val_accuracy is None
 
 
 def test_one_shot_holds_nothing_out(task):

@@ -4,7 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.training.selection import Curve, Fold, cross_validate, stratified_folds
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.training.selection import (
+    MAX_FOLDS,
+    Curve,
+    Fold,
+    cross_validate,
+    folds_of,
+    stratified_folds,
+)
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 5))
@@ -23,6 +31,69 @@ def test_folds_partition_and_keep_every_class_in_training(labels, seed):
         assert set(fold.fit.tolist()).isdisjoint(fold.held_out.tolist())
         assert len(fold.fit) + len(fold.held_out) == len(y)
         assert set(y[fold.fit].tolist()) == set(labels)
+
+
+def plainly(labels, seed, enough):
+    """The folds of pictures that all differ: (fit, held out) of each."""
+    generator = torch.Generator().manual_seed(seed)
+    members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
+    count = min(MAX_FOLDS, max(len(m) for m in members))
+    fold = torch.full((len(labels),), -1)
+    for offset, rows in enumerate(members):
+        if len(rows) > 1:
+            order = torch.randperm(len(rows), generator=generator)
+            fold[rows[order]] = (torch.arange(len(rows)) + offset) % count
+    found, seen = [], 0
+    for k in range(count if count > 1 else 0):
+        held_out = torch.nonzero(fold == k).flatten().tolist()
+        if held_out and seen < enough:
+            found.append((torch.nonzero(fold != k).flatten().tolist(), held_out))
+            seen += len(held_out)
+    return found
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(0, 5),
+    st.sampled_from([3, 20, 10**9]),
+    st.booleans(),
+)
+def test_without_duplicates_digests_change_nothing(labels, seed, enough, known):
+    y = torch.tensor(labels)
+    digests = [f"{i:02x}" for i in range(len(labels))] if known else [""] * len(labels)
+    train = FeatureSet(torch.ones(len(labels), 2), y, list("abcdefg"), digests=digests)
+    for folds in (stratified_folds(y, seed, enough), folds_of(train, seed, enough)):
+        assert [(f.fit.tolist(), f.held_out.tolist()) for f in folds] == plainly(y, seed, enough)
+
+
+# (label, content) of every picture; no content is drawn as often as a few
+PICTURES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=50)
+
+
+@given(PICTURES, st.integers(0, 5), st.booleans())
+def test_copies_never_straddle_folds(pictures, seed, torn):
+    # with ``torn``, copies lie under several labels too
+    digests = [str(c) if torn else f"{y}-{c}" for y, c in pictures]
+    labels = [y for y, _ in pictures]
+    train = FeatureSet(
+        torch.ones(len(labels), 2), torch.tensor(labels), list("abcde"), digests=digests
+    )
+    folds = folds_of(train, seed, enough=10**9)
+    distinct = {y: {d for d, z in zip(digests, labels, strict=True) if z == y} for y in labels}
+    held = []
+    for fold in folds:
+        inside = {digests[i] for i in fold.held_out.tolist()}
+        assert inside.isdisjoint(digests[i] for i in fold.fit.tolist())
+        assert {labels[i] for i in fold.fit.tolist()} == set(labels)
+        assert sorted([*fold.fit.tolist(), *fold.held_out.tolist()]) == list(range(len(labels)))
+        held += fold.held_out.tolist()
+    # Held out once: all of classes with several pictures, but for copies under several labels.
+    own = {
+        i
+        for i, (d, y) in enumerate(zip(digests, labels, strict=True))
+        if len(distinct[y]) > 1 and sum(d in of for of in distinct.values()) == 1
+    }
+    assert sorted(held) == sorted(own)
 
 
 def test_enough_held_out_pictures_stop_the_folds():

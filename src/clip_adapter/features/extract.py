@@ -68,7 +68,8 @@ def extract(
         class_names: C names in label order.
         store: where features are kept; None keeps nothing.
         style: "clip" or "coop" preprocessing.
-        views: 1 is the test view; V > 1 are V random views of training.
+        views: 1 is the plain (test) view; V > 1 are V random views of training, and the plain one
+            beside them.
         seed: of the random views.
         batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
             of two. Out of memory, a backbone halves its batches by itself.
@@ -78,8 +79,8 @@ def extract(
         progress: shows a bar; None shows it on a terminal.
 
     Returns:
-        The features (V, n, D) of the n readable pictures in the order of ``samples``, and the
-        pictures that were skipped.
+        The features (V, n, D) of the n readable pictures in the order of ``samples`` (for V > 1
+        with ``plain`` (n, D)), and the pictures that were skipped.
 
     Raises:
         DataError: there are no pictures, none can be read, or with ``strict`` one cannot.
@@ -94,50 +95,53 @@ def extract(
             where.setdefault(digest, []).append(i)
         where.pop("", None)
         order = {digest: row for row, digest in enumerate(where)}  # each content once, in order
-        tables = torch.zeros(views, len(order), backbone.embed_dim)
-        for view in range(views):
-            work = _Work(backbone, make_transform(backbone.preprocess, style, views > 1), pool)
+        numbers = [*range(views), None] if views > 1 else [None]
+        tables = torch.zeros(len(numbers), len(order), backbone.embed_dim)
+        for table, view in zip(tables, numbers, strict=True):
+            train = view is not None
+            work = _Work(backbone, make_transform(backbone.preprocess, style, train), pool)
             work.view, work.seed, work.batch_size, work.progress = view, seed, batch_size, progress
             shelf = store.shelf(work.key(), backbone.name) if store is not None else None
             wanted = [(d, samples[positions[0]]) for d, positions in where.items()]
-            for digest, reason in _fill(tables[view], order, work, wanted, shelf).items():
+            for digest, reason in _fill(table, order, work, wanted, shelf).items():
                 for i in where.pop(digest):
                     bad[i] = BadPicture(samples[i].name, reason)
     skipped = [bad[i] for i in sorted(bad)]
     _report_twins(where, samples, class_names, say)  # of the readable ones: the rest is gone
     _report(skipped, len(samples), strict, allow_none, say)
     keep = [i for i in range(len(samples)) if i not in bad]
+    found = tables[:, [order[digests[i]] for i in keep]]
     features = FeatureSet(
-        tables[:, [order[digests[i]] for i in keep]],
+        found[:views],
         torch.tensor([samples[i].label for i in keep], dtype=torch.long),
         class_names,
         [samples[i].name for i in keep],
         [digests[i] for i in keep],
+        plain=found[-1] if views > 1 else None,
     )
     return features, skipped
 
 
 @dataclass
 class _Work:
-    """What is done to every picture of one view."""
+    """What is done to every picture of one view; None is the plain one."""
 
     backbone: Backbone
     transform: Transform
     pool: ThreadPoolExecutor
-    view: int = 0
+    view: int | None = None
     seed: int = 0
     batch_size: int = 64
     progress: bool | None = None
 
     def key(self) -> dict[str, Any]:
         """All that decides a row, besides the picture's content."""
-        train = self.transform.train
         return {
             "kind": "image",
             "fingerprint": self.backbone.fingerprint,
             "dtype": self.backbone.dtype,
             "transform": self.transform.describe(),
-            "view": {"number": self.view, "seed": self.seed} if train else "test",
+            "view": {"number": self.view, "seed": self.seed} if self.view is not None else "test",
         }
 
     def load(self, digest: str, sample: Sample) -> Tensor:
@@ -146,7 +150,7 @@ class _Work:
         if content_digest(data) != digest:
             raise DataError(f"{sample.name}: the file changed while it was read.")
         picture = decode(data, sample.name)
-        if not self.transform.train:
+        if self.view is None:
             return self.transform(picture)
         return self.transform(picture, view_seed(digest, self.view, self.seed))
 

@@ -19,14 +19,16 @@ class FeatureSet:
     """Features of N labelled pictures under V views.
 
     Attributes:
-        features: (V, N, D) float32. View 0 is the test-time view unless the set was made with
-            augmentation only.
+        features: (V, N, D) float32. One view is the plain one, as at test time; of several, all
+            are random ones to learn from.
         labels: (N,) int64, indices into ``class_names``; -1 where unknown.
         class_names: C names in label order.
         names: N display names (paths), in the order of the rows.
         digests: N content digests (hex); they tell whether a picture was seen in training.
         feature_norm: "raw" as the backbone made them, or "unit" (every row has length 1). A model
             of one is not a model of the other; a classifier remembers which it was trained on.
+        plain: (N, D) the plain view beside several random ones, where it is known. Feature files
+            do not keep it.
     """
 
     features: Tensor
@@ -35,6 +37,7 @@ class FeatureSet:
     names: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     feature_norm: FeatureNorm = "raw"
+    plain: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim == 2:
@@ -46,7 +49,15 @@ class FeatureSet:
                 f"Features of shape {tuple(self.features.shape)} with {len(self.labels)} labels.",
                 allowed="features (V, N, D) or (N, D) with N labels",
             )
-        if not torch.isfinite(self.features).all():
+        if self.plain is not None:
+            self.plain = self.plain.float()
+            if self.plain.shape != self.features.shape[1:]:
+                raise DataError(
+                    f"A plain view of shape {tuple(self.plain.shape)} beside features of shape "
+                    f"{tuple(self.features.shape)}.",
+                    allowed="(N, D) beside (V, N, D)",
+                )
+        if not all(torch.isfinite(x).all() for x in (self.features, self.first)):
             raise DataError(
                 "The features hold NaN or infinite values.",
                 hint="Make them again, and remove the rows that cannot be embedded.",
@@ -62,6 +73,7 @@ class FeatureSet:
             )
         if self.feature_norm == "unit":
             self.features = normalize(self.features)
+            self.plain = None if self.plain is None else normalize(self.plain)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,8 +90,11 @@ class FeatureSet:
 
     @property
     def first(self) -> Tensor:
-        """(N, D): the first view."""
-        return self.features[0]
+        """(N, D): the pictures as they are scored: the plain view where it is known, else view 0.
+
+        Random views are for learning; a crop of a held-out picture may miss what it shows.
+        """
+        return self.features[0] if self.plain is None else self.plain
 
     def subset(self, indices: list[int] | Tensor) -> FeatureSet:
         """The rows ``indices`` (n,), in that order."""
@@ -92,4 +107,5 @@ class FeatureSet:
             [self.names[i] for i in rows] if self.names else [],
             [self.digests[i] for i in rows] if self.digests else [],
             self.feature_norm,
+            None if self.plain is None else self.plain[index],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,15 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the pixels, as JSON types: contents, preprocessing, random views."""
+        return {
+            "digests": self._digests,
+            "test": self._plain.describe(),
+            "train": self._random.describe(),
+            "seed": self._seed,
+        }
 
     def batch(self, rows: Sequence[int] | Tensor, view: int | None = None) -> Tensor:
         """Pixels (B, 3, S, S) of ``rows``: the test view, or random view number ``view``.

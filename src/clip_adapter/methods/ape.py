@@ -43,7 +43,7 @@ from clip_adapter.training.caching import (
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, check_channels, criterion
-from clip_adapter.training.selection import Curve, stratified_folds
+from clip_adapter.training.selection import Curve, folds_of
 
 # The released configurations keep 500 to 900 of 1024 channels.
 SHARES = (0.5, 0.7, 0.9)
@@ -104,7 +104,7 @@ class APE(Method):
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
         curve = Curve(", ".join(safe), candidates)
-        folds = stratified_folds(labels, task.seed, enough(len(keys), classes, len(candidates)))
+        folds = folds_of(task.train, task.seed, enough(len(keys), classes, len(candidates)))
         held_out = [normalize(task.train.first[f.held_out]) for f in folds]
         base = [rows @ (task.logit_scale * normalize(weights).T) for rows in held_out]
         parts: dict[int, tuple[float, Tensor, Tensor]] = {}

@@ -44,7 +44,7 @@ from clip_adapter.training.caching import (
 )
 from clip_adapter.training.channels import best_channels, check_channels, criterion, kept
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, stratified_folds
+from clip_adapter.training.selection import Curve, Fold, folds_of
 from clip_adapter.training.threads import suited_threads
 
 # Most released configurations train 900 of 1024 channels.
@@ -146,7 +146,7 @@ class APET(Method):
         index = best_channels(criterion(normalize(weights), self.similarity_weight), self.channels)
         curve = Curve("cache_weight, cache_sharpness", grid(*options, task.logit_scale))
         mild = unsearched(*options, task.shots, task.logit_scale)
-        folds = stratified_folds(labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         base, cosines, amounts = [], [], []
         if folds:
             runs = self._train(task, weights, index, mild, [f.fit for f in folds], progress)

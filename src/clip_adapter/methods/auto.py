@@ -44,9 +44,9 @@ from clip_adapter.training.selection import (
     Curve,
     Fold,
     HeldOut,
+    folds_of,
     score,
     significantly_worse,
-    stratified_folds,
 )
 
 # Zero-shot leads, so that a tie falls back on it. The lists, here and for one shot, were compared
@@ -97,7 +97,7 @@ class Auto(Method):
         return names
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         blind = task.classifier_weights is None
         if self.among != "auto":
             names = self._named()

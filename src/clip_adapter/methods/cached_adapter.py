@@ -45,7 +45,7 @@ from clip_adapter.training.recipes import (
     fast_recipe,
     shorter,
 )
-from clip_adapter.training.selection import Curve, Fold, stratified_folds
+from clip_adapter.training.selection import Curve, Fold, folds_of
 from clip_adapter.training.threads import suited_threads
 
 
@@ -101,7 +101,7 @@ class CachedAdapter(Method):
             "visual_ratio, cache_weight, cache_sharpness",
             [{"visual_ratio": r, **p} for r in ratios for p in pairs],
         )
-        folds = stratified_folds(labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         recipe = fast_recipe(task.shots, len(task.train))
         base = self._held_out(task, weights, folds, ratios, shorter(recipe), progress)
         cosines = [affinity(task.train.first[f.held_out], keys[f.fit]) for f in folds]

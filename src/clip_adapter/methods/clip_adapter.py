@@ -39,7 +39,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 from clip_adapter.training.threads import suited_threads
 
@@ -241,7 +241,7 @@ class CLIPAdapter(Method):
     ) -> tuple[list[Curve], HeldOut | None]:
         """Replaces every "auto" in ``ratios`` by a number, one branch after the other."""
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
-        folds = stratified_folds(task.train.labels, task.seed) if auto else []
+        folds = folds_of(task.train, task.seed) if auto else []
         curves, last = [], None
         for branch in auto:
             curve = Curve(f"{branch}_ratio", list(CANDIDATES))

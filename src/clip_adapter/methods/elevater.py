@@ -5,7 +5,7 @@
 
 f are CLIP's image features (two projections: CLIP's and the head), T (C, D) the text weights, P
 (trunk, D) CLIP's projection, merged into the head in L-1P. m and v are means and variances of the
-channels of x.
+channels of x over the pictures that a head is trained on.
 
 Source: Li et al., "ELEVATER: A Benchmark and Toolkit for Evaluating Language-Augmented Visual
 Models", 2022 (arXiv 2204.08790), and its toolkit: the normalisation of channels without
@@ -14,15 +14,16 @@ of a linear layer, a bias of 0 beside a head from text, SGD with momentum 0.9 at
 batches of 64, 50 epochs. It searches rates of 1e-6 to 1e-1 and weight decays on held-out data by
 trainings of 10 epochs; here the weight decay is its default, and the rates that learn anything in
 that time are compared on held-out shots by trainings as long as the final one. Where it uses
-running statistics of its batches, the statistics of all shots are used here, so the normalisation
-is folded into W and c. CLIP-Adapter (arXiv 2110.04544), Table 4, compares with these.
+running statistics of its batches, the statistics of the shots that a head is trained on are used
+here, so the normalisation is folded into W and c. CLIP-Adapter (arXiv 2110.04544), Table 4,
+compares with these.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import UsageError
+from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn.bottleneck import linear_init
@@ -41,7 +43,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 from clip_adapter.training.threads import suited_threads
 
@@ -49,27 +51,38 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
 # 50 epochs of 600 pictures; larger tasks keep as many steps, so that they take seconds.
 MAX_STEPS = 500
-# The score of a class with neither picture nor text: never the answer.
-ABSENT = -1e9
 
 
 class LinearHeads(nn.Module):
-    """R linear heads: (R, B, X) -> (R, B, C), over normalised channels of the features.
+    """R linear heads: (R, B, X) -> (R, B, C), each over channels that its own pictures normalise.
 
     Args:
         weights: (C, X), the start of all of them.
         bias: (C,).
-        runs: R.
+        features: (V, N, X).
+        rows: R tensors of the rows that a head is trained on.
     """
 
-    def __init__(self, weights: Tensor, bias: Tensor, runs: int) -> None:
+    def __init__(
+        self, weights: Tensor, bias: Tensor, features: Tensor, rows: Sequence[Tensor]
+    ) -> None:
         super().__init__()
-        self.weights = nn.Parameter(weights.repeat(runs, 1, 1))
-        self.bias = nn.Parameter(bias.repeat(runs, 1, 1))
+        self.weights = nn.Parameter(weights.repeat(len(rows), 1, 1))
+        self.bias = nn.Parameter(bias.repeat(len(rows), 1, 1))
+        flat = [features[:, r].flatten(0, 1) for r in rows]
+        self.mean = torch.stack([x.mean(0, keepdim=True) for x in flat])  # (R, 1, X)
+        variance = torch.stack([x.var(0, unbiased=False, keepdim=True) for x in flat])
+        self.deviation = (variance + EPSILON).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        return x @ self.weights.transpose(-1, -2) + self.bias
+        normal = (x - self.mean) / self.deviation
+        return normal @ self.weights.transpose(-1, -2) + self.bias
+
+    def merged(self, run: int) -> tuple[Tensor, Tensor]:
+        """W (C, X) and c (C,) of head ``run``, with the normalisation in them."""
+        weights = self.weights.detach()[run] / self.deviation[run]
+        return weights, self.bias.detach()[run, 0] - weights @ self.mean[run, 0]
 
 
 @dataclass
@@ -104,6 +117,7 @@ class _LinearHead(Method):
         self,
         task: FewShotTask,
         features: Tensor,
+        plain: Tensor,
         start: tuple[Tensor, Tensor],
         progress: Progress | None,
     ) -> tuple[Head, dict[str, object], HeldOut | None]:
@@ -111,20 +125,15 @@ class _LinearHead(Method):
 
         Args:
             task: labels and seed.
-            features: (V, N, X).
+            features: (V, N, X), to learn from.
+            plain: (N, X), to score held-out shots on.
             start: weights (C, X) and bias (C,).
             progress: called with (steps done, all steps).
         """
-        flat = features.flatten(0, 1)
-        mean, variance = flat.mean(0), flat.var(0, unbiased=False)
-        deviation = (variance + EPSILON).sqrt()
-        normal = (features - mean) / deviation
-        curve, held = self._choose(task, normal, start, progress)
+        curve, held = self._choose(task, features, plain, start, progress)
         rate = curve.chosen
         rows = [torch.arange(len(task.train))]
-        heads = self._train(task, normal, start, rows, rate, progress)
-        weights = heads.weights.detach()[0] / deviation
-        bias = heads.bias.detach()[0, 0] - weights @ mean
+        ((weights, bias),) = self._train(task, features, start, rows, rate, progress)
         record = {
             "hyperparameters": {
                 "lr": rate,
@@ -146,14 +155,14 @@ class _LinearHead(Method):
     def _train(
         self,
         task: FewShotTask,
-        normal: Tensor,
+        features: Tensor,
         start: tuple[Tensor, Tensor],
         rows: list[Tensor],
         rate: float,
         progress: Progress | None = None,
-    ) -> LinearHeads:
-        """One head for each tensor of ``rows``, in one batched pass."""
-        heads = LinearHeads(*start, len(rows))
+    ) -> list[tuple[Tensor, Tensor]]:
+        """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
+        heads = LinearHeads(*start, features, rows)
         epochs = self._epochs(len(task.train))
         size = min(len(r) for r in rows)
         batch = min(self.batch_size, size)
@@ -161,13 +170,20 @@ class _LinearHead(Method):
         generator = torch.Generator().manual_seed(task.seed)
         work = len(rows) * batch * start[0].numel()
         with suited_threads(work):
-            train(heads, heads, normal, task.train.labels, rows, recipe, generator, progress)
-        return heads
+            train(heads, heads, features, task.train.labels, rows, recipe, generator, progress)
+        merged = [heads.merged(run) for run in range(len(rows))]
+        if not self.needs_text:
+            # The random row of a class without a picture means nothing.
+            for (_, bias), used in zip(merged, rows, strict=True):
+                counts = torch.bincount(task.train.labels[used], minlength=len(bias))
+                bias[counts == 0] = ABSENT
+        return merged
 
     def _choose(
         self,
         task: FewShotTask,
-        normal: Tensor,
+        features: Tensor,
+        plain: Tensor,
         start: tuple[Tensor, Tensor],
         progress: Progress | None,
     ) -> tuple[Curve, HeldOut | None]:
@@ -175,7 +191,7 @@ class _LinearHead(Method):
         if self.lr != "auto":
             curve.chosen = self.lr
             return curve, None
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
             curve.chosen = self.one_shot_rate
             curve.rule = f"one picture per class leaves none to hold out: {curve.chosen}"
@@ -185,10 +201,9 @@ class _LinearHead(Method):
             for rate in curve.candidates:
                 used = [f for f, r in jobs if r == rate]
                 fits = [f.fit for f in used]
-                heads = self._train(task, normal, start, fits, rate, progress)
-                weights, bias = heads.weights.detach(), heads.bias.detach()
-                for run, fold in enumerate(used):
-                    yield normal[0, fold.held_out] @ weights[run].T + bias[run]
+                heads = self._train(task, features, start, fits, rate, progress)
+                for fold, (weights, bias) in zip(used, heads, strict=True):
+                    yield plain[fold.held_out] @ weights.T + bias
 
         return curve, cross_validate(curve, folds, task.train.labels, evaluate)
 
@@ -238,12 +253,8 @@ class RandomTwoProjections(_LinearHead):
             linear_init((classes, dim), dim, generator),
             linear_init((1, classes), dim, generator)[0],
         )
-        head, record, held = self._learn(task, task.train.features, start, progress)
-        # The random row of a class without a picture means nothing.
-        absent = torch.bincount(task.train.labels, minlength=classes) == 0
-        if head.bias is not None:
-            head.bias[absent] = ABSENT
-        return _classifier(task, head, record, held)
+        data = task.train.features, task.train.first
+        return _classifier(task, *self._learn(task, *data, start, progress))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
@@ -269,7 +280,8 @@ class LanguageTwoProjections(_LinearHead):
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights = task.text(self.name)
         start = weights, torch.zeros(len(weights))
-        return _classifier(task, *self._learn(task, task.train.features, start, progress))
+        data = task.train.features, task.train.first
+        return _classifier(task, *self._learn(task, *data, start, progress))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
@@ -299,8 +311,10 @@ class LanguageOneProjection(_LinearHead):
         backbone = task.tower(self.name)
         matrix, bias = projection(backbone)
         features = trunk_features(backbone, pictures, task.train.views)
+        plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         below = torch.zeros(len(weights)) if bias is None else weights @ bias
-        head, record, held = self._learn(task, features, (weights @ matrix.T, below), progress)
+        start = weights @ matrix.T, below
+        head, record, held = self._learn(task, features, plain, start, progress)
         return _classifier(task, head, record, held, TrunkChange())
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
@@ -33,7 +34,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
@@ -44,8 +45,6 @@ SHRINKAGES = (1.0, 0.1, 0.3, 3.0, 10.0, 30.0)
 # of ImageNet that were set aside; without text, on those of Flowers102 and UCF101 also, where it
 # only decides how sure the probabilities are.
 ONE_SHOT_WEIGHT, ONE_SHOT_WEIGHT_ALONE = 0.02, 0.1
-# The score of a class with neither picture nor text: never the answer.
-ABSENT = -1e9
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class GDA(Method):
         text = task.classifier_weights
         candidates = self._candidates(text is not None)
         curve = Curve("gaussian_weight, shrinkage", candidates)
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if folds:
             return curve, cross_validate(curve, folds, task.train.labels, _evaluator(task))
         default = ONE_SHOT_WEIGHT_ALONE if text is None else ONE_SHOT_WEIGHT

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
-from clip_adapter.training.selection import Curve, Fold, HeldOut, score, stratified_folds
+from clip_adapter.training.selection import Curve, Fold, HeldOut, folds_of, score
 from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
@@ -32,8 +33,6 @@ BISECTIONS = 8
 # CLIP's own C on ImageNet, for features of length 10; without a picture to hold out it is all
 # that is known. The penalty is on weights that shrink as features grow, hence the square.
 PUBLISHED_C, PUBLISHED_LENGTH = 0.316, 10.0
-# The score of a class that has no picture: never the answer.
-ABSENT = -1e9
 
 
 @register
@@ -122,9 +121,9 @@ class LinearProbe(Method):
     def _sweep(self, task: FewShotTask, progress: Progress | None) -> tuple[Curve, HeldOut | None]:
         """The published search, with held-out shots in the place of validation data."""
         curve = Curve("C", [])
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
-            length = task.train.first.norm(dim=-1).mean().item()
+            length = task.train.features.norm(dim=-1).mean().item()
             curve.chosen = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
             curve.rule = "no class has a picture to hold out: CLIP's C for features of this length"
             return curve, None

@@ -40,7 +40,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 from clip_adapter.training.threads import suited_threads
 
@@ -173,7 +173,7 @@ class LPPlusPlus(Method):
             curve, held_out = self._choose(task, text)
             curves.append(curve)
             steps = int(curve.chosen)
-        blocks = Blocks(_features(task), task.train.labels, text)
+        blocks = Blocks(unit_mean(task.train.features), task.train.labels, text)
         start = float(blocks.alpha[0])
         for number in range(1, steps + 1):
             blocks.step(number, self.momentum)
@@ -203,12 +203,13 @@ class LPPlusPlus(Method):
     def _choose(self, task: FewShotTask, text: Tensor) -> tuple[Curve, HeldOut | None]:
         """The number of steps."""
         curve = Curve("steps", list(STEPS))
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
             curve.chosen = ONE_SHOT_STEPS
             curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_STEPS}"
             return curve, None
-        features, labels = _features(task), task.train.labels
+        features, labels = unit_mean(task.train.features), task.train.labels
+        scored = unit_mean(task.train.first[None])
 
         def evaluate(jobs: list[tuple[Fold, int]]) -> Iterator[Tensor]:
             descents: dict[int, tuple[Blocks, int]] = {}
@@ -220,11 +221,11 @@ class LPPlusPlus(Method):
                     blocks.step(number, self.momentum)
                 descents[id(fold)] = blocks, steps
                 weights, bias = blocks.classifier()
-                yield features[fold.held_out] @ weights.T + bias
+                yield scored[fold.held_out] @ weights.T + bias
 
         return curve, cross_validate(curve, folds, labels, evaluate)
 
 
-def _features(task: FewShotTask) -> Tensor:
-    """(N, D): the unit-length mean over the views."""
-    return normalize(normalize(task.train.features).mean(0))
+def unit_mean(features: Tensor) -> Tensor:
+    """(V, N, D) -> (N, D): the unit-length mean over the views."""
+    return normalize(normalize(features).mean(0))

@@ -38,7 +38,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 from clip_adapter.training.threads import suited_threads
 
@@ -87,9 +87,11 @@ class ProLIP(Method):
         backbone = task.tower(self.name)
         start = Projection(*projection(backbone))
         features = trunk_features(backbone, pictures, task.train.views)
+        # Held-out shots are scored on the plain view, whatever is trained on.
+        plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         auto = self.distance_penalty == "auto"
         strength = 1 / task.shots if auto else float(self.distance_penalty)
-        curve, held = self._choose(task, start, features, strength, progress)
+        curve, held = self._choose(task, start, features, plain, strength, progress)
         everything = [torch.arange(len(task.train))]
         recipe = self._recipe(curve.chosen, len(task.train))
         fit = fit_projections(start, features, task, strength, recipe, everything, progress)
@@ -126,6 +128,7 @@ class ProLIP(Method):
         task: FewShotTask,
         start: Projection,
         features: Tensor,
+        plain: Tensor,
         strength: float,
         progress: Progress | None,
     ) -> tuple[Curve, HeldOut | None]:
@@ -133,7 +136,7 @@ class ProLIP(Method):
         if self.lr != "auto":
             curve.chosen = self.lr
             return curve, None
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
             curve.chosen = RATES[0]
             curve.rule = f"one picture per class leaves none to hold out: {RATES[0]}"
@@ -146,7 +149,7 @@ class ProLIP(Method):
                 fit = fit_projections(start, features, task, strength, recipe, rows, progress)
                 for run, fold in enumerate(folds):
                     with torch.no_grad():
-                        mapped = take(fit, run)(features[0, fold.held_out])
+                        mapped = take(fit, run)(plain[fold.held_out])
                     yield cosine_logits(mapped, task.text(self.name), task.logit_scale)
 
         return curve, cross_validate(curve, folds, task.train.labels, evaluate)

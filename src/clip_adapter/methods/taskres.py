@@ -31,7 +31,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
-    stratified_folds,
+    folds_of,
 )
 from clip_adapter.training.threads import suited_threads
 
@@ -157,7 +157,7 @@ class TaskRes(Method):
     def _choose(self, task: FewShotTask, text: Tensor) -> tuple[Curve, HeldOut | None]:
         """The scale; all folds and scales train in one pass."""
         curve = Curve("residual_scale", list(CANDIDATES))
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
             curve.chosen = PUBLISHED_SCALE
             curve.rule = f"one picture per class leaves none to hold out: {PUBLISHED_SCALE}"

@@ -40,7 +40,7 @@ from clip_adapter.training.caching import (
     unsearched,
 )
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, HeldOut, stratified_folds
+from clip_adapter.training.selection import Curve, Fold, HeldOut, folds_of
 from clip_adapter.training.threads import suited_threads
 
 # The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
@@ -77,7 +77,7 @@ class TipAdapter(Method):
         keys = unit_keys(task.train.features)
         curve = _curve(self, task)
         wanted = enough(len(keys), len(task.class_names), len(curve.candidates))
-        folds = stratified_folds(task.train.labels, task.seed, wanted)
+        folds = folds_of(task.train, task.seed, wanted)
         held_out = _choose(self, task, curve, folds, weights, [keys for _ in folds])
         cache = Cache(keys, one_hot(task.train.labels, len(task.class_names)), *_pair(curve.chosen))
         return _classifier(task, weights, cache, curve, held_out, {}, 0)
@@ -122,7 +122,7 @@ class TipAdapterF(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights = task.text(self.name)
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         trained = []
         if folds:
             keys = self._train(task, weights, [f.fit for f in folds], progress).keys

@@ -39,7 +39,7 @@ from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightChange
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, HeldOut, cross_validate, stratified_folds
+from clip_adapter.training.selection import Curve, Fold, HeldOut, cross_validate, folds_of
 from clip_adapter.training.threads import suited_threads
 
 LINEAR = "linear-classifier"
@@ -116,7 +116,7 @@ class WiseFT(Method):
         if self.mixing != "auto":
             curve.chosen = self.mixing
             return curve, None
-        folds = stratified_folds(task.train.labels, task.seed)
+        folds = folds_of(task.train, task.seed)
         if not folds:
             curve.chosen = PUBLISHED
             curve.rule = f"one picture per class leaves none to hold out: {PUBLISHED}"

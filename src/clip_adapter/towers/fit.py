@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from clip_adapter.towers.base import Change, changed_copy
 from clip_adapter.training.pixels import PixelModel, PixelRecipe, Progress, Trained, train_pixels
@@ -20,7 +19,6 @@ def train_inside(
     recipe: PixelRecipe,
     method: Method,
     progress: Progress | None = None,
-    weights: Tensor | nn.Module | None = None,
 ) -> Trained:
     """Trains ``change`` in place, in a float32 copy of the visual tower.
 
@@ -30,7 +28,6 @@ def train_inside(
         recipe: optimiser and schedule.
         method: the caller.
         progress: called with (steps done, all steps).
-        weights: W (C, D), or what computes it and is trained too; None takes the text weights.
 
     Raises:
         BackboneError: the tower has no place for ``change``.
@@ -42,7 +39,7 @@ def train_inside(
     visual = changed_copy(task.tower(method.name), change, torch.float32)
     model = PixelModel(
         visual,
-        text if weights is None else weights,
+        text,
         task.logit_scale,
         change=change,
         unit=task.train.feature_norm == "unit",

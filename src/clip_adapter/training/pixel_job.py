@@ -55,7 +55,6 @@ class Job:
         seed: the only source of randomness.
         compute: where and how.
         digest: of everything that decides the result.
-        part: names the training among several of one fit.
     """
 
     pictures: Pictures
@@ -66,7 +65,6 @@ class Job:
     seed: int
     compute: Compute
     digest: str
-    part: str = "training"
 
     @property
     def per_epoch(self) -> int:

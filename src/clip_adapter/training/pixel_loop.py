@@ -211,7 +211,7 @@ class _Run:
             optimizer={} if done else self.optimizer.state_dict(),
             precision={} if done else self.fabric.strategy.precision.state_dict(),
         )
-        write_state(folder, self.job.part, state)
+        write_state(folder, state)
         self.last_saved = time.monotonic()
 
     def _resume(self) -> bool:
@@ -219,7 +219,7 @@ class _Run:
         folder = self.job.compute.checkpoint
         if folder is None:
             return False
-        state = read_state(folder, self.job.part, self.job.digest)
+        state = read_state(folder, self.job.digest)
         # No process may write before all have read.
         self.fabric.barrier()
         if state is None:

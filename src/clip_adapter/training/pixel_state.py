@@ -42,24 +42,24 @@ class State:
     precision: dict[str, Any]
 
 
-def state_file(folder: Path, part: str) -> Path:
-    """Where the state of ``part`` lies."""
-    return folder / f"{part}.pt"
+def state_file(folder: Path) -> Path:
+    """Where the state lies."""
+    return folder / "training.pt"
 
 
-def write_state(folder: Path, part: str, state: State) -> None:
+def write_state(folder: Path, state: State) -> None:
     """Writes the state, whole or not at all.
 
     Raises:
         DataError: it cannot be written.
     """
-    path = state_file(folder, part)
+    path = state_file(folder)
     plain = {f.name: getattr(state, f.name) for f in fields(state)}
     with writing(path), replacing(path) as temporary:
         torch.save(plain, temporary)
 
 
-def read_state(folder: Path, part: str, digest: str) -> State | None:
+def read_state(folder: Path, digest: str) -> State | None:
     """The state that was saved, on the CPU; None where there is none to go on from.
 
     A finished state of another training is passed over: nothing is lost when it is replaced.
@@ -68,7 +68,7 @@ def read_state(folder: Path, part: str, digest: str) -> State | None:
         UsageError: an unfinished state of another training.
         DataError: the file is damaged.
     """
-    path = state_file(folder, part)
+    path = state_file(folder)
     if not path.exists():
         return None
     try:
@@ -84,6 +84,6 @@ def read_state(folder: Path, part: str, digest: str) -> State | None:
         return None
     raise UsageError(
         f"The checkpoint {path} is of another training (step {state.trained['steps']}): its "
-        "pictures, method, options, seed or backbone differ.",
+        "pictures, their preprocessing, text, method, options, seed or backbone differ.",
         hint="Give the same command as then to go on with it, name another folder, or remove it.",
     )

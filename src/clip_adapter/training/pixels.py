@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clip_adapter.nn import cosine_logits, normalize
 from clip_adapter.training.pixel_job import Job, PixelRecipe, Trained, trainable
 from clip_adapter.training.pixel_loop import Report, run
-from clip_adapter.training.selection import stratified_folds
+from clip_adapter.training.selection import folds_of
 
 if TYPE_CHECKING:
     from clip_adapter.methods.base import FewShotTask, Method
@@ -82,9 +82,6 @@ def train_pixels(
     recipe: PixelRecipe,
     method: Method,
     progress: Progress | None = None,
-    *,
-    rows: Tensor | None = None,
-    part: str = "training",
 ) -> Trained:
     """Trains what asks for gradients in ``model``, in place; afterwards it is in eval mode.
 
@@ -106,32 +103,27 @@ def train_pixels(
         method: the caller; its name and options are part of what a checkpoint is checked against.
         progress: called with (steps done, all steps). Where it has a method ``note``, that gets
             the loss and the held-out accuracy in words.
-        rows: train on these only (a fold of a cross-validation).
-        part: file name of the checkpoint, where a fit trains several times.
 
     Raises:
         MissingExtraError: lightning-fabric is not installed (extra ``train``).
-        UsageError: no pictures, a checkpoint of another training, or devices that are not there.
+        UsageError: no pictures, an unfinished checkpoint of another training, or devices that are
+            not there.
         BackboneError: memory runs out.
         DecodeError: a picture cannot be read any more.
     """
-    labels = task.train.labels
-    known = torch.arange(len(labels)) if rows is None else torch.as_tensor(rows)
+    pictures, rows = task.pixels(method.name), torch.arange(len(task.train))
     held_out = None
-    if recipe.patience is not None:
-        folds = stratified_folds(labels[known], task.seed)
-        if folds:
-            known, held_out = known[folds[0].fit], known[folds[0].held_out]
+    if recipe.patience is not None and (folds := folds_of(task.train, task.seed)):
+        rows, held_out = folds[0].fit, folds[0].held_out
     job = Job(
-        pictures=task.pixels(method.name),
-        labels=labels,
-        rows=known,
+        pictures=pictures,
+        labels=task.train.labels,
+        rows=rows,
         held_out=held_out,
         recipe=recipe,
         seed=task.seed,
         compute=task.compute,
-        digest=_digest(model, task, recipe, method, known),
-        part=part,
+        digest=_digest(model, task, recipe, method, rows),
     )
     if task.compute.devices > 1:
         from clip_adapter.training.workers import run_on_several
@@ -158,6 +150,7 @@ def _digest(
 ) -> str:
     """SHA-256 (hex) over all that decides what a training comes to, but for the machine."""
     backbone: Any = task.backbone
+    text = task.classifier_weights
     told = {
         "method": method.name,
         "options": dataclasses.asdict(method),
@@ -165,10 +158,20 @@ def _digest(
         "seed": task.seed,
         "classes": task.class_names,
         "templates": list(task.templates),
+        # What templates and descriptions of the classes come to.
+        "text": None if text is None else hashlib.sha256(_bytes(text)).hexdigest(),
+        "logit_scale": task.logit_scale,
+        "feature_norm": task.train.feature_norm,
+        "views": task.train.views,
         "labels": task.train.labels.tolist(),
-        "pictures": task.train.digests,
+        "digests": task.train.digests,
+        "pictures": task.pixels(method.name).identity(),
         "rows": rows.tolist(),
         "backbone": None if backbone is None else backbone.fingerprint,
         "parameters": {name: list(p.shape) for name, p in trainable(model).items()},
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()

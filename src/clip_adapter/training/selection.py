@@ -8,13 +8,17 @@ held-out pictures than zero-shot does (one standard error of the paired differen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from clip_adapter.features.feature_set import FeatureSet
 
 MAX_FOLDS = 5
 # Enough held-out pictures to order the candidates; a large task need not train on every fold.
@@ -52,28 +56,44 @@ class Curve:
     rule: str = ""
 
 
-def stratified_folds(labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH) -> list[Fold]:
+def folds_of(train: FeatureSet, seed: int, enough: int = HELD_OUT_ENOUGH) -> list[Fold]:
+    """The :func:`stratified_folds` of the shots, which know their exact duplicates."""
+    return stratified_folds(train.labels, seed, enough, train.digests)
+
+
+def stratified_folds(
+    labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH, digests: Sequence[str] = ()
+) -> list[Fold]:
     """Folds in which every class with a second picture keeps one to train on.
+
+    Exact duplicates stay together: a copy of a held-out picture among those that are trained on
+    would tell its answer. Copies under several labels are always trained on, never held out, as
+    is the one picture of a class.
 
     Args:
         labels: (N,).
         seed: of the shuffle within each class.
         enough: stop once this many pictures are held out.
+        digests: N content digests, equal for copies; "" is a copy of nothing. None at all, and
+            all pictures count as different.
 
     Returns:
-        At most ``MAX_FOLDS`` folds; none when no class has two pictures.
+        At most ``MAX_FOLDS`` folds; none when no class has two different pictures.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
-    largest = max((len(r) for r in rows), default=0)
+    classes = [_groups(labels, int(c), digests) for c in labels.unique()]
+    seen_in = Counter(key for groups in classes for key in groups)
+    largest = max((len(groups) for groups in classes), default=0)
     count = min(MAX_FOLDS, largest)
     if count < 2:
         return []
     fold = torch.full((len(labels),), -1)
-    for offset, members in enumerate(rows):
-        if len(members) > 1:  # a class with one picture is always trained on, never held out
-            order = torch.randperm(len(members), generator=generator)
-            fold[members[order]] = (torch.arange(len(members)) + offset) % count
+    for offset, groups in enumerate(classes):
+        own = [rows for key, rows in groups.items() if seen_in[key] == 1]
+        if len(groups) > 1:
+            order = torch.randperm(len(own), generator=generator).tolist()
+            for place, number in enumerate(order):
+                fold[own[number]] = (place + offset) % count
     folds: list[Fold] = []
     seen = 0
     for k in range(count):
@@ -82,6 +102,16 @@ def stratified_folds(labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH) -
             folds.append(Fold(torch.nonzero(fold != k).flatten(), held_out))
             seen += len(held_out)
     return folds
+
+
+def _groups(labels: Tensor, label: int, digests: Sequence[str]) -> dict[str | int, list[int]]:
+    """The rows of a class in groups of copies, by digest, or by row where it has none."""
+    groups: dict[str | int, list[int]] = {}
+    members: list[int] = torch.nonzero(labels == label).flatten().tolist()
+    for row in members:
+        digest = digests[row] if digests else ""
+        groups.setdefault(digest or row, []).append(row)
+    return groups
 
 
 def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +144,7 @@ def cross_validate(
 
     Args:
         curve: its first candidate is the safe one (ratio 0, which is zero-shot).
-        folds: from :func:`stratified_folds`, at least one.
+        folds: from :func:`folds_of`, at least one.
         labels: (N,) of all shots.
         evaluate: gives the held-out logits (n, C) of every (fold, candidate), in the order given.
             Fitting may be one batched pass; a generator keeps the memory small.

@@ -1,0 +1,60 @@
+"""Views of a feature set: those to learn from, and the one to score on."""
+
+import pytest
+import torch
+
+from clip_adapter.errors import DataError
+from clip_adapter.features import FeatureSet
+from clip_adapter.features.precomputed import load_features
+from clip_adapter.features.write import write_features
+
+N, D, VIEWS = 5, 3, 2
+
+
+def make(**changes):
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randn(VIEWS, N, D, generator=generator)
+    given = {"plain": torch.randn(N, D, generator=generator)} | changes
+    return FeatureSet(views, torch.arange(N) % 2, ["a", "b"], **given)
+
+
+def test_the_plain_view_is_scored_where_it_is_known():
+    one = make()
+    assert torch.equal(one.first, one.plain)
+    assert one.features.shape == (VIEWS, N, D)
+    assert torch.equal(make(plain=None).first, one.features[0])
+
+
+def test_it_goes_with_the_rows():
+    one = make()
+    rows = [4, 0]
+    assert torch.equal(one.subset(rows).plain, one.plain[rows])
+    assert make(plain=None).subset(rows).plain is None
+
+
+def test_it_has_the_length_of_the_others():
+    unit = make(feature_norm="unit")
+    torch.testing.assert_close(unit.first.norm(dim=-1), torch.ones(N))
+
+
+@pytest.mark.parametrize(
+    ("plain", "match"),
+    [
+        (torch.ones(N - 1, D), r"\(N, D\)"),
+        (torch.ones(1, N, D), r"\(N, D\)"),
+        (torch.full((N, D), float("nan")), "NaN"),
+    ],
+)
+def test_a_plain_view_that_does_not_fit(plain, match):
+    with pytest.raises(DataError, match=match):
+        make(plain=plain)
+
+
+def test_feature_files_keep_the_views_to_learn_from(tmp_path):
+    one = make()
+    path = tmp_path / "features.safetensors"
+    write_features(path, {"train": one})
+    back = load_features(f"{path}#train").feature_set
+    assert torch.equal(back.features, one.features)
+    assert back.plain is None
+    assert torch.equal(back.first, one.features[0])
