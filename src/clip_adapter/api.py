@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.data.splits import sample_few_shot
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
@@ -24,6 +24,8 @@ from clip_adapter.training.compute import Compute
 
 # What torch's generators take.
 MAX_SEED = 2**63
+# So many shots are scored once, to see that the scores are numbers.
+PROBED = 256
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -68,8 +70,9 @@ def fit(
     reading = source_options(source)
     if compute is not None and chosen.reads != "images":
         raise UsageError(
-            f"{method} reads features and trains in seconds: compute would change nothing.",
-            hint="Leave it away.",
+            f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "
+            "checkpoint would change nothing.",
+            hint="Leave them away.",
         )
     opened = open_source(data, reading)
     task, facts = make_task(
@@ -95,6 +98,13 @@ def fit_task(
     start = time.perf_counter()
     classifier = method.fit(task, progress)
     seconds = time.perf_counter() - start
+    # Features of a changed tower are not at hand; its parameters were checked.
+    some = task.train.first[:PROBED] if classifier.change is None else task.train.first[:0]
+    if not torch.isfinite(classifier.logits(some)).all():
+        raise ClassifierError(
+            f"What {method.name} learnt scores pictures as NaN or infinite.",
+            hint="Its options are out of any useful range, or its training diverged.",
+        )
     classifier.seen = frozenset(task.train.digests)
     if classifier.held_out is not None:
         classifier.info["held_out"] = _on_held_out(classifier, task)
@@ -173,6 +183,12 @@ def make_task(
         MissingTextError, UsageError: the source does not have it.
     """
     reads_images = False
+    if method is not None and views > 1 and not method.uses_views:
+        raise UsageError(
+            f"views = {views} would change nothing: {method.name} reads the pictures themselves, "
+            "with a new random view in every epoch.",
+            hint="Leave it away.",
+        )
     if method is not None and method.reads == "images":
         reads_images = True
         source.check_pictures(method.name)

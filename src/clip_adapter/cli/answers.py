@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_adapter.cli.output import console, short, to_json
 from clip_adapter.cli.paths import Item
 from clip_adapter.data.dataset import Sample
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError
 from clip_adapter.features.extract import extract
 from clip_adapter.features.precomputed import load_features
 from clip_adapter.features.store import FeatureStore
@@ -68,10 +68,10 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
     """One record per row of a set of features.
 
     Raises:
-        UsageError: the classifier trained inside its backbone.
+        DataError: the classifier trained inside its backbone.
     """
     if classifier.change is not None:
-        raise UsageError(
+        raise DataError(
             f"{spec} holds features of a backbone as it was; this classifier trained inside it.",
             hint="Give the pictures.",
         )

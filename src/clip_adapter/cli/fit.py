@@ -174,7 +174,8 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
         lines.append(f"Skipped: {len(info['skipped'])} pictures that could not be read (above).")
     if info.get("backbone"):
         lines.append(f"Backbone: {info['backbone']}.")
-    for curve in info["selection"]:
+    # One candidate alone is what the user gave.
+    for curve in (c for c in info["selection"] if len(c["candidates"]) != 1):
         chosen = choice(curve["parameter"], curve["chosen"])
         lines.append(f"Chosen: {chosen} ({curve['rule']}).")
     lines += _held_out(info.get("held_out"))

@@ -121,7 +121,7 @@ class APE(Method):
 
         mild = unsearched(*options, task.shots, task.logit_scale) | {"channels": shares[-1]}
         evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
-        kept_logits = choose(curve, folds, labels, evaluate, mild)
+        kept_logits = choose(curve, folds, labels, evaluate, mild, classes)
         chosen = curve.chosen
         index, amounts = self._refine(weights, keys, labels, chosen["channels"])
         cache = Cache(

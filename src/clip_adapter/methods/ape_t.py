@@ -157,7 +157,7 @@ class APET(Method):
             return class_sums(near, labels[folds[fold].fit], len(weights))
 
         evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
-        held_out = choose(curve, folds, labels, evaluate, mild)
+        held_out = choose(curve, folds, labels, evaluate, mild, len(weights))
         run = self._train(task, weights, index, mild, [torch.arange(len(labels))], progress)
         chosen = curve.chosen
         cache = Cache(

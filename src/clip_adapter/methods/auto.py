@@ -86,7 +86,9 @@ class Auto(Method):
             self._named()
 
     def _named(self) -> list[str]:
-        names = [name.strip() for name in self.among.split(",")]
+        names = [name.strip() for name in self.among.split(",") if name.strip()]
+        if not names:
+            raise UsageError("among names no method.", allowed="auto, or names with commas")
         for name in names:
             cls = get_method(name)
             if cls.reads != "features" or cls.runs_text_tower or name == self.name:

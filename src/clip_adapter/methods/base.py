@@ -14,6 +14,7 @@ import math
 import pkgutil
 import types
 import typing
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,7 @@ class Method(ABC):
         trains: what is trained, in a few words ("nothing", "image adapter").
         reads: "features", or "images" where something inside the visual tower is trained.
         runs_text_tower: the text tower runs while it trains, so the task needs a backbone.
+        uses_views: it learns from the augmented views of the features (``--views``).
         needs_text: the task needs text weights.
         one_vector_per_class: what it learns is one weight vector per class, on features of unit
             length and without a cache: such weights can be mixed with the text's (WiSE-FT).
@@ -166,6 +168,7 @@ class Method(ABC):
     trains: ClassVar[str] = "unknown"
     reads: ClassVar[Literal["features", "images"]] = "features"
     runs_text_tower: ClassVar[bool] = False
+    uses_views: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
     one_vector_per_class: ClassVar[bool] = False
 
@@ -195,6 +198,10 @@ def unit_rows(weights: Tensor) -> Tensor:
 
 M = TypeVar("M", bound=type[Method])
 _REGISTRY: dict[str, type[Method]] = {}
+# Entry points that failed: told once.
+_BROKEN: set[str] = set()
+# Larger whole numbers are slips: they fit into no memory and end in no lifetime.
+MAX_WHOLE = 2**31 - 1
 
 
 def register(cls: M) -> M:
@@ -210,7 +217,18 @@ def _discover() -> None:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"clip_adapter.methods.{module.name}")
     for entry in entry_points(group="clip_adapter.methods"):
-        entry.load()
+        if entry.value in _BROKEN:
+            continue
+        try:
+            entry.load()
+        except Exception as error:  # another package's code: anything can happen
+            _BROKEN.add(entry.value)
+            owner = entry.dist.name if entry.dist is not None else "a package"
+            warnings.warn(
+                f"The method {entry.name!r} of {owner} ({entry.value}) cannot be loaded: "
+                f"{type(error).__name__}: {error}. The others work.",
+                stacklevel=2,
+            )
 
 
 def method_names() -> list[str]:
@@ -267,7 +285,7 @@ def read_value(what: str, annotation: Any, value: Any) -> Any:
                 number = float(value)
             except (TypeError, ValueError):
                 continue
-            if choice is float or number.is_integer():
+            if choice is float or (number.is_integer() and abs(number) <= MAX_WHOLE):
                 return choice(number)
         elif choice is str and isinstance(value, str):
             return value

@@ -77,6 +77,7 @@ class BlockAdapter(Method):
 
     trains: ClassVar[str] = "adapters in the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
     weight_decay: ClassVar[float]
     warmup: ClassVar[float]
 

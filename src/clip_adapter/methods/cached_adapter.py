@@ -115,7 +115,7 @@ class CachedAdapter(Method):
             "visual_ratio": ONE_SHOT_RATIO if auto else ratios[0],
             **unsearched(*options, task.shots, task.logit_scale),
         }
-        held_out = choose(curve, folds, labels, evaluate, mild)
+        held_out = choose(curve, folds, labels, evaluate, mild, classes)
         chosen, adapter = curve.chosen, None
         if chosen["visual_ratio"] > 0:
             rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]

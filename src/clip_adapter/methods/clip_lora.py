@@ -56,6 +56,7 @@ class ClipLora(Method):
     citation: ClassVar[str] = "Zanella and Ben Ayed 2024, arXiv 2405.18541"
     trains: ClassVar[str] = "low-rank matrices in both towers"
     reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
 
     encoder: Literal["both", "visual", "text"] = "both"
     rank: int = 2

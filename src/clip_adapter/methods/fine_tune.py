@@ -63,6 +63,7 @@ class FineTune(Method):
     citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
     trains: ClassVar[str] = "visual or text tower, image adapter"
     reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
 
     tower: Literal["visual", "text", "both"] = "visual"
     adapter: bool = True

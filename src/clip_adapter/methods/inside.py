@@ -59,6 +59,7 @@ class ClipAdapterInside(Method):
     citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
     trains: ClassVar[str] = "adapters in the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
 
     layers: int | str = "end"
     hidden: int = 512

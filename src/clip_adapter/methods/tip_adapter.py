@@ -205,7 +205,9 @@ def _choose(
         return class_sums(near, task.train.labels[folds[fold].fit], len(task.class_names))
 
     evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
-    return choose(curve, folds, task.train.labels, evaluate, _unsearched(method, task))
+    return choose(
+        curve, folds, task.train.labels, evaluate, _unsearched(method, task), len(weights)
+    )
 
 
 def _classifier(

@@ -149,6 +149,7 @@ class WiseFTTower(Method):
     citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
     trains: ClassVar[str] = "visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
 
     mixing: float = PUBLISHED
     lr: float = 1e-5

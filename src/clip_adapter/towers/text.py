@@ -56,8 +56,10 @@ class TextTower(nn.Module):
         super().__init__()
         if not templates:
             raise UsageError(
-                "The text tower is to be trained, and there is no prompt template.",
+                "The text tower is to be trained, and there is no prompt template: class "
+                "descriptions alone are no prompts to train it on.",
                 allowed="one template or more, as 'a photo of a {}.'",
+                hint="Add --prompt, beside --descriptions or in their place.",
             )
         model = _text_part(backbone).eval().requires_grad_(False)
         self.model = model if dtype is None else model.to(dtype)

@@ -47,6 +47,10 @@ MAX_SCORES = 500_000_000
 Candidate = dict[str, Any]
 
 
+# Beyond it the rounding of a cosine decides, and then overflows.
+MOST_SHARPNESS = 1e6
+
+
 def check_cache_options(weight: float | str, sharpness: float | str) -> None:
     """Options ``cache_weight`` and ``cache_sharpness`` of a method.
 
@@ -55,8 +59,10 @@ def check_cache_options(weight: float | str, sharpness: float | str) -> None:
     """
     if not isinstance(weight, str) and not 0 <= weight < float("inf"):
         raise UsageError(f"cache_weight = {weight}.", allowed="0 or more, or auto")
-    if not isinstance(sharpness, str) and not 0 < sharpness < float("inf"):
-        raise UsageError(f"cache_sharpness = {sharpness}.", allowed="a number above 0, or auto")
+    if not isinstance(sharpness, str) and not 0 < sharpness <= MOST_SHARPNESS:
+        raise UsageError(
+            f"cache_sharpness = {sharpness}.", allowed=f"above 0, up to {MOST_SHARPNESS:g}, or auto"
+        )
 
 
 def unit_keys(features: Tensor) -> Tensor:
@@ -145,8 +151,12 @@ def choose(
     labels: Tensor,
     evaluate: Evaluate,
     one_shot: Candidate,
+    classes: int,
 ) -> HeldOut | None:
     """Fills ``curve``: cross-validation, or ``one_shot`` where nothing can be held out.
+
+    A class without pictures has no part in a cache, and no held-out shot shows what a heavy cache
+    does to it. Where there is one, no cache heavier than that of ``one_shot`` is a candidate.
 
     Args:
         curve: its candidates; one alone is a setting that was given, and stays.
@@ -154,13 +164,22 @@ def choose(
         labels: (N,).
         evaluate: as in :func:`~clip_adapter.training.selection.cross_validate`.
         one_shot: what is taken where there are no folds.
+        classes: C.
 
     Returns:
         The held-out logits of the choice, or None.
     """
+    absent = classes - len(labels.unique())
+    if absent:
+        most = float(one_shot["cache_weight"])
+        light = [c for c in curve.candidates if float(c["cache_weight"]) <= most]
+        curve.candidates = light or curve.candidates
     if folds:
         with torch.no_grad():
-            return cross_validate(curve, folds, labels, evaluate)
+            held_out = cross_validate(curve, folds, labels, evaluate)
+        if absent:
+            curve.rule += f"; no heavy cache, since {absent} of {classes} classes have no picture"
+        return held_out
     curve.chosen = one_shot
     curve.rule = "one picture per class leaves none to hold out: a mild setting"
     return None
