@@ -60,6 +60,22 @@ def shared():
     return folder
 
 
+@pytest.fixture
+def small_tensors():
+    """A context in which no tensor of more than a million numbers may get memory."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Small(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            large = isinstance(out, torch.Tensor) and out.numel() > 10**6 and not out.is_meta
+            assert not large, f"{func} made a tensor of {out.numel()} numbers"
+            return out
+
+    return Small()
+
+
 @pytest.fixture(scope="session")
 def make_folder(tmp_path_factory):
     """Makes a tiny CLIP as a folder; ``changes`` go into its configuration."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 
 import pytest
 import torch
@@ -68,13 +67,11 @@ def forge(folder, file="", config=None, **tensors):
     return folder
 
 
-def refused(folder, match="damaged"):
-    start = time.perf_counter()
+def refused(folder):
     with pytest.raises(ClassifierError, match="damaged") as caught:
         Classifier.load(folder)
-    assert time.perf_counter() - start < 2
-    assert match in str(caught.value)
-    assert "Next:" in str(caught.value)
+    assert "\n" not in caught.value.found
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -194,12 +191,6 @@ def test_the_digests_of_pictures(seen, tmp_path):
     refused(folder)
 
 
-def peak():
-    """Megabytes that this process ever held."""
-    resource = pytest.importorskip("resource")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-
-
 @pytest.mark.parametrize(
     ("kind", "sizes"),
     [
@@ -211,11 +202,11 @@ def peak():
         ("projection", {"trunk": 10**18, "dim": 10**18}),
     ],
 )
-def test_a_few_bytes_do_not_take_gigabytes(kind, sizes, tmp_path):
+def test_a_few_bytes_do_not_take_gigabytes(kind, sizes, tmp_path, small_tensors):
     folder = made(kind).save(tmp_path / "m")
-    before = peak()
-    refused(forge(folder, config={f"image_map.{k}": v for k, v in sizes.items()}))
-    assert peak() - before < 200
+    forge(folder, config={f"image_map.{k}": v for k, v in sizes.items()})
+    with small_tensors:
+        refused(folder)
 
 
 def test_a_forged_change_of_the_tower(tmp_path):

@@ -31,12 +31,6 @@ def changes():
     }
 
 
-def peak():
-    """Megabytes that this process ever held."""
-    resource = pytest.importorskip("resource")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-
-
 @pytest.mark.parametrize("kind", list(changes()))
 def test_built_again_is_its_own_copy_that_can_be_trained(kind):
     change = changes()[kind]
@@ -93,13 +87,12 @@ def test_sizes_and_numbers_that_cannot_be(kind, name, values):
         ),
     ],
 )
-def test_a_few_bytes_do_not_take_gigabytes(kind, forged):
+def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
     config, tensors = describe_change(changes()[kind])
-    before, start = peak(), time.perf_counter()
-    with pytest.raises((RuntimeError, ValueError)):
+    start = time.perf_counter()
+    with small_tensors, pytest.raises((RuntimeError, ValueError)):
         build_change({**config, **forged}, tensors)
-    assert peak() - before < 100
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20  # a billion blocks take hours
 
 
 def test_wrong_tensors():
