@@ -5,7 +5,7 @@
 FOLDER holds the safetensors files that ``SETS`` names, with sets ``train_{K}shot`` and ``test`` or
 ``eval_{K}shot``. Each run is fitted by the public ``fit`` at the method's defaults and scored by
 the public ``evaluate``; a method sees the shots only. Runs are kept in ``results/methods.json`` and
-not made again (``--again`` makes them again), so an interrupted table goes on where it stopped.
+not made again (``--again`` makes those of ``--only``, or all, again), so an interrupted table goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -108,14 +108,16 @@ def run(folder: Path, data: Set, shots: int, method: str, seed: int) -> Run:
 def measure(folder: Path, again: bool, only: str | None) -> list[Run]:
     """All runs, the known ones from the file."""
     known: dict[tuple[Any, ...], Run] = {}
-    if RESULTS.exists() and not again:
+    named = None if only is None else only.split(",")
+    if RESULTS.exists():
         for record in json.loads(RESULTS.read_text("utf-8"))["runs"]:
             one = Run(**record)
-            known[one.file, one.shots, one.method, one.seed] = one
+            if not (again and (named is None or one.method in named)):
+                known[one.file, one.shots, one.method, one.seed] = one
     wanted = list(plan())
     for number, (data, shots, method, seed) in enumerate(wanted):
         key = (data.file, shots, method, seed)
-        if key not in known and (only is None or method in only.split(",")):
+        if key not in known and (named is None or method in named):
             known[key] = run(folder, data, shots, method, seed)
             one = known[key]
             print(

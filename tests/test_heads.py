@@ -101,7 +101,7 @@ def test_an_image_map_that_no_loader_knows(tmp_path):
         ("head", "pickle"),
         ("members", []),
         ("members", [{"head": "mixture", "members": [], "share": 1.0}]),
-        ("change", {"kind": "unknown"}),
+        ("change", {"kind": []}),
     ],
 )
 def test_a_forged_description_is_damage(key, value, tmp_path):

@@ -182,7 +182,7 @@ def make_task(
     Raises:
         MissingTextError, UsageError: the source does not have it.
     """
-    reads_images = False
+    reads_images, training = False, None
     if method is not None and views > 1 and not method.uses_views:
         raise UsageError(
             f"views = {views} would change nothing: {method.name} reads the pictures themselves, "
@@ -212,11 +212,15 @@ def make_task(
         skipped_names = {bad.name for bad in skipped}
         task.pictures = source.pictures("train", rows, skipped_names, train.digests)
         task.compute = dataclasses.replace(compute or Compute(), device=task.backbone.device)
+        training = dataclasses.asdict(task.compute)
+        training.pop("checkpoint")  # where it lay says nothing of the result
     facts = source.facts() | {
         "views": views,
         "embed_seconds": round(time.perf_counter() - start, 3),
         "skipped": [dataclasses.asdict(b) for b in skipped],
     }
+    if training is not None:
+        facts["compute"] = training
     return task, facts
 
 

@@ -68,8 +68,10 @@ class Classifier:
         learnt = [*head.state_dict().values(), *(change.state_dict().values() if change else ())]
         if not all(bool(t.isfinite().all()) for t in learnt):
             raise ClassifierError(
-                "The classifier holds NaN or infinite numbers: its training diverged.",
-                hint="Fit it again with a lower learning rate (-o lr=...).",
+                "The classifier holds NaN or infinite numbers: its training diverged, or an option "
+                "is out of any useful range.",
+                hint="Fit it again with milder options; where the method has a learning rate, a "
+                "lower one (-o lr=...).",
             )
         _check_numbers(head)
         self.head = head.eval().requires_grad_(False)

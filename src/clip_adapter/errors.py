@@ -8,6 +8,7 @@
     ├── MissingTextError      a method needs text weights and the task has none
     ├── BackboneError         weights that cannot be found, fetched or loaded
     ├── ClassifierError       a saved classifier that cannot be read or used
+    │   └── UnknownChangeError  it needs a package that is not installed
     └── StoreError            the feature store cannot be read or written
 
 Each says what was found, what is allowed and what to do next.
@@ -68,6 +69,10 @@ class BackboneError(ClipAdapterError):
 
 class ClassifierError(ClipAdapterError):
     """A saved classifier that cannot be read or used."""
+
+
+class UnknownChangeError(ClassifierError):
+    """A saved classifier needs what no installed package provides."""
 
 
 class StoreError(ClipAdapterError):

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clip_adapter.errors import ClassifierError, ClipAdapterError
+from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownChangeError
 from clip_adapter.heads import Head, Mixture, build, check, describe
 from clip_adapter.model_card import model_card
 from clip_adapter.nn.saved import whole
@@ -213,6 +213,8 @@ def load_classifier(folder: Path) -> Classifier:
         config = json.loads(path.read_text("utf-8"))
         saved_as = whole(config["format"], "format")
         classifier = _read(folder, config) if saved_as <= FORMAT else None
+    except UnknownChangeError:
+        raise
     except DAMAGE as error:
         raise ClassifierError(
             f"The classifier in {folder} is damaged: {_reason(error)}.",
@@ -242,7 +244,9 @@ def _read(folder: Path, config: dict[str, Any]) -> Classifier:
     text = None if config["text"] is None else tensors[config["text"]]
     _check(head, config["class_names"], text, config["info"])
     change = None
-    if config.get("change") is not None:
+    if config["change"] is None and (folder / TOWER).exists():
+        raise ValueError(f"{TOWER} is there, and {CONFIG} tells of no change of the tower")
+    if config["change"] is not None:
         inside = load_file(folder / TOWER) if (folder / TOWER).exists() else {}
         change = build_change(config["change"], inside)
     seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []

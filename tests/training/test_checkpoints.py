@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.methods import Method
 from clip_adapter.training import pixel_loop
@@ -121,3 +122,45 @@ def test_what_decides_the_pixels_is_in_their_identity(task):
     same = other_pictures(task).pictures.identity()
     assert same == task.pictures.identity()
     json.dumps(same)
+
+
+def test_a_result_of_another_precision_is_no_answer(task, tmp_path):
+    text, folder = task.classifier_weights, tmp_path / "state"
+    go(task, Compute(checkpoint=folder, precision="bf16-mixed"), text=text)
+    got, _ = go(task, Compute(checkpoint=folder), text=text)
+    assert torch.equal(got, go(task, text=text)[0])
+
+
+def test_ctrl_c_keeps_the_training_at_the_end_of_a_step(task, tmp_path):
+    text, compute = task.classifier_weights, Compute(checkpoint=tmp_path / "state")
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(done, total):
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"step 3 of 6 .*the same command goes on"):
+        go(task, compute, text=text, progress=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    steps = []
+    got, _ = go(task, compute, text=text, progress=lambda done, _: steps.append(done))
+    assert steps == [4, 5, 6]
+    assert torch.equal(got, go(task, text=text)[0])
+
+
+def test_ctrl_c_without_a_checkpoint_stops_at_once(task):
+    def press(done, total):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        go(task, text=task.classifier_weights, progress=press)
+
+
+@pytest.mark.parametrize("content", [b"hi\n", b"", b"\x80\x04K\x01."])
+def test_a_damaged_checkpoint_says_what_to_do(task, tmp_path, content):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "training.pt").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        go(task, Compute(checkpoint=folder), text=task.classifier_weights)

@@ -67,7 +67,8 @@ class Output:
         if error is None or isinstance(error, typer.Exit | SystemExit):
             return
         if isinstance(error, KeyboardInterrupt):
-            self.say("Interrupted. Features made so far are kept: the same command goes on.")
+            kept = str(error) or "Features made so far are kept: the same command goes on."
+            self.say(f"Interrupted. {kept}")
             raise typer.Exit(INTERRUPTED) from None
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # Whoever read our output has stopped; Python would complain once more at its end.

@@ -12,7 +12,8 @@ class Sizes:
     Attributes:
         dim: D.
         classes: C.
-        shots: K.
+        shots: K pictures of every class; where classes have fewer, methods that train a number
+            per picture train fewer than is counted.
         trunk: features before CLIP's projection: the width of a vision transformer, or the
             channels of a ResNet's last stage.
         blocks: transformer blocks of the visual tower; 0 for a ResNet.

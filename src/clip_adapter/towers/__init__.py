@@ -9,6 +9,7 @@ from clip_adapter.towers.base import (
     build_change,
     changed_copy,
     describe_change,
+    register_change,
     tuned,
     visual_tower,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "build_change",
     "changed_copy",
     "describe_change",
+    "register_change",
     "tuned",
     "visual_tower",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.memory import is_out_of_memory
 from clip_adapter.backbones.open_clip import OpenClipBackbone
-from clip_adapter.errors import BackboneError
+from clip_adapter.errors import BackboneError, UnknownChangeError
 from clip_adapter.nn.saved import filled
 
 Config = dict[str, Any]
@@ -159,10 +161,30 @@ def build_change(config: Config, tensors: dict[str, Tensor]) -> Change:
     """The change that :func:`describe_change` described.
 
     Raises:
-        KeyError, TypeError, ValueError, RuntimeError: an unknown kind, or sizes and tensors that
-            do not fit.
+        UnknownChangeError: nothing that is installed registers its kind.
+        KeyError, TypeError, ValueError, RuntimeError: sizes and tensors that do not fit.
+    """
+    kind = change_kind(config["kind"])
+    return filled(lambda: kind.from_config(config), tensors)
+
+
+def change_kind(name: str) -> type[Change]:
+    """The change registered as ``name``, here or by a package of methods.
+
+    Raises:
+        UnknownChangeError: nothing that is installed registers it.
     """
     for family in FAMILIES:
         importlib.import_module(f"clip_adapter.towers.{family}")
-    kind = CHANGES[config["kind"]]
-    return filled(lambda: kind.from_config(config), tensors)
+    if name not in CHANGES:
+        # A third party registers its changes where it registers its methods.
+        for entry in entry_points(group="clip_adapter.methods"):
+            with contextlib.suppress(Exception):  # told where methods are looked up
+                entry.load()
+    if name not in CHANGES:
+        raise UnknownChangeError(
+            f"This classifier trained {name!r} inside the visual tower, which is not known here.",
+            allowed=", ".join(sorted(CHANGES)),
+            hint="Install the package that its method came from, or update clip-adapter.",
+        )
+    return CHANGES[name]

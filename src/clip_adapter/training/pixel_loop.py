@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections import defaultdict
@@ -100,6 +102,13 @@ class _Run:
         job, trained = self.job, self.trained
         if job.held_out is not None and trained.steps == 0:
             self._evaluate()
+        with _interrupts(job.compute.checkpoint is not None) as interrupted:
+            self._steps(interrupted)
+        if job.held_out is None:
+            trained.best_step = trained.steps
+
+    def _steps(self, interrupted: Callable[[], bool]) -> None:
+        job, trained = self.job, self.trained
         for step in range(trained.steps, job.steps):
             if self._patience_is_over():
                 break
@@ -109,12 +118,16 @@ class _Run:
                 self._evaluate()
             if not math.isfinite(trained.loss):
                 break
+            if interrupted():
+                self._save(done=False)
+                raise KeyboardInterrupt(
+                    f"The training is kept at step {step + 1} of {job.steps} in "
+                    f"{job.compute.checkpoint}: the same command goes on."
+                )
             if time.monotonic() - self.last_saved >= CHECKPOINT_EVERY:
                 self._save(done=False)
             if self.report is not None and self.rank == 0:
                 self.report(step + 1, job.steps, self._note())
-        if job.held_out is None:
-            trained.best_step = trained.steps
 
     def _step(self, step: int) -> float:
         job = self.job
@@ -250,15 +263,15 @@ def _fabric(compute: Compute) -> Any:
             f"precision = 16-mixed on {compute.device}.",
             allowed="32-true, bf16-mixed; 16-mixed on cuda",
         )
-    with _quiet():
-        try:
-            from lightning_fabric import Fabric
-            from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-            from lightning_fabric.strategies.ddp import DDPStrategy
-        except ImportError as error:
-            raise MissingExtraError(
-                "lightning-fabric", "train", "Training inside the backbone"
-            ) from error
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError as error:
+        raise MissingExtraError(
+            "lightning-fabric", "train", "Training inside the backbone"
+        ) from error
+    with _quiet():  # after the import, which sets the levels of its loggers
         environment = LightningEnvironment()
         if compute.devices > 1:
             # A change may leave parameters of some blocks without a gradient at its start.
@@ -276,6 +289,23 @@ def _fabric(compute: Compute) -> Any:
         )
         fabric.launch()
     return fabric
+
+
+@contextlib.contextmanager
+def _interrupts(wait: bool) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C waits for the end of a step, so that what is saved is whole; asked by calling it.
+
+    Elsewhere than in the main thread, or without ``wait``, Python's own way stays.
+    """
+    pressed: list[int] = []
+    if not wait or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,10 @@ def read_state(folder: Path, digest: str) -> State | None:
         return None
     try:
         state = State(**torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, TypeError, ValueError, EOFError, UnpicklingError) as error:
+    except (
+        OSError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, EOFError,
+        UnpicklingError,
+    ) as error:  # fmt: skip
         raise DataError(
             f"The checkpoint {path} cannot be read.",
             hint="Remove it, and the training starts again.",

@@ -167,6 +167,7 @@ def _digest(
         "digests": task.train.digests,
         "pictures": task.pixels(method.name).identity(),
         "rows": rows.tolist(),
+        "precision": task.compute.precision,
         "backbone": None if backbone is None else backbone.fingerprint,
         "parameters": {name: list(p.shape) for name, p in trainable(model).items()},
     }

@@ -3,7 +3,9 @@
 Each class's shots are dealt into folds; candidates are compared by their loss on the pictures they
 did not train on. The loss, not the accuracy: on a few hundred pictures it orders the candidates
 with far less noise. The accuracy has a veto: a candidate that classifies significantly fewer
-held-out pictures than zero-shot does (one standard error of the paired difference) is not taken.
+held-out pictures than the first candidate does (one standard error of the paired difference) is not
+taken. The first is the safe one: zero-shot wherever a method can be zero-shot (ratio 0, weight 0),
+else the setting nearest to its start.
 """
 
 from __future__ import annotations

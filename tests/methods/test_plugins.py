@@ -1,0 +1,102 @@
+"""Methods of other packages, by entry point: found, passed over when broken, loaded again."""
+
+import sys
+import types
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.errors import UnknownChangeError
+from clip_adapter.methods import base
+from clip_adapter.towers import CHANGES
+from clip_adapter.towers import base as towers
+from clip_adapter.towers.adapters import Houlsby
+
+SOURCE = '''
+from dataclasses import dataclass
+from clip_adapter.methods import Method, register
+from clip_adapter.towers import register_change
+from clip_adapter.towers.adapters import Houlsby
+
+
+@register_change
+class Mine(Houlsby):
+    kind = "mine"
+
+
+@register
+@dataclass
+class Plugged(Method):
+    """A method of another package."""
+
+    name = "plugged"
+    summary = "nothing"
+    citation = "arXiv 0000.00000"
+    trains = "nothing"
+
+    def fit(self, task, progress=None):
+        raise NotImplementedError
+'''
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """installed(entry): the entry point of a package that is there, or not."""
+    assert base.method_names()  # the built-in ones are there before
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base, "_BROKEN", set())
+
+    def add(entry):
+        for module in (base, towers):
+            monkeypatch.setattr(module, "entry_points", lambda group: [entry])
+
+    yield add
+    CHANGES.pop("mine", None)
+
+
+def import_their_package(monkeypatch):
+    """What happens when Python imports it."""
+    module = types.ModuleType("their_package")
+    monkeypatch.setitem(sys.modules, "their_package", module)
+    exec(compile(SOURCE, "their_package", "exec"), module.__dict__)
+    return module
+
+
+class Entry(EntryPoint):
+    """An entry point whose package is imported at its first use."""
+
+    monkeypatch = None
+
+    def load(self):
+        return import_their_package(self.monkeypatch)
+
+
+def test_a_method_is_found_by_its_entry_point(installed, monkeypatch):
+    monkeypatch.setattr(Entry, "monkeypatch", monkeypatch)
+    installed(Entry("plugged", "their_package", "clip_adapter.methods"))
+    assert "plugged" in base.method_names()
+    assert base.get_method("plugged").summary == "nothing"
+
+
+def test_a_broken_one_is_told_once_and_passed_over(installed):
+    installed(EntryPoint("plugged", "no_such_package.at_all", "clip_adapter.methods"))
+    with pytest.warns(UserWarning, match="plugged.*no_such_package"):
+        assert "clip-adapter" in base.method_names()
+    assert "clip-adapter" in base.method_names()
+
+
+def test_a_change_of_another_package_is_loaded_again(installed, monkeypatch, tmp_path):
+    module = import_their_package(monkeypatch)
+    change = module.Mine([1], 8, 4, torch.Generator().manual_seed(0))
+    head = Head(torch.eye(2, 8))
+    folder = Classifier(head, ["a", "b"], change=change).save(tmp_path / "classifier")
+    CHANGES.pop("mine")
+    installed(EntryPoint("other", "nothing_here:Plugged", "clip_adapter.methods"))
+    with pytest.raises(UnknownChangeError, match="'mine'") as error:
+        Classifier.load(folder)
+    assert "Install the package" in str(error.value)
+    monkeypatch.setattr(Entry, "monkeypatch", monkeypatch)
+    installed(Entry("plugged", "their_package", "clip_adapter.methods"))
+    assert isinstance(Classifier.load(folder).change, Houlsby)
