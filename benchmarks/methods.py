@@ -5,7 +5,8 @@
 FOLDER holds the safetensors files that ``SETS`` names, with sets ``train_{K}shot`` and ``test`` or
 ``eval_{K}shot``. Each run is fitted by the public ``fit`` at the method's defaults and scored by
 the public ``evaluate``; a method sees the shots only. Runs are kept in ``results/methods.json`` and
-not made again (``--again`` makes those of ``--only``, or all, again), so an interrupted table goes on where it stopped.
+not made again (``--again`` makes those of ``--only``, or all, again), so an interrupted table goes
+on where it stopped.
 """
 
 from __future__ import annotations
