@@ -15,6 +15,8 @@ PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEEDS)' 2>/dev/null && echo $$p && break; done),python3)
 # Real CLIP features (imagenet.safetensors and others); they are no part of this repository.
 FEATURES ?= ../shared/clip_features
+# Tests run in so many processes.
+JOBS ?= 2
 # torch is large; uv's own limit of 30 s is short for a slow line.
 export UV_HTTP_TIMEOUT ?= 300
 
@@ -43,7 +45,7 @@ demo: $(STAMP)
 	$(VENV)/bin/clip-adapter demo
 
 test: $(STAMP)
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -13,7 +13,7 @@ from pathlib import Path
 import clip_adapter
 from clip_adapter.data.demo_task import demo_task
 
-METHODS = ("zero-shot", "linear-probe", "tip-adapter-f", "gda", "clip-adapter", "auto")
+METHODS = ("zero-shot", "tip-adapter-f", "gda", "clip-adapter", "auto")
 SHOTS = (1, 8)
 SEEDS = (1, 2, 3)
 
