@@ -87,7 +87,7 @@ def _check_transformers(name: str, model: Any) -> None:
             hint=REFUSED,
         )
     try:
-        from transformers import AutoConfig
+        from transformers import AutoConfig  # pyright: ignore[reportMissingImports]
     except ImportError:
         return  # open_clip cannot make it either, and says so
     try:
