@@ -14,6 +14,8 @@ from clip_adapter.data.demo_task import (
     DEMO_CLASSES,
     DEMO_TEMPLATES,
     PER_CLASS,
+    TASK_SEED,
+    TASK_VERSION,
     UNSEEN,
     class_folder,
     demo_task,
@@ -139,6 +141,21 @@ def test_task_pictures_repeat_and_differ():
     assert (first != render_task_picture(DEMO_CLASSES[1], 1, 0)).any()
 
 
+@pytest.mark.parametrize(
+    ("row", "index", "colour"),
+    [
+        (0, 0, (134.32, 120.91, 93.49)),
+        (9, 20, (87.05, 62.8, 44.32)),
+        (15, 53, (154.16, 136.52, 100.82)),
+    ],
+)
+def test_task_pictures_are_those_of_the_published_numbers(row, index, colour):
+    picture = render_task_picture(DEMO_CLASSES[row], TASK_SEED, index)
+    # Any other draw moves these means by whole units; the sines of another machine do not.
+    np.testing.assert_allclose(picture.mean((0, 1)), colour, atol=0.1)
+    assert TASK_VERSION == 2
+
+
 def test_task_folder_reads_as_a_data_set(tmp_path, small_task):
     folder = demo_task(tmp_path)
     dataset = load_folder(folder)
@@ -188,7 +205,7 @@ def test_failed_write_leaves_no_part_behind(tmp_path, small_task, monkeypatch):
     def broken(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(task_module.os, "replace", broken)
+    monkeypatch.setattr("os.replace", broken)
     with pytest.raises(DataError, match="No space left"):
         demo_task(tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

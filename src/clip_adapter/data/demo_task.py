@@ -8,18 +8,16 @@ grounds are new and another object may lie about. Only the names of the classes 
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from clip_adapter.data.demo_files import Job, Pixels, Progress, plan_pictures, write_missing
 from clip_adapter.data.demo_shapes import Grid, Pattern, smooth_noise
 from clip_adapter.data.demo_world import HELD_OUT, Place, Thing, canvas, paint, random_thing
-from clip_adapter.errors import DataError
 
 DEMO_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
 DEMO_CLASSES: tuple[Thing, ...] = tuple(Thing(*parts) for parts in sorted(HELD_OUT))
@@ -27,9 +25,29 @@ DEMO_CLASSES: tuple[Thing, ...] = tuple(Thing(*parts) for parts in sorted(HELD_O
 TASK_PICTURE_SIZE = 96
 PER_CLASS = {"train": 24, "test": 30}
 UNSEEN = 12
-_SEED = 2021
+TASK_SEED = 2021
 # Raised whenever the same seed would give other pictures.
-_VERSION = 2
+TASK_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """From and to: what a photograph is taken under is drawn evenly from these.
+
+    Attributes:
+        clutter: how many other objects lie about.
+        light: brightness; 1 leaves the paint as it is.
+        blur: radius in pixels.
+        noise: standard deviation of the sensor's noise, where white is 1.
+    """
+
+    clutter: tuple[int, int] = (0, 1)
+    light: tuple[float, float] = (0.75, 1.05)
+    blur: tuple[float, float] = (0.3, 1.2)
+    noise: tuple[float, float] = (0.01, 0.05)
+
+
+USUAL = Conditions()
 
 
 def _striped(u: Grid, v: Grid, rng: np.random.Generator) -> Grid:
@@ -92,31 +110,39 @@ def _tilt(x: Grid, y: Grid, rng: np.random.Generator) -> tuple[Grid, Grid]:
     return gx * cos + gy * sin, gy * cos - gx * sin
 
 
-def _photograph(picture: Grid, x: Grid, y: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(
+    picture: Grid, x: Grid, y: Grid, rng: np.random.Generator, conditions: Conditions
+) -> Pixels:
     """Faded paint, warm uneven light, blur, then the noise of a small sensor."""
     grey = picture.mean(-1, keepdims=True)
     faded = grey + (picture - grey) * np.float32(rng.uniform(0.6, 0.8))
     side = rng.normal(0, 0.22, 2).astype(np.float32)
-    light = np.float32(rng.uniform(0.75, 1.05)) * (1 + side[0] * x + side[1] * y)
+    light = np.float32(rng.uniform(*conditions.light)) * (1 + side[0] * x + side[1] * y)
     warm = np.array([1.1, 0.95, 0.72], np.float32) + rng.normal(0, 0.03, 3).astype(np.float32)
     lit = np.clip(faded * light[..., None] * warm, 0, 1)
     soft = Image.fromarray((lit * 255).astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.2)))
+        ImageFilter.GaussianBlur(float(rng.uniform(*conditions.blur)))
     )
     values = np.asarray(soft, np.float32) / 255
-    values += rng.standard_normal(values.shape, np.float32) * np.float32(rng.uniform(0.01, 0.05))
+    grain = rng.standard_normal(values.shape, np.float32)
+    values += grain * np.float32(rng.uniform(*conditions.noise))
     return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def render_task_picture(
-    thing: Thing, seed: int, index: int, size: int = TASK_PICTURE_SIZE
-) -> NDArray[np.uint8]:
+    thing: Thing,
+    seed: int,
+    index: int,
+    size: int = TASK_PICTURE_SIZE,
+    conditions: Conditions = USUAL,
+) -> Pixels:
     """Photograph ``index`` of ``thing``: an (size, size, 3) RGB array."""
     rng = np.random.default_rng((seed, index, *f"{thing}".encode()))
     cx, cy = canvas(size)
     x, y = _tilt(cx, cy, rng)
     picture = _ground(x, y, rng)
-    for _ in range(int(rng.integers(0, 2))):
+    low, high = conditions.clutter
+    for _ in range(int(rng.integers(low, high + 1))):
         angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.15)
         spot = Place(
             float(far * np.cos(angle)),
@@ -128,7 +154,7 @@ def render_task_picture(
     dx, dy = rng.uniform(-0.15, 0.15, 2)
     place = Place(float(dx), float(dy), float(rng.uniform(0.5, 0.75)), float(rng.normal(0, 0.3)))
     paint(picture, x, y, thing, place, rng, _TEXTURES)
-    return _photograph(picture, cx, cy, rng)
+    return _photograph(picture, cx, cy, rng, conditions)
 
 
 def class_folder(thing: Thing) -> str:
@@ -136,21 +162,22 @@ def class_folder(thing: Thing) -> str:
     return f"{thing.colour}_{thing.texture}_{thing.shape}"
 
 
-def _plan() -> list[tuple[Path, Thing, int]]:
-    """Every picture of the task: its path under the root, what it shows, and its index."""
-    plan, start = [], 0
-    for split, count in PER_CLASS.items():
-        for thing in DEMO_CLASSES:
-            for i in range(count):
-                path = Path(split, class_folder(thing), f"{i:02d}.png")
-                plan.append((path, thing, start + i))
-        start += count
-    things = [DEMO_CLASSES[(5 * i) % len(DEMO_CLASSES)] for i in range(UNSEEN)]
-    plan += [(Path("unseen", f"photo_{i:02d}.png"), t, start + i) for i, t in enumerate(things)]
-    return plan
+def _plan() -> list[Job]:
+    """Every picture of the task; those without labels come last."""
+    things = {class_folder(thing): thing for thing in DEMO_CLASSES}
+
+    def render(name: str, index: int) -> Pixels:
+        return render_task_picture(things[name], TASK_SEED, index)
+
+    names, first = list(things), sum(PER_CLASS.values())
+    unseen: list[Job] = []
+    for i in range(UNSEEN):
+        job = partial(render, names[(5 * i) % len(names)], first + i)
+        unseen.append((Path("unseen", f"photo_{i:02d}.png"), job))
+    return plan_pictures(names, PER_CLASS, render) + unseen
 
 
-def demo_task(root: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def demo_task(root: Path, progress: Progress | None = None) -> Path:
     """Renders the few-shot demo task under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png`` (24 and 30 pictures for each of 16 classes) and
@@ -168,31 +195,4 @@ def demo_task(root: Path, progress: Callable[[int, int], None] | None = None) ->
     Raises:
         DataError: the folder cannot be written.
     """
-    folder = Path(root) / f"demo-task-v{_VERSION}"
-    plan = _plan()
-    try:
-        for parent in sorted({path.parent for path, _, _ in plan}):
-            (folder / parent).mkdir(parents=True, exist_ok=True)
-        for done, (path, thing, index) in enumerate(plan, 1):
-            if not (folder / path).is_file():
-                _write(folder / path, render_task_picture(thing, _SEED, index))
-            if progress:
-                progress(done, len(plan))
-    except OSError as error:
-        raise DataError(
-            f"The demo pictures cannot be written into {folder}: {error.strerror or error}.",
-            hint="Give another folder, or make room there.",
-        ) from error
-    return folder
-
-
-def _write(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Writes a PNG under a temporary name beside ``path``, then renames it."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(picture).save(file, format="PNG", compress_level=1)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    return write_missing(Path(root) / f"demo-task-v{TASK_VERSION}", _plan(), progress)
