@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,53 @@ def fit_task(
     """
     start = time.perf_counter()
     classifier = method.fit(task, progress)
-    seconds = time.perf_counter() - start
+    return _recorded(classifier, method, task, facts, time.perf_counter() - start)
+
+
+def fit_tasks(
+    methods: Sequence[Method],
+    tasks: Sequence[FewShotTask],
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> list[Classifier]:
+    """As :func:`fit_task` for several tasks, in one pass of the training.
+
+    Args:
+        methods: of one class, and of one ``together_key`` that is not None.
+        tasks: one for each method, with one text and equally many shots.
+        facts: of all tasks.
+        progress: called with (steps done, all steps).
+
+    Returns:
+        A classifier for each. Each records an equal share of the seconds.
+
+    Raises:
+        UsageError: these cannot be trained together.
+    """
+    keys = {(type(method), method.together_key()) for method in methods}
+    sizes = {len(task.train) for task in tasks}
+    if len(keys) > 1 or None in {key for _, key in keys} or len(sizes) > 1:
+        raise UsageError(
+            f"{len(methods)} trainings that differ in more than ratio and seed.",
+            hint="Fit them one by one.",
+        )
+    start = time.perf_counter()
+    classifiers = type(methods[0]).fit_together(methods, tasks, progress)
+    seconds = (time.perf_counter() - start) / len(methods)
+    return [
+        _recorded(c, m, t, facts, seconds)
+        for c, m, t in zip(classifiers, methods, tasks, strict=True)
+    ]
+
+
+def _recorded(
+    classifier: Classifier,
+    method: Method,
+    task: FewShotTask,
+    facts: Mapping[str, Any],
+    seconds: float,
+) -> Classifier:
+    """``classifier``, checked and with the record of how it was made."""
     # Features of a changed tower are not at hand; its parameters were checked.
     some = task.train.first[:PROBED] if classifier.change is None else task.train.first[:0]
     if not torch.isfinite(classifier.logits(some)).all():

@@ -16,10 +16,10 @@ import types
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -188,6 +188,23 @@ class Method(ABC):
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""
         return None
+
+    def together_key(self) -> Hashable:
+        """What two instances must share to train in one pass; None: it trains alone."""
+        return None
+
+    @classmethod
+    def fit_together(
+        cls, methods: Sequence[Self], tasks: Sequence[FewShotTask], progress: Progress | None = None
+    ) -> list[Classifier]:
+        """One classifier for each method and task, as :meth:`fit` makes it, to rounding.
+
+        Args:
+            methods: of one :meth:`together_key`.
+            tasks: as many, with one text and equally many shots.
+            progress: called with (steps done, all steps).
+        """
+        return [m.fit(t, progress) for m, t in zip(methods, tasks, strict=True)]
 
 
 def unit_rows(weights: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.errors import UsageError
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
-from clip_adapter.nn.residual import RATIO_START
+from clip_adapter.nn.residual import RATIO_START, stacked
 from clip_adapter.training.loop import Recipe, official_recipe, train
 from clip_adapter.training.recipes import (
     CANDIDATES,
@@ -42,6 +44,10 @@ from clip_adapter.training.selection import (
     folds_of,
 )
 from clip_adapter.training.threads import suited_threads
+
+# Multiply-adds of a step above which one pass over several runs is no faster than one by one:
+# 0.5 of the time at 5 million, 0.9 at 9, 1.0 to 1.4 at 20 (benchmarks/together.py).
+TOGETHER = 15_000_000
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
@@ -133,13 +139,8 @@ class CLIPAdapter(Method):
             )
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        ratios: list[RatioOption] = []
-        if self.branch != "text":
-            ratios.append(self.visual_ratio)
-        if self.branch != "visual":
-            ratios.append(self.text_ratio)
         hidden, count = sizes.dim // self.reduction, 0
-        for ratio in ratios:
+        for ratio in self._ratios().values():
             learnt = ratio if ratio in ("learnable", "hypernetwork") else RATIO_START
             with torch.device("meta"):  # counted, never filled
                 adapter = ResidualAdapter.build(sizes.dim, hidden, self.activation, learnt)
@@ -147,22 +148,82 @@ class CLIPAdapter(Method):
         return count
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
-        ratios: dict[Branch, RatioOption] = {}
-        if self.branch in ("visual", "both"):
-            ratios["visual"] = self.visual_ratio
-        if self.branch in ("text", "both"):
-            ratios["text"] = self.text_ratio
+        weights, ratios = task.text(self.name), self._ratios()
         curves, held_out = self._choose(task, weights, ratios, progress)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
             b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
         }
-        recipe = self._recipe(task)
-        branches = self._train(task, weights, run, rows, recipe, progress).take(0)
+        branches = self._train(task, weights, run, rows, self._recipe(task), progress).take(0)
+        classifier = self._classifier(task, weights, ratios, branches)
+        classifier.info["selection"] = [dataclasses.asdict(c) for c in curves]
+        classifier.held_out = held_out
+        return classifier
+
+    def together_key(self) -> Hashable:  # noqa: D102
+        ratios = self._ratios()
+        # A ratio that is chosen takes a cross-validation of its own; one of 0 trains nothing.
+        if "auto" in ratios.values() or not any(ratios.values()):
+            return None
+        fixed = {f"{b}_ratio": 0.0 for b, r in ratios.items() if not isinstance(r, str)}
+        zero = tuple(bool(r) for r in ratios.values())
+        return (zero, *dataclasses.astuple(dataclasses.replace(self, **fixed)))
+
+    @classmethod
+    def fit_together(  # noqa: D102
+        cls,
+        methods: Sequence[CLIPAdapter],
+        tasks: Sequence[FewShotTask],
+        progress: Progress | None = None,
+    ) -> list[Classifier]:
+        one, own = methods[0], [m._ratios() for m in methods]
+        weights = tasks[0].text(cls.name)
+        if one._work(tasks[0], one._recipe(tasks[0])) > TOGETHER:
+            return super().fit_together(methods, tasks, progress)
+        different = {id(task): task for task in tasks}
+        starts, start = {}, 0
+        for key, task in different.items():
+            starts[key], start = start, start + len(task.train)
+        rows = [torch.arange(len(t.train)) + starts[id(t)] for t in tasks]
+        run: dict[Branch, Any] = {
+            b: r if isinstance(r, str) else torch.tensor([float(other[b]) for other in own])
+            for b, r in own[0].items()
+        }
+        pool = FewShotTask(
+            FeatureSet(
+                torch.cat([t.train.features for t in different.values()], 1),
+                torch.cat([t.train.labels for t in different.values()]),
+                tasks[0].class_names,
+            ),
+            weights,
+            tasks[0].logit_scale,
+        )
+        seeds = [task.seed for task in tasks]
+        branches = one._train(pool, weights, run, rows, one._recipe(tasks[0]), progress, seeds)
+        return [
+            m._classifier(task, weights, ratios, branches.take(r))
+            for r, (m, task, ratios) in enumerate(zip(methods, tasks, own, strict=True))
+        ]
+
+    def _ratios(self) -> dict[Branch, RatioOption]:
+        ratios: dict[Branch, RatioOption] = {}
+        if self.branch in ("visual", "both"):
+            ratios["visual"] = self.visual_ratio
+        if self.branch in ("text", "both"):
+            ratios["text"] = self.text_ratio
+        return ratios
+
+    def _classifier(
+        self,
+        task: FewShotTask,
+        weights: Tensor,
+        ratios: Mapping[Branch, RatioOption],
+        branches: Branches,
+    ) -> Classifier:
         with torch.no_grad():
             adapted = branches.class_weights()
-        classifier = Classifier(
+        recipe = dataclasses.asdict(self._recipe(task))
+        return Classifier(
             Head(adapted, branches.visual, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
@@ -174,14 +235,12 @@ class CLIPAdapter(Method):
                     "activation": self.activation,
                     "reduction": self.reduction,
                     "recipe": self.recipe,
-                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
+                    **{k: v for k, v in recipe.items() if v is not None},
                 },
-                "selection": [dataclasses.asdict(c) for c in curves],
+                "selection": [],
                 "trained_parameters": sum(p.numel() for p in branches.parameters()),
             },
         )
-        classifier.held_out = held_out
-        return classifier
 
     def _recipe(self, task: FewShotTask) -> Recipe:
         if self.recipe == "official":
@@ -192,6 +251,13 @@ class CLIPAdapter(Method):
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
 
+    def _work(self, task: FewShotTask, recipe: Recipe) -> int:
+        """Multiply-adds of one step of one run."""
+        branches = 2 if self.branch == "both" else 1
+        hidden = task.train.dim // self.reduction
+        per_picture = task.train.dim * (2 * hidden * branches + len(task.class_names))
+        return min(recipe.batch_size, len(task.train)) * per_picture
+
     def _train(
         self,
         task: FewShotTask,
@@ -200,12 +266,14 @@ class CLIPAdapter(Method):
         rows: list[Tensor],
         recipe: Recipe,
         progress: Progress | None = None,
+        seeds: Sequence[int] = (),
     ) -> Branches:
         """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,).
 
-        A branch whose ratios are all 0 would never change anything: it gets no adapter.
+        A branch whose ratios are all 0 would never change anything: it gets no adapter. With
+        ``seeds``, R of them, each run starts and draws as it would alone; else all start alike.
         """
-        generator = torch.Generator().manual_seed(task.seed)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds or [task.seed]]
         dim = task.train.dim
         hidden = dim // self.reduction
         if hidden < 1:
@@ -213,23 +281,24 @@ class CLIPAdapter(Method):
                 f"reduction = {self.reduction} leaves no hidden unit.",
                 allowed=f"1 to {dim}, the size of a feature",
             )
-        made: dict[Branch, ResidualAdapter] = {
-            branch: ResidualAdapter.build(
-                dim, hidden, self.activation, ratio, (len(rows),), generator
-            )
-            for branch, ratio in ratios.items()
-            if isinstance(ratio, str) or bool(ratio.any())
-        }
+        runs = len(rows) // len(generators)  # for each generator
+        made: dict[Branch, ResidualAdapter] = {}
+        for branch, ratio in ratios.items():
+            if isinstance(ratio, str) or bool(ratio.any()):
+                shape = (dim, hidden, self.activation, ratio)
+                made[branch] = stacked(
+                    [ResidualAdapter.build(*shape, (runs,), g) for g in generators]
+                )
         branches = Branches(made.get("visual"), made.get("text"), weights)
 
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * branches(features)
 
         if made:
+            random = generators if seeds else generators[0]
             data = (task.train.features, task.train.labels)
-            per_picture = dim * (2 * hidden * len(made) + len(task.class_names))
-            with suited_threads(len(rows) * min(recipe.batch_size, len(task.train)) * per_picture):
-                train(branches, logits, *data, rows, recipe, generator, progress)
+            with suited_threads(len(rows) * self._work(task, recipe)):
+                train(branches, logits, *data, rows, recipe, random, progress)
         return branches
 
     def _choose(

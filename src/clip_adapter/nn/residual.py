@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -92,3 +94,17 @@ class ResidualAdapter(nn.Module):
             activation,
             RATIO_START if ratio == "fixed" else str(ratio),
         )
+
+
+def stacked(adapters: Sequence[ResidualAdapter]) -> ResidualAdapter:
+    """Adapters of leading dimension 1 as one of leading dimension R; the first, where it is alone.
+
+    The first one is changed. A fixed ratio is that of the first: all were built with one (R,).
+    """
+    first, *others = adapters
+    if not others:
+        return first
+    for name, parameter in first.named_parameters():
+        parts = [parameter, *(dict(other.named_parameters())[name] for other in others)]
+        parameter.data = torch.cat([part.data for part in parts])
+    return first

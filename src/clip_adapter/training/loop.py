@@ -7,7 +7,7 @@ work element by element, so no run sees another: R ratios, folds or seeds cost o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,8 @@ from torch.optim.sgd import sgd
 
 Logits = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]
+# One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Optimizer:
             parameter.grad = None
 
 
-def batches(rows: list[Tensor], batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iterator[Tensor]:
     """Endless (R, B) row indices: each run goes through its own ``rows`` in shuffled epochs.
 
     An epoch's remainder is left out, unless the whole epoch is shorter than a batch. All runs
@@ -118,8 +120,11 @@ def batches(rows: list[Tensor], batch_size: int, generator: torch.Generator) -> 
     """
     size = min(len(r) for r in rows)
     step = min(batch_size, size)
+    each = per_run(generators, len(rows))
     while True:
-        order = torch.stack([r[torch.randperm(len(r), generator=generator)[:size]] for r in rows])
+        order = torch.stack(
+            [r[torch.randperm(len(r), generator=g)[:size]] for r, g in zip(rows, each, strict=True)]
+        )
         for start in range(0, size - size % step, step):
             yield order[:, start : start + step]
 
@@ -131,7 +136,7 @@ def train(
     labels: Tensor,
     rows: list[Tensor],
     recipe: Recipe,
-    generator: torch.Generator,
+    generator: Generators,
     progress: Progress | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
@@ -144,7 +149,7 @@ def train(
         labels: (N,).
         rows: R tensors of row indices, one per run.
         recipe: optimiser and schedule.
-        generator: the only source of randomness.
+        generator: the only source of randomness; or one for each run.
         progress: called with (steps done, all steps).
         penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
@@ -163,7 +168,7 @@ def train(
         index = next(stream)
         target = labels[index]
         if views > 1:
-            index = index + count * torch.randint(views, index.shape, generator=generator)
+            index = index + count * _views(views, index, generator)
         scores = logits(flat[index])
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
         loss = loss.view(target.shape).mean(1)
@@ -174,6 +179,20 @@ def train(
         if progress is not None:
             progress(step + 1, steps)
     return loss.detach()
+
+
+def per_run(generators: Generators, runs: int) -> list[torch.Generator]:
+    """A generator for each of R runs, one and the same where there is one."""
+    if isinstance(generators, torch.Generator):
+        return [generators] * runs
+    return list(generators)
+
+
+def _views(views: int, index: Tensor, generators: Generators) -> Tensor:
+    """A view for each entry of ``index`` (R, B)."""
+    if isinstance(generators, torch.Generator):
+        return torch.randint(views, index.shape, generator=generators)
+    return torch.stack([torch.randint(views, index.shape[1:], generator=g) for g in generators])
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
