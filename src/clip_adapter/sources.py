@@ -13,7 +13,7 @@ from clip_adapter.backbones import Backbone
 from clip_adapter.data._common import listed
 from clip_adapter.data.dataset import UNSPLIT
 from clip_adapter.data.descriptions import Descriptions, read_descriptions
-from clip_adapter.data.load import is_feature_spec, load_dataset
+from clip_adapter.data.load import is_feature_spec, load_dataset, takes_root
 from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.extract import BadPicture, extract
@@ -31,7 +31,7 @@ class PictureSource:
     def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
         ignored = ["feature_norm"]
-        if spec.startswith("hub:") or Path(spec).expanduser().is_dir():
+        if not takes_root(spec, options.root):
             ignored.append("root")
         refuse(spec, "pictures", ignored, options)
         self._data = load_dataset(

@@ -7,6 +7,7 @@ is written nowhere in them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -43,8 +44,8 @@ def load_coop(
         UsageError: ``class_names`` does not fit the classes.
     """
     path = Path(path)
-    rows = _read(path)
-    labels = _labels(rows, path)
+    rows = read_rows(path)
+    labels = row_labels(rows, path)
     names = name_classes(labels, class_names)
     base = Path(root) if root is not None else path.parent
     folder = _image_folder(rows, base, path)
@@ -61,7 +62,18 @@ def load_coop(
     return Dataset(name, names, splits, resolve_templates(None, name), notes)
 
 
-def _read(path: Path) -> dict[str, list[Row]]:
+def rows_digest(rows: dict[str, list[Row]]) -> str:
+    """The sha256 of all rows in their order, however the file was written."""
+    text = json.dumps([rows[split] for split in SPLITS], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_rows(path: Path) -> dict[str, list[Row]]:
+    """The rows of a split file: (path, label, class name) by split.
+
+    Raises:
+        DataError: no such file, or another form.
+    """
     try:
         found: Any = json.loads(read_text(path, "The split file"))
     except (ValueError, RecursionError) as error:
@@ -90,8 +102,12 @@ def _is_row(row: Any) -> bool:
     )
 
 
-def _labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
-    """The class names in label order."""
+def row_labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
+    """The class names in label order.
+
+    Raises:
+        DataError: a label has two names, or is left out.
+    """
     names: dict[int, str] = {}
     for split in rows.values():
         for _, label, name in split:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clip_adapter.data._common import shown
+from clip_adapter.data.benchmarks.base import benchmark_names, known_benchmark
+from clip_adapter.data.benchmarks.readers import load_benchmark
 from clip_adapter.data.class_names import ClassNames
 from clip_adapter.data.coop import load_coop
 from clip_adapter.data.dataset import Dataset
@@ -19,6 +21,7 @@ from clip_adapter.errors import DataError, UsageError
 FORMS = (
     f"a folder ({LAYOUTS}); a .csv, .tsv or .parquet table with path,label[,split]; "
     "a split_zhou_*.json of CoOp; hub:NAME[@REVISION][:CONFIG]; "
+    "a data set of the paper by its name, with --root; "
     "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
 )
 _FEATURE_COLUMNS = ("features", "embedding")
@@ -31,11 +34,12 @@ def load_dataset(
     class_names: ClassNames | None = None,
     prompts: Sequence[str] | None = None,
 ) -> Dataset:
-    """Labelled pictures from a folder, a table, a split file of CoOp or the hub.
+    """Labelled pictures from a folder, a table, a split file of CoOp, the hub, or a known name.
 
     Args:
         spec: the source, see :data:`FORMS`.
-        root: the folder that the paths of a table or split file start from.
+        root: the folder that the paths of a table or split file start from, or that holds the
+            data set that is named.
         class_names: names for the prompts: a file, {label: name}, or names in label order.
         prompts: templates or names of built-in ones; None picks those of the data set, told by its
             name.
@@ -57,6 +61,15 @@ def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     if is_feature_spec(spec):
         raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
     path = Path(os.path.expanduser(spec))
+    name = named_benchmark(spec, root)
+    if name is not None and root is not None:
+        return load_benchmark(name, root, class_names)
+    if name is not None:
+        raise UsageError(
+            f"{spec} is a data set of the paper, and not said is where it lies.",
+            allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
+            hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
+        )
     if path.is_dir():
         return load_folder(path, class_names)
     ending = path.suffix.lower()
@@ -69,6 +82,26 @@ def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     raise DataError(
         f"{shown(path)} does not exist.", allowed=FORMS, hint="Check the path; names count by case."
     )
+
+
+def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:
+    """The data set of the paper that ``spec`` names, or None.
+
+    A file or folder of that name comes first, unless ``root`` says where the set lies: with a
+    folder, ``root`` would mean nothing.
+    """
+    name = known_benchmark(str(spec))
+    path = Path(os.path.expanduser(spec))
+    if name is None or path.is_file() or (root is None and path.exists()):
+        return None
+    return name
+
+
+def takes_root(spec: str, root: str | Path | None) -> bool:
+    """Whether ``root`` has a meaning beside ``spec``."""
+    if spec.startswith("hub:"):
+        return False
+    return named_benchmark(spec, root) is not None or not Path(os.path.expanduser(spec)).is_dir()
 
 
 def is_feature_spec(spec: str | Path) -> bool:
