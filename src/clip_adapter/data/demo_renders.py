@@ -1,6 +1,6 @@
 """How the demo sets beyond the demo task look: each function makes one picture of a class.
 
-A class is told by its folder: ``red_striped_star``, or only ``star`` or ``striped`` where the
+A class is told by its folder: ``red_striped_star``, or only ``red`` or ``striped`` where the
 rest of the thing is drawn anew for each picture. The same class, index and size give the same
 picture; another index gives another one.
 """
@@ -27,10 +27,10 @@ def photograph(folder: str, index: int, size: int) -> Pixels:
     return render_task_picture(Thing(*folder.split("_")), TASK_SEED, index, size)
 
 
-def any_thing_of_shape(folder: str, index: int, size: int) -> Pixels:
-    """A photograph of a thing of this shape, in any colour and texture."""
+def any_thing_of_colour(folder: str, index: int, size: int) -> Pixels:
+    """A photograph of a thing of this colour, in any texture and shape."""
     rng = _generator(folder, index)
-    thing = Thing(_any(COLOURS, rng), _any(TEXTURES, rng), folder)
+    thing = Thing(folder, _any(TEXTURES, rng), _any(SHAPES, rng))
     return render_task_picture(thing, TASK_SEED, index, size)
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from clip_adapter.data import demo_renders
 from clip_adapter.data.demo_files import Pixels, Progress, plan_pictures, write_missing
-from clip_adapter.data.demo_shapes import SHAPES, TEXTURES
+from clip_adapter.data.demo_shapes import COLOURS, TEXTURES
 from clip_adapter.data.demo_task import (
     DEMO_CLASSES,
     DEMO_TEMPLATES,
@@ -75,12 +75,14 @@ _SHIFTS = {
     ),
 }
 _SETS = {
-    "demo-shapes": _Set(
-        "shapes, in any colour and texture",
-        tuple(sorted(SHAPES)),
-        demo_renders.any_thing_of_shape,
+    # No set of shapes: the embedded CLIP hardly tells them apart, and few pictures do not help.
+    "demo-colours": _Set(
+        "colours, of things of any texture and shape",
+        tuple(sorted(COLOURS)),
+        demo_renders.any_thing_of_colour,
         5000,
         ("train", "test"),
+        ("a photo of a {} thing.",),
     ),
     "demo-textures": _Set(
         "textures, of things of any colour and shape",
