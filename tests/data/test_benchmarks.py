@@ -154,6 +154,13 @@ def test_a_bare_name_without_root_asks_for_it(tmp_path, monkeypatch):
         load_dataset("ucf101")
 
 
+@pytest.mark.parametrize("path", ["./dtd", "/dtd", "x/dtd", "dtd.csv", "dtd/", "hub:dtd"])
+def test_a_path_is_no_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named_benchmark(path, None) is None
+    assert named_benchmark("dtd", None) == "dtd"
+
+
 def test_sources_take_a_root_beside_a_name(eurosat, monkeypatch):
     monkeypatch.chdir(eurosat)
     source = open_source("eurosat", SourceOptions(root=eurosat))

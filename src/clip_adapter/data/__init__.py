@@ -6,9 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clip_adapter.data.benchmarks.base import benchmark_names, get_benchmark
+    from clip_adapter.data.benchmarks.readers import load_benchmark
+    from clip_adapter.data.check import check_benchmark
     from clip_adapter.data.class_names import name_classes
     from clip_adapter.data.dataset import Dataset, Sample
     from clip_adapter.data.decode import decode
+    from clip_adapter.data.get import fetch_benchmark
     from clip_adapter.data.load import is_feature_spec, load_dataset
     from clip_adapter.data.splits import FewShotSplit, sample_few_shot
     from clip_adapter.data.templates import TEMPLATES, resolve_templates
@@ -19,8 +23,13 @@ __all__ = [
     "Dataset",
     "FewShotSplit",
     "Sample",
+    "benchmark_names",
+    "check_benchmark",
     "decode",
+    "fetch_benchmark",
+    "get_benchmark",
     "is_feature_spec",
+    "load_benchmark",
     "load_dataset",
     "make_transform",
     "name_classes",
@@ -35,8 +44,13 @@ _HOME = {
     "Dataset": "dataset",
     "FewShotSplit": "splits",
     "Sample": "dataset",
+    "benchmark_names": "benchmarks.base",
+    "check_benchmark": "check",
     "decode": "decode",
+    "fetch_benchmark": "get",
+    "get_benchmark": "benchmarks.base",
     "is_feature_spec": "load",
+    "load_benchmark": "benchmarks.readers",
     "load_dataset": "load",
     "make_transform": "transforms",
     "name_classes": "class_names",

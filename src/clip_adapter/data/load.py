@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ FORMS = (
     "a data set of the paper by its name, with --root; "
     "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
 )
+_NAME = re.compile(r"[\w-]+")
 _FEATURE_COLUMNS = ("features", "embedding")
 
 
@@ -90,7 +92,8 @@ def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:
     A file or folder of that name comes first, unless ``root`` says where the set lies: with a
     folder, ``root`` would mean nothing.
     """
-    name = known_benchmark(str(spec))
+    # Nothing that looks like a path is a name.
+    name = known_benchmark(str(spec)) if _NAME.fullmatch(str(spec)) else None
     path = Path(os.path.expanduser(spec))
     if name is None or path.is_file() or (root is None and path.exists()):
         return None
