@@ -28,6 +28,7 @@ def evaluate(
     data: str | Path | FeatureSet,
     *,
     split: str = DEFAULT_SPLIT,
+    only_its_classes: bool = False,
     **source: Any,
 ) -> Report:
     """Scores ``classifier``, always beside zero-shot CLIP on the same pictures.
@@ -42,6 +43,9 @@ def evaluate(
             trained inside the backbone they do not tell what zero-shot says.
         split: "test", "val" or "train"; a source without splits is taken whole. The set of a
             feature file is named after its ``#`` instead.
+        only_its_classes: answers are looked for among the classes of ``data`` alone, as
+            ImageNet-A and -R are scored, which hold 200 of ImageNet's 1,000. Else a classifier
+            may answer with any class that it knows.
         **source: fields of :class:`~clip_adapter.options.SourceOptions`. The backbone, its dtype
             and the prompts are the classifier's own.
 
@@ -88,6 +92,9 @@ def evaluate(
     zero_shot = None
     if classifier.zero_shot_weights is not None and plain is not None:
         zero_shot = classifier.zero_shot_logits(plain.subset(rows))
+    if only_its_classes:
+        logits = _among(logits, classifier, features)
+        zero_shot = None if zero_shot is None else _among(zero_shot, classifier, features)
     report = _report(classifier, logits, zero_shot, labels)
     report.data, report.skipped = name, skipped
     report.seen_in_training, report.left_out = seen_count, len(features) - len(rows)
@@ -101,6 +108,13 @@ def held_out_features(source: Source, split: str = "test") -> FeatureSet:
         DataError: no such split, or no picture of it can be read.
     """
     return source.features(split)[0]
+
+
+def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tensor:
+    """``logits`` (N, C), with -inf for the classes that ``features`` does not name."""
+    there = set(features.class_names)
+    absent = torch.tensor([name not in there for name in classifier.class_names])
+    return logits.masked_fill(absent, -torch.inf)
 
 
 def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str, Any]) -> Source:

@@ -96,6 +96,17 @@ def load_features(
         raise _damaged(path, error) from error
 
 
+def sets_of(path: Path) -> tuple[list[str], bool]:
+    """Names of the sets of a feature file, and whether it holds text weights.
+
+    Raises:
+        UsageError: an unknown format.
+        DataError: the file is missing or damaged.
+    """
+    reader = _open(path)
+    return list(reader.sets), reader.text is not None
+
+
 def _open(path: Path) -> Reader:
     suffix = path.suffix.lower()
     if suffix not in READERS:

@@ -1,0 +1,161 @@
+"""Seconds and memory of a method on a true architecture: Table 1 of the paper, measured here.
+
+Weights and features are random: neither changes what a step costs. A training that takes longer
+than ``seconds`` is timed for that long and multiplied by the steps that are left, which the record
+says. Everything is measured in a process of its own, with all threads of the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_adapter.backbones import Backbone, load_backbone
+from clip_adapter.bench.hardware import peak_mib, reset_peak
+from clip_adapter.bench.runs import Run
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import UsageError
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.methods import FewShotTask, Method
+from clip_adapter.nn import normalize
+
+# Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
+SPREAD = 1.0
+
+
+@dataclass(frozen=True)
+class CostSettings:
+    """What is measured.
+
+    Attributes:
+        backbone: a name; random weights will do.
+        classes: C.
+        shots: K.
+        seconds: a longer training is timed for so long.
+        batch: pictures at once when answering.
+        repeats: batches of which the fastest counts.
+    """
+
+    backbone: str = "RN50/random"
+    classes: int = 1000
+    shots: int = 16
+    seconds: float = 60.0
+    batch: int = 32
+    repeats: int = 3
+
+
+class _EnoughError(Exception):
+    """Raised out of a training that was timed long enough."""
+
+
+def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
+    """Training and answering of the method of ``run``.
+
+    Returns:
+        train_seconds, train_how, train_peak_mib, trained_parameters, embed_seconds (the features
+        of all shots, once), infer_ms (a picture through backbone and classifier), infer_peak_mib.
+
+    Raises:
+        UsageError: settings that are not those of :class:`CostSettings`.
+    """
+    known = {f.name for f in dataclasses.fields(CostSettings)}
+    if unknown := sorted(set(run.cost) - known):
+        raise UsageError(f"cost: {', '.join(unknown)}.", allowed=", ".join(sorted(known)))
+    settings = CostSettings(**run.cost)
+    backbone = load_backbone(settings.backbone, device=device)
+    task = _task(backbone, settings, run.seed)
+    method = run.instance()
+    reset_peak()
+    seconds, how, classifier = _train(method, task, settings)
+    train_peak = peak_mib()
+    reset_peak()
+    per_picture = _answer(backbone, classifier, settings)
+    embed = _answer(backbone, None, settings)
+    return {
+        "train_seconds": seconds,
+        "train_how": how,
+        "train_peak_mib": round(train_peak, 1),
+        "trained_parameters": classifier.parameters or _counted(method, task),
+        "embed_seconds": embed / 1000 * len(task.train),
+        "infer_ms": per_picture,
+        "infer_peak_mib": round(peak_mib(), 1),
+        "settings": dataclasses.asdict(settings),
+        "device": backbone.device,
+    }
+
+
+def _task(backbone: Backbone, settings: CostSettings, seed: int) -> FewShotTask:
+    draw = torch.Generator().manual_seed(seed)
+    means = torch.randn(settings.classes, backbone.embed_dim, generator=draw)
+    labels = torch.arange(settings.classes).repeat(settings.shots)
+    noise = torch.randn(len(labels), backbone.embed_dim, generator=draw)
+    names = [f"class {i}" for i in range(settings.classes)]
+    return FewShotTask(
+        FeatureSet(means[labels] + SPREAD * noise, labels, names),
+        normalize(means),
+        seed=seed,
+        backbone=backbone,
+        templates=("a photo of a {}.",),
+    )
+
+
+def _train(
+    method: Method, task: FewShotTask, settings: CostSettings
+) -> tuple[float, str, Classifier]:
+    """(seconds, how they were measured, a classifier of that shape)."""
+    seen: list[tuple[int, int, float]] = []
+    start = time.perf_counter()
+
+    def watch(done: int, total: int) -> None:
+        taken = time.perf_counter() - start
+        seen.append((done, total, taken))
+        if taken > settings.seconds and done < total:
+            raise _EnoughError
+
+    try:
+        classifier = method.fit(task, watch)
+    except _EnoughError:
+        done, total, taken = seen[-1]
+        how = f"{done:,} of {total:,} steps timed"
+        return taken / done * total, how, _untrained(task)
+    return time.perf_counter() - start, "timed whole", classifier
+
+
+def _untrained(task: FewShotTask) -> Classifier:
+    """Answers at the cost of a classifier with class weights alone."""
+    from clip_adapter.methods import make_method
+
+    return make_method("zero-shot").fit(task)
+
+
+def _counted(method: Method, task: FewShotTask) -> int:
+    """The parameters that ``method`` would have trained."""
+    from clip_adapter.methods.sizes import RN50, VIT_B_16
+
+    sizes = next((s for s in (RN50, VIT_B_16) if s.dim == task.train.dim), VIT_B_16)
+    sizes = dataclasses.replace(sizes, classes=len(task.class_names), shots=task.shots)
+    return method.parameters(sizes) or 0
+
+
+def _answer(backbone: Backbone, classifier: Classifier | None, settings: CostSettings) -> float:
+    """Milliseconds a picture, through the backbone and maybe the classifier."""
+    size = backbone.preprocess.image_size
+    pictures = torch.zeros(settings.batch, 3, size, size)
+
+    def once() -> Tensor:
+        features = backbone.encode_images(pictures)
+        return features if classifier is None else classifier.logits(features)
+
+    return 1000 * min(_timed(once) for _ in range(settings.repeats + 1)) / settings.batch
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,272 @@
+"""``Recipe``: an experiment as a small difference from the defaults, read from TOML.
+
+What is not said is taken from the file before it, in this order, the later ones stronger:
+
+1. ``defaults.toml``
+2. the recipe's file
+3. ``[profile.NAME]`` of ``defaults.toml``: what an experiment becomes on other data
+4. ``[profile.NAME]`` of the recipe's file
+5. the command line
+
+``[options.METHOD]`` holds options of a method wherever it is a system, weaker than the system's
+own: so a profile can take the paper's training recipe and leave the rows as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from clip_adapter.bench.shipped import shipped
+from clip_adapter.data.templates import resolve_templates
+from clip_adapter.errors import DataError, UsageError, unknown_name
+from clip_adapter.methods import make_method
+from clip_adapter.options import Style
+
+Protocol = Literal["ours", "paper"]
+Measure = Literal["accuracy", "cost", "tsne"]
+Columns = Literal["dataset", "backbone", "shots", "shift", "cost"]
+Figure = Literal["none", "shots", "gains", "branches", "tsne"]
+
+DEFAULTS = "defaults"
+PROFILES = ("paper", "demo", "features")
+OPTIONS = "options"
+ALL = "all"  # as data sets of the profile "features": every file of the folder
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of a table.
+
+    Attributes:
+        label: as the table shows it, and as the published figures call it.
+        method: one of ``clip-adapter ls methods``.
+        options: of the method; what is not given is its default, or chosen on the shots.
+        search: {option: values}, one option. With protocol "paper" each value is trained and the
+            best on the test set is reported; with "ours" it is not looked at.
+        prompts: templates in place of the data set's.
+        of: name in the published few-shot figures, where it is there.
+    """
+
+    label: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, list[Any]] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One table or figure, resolved.
+
+    Attributes:
+        name: of the file.
+        profile: "paper", "demo" or "features".
+        title: above the table.
+        source: where in the paper, such as "Table 5"; "" for our own.
+        note: what a reader should know, in a sentence or two.
+        measure: "accuracy"; "cost" (seconds and memory); "tsne" (features in the plane).
+        protocol: "ours": all is chosen on the shots; "paper": the best on the test set.
+        datasets: names, or "all" with the profile "features".
+        backbones: names as in ``--backbone``.
+        style: preprocessing, "clip" or "coop".
+        views: augmented views of each shot, for methods that learn from cached features.
+        shots: numbers K.
+        seeds: of draw and training.
+        shifts: further test sets of each run, such as ImageNetV2.
+        systems: the rows.
+        columns: what is beside each other.
+        figure: what is drawn.
+        like: {data set here: data set of the paper} whose figures are shown beside, without a
+            difference: another set, or another backbone.
+        cost: settings of the measure "cost".
+    """
+
+    name: str
+    profile: str
+    title: str
+    source: str = ""
+    note: str = ""
+    measure: Measure = "accuracy"
+    protocol: Protocol = "ours"
+    datasets: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
+    style: Style = "clip"
+    views: int = 1
+    shots: tuple[int, ...] = (16,)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    shifts: tuple[str, ...] = ()
+    systems: tuple[System, ...] = ()
+    columns: Columns = "dataset"
+    figure: Figure = "none"
+    like: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recipe_folder() -> Path:
+    """Where the recipes are."""
+    return shipped("recipes")
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes: tables first, then figures, in the paper's order."""
+
+    def order(name: str) -> tuple[int, int, str]:
+        word = name.rstrip("0123456789")
+        number = name.removeprefix(word)
+        return {"table": 0, "figure": 1}.get(word, 2), int(number or 0), name
+
+    found = [path.stem for path in recipe_folder().glob("*.toml") if path.stem != DEFAULTS]
+    return sorted(found, key=order)
+
+
+def load_recipe(
+    name: str, profile: str = "paper", overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe ``name``, or the one in the file ``name`` (ending in ``.toml``).
+
+    Args:
+        name: of a recipe here, or the path of a file.
+        profile: one of ``PROFILES``.
+        overrides: stronger than all files; keys of :class:`Recipe`.
+
+    Raises:
+        UsageError: no such recipe, profile, key, method or option, or a value that it cannot have.
+        DataError: the file cannot be read.
+    """
+    if profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
+    if not name.endswith(".toml") and name not in recipe_names():
+        raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
+    base, own = _read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)
+    base_profiles, own_profiles = _profiles(base, DEFAULTS), _profiles(own, path.name)
+    merged = base | own | base_profiles.get(profile, {}) | own_profiles.get(profile, {})
+    merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    return _build(path, profile, merged)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"The recipe {path.name} is no TOML: {error}.") from error
+
+
+def _profiles(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
+    """Takes the table ``profile`` out of ``content``."""
+    found = content.pop("profile", {})
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        raise UsageError(f"{file}: 'profile' is no table.", allowed="[profile.demo]")
+    for name in found:
+        if name not in PROFILES:
+            raise _in_file(file, unknown_name("profile", name, PROFILES))
+    return found
+
+
+def _build(path: Path, profile: str, content: dict[str, Any]) -> Recipe:
+    fields = {f.name for f in dataclasses.fields(Recipe)} - {"name", "profile"} | {OPTIONS}
+    for key in content:
+        if key not in fields:
+            raise _in_file(path.name, unknown_name("key", key, fields))
+    if not isinstance(content.get("title"), str):
+        raise UsageError(f"{path.name} has no title.", hint='Add: title = "..."')
+    common = _common(path.name, content.pop(OPTIONS, {}))
+    hints = typing.get_type_hints(Recipe)
+    values = {k: _value(path.name, k, v, hints[k]) for k, v in content.items() if k != "systems"}
+    systems = content.get("systems", [])
+    if not isinstance(systems, list) or not systems:
+        raise UsageError(f"{path.name} has no systems.", hint="Add a [[systems]] table per row.")
+    made = tuple(_system(path.name, entry, common) for entry in systems)
+    if len({s.label for s in made}) < len(made):
+        raise UsageError(f"{path.name} gives two systems one label.", hint="Rename one.")
+    return Recipe(path.stem, profile, systems=made, **values)
+
+
+def _value(file: str, key: str, value: Any, annotation: Any) -> Any:
+    """``value`` as the field ``key`` has it."""
+    told = UsageError(f"{file}: {key} = {value!r}.", allowed=_allowed(annotation))
+    origin, inner = typing.get_origin(annotation), get_args(annotation)
+    if origin is tuple:
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values and key in ("datasets", "backbones", "shots", "seeds"):
+            raise told
+        if not all(type(v) is inner[0] and (inner[0] is str or v >= 0) for v in values):
+            raise told
+        if key == "shots" and not all(values):
+            raise told
+        return tuple(dict.fromkeys(values))
+    if origin is Literal:
+        if value not in inner:
+            raise _in_file(file, unknown_name(key, str(value), inner))
+        return value
+    if origin is not None:  # a table
+        if not isinstance(value, dict):
+            raise told
+        return value
+    if type(value) is not annotation or (annotation is int and value < 1):
+        raise told
+    return value
+
+
+def _allowed(annotation: Any) -> str:
+    words = {str: "text", int: "a whole number from 1 on"}
+    if typing.get_origin(annotation) is tuple:
+        inner = get_args(annotation)[0]
+        return "a list of texts" if inner is str else "a list of whole numbers"
+    return words.get(annotation, "a table")
+
+
+def _common(file: str, options: Any) -> dict[str, dict[str, Any]]:
+    """Options by method, each checked on its own."""
+    if not isinstance(options, dict) or not all(isinstance(v, dict) for v in options.values()):
+        raise UsageError(f"{file}: 'options' is no table.", allowed="[options.METHOD]")
+    for method, values in options.items():
+        try:
+            make_method(method, values)
+        except UsageError as error:
+            raise _in_file(f"{file}, options", error) from error
+    return options
+
+
+def _system(file: str, entry: Any, common: Mapping[str, Mapping[str, Any]]) -> System:
+    fields = {f.name for f in dataclasses.fields(System)}
+    if not isinstance(entry, dict) or not {"label", "method"} <= set(entry):
+        raise UsageError(f"{file}: {entry!r}.", allowed="a system has a label and a method")
+    for key in entry:
+        if key not in fields:
+            raise _in_file(file, unknown_name("key of a system", key, fields))
+    prompts = entry.get("prompts", [])
+    options = {**common.get(entry["method"], {}), **entry.get(OPTIONS, {})}
+    try:
+        if prompts:
+            resolve_templates(prompts)
+        system = System(**{**entry, "prompts": tuple(prompts), OPTIONS: options})
+        if len(system.search) > 1:
+            raise UsageError(f"search over {', '.join(system.search)}.", allowed="one option")
+        for options in (system.options, *candidates(system)):
+            make_method(system.method, options)
+    except UsageError as error:
+        raise _in_file(f"{file}, {entry['label']!r}", error) from error
+    return system
+
+
+def candidates(system: System) -> list[dict[str, Any]]:
+    """The options of every setting of ``search``; none without a search."""
+    return [
+        {**system.options, option: value}
+        for option, values in system.search.items()
+        for value in values
+    ]
+
+
+def _in_file(file: str, error: UsageError) -> UsageError:
+    return UsageError(f"{file}: {error.found}", allowed=error.allowed, hint=error.hint)

@@ -1,0 +1,212 @@
+"""``Run``: one training and its scores, told by all that decides them; and a recipe's plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from clip_adapter.bench.recipe import Measure, Recipe, System, candidates
+from clip_adapter.bench.recipe import Protocol as ProtocolName
+from clip_adapter.errors import ClipAdapterError
+from clip_adapter.features.store import content_digest
+from clip_adapter.methods import Method, make_method
+
+ZERO_SHOT = "zero-shot"
+# Runs that are trained in one pass: bounds what a kill can cost, and the memory.
+MOST_TOGETHER = 24
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is done once.
+
+    Attributes:
+        profile: of the recipe.
+        measure: what is measured.
+        dataset: its name.
+        data: digest of what it holds, as far as it is cheap to know.
+        backbone: name; "" where ready-made features tell it.
+        style: preprocessing.
+        views: augmented views of each shot.
+        prompts: templates in place of the data set's; () are its own.
+        method: its name.
+        options: of the method, as the recipe gives them.
+        shots: K.
+        seed: of draw and training.
+        shifts: further test sets.
+        protocol: how what is reported was chosen.
+        cost: settings of the measure "cost".
+    """
+
+    profile: str
+    measure: Measure
+    dataset: str
+    data: str
+    backbone: str
+    style: str
+    views: int
+    prompts: tuple[str, ...]
+    method: str
+    options: Mapping[str, Any]
+    shots: int
+    seed: int
+    shifts: tuple[str, ...] = ()
+    protocol: ProtocolName = "ours"
+    cost: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        found = dataclasses.asdict(self)
+        return found | {k: list(found[k]) for k in ("prompts", "shifts")}
+
+    @property
+    def key(self) -> str:
+        """A digest of everything in it."""
+        return content_digest(json.dumps(self.to_dict(), sort_keys=True).encode())
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        named = f"{self.method} ({options})" if options else self.method
+        return f"{self.dataset}, {named}, {self.shots} shots, seed {self.seed}"
+
+    @property
+    def path(self) -> str:
+        """Of its result, below the folder of results; readable, and its own."""
+        words = [self.method, *(f"{k}-{v}" for k, v in self.options.items())]
+        words += [f"{self.shots}shot", f"seed{self.seed}", self.key[:12]]
+        dataset, *parts = (re.sub(r"[^\w.+-]", "-", str(word)) for word in (self.dataset, *words))
+        name = "_".join(part[:40] for part in parts)
+        return f"{self.profile}/{dataset}/{name}.json"
+
+    def instance(self) -> Method:
+        """The method with its options."""
+        return make_method(self.method, self.options)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Run:
+        """What :meth:`to_dict` gave.
+
+        Raises:
+            TypeError, KeyError: other keys.
+        """
+        return cls(**{**found, **{k: tuple(found[k]) for k in ("prompts", "shifts")}})
+
+
+class Known(Protocol):
+    """A data set, as far as planning needs to know it."""
+
+    name: str
+
+    def identity(self) -> str:
+        """Digest of what it holds."""
+        ...
+
+    def shots(self, wanted: Iterable[int]) -> list[int]:
+        """Those of ``wanted`` that it can give."""
+        ...
+
+    def lacks(self, method: Method) -> str:
+        """Why ``method`` cannot run on it; "" where it can."""
+        ...
+
+
+@dataclass
+class Plan:
+    """The runs of a recipe, and what was left out with the reason."""
+
+    recipe: Recipe
+    runs: list[Run] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    # Data sets that cannot be read, with the reason.
+    missing: dict[str, str] = field(default_factory=dict)
+    # {(label of the system, data set, backbone, shots): runs, by candidate of the search}
+    cells: dict[tuple[str, str, str, int], list[list[Run]]] = field(default_factory=dict)
+
+
+def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
+    """Every run of ``recipe``.
+
+    Args:
+        recipe: what to run.
+        data: a data set by name.
+    """
+    made, told = Plan(recipe), dict[str, None]()
+    for name in recipe.datasets:
+        try:
+            known = data(name)
+            known.identity()
+        except ClipAdapterError as error:
+            made.missing[name] = str(error)
+            continue
+        shots = known.shots(recipe.shots)
+        if missing := [k for k in recipe.shots if k not in shots]:
+            told[f"{name}: no {', '.join(map(str, missing))} shots"] = None
+        for backbone in recipe.backbones or ("",):
+            for system in recipe.systems:
+                if reason := known.lacks(make_method(system.method, system.options)):
+                    told[f"{name}: {system.label} left out, {reason}"] = None
+                    continue
+                for k in shots:
+                    cell = _cell(recipe, system, known, backbone, k)
+                    made.cells[system.label, name, backbone, k] = cell
+                    made.runs += [run for runs in cell for run in runs]
+    made.runs = list({run.key: run for run in made.runs}.values())
+    made.left_out = list(told)
+    return made
+
+
+def _cell(
+    recipe: Recipe, system: System, known: Known, backbone: str, shots: int
+) -> list[list[Run]]:
+    """For each candidate of the search, a run for each seed."""
+    searched = recipe.protocol == "paper" and bool(system.search)
+    settings = candidates(system) if searched else [dict(system.options)]
+    method = make_method(system.method, system.options)
+    # It learns nothing: every seed gives the same.
+    seeds = recipe.seeds[:1] if system.method == ZERO_SHOT else recipe.seeds
+    cached = method.reads == "features" and method.uses_views and system.method != ZERO_SHOT
+    return [
+        [
+            Run(
+                profile=recipe.profile,
+                measure=recipe.measure,
+                dataset=known.name,
+                data=known.identity(),
+                backbone=backbone,
+                style=recipe.style,
+                views=recipe.views if cached else 1,
+                prompts=system.prompts,
+                method=system.method,
+                options=options,
+                shots=shots,
+                seed=seed,
+                shifts=recipe.shifts,
+                protocol=recipe.protocol,
+                cost=recipe.cost if recipe.measure == "cost" else {},
+            )
+            for seed in seeds
+        ]
+        for options in settings
+    ]
+
+
+def units(runs: Iterable[Run]) -> list[list[Run]]:
+    """``runs`` in groups that are trained in one pass; most are alone."""
+    found: dict[Hashable, list[Run]] = {}
+    for number, run in enumerate(runs):
+        own = run.instance().together_key() if run.measure == "accuracy" else None
+        shared = {k: v for k, v in run.to_dict().items() if k not in ("options", "seed")}
+        # Methods of one name are of one class.
+        key = number if own is None else (json.dumps(shared, sort_keys=True), own)
+        found.setdefault(key, []).append(run)
+    return [
+        group[start : start + MOST_TOGETHER]
+        for group in found.values()
+        for start in range(0, len(group), MOST_TOGETHER)
+    ]

@@ -1,0 +1,281 @@
+"""``clip-adapter bench``: the paper's tables and figures, run and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from clip_adapter.cli import options as o
+from clip_adapter.cli.output import Output, TrainingBar, command, listed
+
+if TYPE_CHECKING:
+    from clip_adapter.bench.runner import Outcome
+
+DEFAULT_OUT = "bench-output"
+SHOWN_FAILURES = 10
+
+Profile = Literal["paper", "demo", "features"]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RECIPE]...",
+        help="What to run, as 'clip-adapter bench ls' names it, or the path of a .toml file.",
+        show_default="all",
+    ),
+]
+ProfileOption = Annotated[
+    Profile | None,
+    typer.Option(
+        help="On which data: the real sets (paper), the drawn ones of the package, offline (demo), "
+        "or ready-made features (features).",
+        show_default="paper; features where --features is given",
+    ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="A folder of .safetensors files, each with the sets train_{K}shot (or train) and test.",
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The folder of the paper's data sets; 'clip-adapter data get' fills it."
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "--output", metavar="DIR", help="Where results, tables and figures are written."
+    ),
+]
+Dataset = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Only this data set. May be given several times."),
+]
+BackboneOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="This backbone instead. May be given several times."),
+]
+Shots = Annotated[
+    list[int] | None, typer.Option(metavar="K", help="Only K shots. May be given several times.")
+]
+Seed = Annotated[
+    list[int] | None, typer.Option(help="Only this seed. May be given several times.")
+]
+Protocol = Annotated[
+    Literal["ours", "paper"] | None,
+    typer.Option(
+        help="How hyper-parameters are chosen: on the shots alone (ours), or the best on the test "
+        "set, as the paper reports it (paper). Every row made so says it.",
+        show_default="ours",
+    ),
+]
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+
+@bench.callback()
+def about() -> None:
+    """Reproduce the tables and figures of the paper, and compare every method.
+
+    Begin with **clip-adapter bench run --profile demo**: all of them, offline, in minutes.
+    """
+
+
+@bench.command("run")
+def run(
+    recipes: Recipes = None,
+    profile: ProfileOption = None,
+    features: Features = None,
+    root: Root = None,
+    out: Out = Path(DEFAULT_OUT),
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes side by side.", show_default="one for each core"),
+    ] = None,
+    dataset: Dataset = None,
+    backbone: BackboneOption = None,
+    shots: Shots = None,
+    seed: Seed = None,
+    protocol: Protocol = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make the results that are there once more.")
+    ] = False,
+    get: Annotated[
+        bool, typer.Option("--get", help="Download the data sets that are missing first.")
+    ] = False,
+    device: o.Device = o.DEFAULTS.device,
+    dtype: o.DtypeOption = o.DEFAULTS.dtype,
+    cache: o.Cache = None,
+    json: o.Json = False,
+) -> None:
+    """Run recipes, and write their tables and figures.
+
+    What has a result is not run again, and what was interrupted goes on. A run that fails is told,
+    and the others go on.
+
+    **Examples**
+
+        clip-adapter bench run --profile demo
+        clip-adapter bench run figure3 --features features/
+        clip-adapter bench run table5 --root data/ --get
+    """
+    with Output(json) as output:
+        from clip_adapter.bench.page import write_page
+        from clip_adapter.bench.recipe import recipe_names
+        from clip_adapter.bench.runner import run_bench
+
+        chosen = profile or ("features" if features is not None else "paper")
+        names = recipes or recipe_names()
+        place = _place(out, root, features, cache, device, dtype)
+        overrides: dict[str, Any] = {
+            "datasets": dataset,
+            "backbones": backbone,
+            "shots": shots,
+            "seeds": seed,
+            "protocol": protocol,
+        }
+        if get:
+            from clip_adapter.bench.fetching import get_missing
+
+            get_missing(names, chosen, place, overrides, output.say)
+        with TrainingBar("Runs") as bar:
+            found = run_bench(
+                names,
+                profile=chosen,
+                place=place,
+                overrides=overrides,
+                jobs=jobs,
+                again=again,
+                say=output.say,
+                progress=bar,
+            )
+        page = write_page(found.plans, found.results, out)
+        _told(found, output)
+        output.show(f"Tables:  {page.path}")
+        output.result(
+            {
+                "done": found.done,
+                "present": found.present,
+                "failed": found.failed,
+                "missing": found.missing,
+                "left_out": [line for p in found.plans for line in p.left_out],
+                "tables": str(page.path),
+                "files": [str(path) for path in page.files],
+            }
+        )
+        if found.failed or found.missing:
+            raise typer.Exit(1)
+
+
+@bench.command("tables")
+def tables(
+    recipes: Recipes = None,
+    profile: ProfileOption = None,
+    features: Features = None,
+    root: Root = None,
+    out: Out = Path(DEFAULT_OUT),
+    dataset: Dataset = None,
+    backbone: BackboneOption = None,
+    shots: Shots = None,
+    seed: Seed = None,
+    protocol: Protocol = None,
+    json: o.Json = False,
+) -> None:
+    """Write tables and figures anew from the results that are there; nothing is run.
+
+    **Examples**
+
+        clip-adapter bench tables --profile demo
+    """
+    with Output(json) as output:
+        from clip_adapter.bench.page import write_page
+        from clip_adapter.bench.recipe import recipe_names
+        from clip_adapter.bench.results import Results
+        from clip_adapter.bench.runner import make_plans
+        from clip_adapter.bench.worker import RESULTS
+
+        chosen = profile or ("features" if features is not None else "paper")
+        place = _place(out, root, features, None, "cpu", "float32")
+        overrides: dict[str, Any] = {
+            "datasets": dataset,
+            "backbones": backbone,
+            "shots": shots,
+            "seeds": seed,
+            "protocol": protocol,
+        }
+        plans = make_plans(recipes or recipe_names(), chosen, place, overrides, output.say)
+        results = Results(out / RESULTS, output.say)
+        page = write_page(plans, results, out)
+        output.show(f"Tables:  {page.path}")
+        output.result({"tables": str(page.path), "files": [str(path) for path in page.files]})
+        if results.damaged:
+            raise typer.Exit(1)
+
+
+@bench.command("ls")
+def ls(json: o.Json = False) -> None:
+    """List the recipes: which table or figure each one makes.
+
+    **Examples**
+
+        clip-adapter bench ls
+    """
+    with Output(json) as output:
+        from clip_adapter.bench.recipe import load_recipe, recipe_names
+
+        found = [load_recipe(name) for name in recipe_names()]
+        rows = [{"name": r.name, "source": r.source, "title": r.title} for r in found]
+        output.result(rows)
+        if not json:
+            from rich.table import Table
+
+            table = Table("recipe", "in the paper", "what it shows")
+            for row in rows:
+                table.add_row(row["name"], row["source"] or "-", row["title"])
+            output.show(table)
+
+
+def _place(
+    out: Path, root: Path | None, features: Path | None, cache: Path | None, device: str, dtype: str
+) -> Any:
+    from clip_adapter.bench.data import Place
+
+    return Place(
+        out=str(out),
+        root=None if root is None else str(root.expanduser()),
+        features=None if features is None else str(features.expanduser()),
+        cache=None if cache is None else str(cache),
+        device=device,
+        dtype=dtype,  # type: ignore[arg-type]
+    )
+
+
+def _told(found: Outcome, output: Output) -> None:
+    """How it went."""
+    every = found.done + found.present + len(found.failed)
+    if found.done == 0 and not found.failed and every:
+        output.show(f"All {every} runs have a result: nothing was run.")
+    else:
+        output.show(f"{found.done} runs done, {found.present} were there already.")
+    if found.failed:
+        output.say(f"{len(found.failed)} runs failed; the same command tries them again:")
+        for title, reason in list(found.failed.items())[:SHOWN_FAILURES]:
+            output.say(f"  {title}: {reason}")
+    for name, reason in found.missing.items():
+        output.say(f"The data set {name} cannot be read, and its runs are left out: {reason}")
+    left = list(dict.fromkeys(line for plan in found.plans for line in plan.left_out))
+    if left:
+        output.say(f"Left out: {listed(left, 6)}. The tables say all.")
+    if found.missing:
+        some = next(iter(found.missing))
+        output.say(f"Next: {command('data', 'get', some, '--root', 'DIR')}")
+
+
+def add(app: typer.Typer) -> None:
+    """Makes this a command of ``app``."""
+    app.add_typer(bench, name="bench")
