@@ -22,7 +22,8 @@ Data = Annotated[
         metavar="DATA",
         help="Labelled pictures: a folder with one sub-folder per class; a table (.csv, .tsv, "
         ".parquet) with the columns path and label; hub:NAME for a data set of the Hugging Face "
-        "hub; or features made before, FILE.safetensors#SET.",
+        "hub; a data set of the paper by its name ('clip-adapter data ls'), with --root; or "
+        "features made before, FILE.safetensors#SET.",
     ),
 ]
 SavedClassifier = Annotated[
@@ -99,7 +100,7 @@ Root = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="The folder that the paths in a table start from.",
+        help="The folder that the paths in a table start from, or that holds the data set named.",
         show_default="the table's own",
         rich_help_panel=READING,
     ),

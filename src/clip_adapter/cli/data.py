@@ -1,0 +1,209 @@
+"""``clip-adapter data``: the data sets of the paper, listed, fetched and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clip_adapter.cli import options as o
+from clip_adapter.cli.output import Output, TrainingBar, command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from clip_adapter.data.check import Check
+
+# Lines of one kind that people are shown; --json has all of them.
+MOST_LINES = 20
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A data set, as 'clip-adapter data ls' names it.")
+]
+Root = Annotated[
+    Path,
+    typer.Option(
+        "--root", metavar="DIR", help="The folder that holds all the data sets, or will hold them."
+    ),
+]
+
+sets = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+
+@sets.callback()
+def about() -> None:
+    """List, fetch and check the paper's data sets.
+
+    They are kept in the folders that CoOp and most later papers use, so sets that you have already
+    are read as they are: **clip-adapter fit eurosat --root DIR**.
+    """
+
+
+@sets.command("ls")
+def ls(json: o.Json = False) -> None:
+    """List the data sets: classes, pictures, size of the download, licence.
+
+    **Examples**
+
+        clip-adapter data ls
+        clip-adapter data ls --json
+    """
+    from clip_adapter.data.benchmarks import benchmark_names, get_benchmark
+
+    with Output(json) as out:
+        rows = [get_benchmark(name).to_dict() for name in benchmark_names()]
+        out.result(rows)
+        if not json:
+            out.show(_table(rows))
+
+
+@sets.command("get", no_args_is_help=True)
+def get(
+    name: Name,
+    root: Root,
+    hub: Annotated[
+        bool,
+        typer.Option("--hub", help="Take the copy on the Hugging Face hub, with its own splits."),
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the archives once they are unpacked.")
+    ] = False,
+    json: o.Json = False,
+) -> None:
+    """Download a data set, check it against the published checksums, and unpack it.
+
+    What breaks off goes on when the same command is run again. What only a person can fetch is
+    said in words. An archive that you have already is used when it lies in DIR/downloads/.
+
+    **Examples**
+
+        clip-adapter data get eurosat --root data/
+        clip-adapter data get stanford_cars --root data/ --hub
+    """
+    from clip_adapter.data.get import fetch_benchmark
+
+    with Output(json) as out, _Bars() as bars:
+        done = fetch_benchmark(name, root, hub=hub, keep=keep, say=out.say, progress=bars)
+        out.result({**vars(done), "complete": not done.to_do})
+        if done.to_do:
+            out.show("Left to do by hand:", *(f"  * {line}" for line in done.to_do))
+            out.show(f"Then: {command('data', 'check', done.name, '--root', root)}")
+        else:
+            out.show(
+                f"{done.name} is in {done.folder}.",
+                f"Next: {command('data', 'check', done.name, '--root', root)}",
+            )
+
+
+@sets.command("check", no_args_is_help=True)
+def check(
+    name: Name,
+    root: Root,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Do not decode the pictures; damaged ones are not found."),
+    ] = False,
+    json: o.Json = False,
+) -> None:
+    """Compare a data set with its lists, file by file, and decode every picture.
+
+    Names what is missing, too much, renamed or damaged. The exit code is 1 if anything is.
+
+    **Examples**
+
+        clip-adapter data check eurosat --root data/
+        clip-adapter data check imagenet --root data/ --fast --json
+    """
+    from clip_adapter.data.check import check_benchmark
+
+    with Output(json) as out:
+        with _Bars(unit="pictures", scale=1) as bars:
+            found = check_benchmark(
+                name, root, fast, lambda done, total: bars("Decoding", done, total)
+            )
+        out.result(found.to_dict())
+        out.show(*_lines(found))
+        if not found.ok:
+            raise typer.Exit(1)
+
+
+class _Bars:
+    """One bar after the other, with what is done in numbers beside it."""
+
+    def __init__(self, unit: str = "MB", scale: float = 1e6) -> None:
+        self._unit, self._scale = unit, scale
+        self._bar, self._title = TrainingBar(), ""
+
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if title != self._title:
+            self._bar.__exit__()
+            self._bar, self._title = TrainingBar(title), title
+        here, whole = (f"{number / self._scale:,.0f}" for number in (done, total))
+        self._bar.note(f"{here} of {whole} {self._unit}")
+        self._bar(done, total)
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(caption="clip-adapter data get NAME --root DIR. Sizes as CoOp splits the sets.")
+    table.add_column("name", no_wrap=True)
+    table.add_column("title")
+    for heading in ("classes", "train", "val", "test", "download"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence", overflow="fold")
+    for row in rows:
+        numbers = (row["classes"], row["train"], row["val"], row["test"])
+        shown = [f"{number:,}" if number else "-" for number in numbers]
+        table.add_row(row["name"], row["title"], *shown, _size(row), row["licence"])
+    return table
+
+
+def _size(row: dict[str, Any]) -> str:
+    if row["download_bytes"] is not None:
+        return f"{row['download_bytes'] / 1e9:,.2f} GB"
+    return "unknown" if row["addresses"] else "by hand"
+
+
+def _lines(found: Check) -> list[str]:
+    """What people are told of a check."""
+    sizes = ", ".join(
+        f"{found.sizes.get(split, 0):,} of {wanted:,} in {split}"
+        for split, wanted in found.expected.items()
+    )
+    decoded = f", {found.decoded:,} of them decoded whole" if found.decoded else ""
+    lines = [
+        f"{found.name} in {found.folder}: {found.files:,} pictures ({sizes}), "
+        f"{found.classes:,} classes{decoded}."
+    ]
+    lines += _cut("missing", found.missing, str)
+    lines += _cut("unexpected", found.unexpected, str)
+    lines += _cut("renamed?", found.renamed, " -> ".join)
+    lines += _cut("unreadable", found.unreadable, ": ".join)
+    lines += [f"wrong: {line}" for line in found.wrong[:MOST_LINES]]
+    if len(found.wrong) > MOST_LINES:
+        lines.append(f"wrong: and {len(found.wrong) - MOST_LINES} more; --json has all of them.")
+    lines += [f"note: {line}" for line in found.notes]
+    return [*lines, "All is as it should be." if found.ok else "Something is wrong."]
+
+
+def _cut(kind: str, items: Sequence[Any], line: Callable[[Any], str]) -> list[str]:
+    if not items:
+        return []
+    lines = [f"{len(items):,} {kind}:", *(f"  {line(item)}" for item in items[:MOST_LINES])]
+    if len(items) > MOST_LINES:
+        lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
+    return lines
+
+
+def add(app: typer.Typer) -> None:
+    """Makes this a command of ``app``."""
+    app.add_typer(sets, name="data")
