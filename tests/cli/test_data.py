@@ -106,6 +106,12 @@ def test_fit_reads_a_set_by_its_name(run, aircraft, tiny):
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "features.safetensors#train: 20 pictures" in result.stdout
+    fitted = run(
+        "fit", "fgvc_aircraft", "--root", aircraft, "--backbone", tiny, "--method", "zero-shot",
+        "--out", aircraft / "made",
+    )  # fmt: skip
+    assert fitted.exit_code == 0, fitted.stderr
+    assert f"evaluate {aircraft / 'made'} fgvc_aircraft --root {aircraft}" in fitted.stdout
     missing = run("fit", "ucf101")
     assert missing.exit_code == 2
     assert "--root DIR" in missing.stderr

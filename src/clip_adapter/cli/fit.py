@@ -158,11 +158,13 @@ def fit(
             )
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
-        output.show(*told(info, classifier.class_names, data))
+        output.show(*told(info, classifier.class_names, data, root))
         output.result(info)
 
 
-def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
+def told(
+    info: dict[str, Any], class_names: list[str], data: str, root: Path | None = None
+) -> list[str]:
     """What ``fit`` did, in plain words."""
     from clip_adapter.training.selection import choice
 
@@ -185,7 +187,8 @@ def told(info: dict[str, Any], class_names: list[str], data: str) -> list[str]:
     )
     lines.append(f"Saved: {info['out']}")
     test = f"{data.rpartition('#')[0]}#TEST_SET" if "#" in data else data
-    lines.append(f"Next: {command('evaluate', info['out'], test)}")
+    where = () if root is None else ("--root", root)
+    lines.append(f"Next: {command('evaluate', info['out'], test, *where)}")
     if info.get("backbone_fingerprint"):
         lines.append(f"      {command('predict', info['out'])} NEW_PICTURES")
     return lines
