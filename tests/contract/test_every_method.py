@@ -3,14 +3,18 @@
 import copy
 import dataclasses
 import json
+import math
 import sys
+import typing
 
 import pytest
 import torch
 
+from clip_adapter.api import fit_task
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import MissingTextError, UsageError
+from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.methods import Method, get_method, make_method, method_names
+from clip_adapter.methods.base import LARGEST, SMALLEST
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.training.selection import cross_validate, folds_of
 
@@ -46,6 +50,39 @@ def test_unknown_option_names_the_valid_ones(name):
         make_method(name, {"no_such_option": 1})
     for field in dataclasses.fields(get_method(name)):
         assert field.name in str(error.value)
+
+
+def real_options(name):
+    """Names of the options that take any number."""
+    hints = typing.get_type_hints(get_method(name))
+    for field in dataclasses.fields(get_method(name)):
+        if hints[field.name] is float or float in typing.get_args(hints[field.name]):
+            yield field.name
+
+
+@pytest.mark.parametrize("value", [1e300, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", method_names())
+def test_numbers_out_of_any_range_are_refused(name, value):
+    for option in real_options(name):
+        with pytest.raises(UsageError, match=option) as error:
+            make_method(name, {option: value})
+        assert "Allowed" in str(error.value)
+
+
+@pytest.mark.parametrize("name", FEATURE_METHODS)
+def test_extreme_numbers_give_a_classifier_or_say_what_is_wrong(name, world):
+    task, _ = world
+    rows = torch.cat([torch.nonzero(task.train.labels == c).flatten()[:2] for c in range(3)])
+    few = dataclasses.replace(task, train=task.train.subset(rows))
+    # A ratio has no meaning where its branch is left alone.
+    both = {"branch": "both"} if name == "clip-adapter" else {}
+    for option in real_options(name):
+        for value in (SMALLEST, LARGEST):
+            try:
+                classifier = fit_task(make_method(name, {option: value, **both}), few, {})
+            except (UsageError, ClassifierError):
+                continue
+            assert torch.isfinite(classifier.logits(few.train)).all()
 
 
 @pytest.fixture(scope="module")

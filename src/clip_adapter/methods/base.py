@@ -219,6 +219,8 @@ _REGISTRY: dict[str, type[Method]] = {}
 _BROKEN: set[str] = set()
 # Larger whole numbers are slips: they fit into no memory and end in no lifetime.
 MAX_WHOLE = 2**31 - 1
+# Other numbers beyond these, in size, leave float32 as soon as something is computed with them.
+LARGEST, SMALLEST = 1e30, 1e-30
 
 
 def register(cls: M) -> M:
@@ -300,10 +302,12 @@ def read_value(what: str, annotation: Any, value: Any) -> Any:
         elif choice in (int, float) and not isinstance(value, bool):
             try:
                 number = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
-            if choice is float or (number.is_integer() and abs(number) <= MAX_WHOLE):
-                return choice(number)
+            if choice is float:
+                return _single(what, number)
+            if number.is_integer() and abs(number) <= MAX_WHOLE:
+                return int(number)
         elif choice is str and isinstance(value, str):
             return value
         elif choice is bool and str(value).lower() in ("true", "false"):
@@ -316,3 +320,17 @@ def read_value(what: str, annotation: Any, value: Any) -> Any:
         if c is not type(None)
     ]
     raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
+
+
+def _single(what: str, number: float) -> float:
+    """``number``, which float32 can compute with; NaN and infinity are left to the method.
+
+    Raises:
+        UsageError: it is too large or too small.
+    """
+    if math.isfinite(number) and number != 0 and not SMALLEST <= abs(number) <= LARGEST:
+        raise UsageError(
+            f"{what} = {number}.",
+            allowed=f"0, or {SMALLEST:g} to {LARGEST:g} in size: float32 holds no others",
+        )
+    return number

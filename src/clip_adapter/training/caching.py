@@ -49,6 +49,8 @@ Candidate = dict[str, Any]
 
 # Beyond it the rounding of a cosine decides, and then overflows.
 MOST_SHARPNESS = 1e6
+# Beyond it the text's logits are lost in the rounding of the cache's.
+MOST_WEIGHT = 1e6
 
 
 def check_cache_options(weight: float | str, sharpness: float | str) -> None:
@@ -57,8 +59,8 @@ def check_cache_options(weight: float | str, sharpness: float | str) -> None:
     Raises:
         UsageError: a number out of range.
     """
-    if not isinstance(weight, str) and not 0 <= weight < float("inf"):
-        raise UsageError(f"cache_weight = {weight}.", allowed="0 or more, or auto")
+    if not isinstance(weight, str) and not 0 <= weight <= MOST_WEIGHT:
+        raise UsageError(f"cache_weight = {weight}.", allowed=f"0 up to {MOST_WEIGHT:g}, or auto")
     if not isinstance(sharpness, str) and not 0 < sharpness <= MOST_SHARPNESS:
         raise UsageError(
             f"cache_sharpness = {sharpness}.", allowed=f"above 0, up to {MOST_SHARPNESS:g}, or auto"
