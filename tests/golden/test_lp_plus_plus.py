@@ -72,6 +72,17 @@ def test_start_and_steps(data):
     np.testing.assert_allclose(blocks.logits().numpy(), hand.logits(hand.f), rtol=1e-3, atol=1e-3)
 
 
+def test_every_tenth_step_is_one_of_alpha(data):
+    blocks, moved = Blocks(*data), []
+    for number in range(1, 31):
+        alpha, weights = blocks.alpha.clone(), blocks.weights.clone()
+        blocks.step(number, momentum=0.0)
+        assert torch.equal(blocks.alpha, alpha) != torch.equal(blocks.weights, weights)
+        if not torch.equal(blocks.alpha, alpha):
+            moved.append(number)
+    assert moved == [10, 20, 30]
+
+
 def test_the_classifier_gives_the_logits_that_were_trained(data):
     blocks, hand = Blocks(*data), ByHand(*data)
     blocks.step_weights(0.0)

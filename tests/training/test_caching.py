@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from clip_adapter.training.caching import enough, grid, in_grid, unit_keys
+from clip_adapter.errors import UsageError
+from clip_adapter.training.caching import (
+    check_cache_options,
+    enough,
+    grid,
+    in_grid,
+    unit_keys,
+    unsearched,
+)
 from clip_adapter.training.selection import HELD_OUT_ENOUGH, Fold
 
 
@@ -18,6 +26,20 @@ def test_what_was_given_stays():
     assert grid(2.0, 3.0, 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
     assert {c["cache_weight"] for c in grid(2.0, "auto", 10.0)} == {2.0}
     assert {c["cache_sharpness"] for c in grid("auto", 3.0, 10.0)} == {3.0}
+
+
+@pytest.mark.parametrize(("weight", "sharpness"), [(2e6, 1.0), (-1.0, 1.0), (1.0, 2e6), (1.0, 0.0)])
+def test_options_out_of_range(weight, sharpness):
+    with pytest.raises(UsageError, match="Allowed"):
+        check_cache_options(weight, sharpness)
+    check_cache_options(1e6, 1e6)
+
+
+@pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
+def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
+    found = unsearched("auto", "auto", 8, scale)
+    assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
+    assert unsearched(7.0, 3.0, 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
 
 
 def test_scores_are_asked_once_for_all_weights_and_anew_for_all_else():
