@@ -15,13 +15,13 @@ def aircraft(tmp_path):
     """Sixty pictures in the layout of FGVC-Aircraft, which has 10,000."""
     folder = tmp_path / "fgvc_aircraft"
     (folder / "images").mkdir(parents=True)
-    (folder / "variants.txt").write_text("A320\n")
+    (folder / "variants.txt").write_text("A320\n747-400\n")
     for k, split in enumerate(("train", "val", "test")):
         names = [f"{i:03d}" for i in range(20 * k, 20 * k + 20)]
-        lines = "".join(f"{name} A320\n" for name in names)
+        lines = "".join(f"{n} {('A320', '747-400')[int(n) % 2]}\n" for n in names)
         (folder / f"images_variant_{split}.txt").write_text(lines)
         for name in names:
-            Image.new("RGB", (4, 4)).save(folder / f"images/{name}.jpg")
+            Image.new("RGB", (4, 4), (int(name), 0, 0)).save(folder / f"images/{name}.jpg")
     return tmp_path
 
 
@@ -42,7 +42,7 @@ def test_check_says_what_is_wrong_and_fails(run, aircraft):
     result = run("data", "check", "fgvc_aircraft", "--root", aircraft)
     assert result.exit_code == 1
     assert "60 of them decoded whole" in result.stdout
-    assert "wrong: 1 classes; FGVCAircraft has 100." in result.stdout
+    assert "wrong: 2 classes; FGVCAircraft has 100." in result.stdout
     assert "wrong: 20 pictures in train; FGVCAircraft has 3,334." in result.stdout
 
 
@@ -63,7 +63,7 @@ def test_check_of_a_whole_set_succeeds(run, run_json, aircraft, monkeypatch):
 
     record = get_benchmark("fgvc_aircraft")
     sizes = {"train": 20, "val": 20, "test": 20}
-    small = replace(record, classes=1, sizes=sizes)
+    small = replace(record, classes=2, sizes=sizes)
     monkeypatch.setattr(module, "get_benchmark", lambda name: small)
     result = run("data", "check", "fgvc_aircraft", "--root", aircraft, "--fast")
     assert result.exit_code == 0
