@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head, Mixture
 from clip_adapter.methods import FewShotTask, Method, base, make_method, register
@@ -153,3 +153,16 @@ def test_pictures_of_one_class_alone():
     task = make(shots=1)
     one = dataclasses.replace(task, train=task.train.subset([2]))
     assert torch.isfinite(make_method("auto").fit(one).logits(task.train)).all()
+
+
+@pytest.mark.parametrize("shots", [1, 6])
+def test_pictures_of_one_class_without_text_leave_no_candidate(shots):
+    task = make(shots=shots)
+    alone = torch.nonzero(task.train.labels == 2).flatten()
+    told = []
+    one = dataclasses.replace(
+        task, train=task.train.subset(alone), classifier_weights=None, say=told.append
+    )
+    with pytest.raises(DataError, match="two classes.*'c'"):
+        make_method("auto").fit(one)
+    assert any("goes on without" in line for line in told)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.elevater import RATES
@@ -125,6 +125,16 @@ def test_a_class_without_pictures_can_be_found_by_its_text_alone():
     assert (with_text.argmax(1) == 2).all()
     without = make_method("r-2p").fit(missing).logits(of_class)
     assert (without[:, 2] < -1e8).all()
+
+
+def test_pictures_of_one_class_tell_a_random_head_nothing():
+    task = make_task()
+    alone = torch.nonzero(task.train.labels == 2).flatten()
+    one = FewShotTask(task.train.subset(alone), task.classifier_weights)
+    with pytest.raises(DataError, match=r"r-2p needs pictures of two classes; all 5 are of '2'"):
+        make_method("r-2p").fit(one)
+    # A head from text knows the other classes by it.
+    assert torch.isfinite(make_method("l-2p", {"lr": 1e-3}).fit(one).logits(task.train)).all()
 
 
 def test_the_length_of_an_epoch():

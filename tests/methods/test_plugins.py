@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import UnknownChangeError
+from clip_adapter.errors import UnknownChangeError, UsageError
 from clip_adapter.methods import base
 from clip_adapter.towers import CHANGES
 from clip_adapter.towers import base as towers
@@ -78,6 +78,27 @@ def test_a_method_is_found_by_its_entry_point(installed, monkeypatch):
     installed(Entry("plugged", "their_package", "clip_adapter.methods"))
     assert "plugged" in base.method_names()
     assert base.get_method("plugged").summary == "nothing"
+
+
+def test_a_class_of_the_same_name_does_not_take_the_place_of_a_built_in(installed):
+    ours = base.get_method("gda")
+
+    class GDA(ours):
+        """Another package's, called as ours is."""
+
+    GDA.__qualname__ = ours.__qualname__
+    assert GDA.__module__ != ours.__module__
+    with pytest.raises(UsageError, match=r"clip_adapter\.methods\.gda\.GDA and .*GDA"):
+        base.register(GDA)
+    assert base.get_method("gda") is ours
+
+
+def test_a_module_that_is_loaded_again_registers_again(installed, monkeypatch):
+    first = import_their_package(monkeypatch).Plugged
+    second = import_their_package(monkeypatch).Plugged
+    assert first is not second
+    installed(EntryPoint("plugged", "their_package", "clip_adapter.methods"))
+    assert base.get_method("plugged") is second
 
 
 def test_a_broken_one_is_told_once_and_passed_over(installed):

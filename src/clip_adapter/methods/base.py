@@ -116,6 +116,21 @@ class FewShotTask:
             )
         return self.classifier_weights
 
+    def check_two_classes(self, method: str) -> None:
+        """Stops where all pictures are of one class: nothing but text tells others from it.
+
+        Raises:
+            DataError: they are.
+        """
+        present = self.train.labels.unique()
+        if len(present) < 2:
+            raise DataError(
+                f"{method} needs pictures of two classes; all {len(self.train)} are of "
+                f"{self.class_names[int(present[0])]!r}.",
+                hint="Add pictures of another class, or give text weights and take a method that "
+                "starts from them, such as zero-shot.",
+            )
+
     def tower(self, method: str) -> Backbone:
         """The backbone.
 
@@ -225,8 +240,14 @@ LARGEST, SMALLEST = 1e30, 1e-30
 
 def register(cls: M) -> M:
     """Class decorator: makes a method known under its ``name``."""
-    if _REGISTRY.get(cls.name, cls).__qualname__ != cls.__qualname__:
-        raise UsageError(f"Two methods are called {cls.name!r}.", hint="Rename one of them.")
+    known = _REGISTRY.get(cls.name, cls)
+    # A module that is loaded again brings the same class anew.
+    paths = [f"{c.__module__}.{c.__qualname__}" for c in (known, cls)]
+    if paths[0] != paths[1]:
+        raise UsageError(
+            f"Two methods are called {cls.name!r}: {' and '.join(paths)}.",
+            hint="Rename one of them.",
+        )
     _REGISTRY[cls.name] = cls
     return cls
 

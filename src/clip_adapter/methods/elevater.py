@@ -247,6 +247,7 @@ class RandomTwoProjections(_LinearHead):
     one_shot_rate: ClassVar[float] = 1e-2
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        task.check_two_classes(self.name)
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
         start = (

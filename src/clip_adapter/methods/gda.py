@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
@@ -145,7 +145,12 @@ class GDA(Method):
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         text = task.classifier_weights
         if text is None:
-            self._check_without_text(task)
+            if self.gaussian_weight == 0:
+                raise UsageError(
+                    "gaussian_weight = 0 without text weights leaves nothing to classify by.",
+                    allowed="a number above 0, or auto",
+                )
+            task.check_two_classes(f"{self.name} without text")
         curve, held_out = self._choose(task)
         chosen = curve.chosen
         found = _fit(task, None)
@@ -171,19 +176,6 @@ class GDA(Method):
         )
         classifier.held_out = held_out
         return classifier
-
-    def _check_without_text(self, task: FewShotTask) -> None:
-        if self.gaussian_weight == 0:
-            raise UsageError(
-                "gaussian_weight = 0 without text weights leaves nothing to classify by.",
-                allowed="a number above 0, or auto",
-            )
-        present = len(task.train.labels.unique())
-        if present < 2:
-            raise DataError(
-                f"{self.name} without text needs pictures of two classes; {present} has any.",
-                hint="Add pictures, or text weights.",
-            )
 
     def _candidates(self, text: bool) -> list[dict[str, float]]:
         """The safe one first: zero-shot, at the published shrinkage."""

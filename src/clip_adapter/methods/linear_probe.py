@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
@@ -67,12 +67,7 @@ class LinearProbe(Method):
         return sizes.classes * (sizes.dim + int(self.fit_intercept))
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        present = task.train.labels.unique()
-        if len(present) < 2:
-            raise DataError(
-                f"{self.name} needs pictures of two classes; {len(present)} has any.",
-                hint="Add pictures, or use zero-shot.",
-            )
+        task.check_two_classes(self.name)
         curves, held_out = [], None
         c = self.C
         if c == "auto":
