@@ -64,6 +64,14 @@ def test_augmented_views_and_unit_features(tiny, pixel_task):
     assert loss(trained, unit) == pytest.approx(loss(plain, task), abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["fine-tune", "wise-ft-tower"])
+def test_the_record_holds_every_option(tiny, pixel_task, name):
+    method = make_method(name, {"epochs": 1})
+    record = method.fit(pixel_task(tiny)).info["hyperparameters"]
+    assert dataclasses.asdict(method).items() <= record.items()
+    assert record.keys() >= {"batch_size", "epochs", "patience", "augment", "adapter", "steps"}
+
+
 def test_early_stopping_keeps_zero_shot_when_nothing_helps(tiny, pixel_task):
     task = pixel_task(tiny)
     ruinous = fit(task, adapter=False, lr=10.0, patience=1, epochs=6)

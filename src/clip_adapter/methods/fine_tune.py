@@ -15,6 +15,7 @@ WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903), whose batches of 512 learn at 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -128,9 +129,8 @@ class FineTune(Method):
             change=change,
             info={
                 "hyperparameters": {
-                    "tower": self.tower,
+                    **dataclasses.asdict(self),
                     "visual_ratio": self.visual_ratio if self.adapter else None,
-                    "lr": self.lr,
                     "steps": trained.steps,
                     "best_step": trained.best_step,
                 },
