@@ -168,3 +168,40 @@ def test_features_cut_as_coop_did_are_no_chosen_option(classifier, tmp_path):
     write_features(path, {"test": data()})
     classifier.info["preprocess"] = "coop"
     assert evaluate(classifier, f"{path}#test").n == N
+
+
+def weights_of(rows, names):
+    """A classifier that answers by the largest of the first numbers of a feature."""
+    from clip_adapter.classifier import Classifier
+    from clip_adapter.heads import Head
+
+    return Classifier(Head(torch.eye(rows), logit_scale=1.0), names, zero_shot_weights=None)
+
+
+def pictures(rows, labels, names):
+    return FeatureSet(torch.tensor(rows), torch.tensor(labels), names)
+
+
+def test_only_its_classes_leaves_the_others_out_of_the_answers():
+    classifier = weights_of(4, ["a", "b", "c", "d"])
+    # Both pictures look most like "a", which the subset does not have.
+    data = pictures([[9.0, 1.0, 0.0, 2.0], [9.0, 3.0, 0.0, 2.0]], [1, 1], ["b", "d"])
+    assert evaluate(classifier, data).top1 == 0
+    report = evaluate(classifier, data, only_its_classes=True)
+    assert report.top1 == 50
+    assert report.confusion[3] == [0, 1, 0, 1]
+
+
+def test_classes_of_one_name_are_one_answer_in_a_subset():
+    classifier = weights_of(4, ["missile", "b", "missile", "d"])
+    data = pictures([[0.0, 1.0, 5.0, 9.0], [2.0, 3.0, 0.0, 9.0]], [0, 0], ["missile", "b"])
+    report = evaluate(classifier, data, only_its_classes=True)
+    assert report.top1 == 50  # the first is a "missile" by its second class of that name
+    with pytest.raises(DataError, match="twice"):
+        evaluate(classifier, data)
+
+
+def test_the_same_list_of_classes_is_no_subset_whatever_the_names():
+    names = ["missile", "b", "missile", "d"]
+    data = pictures([[0.0, 1.0, 5.0, 4.0]], [2], names)
+    assert evaluate(weights_of(4, names), data, only_its_classes=True).top1 == 100

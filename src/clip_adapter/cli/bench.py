@@ -37,7 +37,7 @@ Features = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="A folder of .safetensors files, each with the sets train_{K}shot (or train) and test.",
+        help="A folder of .safetensors files, each with sets train_{K}shot (or train) and test.",
     ),
 ]
 Root = Annotated[
@@ -63,9 +63,7 @@ BackboneOption = Annotated[
 Shots = Annotated[
     list[int] | None, typer.Option(metavar="K", help="Only K shots. May be given several times.")
 ]
-Seed = Annotated[
-    list[int] | None, typer.Option(help="Only this seed. May be given several times.")
-]
+Seed = Annotated[list[int] | None, typer.Option(help="Only this seed. May be given several times.")]
 Protocol = Annotated[
     Literal["ours", "paper"] | None,
     typer.Option(
@@ -142,7 +140,15 @@ def run(
         if get:
             from clip_adapter.bench.fetching import get_missing
 
-            get_missing(names, chosen, place, overrides, output.say)
+            with TrainingBar("Downloading") as bar:
+                get_missing(
+                    names,
+                    chosen,
+                    place,
+                    overrides,
+                    output.say,
+                    lambda what, done, total: bar(done, total),
+                )
         with TrainingBar("Runs") as bar:
             found = run_bench(
                 names,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from clip_adapter import __version__
-from clip_adapter.cli import data, demo, embed, evaluate, fit, ls, predict
+from clip_adapter.cli import bench, data, demo, embed, evaluate, fit, ls, predict
 
 app = typer.Typer(
     name="clip-adapter",
@@ -47,7 +47,7 @@ def about(
     """
 
 
-for _command in (fit, evaluate, predict, embed, ls, data, demo):
+for _command in (fit, evaluate, predict, embed, ls, data, bench, demo):
     _command.add(app)
 
 

@@ -75,7 +75,7 @@ def evaluate(
         if classifier.change is not None and isinstance(opened, PictureSource):
             plain = opened.features(split, other=classifier.backbone())[0]
     _check_norm(features, classifier, name)
-    labels = _map_labels(features, classifier)
+    labels = _map_labels(features, classifier, only_its_classes)
     seen = torch.tensor([d in classifier.seen for d in features.digests], dtype=torch.bool)
     seen_count = int(seen.sum())
     rows = torch.arange(len(features))
@@ -111,10 +111,21 @@ def held_out_features(source: Source, split: str = "test") -> FeatureSet:
 
 
 def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tensor:
-    """``logits`` (N, C), with -inf for the classes that ``features`` does not name."""
-    there = set(features.class_names)
-    absent = torch.tensor([name not in there for name in classifier.class_names])
-    return logits.masked_fill(absent, -torch.inf)
+    """``logits`` (N, C), with -inf for the classes that ``features`` does not name.
+
+    Classes of one name (ImageNet has two "missile") are one answer, at the place of the first.
+    """
+    if features.class_names == classifier.class_names:
+        return logits
+    there, columns = set(features.class_names), logits.unbind(1)
+    by_name: dict[str, list[int]] = {}
+    for i, name in enumerate(classifier.class_names):
+        by_name.setdefault(name, []).append(i)
+    kept = torch.full_like(logits, -torch.inf)
+    for name in there & set(by_name):
+        alike = by_name[name]
+        kept[:, alike[0]] = torch.stack([columns[i] for i in alike]).amax(0)
+    return kept
 
 
 def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str, Any]) -> Source:
@@ -181,8 +192,11 @@ def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None
         )
 
 
-def _map_labels(features: FeatureSet, classifier: Classifier) -> Tensor:
-    """Labels of ``features`` as the classifier counts them: classes are matched by name."""
+def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> Tensor:
+    """Labels of ``features`` as the classifier counts them: classes are matched by name.
+
+    With ``by_name``, classes of the classifier that are called alike are one, the first of them.
+    """
     unlabelled = int((features.labels < 0).sum())
     if unlabelled:
         raise DataError(
@@ -193,13 +207,15 @@ def _map_labels(features: FeatureSet, classifier: Classifier) -> Tensor:
     if theirs == ours:
         return features.labels
     for whose, names in (("test data", theirs), ("classifier", ours)):
+        if by_name and whose == "classifier":
+            continue
         if twice := sorted(n for n, count in Counter(names).items() if count > 1):
             raise DataError(
                 f"The {whose} has {len(twice)} class names twice ({', '.join(twice[:3])}), so "
                 "classes cannot be matched by name, and the two lists of classes differ.",
                 hint="Give both the same list in the same order, or make the names unique.",
             )
-    position = {name: i for i, name in enumerate(ours)}
+    position = {name: i for i, name in reversed(list(enumerate(ours)))}
     used = sorted({theirs[i] for i in features.labels.tolist()})
     unknown = [name for name in used if name not in position]
     if unknown:
