@@ -163,6 +163,6 @@ def test_pictures_of_one_class_without_text_leave_no_candidate(shots):
     one = dataclasses.replace(
         task, train=task.train.subset(alone), classifier_weights=None, say=told.append
     )
-    with pytest.raises(DataError, match="two classes.*'c'"):
+    with pytest.raises(DataError, match=r"two classes.*'c'"):
         make_method("auto").fit(one)
     assert any("goes on without" in line for line in told)

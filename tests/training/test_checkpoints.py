@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.methods import Method
-from clip_adapter.training import pixel_loop
+from clip_adapter.training import pixel_loop, pixels, workers
 from clip_adapter.training.compute import Compute
 from clip_adapter.training.pixels import PixelModel, PixelRecipe, train_pixels
 
@@ -116,6 +117,46 @@ def test_a_checkpoint_of_another_training_is_no_answer(task, tmp_path, monkeypat
     want, expected = go(**other)
     assert torch.equal(got, want)
     assert trained == expected
+
+
+def test_what_a_checkpoint_gives_is_said(task, tmp_path):
+    said, folder = [], tmp_path / "state"
+    task = dataclasses.replace(task, say=said.append)
+    text, compute = task.classifier_weights, Compute(checkpoint=folder)
+
+    def press(done, total):
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(task, compute, text=text, progress=press)
+    assert said == []  # nothing was there
+    go(task, compute, text=text)
+    go(task, compute, text=text)
+    go(task, compute, text=text, method=Some(strength=2.0))
+    assert said == [
+        f"The training in {folder} goes on from step 3 of 6.",
+        f"The training in {folder} was finished: its result is taken.",
+        f"{folder} holds the result of another training: it is replaced by this one's.",
+    ]
+
+
+def test_a_result_of_another_version_is_no_answer(task, tmp_path, monkeypatch):
+    text, compute = task.classifier_weights, Compute(checkpoint=tmp_path / "state")
+    go(task, compute, text=text)
+    monkeypatch.setattr(pixels, "__version__", "0.0.1")
+    steps = []
+    go(task, compute, text=text, progress=lambda done, _: steps.append(done))
+    assert steps == list(range(1, 7))
+
+
+def test_lines_of_another_process_are_passed_on():
+    lines = [{"say": "hello"}, "a print", [1, 6, "loss 1"], 5, [2, 6, "loss 0.5"]]
+    said, told = [], []
+    process = SimpleNamespace(stdout=[*map(json.dumps, lines), "no JSON"])
+    workers._listen(process, lambda *step: told.append(step), said.append)
+    assert said == ["hello"]
+    assert told == [(1, 6, "loss 1"), (2, 6, "loss 0.5")]
 
 
 def test_what_decides_the_pixels_is_in_their_identity(task):

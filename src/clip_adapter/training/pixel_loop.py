@@ -16,27 +16,35 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_adapter.backbones.memory import is_out_of_memory
+from clip_adapter.backbones.memory import is_out_of_memory, silent
 from clip_adapter.errors import BackboneError, MissingExtraError, UsageError
 from clip_adapter.training.compute import Compute
 from clip_adapter.training.loop import learning_rate
 from clip_adapter.training.pixel_job import Job, Loader, Trained, mixed_seed, trainable
-from clip_adapter.training.pixel_state import State, read_state, write_state
+from clip_adapter.training.pixel_state import State, read_state, state_file, write_state
 
 Report = Callable[[int, int, str], None]
+Say = Callable[[str], None]
 # Seconds between two checkpoints; the towers are large, and writing them takes its time.
 CHECKPOINT_EVERY = 30.0
 EVALUATION_BATCH = 64
 
 
-def run(model: nn.Module, job: Job, report: Report | None = None) -> Trained:
+def run(model: nn.Module, job: Job, report: Report | None = None, say: Say = silent) -> Trained:
     """Trains ``model`` in place, in this process (one of ``job.compute.devices``).
+
+    Args:
+        model: pictures to logits.
+        job: what it is trained on, and how.
+        report: called with (steps done, all steps, how it goes).
+        say: receives a line on what a checkpoint gave.
 
     Raises:
         UsageError: a checkpoint of another training, or a precision that the device has not.
@@ -46,7 +54,7 @@ def run(model: nn.Module, job: Job, report: Report | None = None) -> Trained:
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with _quiet(), torch.random.fork_rng(devices=cuda), Loader(job) as loader:
         try:
-            return _Run(model, job, fabric, loader, report).all()
+            return _Run(model, job, fabric, loader, report, say).all()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -62,10 +70,16 @@ class _Run:
     """The state of a training, and its steps."""
 
     def __init__(
-        self, model: nn.Module, job: Job, fabric: Any, loader: Loader, report: Report | None
+        self,
+        model: nn.Module,
+        job: Job,
+        fabric: Any,
+        loader: Loader,
+        report: Report | None,
+        say: Say,
     ) -> None:
         self.model, self.job, self.fabric, self.loader = model, job, fabric, loader
-        self.report, self.trained = report, Trained()
+        self.report, self.say, self.trained = report, say, Trained()
         self.best: dict[str, Tensor] | None = None
         self.best_key = (-math.inf, -math.inf)
         self.rank, self.world = fabric.global_rank, fabric.world_size
@@ -232,9 +246,11 @@ class _Run:
         folder = self.job.compute.checkpoint
         if folder is None:
             return False
-        state = read_state(folder, self.job.digest)
+        state, found = read_state(folder, self.job.digest), state_file(folder).exists()
         # No process may write before all have read.
         self.fabric.barrier()
+        if self.rank == 0 and found:
+            self.say(_taken(folder, state, self.job.steps))
         if state is None:
             return False
         with torch.no_grad():
@@ -248,6 +264,15 @@ class _Run:
             self.optimizer.load_state_dict(state.optimizer)
             self.fabric.strategy.precision.load_state_dict(state.precision)
         return state.done
+
+
+def _taken(folder: Path, state: State | None, steps: int) -> str:
+    """What a training takes from the checkpoint that lies in ``folder``, in words."""
+    if state is None:
+        return f"{folder} holds the result of another training: it is replaced by this one's."
+    if state.done:
+        return f"The training in {folder} was finished: its result is taken."
+    return f"The training in {folder} goes on from step {state.trained['steps']} of {steps}."
 
 
 def _fabric(compute: Compute) -> Any:

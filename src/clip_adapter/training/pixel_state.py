@@ -87,6 +87,7 @@ def read_state(folder: Path, digest: str) -> State | None:
         return None
     raise UsageError(
         f"The checkpoint {path} is of another training (step {state.trained['steps']}): its "
-        "pictures, their preprocessing, text, method, options, seed or backbone differ.",
+        "pictures, their preprocessing, text, method, options, seed or backbone differ, or the "
+        "version of clip-adapter.",
         hint="Give the same command as then to go on with it, name another folder, or remove it.",
     )

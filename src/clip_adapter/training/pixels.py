@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from clip_adapter import __version__
 from clip_adapter.nn import cosine_logits, normalize
 from clip_adapter.training.pixel_job import Job, PixelRecipe, Trained, trainable
 from clip_adapter.training.pixel_loop import Report, run
@@ -92,7 +93,7 @@ def train_pixels(
     (then the lower loss).
 
     With ``task.compute.checkpoint`` an interrupted training goes on where it was, to the bit on
-    one CPU; a finished one is there at once.
+    one CPU; a finished one is there at once. Either is said.
 
     Args:
         model: pictures (B, 3, S, S) to logits (B, C), such as a :class:`PixelModel`. On several
@@ -128,8 +129,8 @@ def train_pixels(
     if task.compute.devices > 1:
         from clip_adapter.training.workers import run_on_several
 
-        return run_on_several(model, job, _report(progress))
-    return run(model, job, _report(progress))
+        return run_on_several(model, job, _report(progress), task.say)
+    return run(model, job, _report(progress), task.say)
 
 
 def _report(progress: Progress | None) -> Report | None:
@@ -152,6 +153,8 @@ def _digest(
     backbone: Any = task.backbone
     text = task.classifier_weights
     told = {
+        # Another version may train otherwise.
+        "version": __version__,
         "method": method.name,
         "options": dataclasses.asdict(method),
         "recipe": dataclasses.asdict(recipe),

@@ -21,15 +21,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from clip_adapter.backbones.memory import silent
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.training.pixel_job import Job, Trained, trainable
-from clip_adapter.training.pixel_loop import Report, run
+from clip_adapter.training.pixel_loop import Report, Say, run
 
 _TASK, _RESULT, _ERROR, _LOG = "task.pickle", "result.pt", "error{}.pickle", "log{}.txt"
 
 
-def run_on_several(model: nn.Module, job: Job, report: Report | None = None) -> Trained:
+def run_on_several(
+    model: nn.Module, job: Job, report: Report | None = None, say: Say = silent
+) -> Trained:
     """Trains ``model`` in place, in ``job.compute.devices`` processes.
+
+    Args:
+        model: as in :func:`~clip_adapter.training.pixel_loop.run`, and the others too.
+        job: what it is trained on, and how.
+        report: called with (steps done, all steps, how it goes).
+        say: receives a line on what a checkpoint gave.
 
     Raises:
         UsageError: there are fewer devices, or the model or the pictures cannot be sent.
@@ -45,7 +54,7 @@ def run_on_several(model: nn.Module, job: Job, report: Report | None = None) -> 
         processes = [_start(folder, rank, count) for rank in range(count)]
         try:
             threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
-            _listen(processes[0], report)
+            _listen(processes[0], report, say)
             codes = [process.wait() for process in processes]
         finally:
             for process in processes:
@@ -102,15 +111,20 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[str]:
         )
 
 
-def _listen(process: subprocess.Popen[str], report: Report | None) -> None:
-    """Passes the first process's reports on until it ends."""
+def _listen(process: subprocess.Popen[str], report: Report | None, say: Say) -> None:
+    """Passes the first process's reports and lines on until it ends."""
     for line in process.stdout or ():
         try:
-            done, total, note = json.loads(line)
+            told = json.loads(line)
         except ValueError:  # a library's own print
             continue
-        if report is not None:
-            report(done, total, note)
+        match told:
+            case {"say": str(words)}:
+                say(words)
+            case [int(done), int(total), str(note)] if report is not None:
+                report(done, total, note)
+            case _:  # such a print that happens to be JSON
+                continue
 
 
 def _end_together(processes: list[subprocess.Popen[str]]) -> None:
@@ -143,8 +157,11 @@ def main(folder: Path) -> None:
     def report(done: int, total: int, note: str) -> None:
         print(json.dumps([done, total, note]), flush=True)
 
+    def say(line: str) -> None:
+        print(json.dumps({"say": line}), flush=True)
+
     try:
-        trained = run(model, job, report)
+        trained = run(model, job, report, say)
     except ClipAdapterError as error:
         (folder / _ERROR.format(rank)).write_bytes(pickle.dumps(error))
         raise
