@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
+from clip_adapter.data.guard import nothing_but_the_task
 from clip_adapter.data.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.methods import FewShotTask, Method, make_method
@@ -96,7 +97,8 @@ def fit_task(
         progress: called with (steps done, all steps).
     """
     start = time.perf_counter()
-    classifier = method.fit(task, progress)
+    with nothing_but_the_task(method.name):
+        classifier = method.fit(task, progress)
     return _recorded(classifier, method, task, facts, time.perf_counter() - start)
 
 
@@ -128,7 +130,8 @@ def fit_tasks(
             hint="Fit them one by one.",
         )
     start = time.perf_counter()
-    classifiers = type(methods[0]).fit_together(methods, tasks, progress)
+    with nothing_but_the_task(methods[0].name):
+        classifiers = type(methods[0]).fit_together(methods, tasks, progress)
     seconds = (time.perf_counter() - start) / len(methods)
     return [
         _recorded(c, m, t, facts, seconds)

@@ -9,6 +9,7 @@
     ├── BackboneError         weights that cannot be found, fetched or loaded
     ├── ClassifierError       a saved classifier that cannot be read or used
     │   └── UnknownChangeError  it needs a package that is not installed
+    ├── LeakError             a method that opened data beyond its task
     └── StoreError            the feature store cannot be read or written
 
 Each says what was found, what is allowed and what to do next.
@@ -73,6 +74,10 @@ class ClassifierError(ClipAdapterError):
 
 class UnknownChangeError(ClassifierError):
     """A saved classifier needs what no installed package provides."""
+
+
+class LeakError(ClipAdapterError):
+    """A method opened data beyond its task."""
 
 
 class StoreError(ClipAdapterError):

@@ -13,6 +13,7 @@ from clip_adapter.backbones import Backbone
 from clip_adapter.data._common import listed
 from clip_adapter.data.dataset import UNSPLIT
 from clip_adapter.data.descriptions import Descriptions, read_descriptions
+from clip_adapter.data.guard import check_opening
 from clip_adapter.data.load import is_feature_spec, load_dataset, takes_root
 from clip_adapter.data.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
@@ -187,6 +188,7 @@ class FeatureSource:
         self, split: str, rows: Sequence[int] | None = None, views: int = 1
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """The rows (all, or ``rows``); none is ever skipped."""
+        check_opening(self.name)
         features = self._file.feature_set
         if rows is None:
             return features, []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clip_adapter.data.guard import check_opening
 from clip_adapter.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +59,9 @@ class Dataset:
 
         Raises:
             DataError: the source has splits, and not this one.
+            LeakError: a method is being fitted.
         """
+        check_opening(f"the split {split!r} of {self.name}")
         if not self.has_splits:
             return self.splits[UNSPLIT]
         if not self.splits.get(split):

@@ -14,6 +14,7 @@ from clip_adapter.data.class_names import ClassNames
 from clip_adapter.data.coop import load_coop
 from clip_adapter.data.dataset import Dataset
 from clip_adapter.data.folder import LAYOUTS, load_folder
+from clip_adapter.data.guard import check_opening
 from clip_adapter.data.hub import load_hub
 from clip_adapter.data.table import load_table
 from clip_adapter.data.templates import resolve_templates
@@ -50,6 +51,7 @@ def load_dataset(
         UsageError: ``spec`` is of no such form, or ``class_names`` or ``prompts`` do not fit.
         DataError: the source cannot be read.
     """
+    check_opening(str(spec))
     templates = resolve_templates(prompts) if prompts else None
     dataset = _load(str(spec), root, class_names)
     if templates:

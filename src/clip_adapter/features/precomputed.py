@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clip_adapter.data.guard import check_opening
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, READERS, Reader, Rows
@@ -79,6 +80,7 @@ def load_features(
     """
     if feature_norm not in ("auto", "raw", "unit"):
         raise unknown_name("feature_norm", feature_norm, ["auto", "raw", "unit"])
+    check_opening(str(spec))
     path, wanted = split_spec(spec)
     reader = _open(path)
     set_name = _choose(path, reader.sets, wanted)
