@@ -9,8 +9,9 @@ from clip_adapter.api import fit_task
 from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.clip_adapter import CANDIDATES, ONE_SHOT_RATIO, CLIPAdapter
+from clip_adapter.methods.clip_adapter import CLIPAdapter
 from clip_adapter.nn import normalize
+from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
 
 C, D, K = 4, 16, 6
 
@@ -71,6 +72,26 @@ def test_auto_finds_zero_where_text_is_perfect_and_more_where_it_is_not():
     (curve,) = shifted.info["selection"]
     assert curve["candidates"] == list(CANDIDATES)
     assert len(curve["accuracy"]) == len(curve["loss"]) == len(CANDIDATES)
+
+
+@pytest.mark.parametrize("name", ["clip-adapter", "clip-adapter-cache"])
+def test_no_high_ratio_is_tried_where_a_class_has_no_picture(name):
+    whole = make(shift=3.0)
+    kept = torch.nonzero(whole.train.labels != 2).flatten()
+    thin = dataclasses.replace(whole, train=whole.train.subset(kept))
+    options = {"branch": "both"} if name == "clip-adapter" else {}
+
+    def tried(task):
+        curves = make_method(name, options).fit(task).info["selection"]
+        rules = {"1 of 4 classes have no picture" in curve["rule"] for curve in curves}
+        found = [c for curve in curves for c in curve["candidates"]]
+        return {c["visual_ratio"] if isinstance(c, dict) else c for c in found}, rules
+
+    assert tried(whole) == ({0.0, 0.1, 0.2, 0.4, 0.6, 0.8}, {False})
+    assert tried(thin) == ({0.0, 0.1, 0.2}, {True})
+    given = {"visual_ratio": 0.8}
+    (*_, curve) = make_method("clip-adapter-cache", given).fit(thin).info["selection"]
+    assert "no ratio" not in curve["rule"]
 
 
 def test_one_shot_takes_the_documented_ratio():

@@ -39,9 +39,9 @@ from clip_adapter.training.caching import (
 )
 from clip_adapter.training.loop import Recipe, train
 from clip_adapter.training.recipes import (
-    CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
+    candidates,
     fast_recipe,
     shorter,
 )
@@ -56,7 +56,7 @@ class CachedAdapter(Method):
 
     Attributes:
         visual_ratio: r, the share of the new image feature: 0 to 1, or "auto" (cross-validation on
-            the shots, 0 included).
+            the shots, 0 included; up to 0.2 where a class has no picture).
         cache_weight: a: 0 or more, or "auto", 0 included.
         cache_sharpness: b: above 0, or "auto".
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
@@ -95,7 +95,8 @@ class CachedAdapter(Method):
             )
         options = (self.cache_weight, self.cache_sharpness)
         auto = self.visual_ratio == "auto"
-        ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
+        tried, milder = candidates(labels, classes)
+        ratios = tried if auto else [float(self.visual_ratio)]
         pairs = grid(*options, task.logit_scale, coarse=auto)
         curve = Curve(
             "visual_ratio, cache_weight, cache_sharpness",
@@ -116,6 +117,8 @@ class CachedAdapter(Method):
             **unsearched(*options, task.shots, task.logit_scale),
         }
         held_out = choose(curve, folds, labels, evaluate, mild, classes)
+        if auto and folds:
+            curve.rule += milder
         chosen, adapter = curve.chosen, None
         if chosen["visual_ratio"] > 0:
             rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]

@@ -29,9 +29,9 @@ from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
 from clip_adapter.training.loop import Recipe, official_recipe, train
 from clip_adapter.training.recipes import (
-    CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
+    candidates,
     fast_recipe,
     shorter,
 )
@@ -88,7 +88,8 @@ class CLIPAdapter(Method):
     Attributes:
         branch: where the adapter sits.
         visual_ratio: a, the share of the new image feature: 0 to 1, "auto" (cross-validation on
-            the shots, 0 included), "learnable", or "hypernetwork" (predicted for each image).
+            the shots, 0 included; up to 0.2 where a class has no picture), "learnable", or
+            "hypernetwork" (predicted for each image).
         text_ratio: b, the same for the class weights.
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
         reduction: D / H; the paper takes 4 (Table 5).
@@ -172,7 +173,7 @@ class CLIPAdapter(Method):
     @classmethod
     def fit_together(  # noqa: D102
         cls,
-        methods: Sequence[CLIPAdapter],
+        methods: Sequence[Any],
         tasks: Sequence[FewShotTask],
         progress: Progress | None = None,
     ) -> list[Classifier]:
@@ -313,7 +314,8 @@ class CLIPAdapter(Method):
         folds = folds_of(task.train, task.seed) if auto else []
         curves, last = [], None
         for branch in auto:
-            curve = Curve(f"{branch}_ratio", list(CANDIDATES))
+            tried, told = candidates(task.train.labels, len(task.class_names))
+            curve = Curve(f"{branch}_ratio", tried)
             if folds:
                 # A branch still to be chosen stays as it is while this one is.
                 known: dict[Branch, RatioOption] = {
@@ -321,6 +323,7 @@ class CLIPAdapter(Method):
                 }
                 evaluate = self._evaluator(task, weights, branch, known, progress)
                 last = cross_validate(curve, folds, task.train.labels, evaluate)
+                curve.rule += told
             else:
                 curve.chosen = ONE_SHOT_RATIO
                 curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_RATIO}"

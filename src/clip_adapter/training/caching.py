@@ -23,6 +23,7 @@ from clip_adapter.training.selection import (
     Fold,
     HeldOut,
     cross_validate,
+    without_pictures,
 )
 
 Auto = Literal["auto"]
@@ -157,8 +158,8 @@ def choose(
 ) -> HeldOut | None:
     """Fills ``curve``: cross-validation, or ``one_shot`` where nothing can be held out.
 
-    A class without pictures has no part in a cache, and no held-out shot shows what a heavy cache
-    does to it. Where there is one, no cache heavier than that of ``one_shot`` is a candidate.
+    A class without pictures has no part in a cache. Where there is one, no cache heavier than that
+    of ``one_shot`` is a candidate.
 
     Args:
         curve: its candidates; one alone is a setting that was given, and stays.
@@ -171,8 +172,7 @@ def choose(
     Returns:
         The held-out logits of the choice, or None.
     """
-    absent = classes - len(labels.unique())
-    if absent:
+    if absent := without_pictures(labels, classes):
         most = float(one_shot["cache_weight"])
         light = [c for c in curve.candidates if float(c["cache_weight"]) <= most]
         curve.candidates = light or curve.candidates
@@ -180,7 +180,7 @@ def choose(
         with torch.no_grad():
             held_out = cross_validate(curve, folds, labels, evaluate)
         if absent:
-            curve.rule += f"; no heavy cache, since {absent} of {classes} classes have no picture"
+            curve.rule += f"; no heavy cache, since {absent}"
         return held_out
     curve.chosen = one_shot
     curve.rule = "one picture per class leaves none to hold out: a mild setting"

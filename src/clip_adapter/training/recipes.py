@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from torch import Tensor
+
 from clip_adapter.training.loop import Recipe
+from clip_adapter.training.selection import without_pictures
 
 # Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
 CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -25,6 +28,19 @@ FULL_RATE_SHOTS = 4
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
+
+
+def candidates(labels: Tensor, classes: int) -> tuple[list[float], str]:
+    """The ratios to choose from, and what to add to the rule of the choice.
+
+    Args:
+        labels: (N,) of the shots.
+        classes: C; where one has no picture, no ratio above that of one shot is tried.
+    """
+    if absent := without_pictures(labels, classes):
+        mild = [ratio for ratio in CANDIDATES if ratio <= ONE_SHOT_RATIO]
+        return mild, f"; no ratio above {ONE_SHOT_RATIO}, since {absent}"
+    return list(CANDIDATES), ""
 
 
 def fast_recipe(shots: int, pictures: int) -> Recipe:
