@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from clip_adapter.bench.child import Child
 from clip_adapter.bench.data import Place, SetOfData, every_set, open_set
+from clip_adapter.bench.plans import save_plan
 from clip_adapter.bench.recipe import Recipe, load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan, Run, plan, units
@@ -123,6 +124,8 @@ def run_bench(
         raise UsageError(f"{jobs} jobs.", allowed="1 or more")
     with _alone(Path(place.out)):
         plans = make_plans(recipes, profile, place, overrides, say)
+        for made in plans:
+            save_plan(made, Path(place.out))
         outcome = Outcome(plans, Results(Path(place.out) / RESULTS, say))
         runs = list({run.key: run for p in plans for run in p.runs}.values())
         waiting = []

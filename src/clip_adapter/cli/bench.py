@@ -9,6 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, TrainingBar, command, listed
+from clip_adapter.errors import DataError
 
 if TYPE_CHECKING:
     from clip_adapter.bench.runner import Outcome
@@ -124,6 +125,7 @@ def run(
     """
     with Output(json) as output:
         from clip_adapter.bench.page import write_page
+        from clip_adapter.bench.plans import load_plans
         from clip_adapter.bench.recipe import recipe_names
         from clip_adapter.bench.runner import run_bench
 
@@ -160,7 +162,7 @@ def run(
                 say=output.say,
                 progress=bar,
             )
-        page = write_page(found.plans, found.results, out)
+        page = write_page(load_plans(out), found.results, out)
         _told(found, output)
         output.show(f"Tables:  {page.path}")
         output.result(
@@ -179,42 +181,25 @@ def run(
 
 
 @bench.command("tables")
-def tables(
-    recipes: Recipes = None,
-    profile: ProfileOption = None,
-    features: Features = None,
-    root: Root = None,
-    out: Out = Path(DEFAULT_OUT),
-    dataset: Dataset = None,
-    backbone: BackboneOption = None,
-    shots: Shots = None,
-    seed: Seed = None,
-    protocol: Protocol = None,
-    json: o.Json = False,
-) -> None:
+def tables(out: Out = Path(DEFAULT_OUT), json: o.Json = False) -> None:
     """Write tables and figures anew from the results that are there; nothing is run.
 
     **Examples**
 
-        clip-adapter bench tables --profile demo
+        clip-adapter bench tables --out bench-output
     """
     with Output(json) as output:
         from clip_adapter.bench.page import write_page
-        from clip_adapter.bench.recipe import recipe_names
+        from clip_adapter.bench.plans import load_plans
         from clip_adapter.bench.results import Results
-        from clip_adapter.bench.runner import make_plans
         from clip_adapter.bench.worker import RESULTS
 
-        chosen = profile or ("features" if features is not None else "paper")
-        place = _place(out, root, features, None, "cpu", "float32")
-        overrides: dict[str, Any] = {
-            "datasets": dataset,
-            "backbones": backbone,
-            "shots": shots,
-            "seeds": seed,
-            "protocol": protocol,
-        }
-        plans = make_plans(recipes or recipe_names(), chosen, place, overrides, output.say)
+        plans = load_plans(out)
+        if not plans:
+            raise DataError(
+                f"{out} holds no benchmark.",
+                hint=f"Run one: {command('bench', 'run', '--profile', 'demo', '--out', out)}",
+            )
         results = Results(out / RESULTS, output.say)
         page = write_page(plans, results, out)
         output.show(f"Tables:  {page.path}")
