@@ -37,7 +37,7 @@ def draw(findings: Findings, published: Published, path: Path) -> list[Path]:
 def make_figure(findings: Findings, published: Published) -> Figure | None:
     """The figure of the recipe, or None."""
     recipe = findings.recipe
-    title = f"{recipe.title} ({recipe.profile})"
+    title = f"{recipe.title}: {recipe.profile}"
     if recipe.figure in ("shots", "branches"):
         made = panels(findings, published, mean=recipe.figure == "shots")
         return panels_figure(made, findings.systems, title) if made else None
@@ -60,7 +60,7 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
     from matplotlib.figure import Figure
 
     most = max(len(ranked) for ranked in found.values())
-    size = (6.5 * len(found), 1.6 + 0.42 * most)
+    size = (6.5 * len(found), 2.0 + 0.42 * most)
     figure = Figure(figsize=size, layout="constrained")
     every = figure.subplots(1, len(found), squeeze=False)[0].tolist()
     for axes, (shots, ranked) in zip(every, found.items(), strict=True):
@@ -87,7 +87,8 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set_xlabel("points above zero-shot CLIP")
         axes.set_title(f"{title}, {shots} shots", fontsize=10)
-        axes.legend(fontsize=7, loc="lower right")
+    handles, labels = every[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 

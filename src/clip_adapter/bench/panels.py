@@ -129,7 +129,7 @@ def panels_figure(made: Sequence[Panel], systems: Sequence[System], title: str) 
     for axes, panel in zip(grid, made, strict=False):
         _draw(axes, panel, {s.label: s for s in systems})
     handles = [
-        Line2D([], [], color=_colour(i), **_style(system), label=system.label)
+        Line2D([], [], color=_colour(i), **_style(system, i), label=system.label)
         for i, system in enumerate(systems)
     ]
     if any(curve.published for panel in made for curve in panel.curves.values()):
@@ -185,10 +185,10 @@ def _draw_curve(axes: Axes, curve: Curve, zero_shot: bool, number: int) -> None:
         axes.plot(known, values, color=colour, alpha=FAINT, linestyle="--", linewidth=1)
 
 
-def _style(system: System) -> dict[str, Any]:
+def _style(system: System, number: int) -> dict[str, Any]:
     if system.method == ZERO_SHOT:
         return {"marker": STAR, "linestyle": ":"}
-    return {"marker": "", "linestyle": "-"}
+    return {"marker": MARKERS[number % len(MARKERS)], "linestyle": "-"}
 
 
 def _colour(number: int) -> str:

@@ -9,7 +9,8 @@ What is not said is taken from the file before it, in this order, the later ones
 5. the command line
 
 ``[options.METHOD]`` holds options of a method wherever it is a system, weaker than the system's
-own: so a profile can take the paper's training recipe and leave the rows as they are.
+own: so a profile can take the paper's training recipe and leave the rows as they are. A stronger
+``[options.METHOD]`` takes the place of a weaker one of the same method.
 """
 
 from __future__ import annotations
@@ -147,9 +148,11 @@ def load_recipe(
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
     base, own = _read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)
     base_profiles, own_profiles = _profiles(base, DEFAULTS), _profiles(own, path.name)
-    merged = base | own | base_profiles.get(profile, {}) | own_profiles.get(profile, {})
+    parts = [base, own, base_profiles.get(profile, {}), own_profiles.get(profile, {})]
+    options = [_common(path.name, part.pop(OPTIONS, {})) for part in parts]
+    merged = {key: value for part in parts for key, value in part.items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    return _build(path, profile, merged)
+    return _build(path, profile, merged, {m: o for part in options for m, o in part.items()})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -172,14 +175,15 @@ def _profiles(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _build(path: Path, profile: str, content: dict[str, Any]) -> Recipe:
-    fields = {f.name for f in dataclasses.fields(Recipe)} - {"name", "profile"} | {OPTIONS}
+def _build(
+    path: Path, profile: str, content: dict[str, Any], common: Mapping[str, Mapping[str, Any]]
+) -> Recipe:
+    fields = {f.name for f in dataclasses.fields(Recipe)} - {"name", "profile"}
     for key in content:
         if key not in fields:
             raise _in_file(path.name, unknown_name("key", key, fields))
     if not isinstance(content.get("title"), str):
         raise UsageError(f"{path.name} has no title.", hint='Add: title = "..."')
-    common = _common(path.name, content.pop(OPTIONS, {}))
     hints = typing.get_type_hints(Recipe)
     values = {k: _value(path.name, k, v, hints[k]) for k, v in content.items() if k != "systems"}
     systems = content.get("systems", [])

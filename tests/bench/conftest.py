@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from clip_adapter.bench.data import Place
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.write import write_features
+
+RECIPE = """
+title = "Toys"
+columns = "dataset"
+
+[[systems]]
+label = "zero-shot"
+method = "zero-shot"
+
+[[systems]]
+label = "0.2"
+method = "clip-adapter"
+options = { visual_ratio = 0.2, steps = 6 }
+
+[[systems]]
+label = "0.6"
+method = "clip-adapter"
+options = { visual_ratio = 0.6, steps = 6 }
+
+[[systems]]
+label = "probe"
+method = "linear-probe"
+options = { C = 1.0 }
+
+[profile.features]
+datasets = ["toys", "others"]
+shots = [2]
+seeds = [1, 2]
+"""
+
+
+def write_toys(path, seed=0, classes=4, dim=16):
+    """Features of 2 and 4 shots and a test set, with text that helps a little."""
+    draw = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, dim, generator=draw)
+    sets = {}
+    for name, count in (("train_2shot", 2), ("train_4shot", 4), ("test", 25)):
+        labels = torch.arange(classes).repeat(count)
+        noise = 1.5 * torch.randn(len(labels), dim, generator=draw)
+        names = [f"class {i}" for i in range(classes)]
+        sets[name] = FeatureSet(centres[labels] + noise, labels, names)
+    text = centres + torch.randn(classes, dim, generator=draw)
+    write_features(path, sets, text=text / text.norm(dim=-1, keepdim=True))
+
+
+@pytest.fixture
+def toys(tmp_path):
+    """A folder with two files of features."""
+    folder = tmp_path / "features"
+    folder.mkdir()
+    write_toys(folder / "toys.safetensors")
+    write_toys(folder / "others.safetensors", seed=1)
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe with changes to the text, and gives its path."""
+
+    def write(*changes, name="toys"):
+        text = RECIPE
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text, "utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def place(tmp_path, toys):
+    return Place(out=str(tmp_path / "out"), features=str(toys))

@@ -1,0 +1,249 @@
+"""Runs become results: once, whatever fails or dies on the way."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from clip_adapter.bench import runner
+from clip_adapter.bench.child import Child
+from clip_adapter.bench.runner import make_plans, run_bench
+from clip_adapter.errors import UsageError
+
+ALL = 2 * (1 + 2 + 2 + 2)  # two files; one run of zero-shot, two seeds of each other
+
+
+def results_of(place):
+    return sorted(p for p in Path(place.out, "results").rglob("*.json") if "failed" not in p.name)
+
+
+def numbers(place):
+    """{run: what must be the same however it was made}."""
+    kept = ("top1", "zero_shot_top1", "mean_per_class", "chosen", "hyperparameters", "n")
+    found = [json.loads(path.read_bytes()) for path in results_of(place)]
+    return {f["key"]: {k: f[k] for k in kept} for f in found}
+
+
+def call(recipe, place, **options):
+    return run_bench([recipe], profile="features", place=place, **options)
+
+
+def test_every_run_is_done_once(recipe, place):
+    told = []
+    first = call(recipe(), place, jobs=2, progress=lambda *count: told.append(count))
+    assert (first.done, first.present, first.failed, first.missing) == (ALL, 0, {}, {})
+    assert told[-1] == (ALL, ALL)
+    before = {path: path.stat().st_mtime_ns for path in results_of(place)}
+    assert len(before) == ALL
+    second = call(recipe(), place)
+    assert (second.done, second.present) == (0, ALL)
+    assert {path: path.stat().st_mtime_ns for path in results_of(place)} == before
+    one = json.loads(next(path for path in before if "0.6" in path.name).read_bytes())
+    assert one["run"]["options"] == {"visual_ratio": 0.6, "steps": 6}
+    assert one["options"]["visual_ratio"] == 0.6
+    assert one["options"]["reduction"] == 4  # what was not said is told resolved
+    assert one["trained_parameters"] == 2 * 16 * 4
+    assert one["hardware"]["cores"] >= 1
+    assert one["peak_memory_mib"] > 50
+    assert set(one["versions"]) >= {"python", "torch"}
+
+
+def test_one_job_or_two_give_the_same(recipe, place, toys, tmp_path):
+    call(recipe(), place, jobs=2)
+    other = runner.dataclasses.replace(place, out=str(tmp_path / "other"))
+    call(recipe(), other, jobs=1)
+    assert numbers(place) == numbers(other)
+    assert len({json.dumps(v) for v in numbers(place).values()}) > 4
+
+
+def test_again_makes_all_of_it_once_more(recipe, place):
+    call(recipe(), place)
+    assert call(recipe(), place, again=True).done == ALL
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, place):
+    # The rate is beyond any use: its two seeds on each of two files diverge, alone or together.
+    changed = recipe(
+        ("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30")
+    )
+    said = []
+    found = call(changed, place, say=said.append)
+    assert (found.done, len(found.failed)) == (ALL - 4, 4)
+    assert all("lr=1e+30" in title for title in found.failed)
+    assert all("NaN or infinite" in reason for reason in found.failed.values())
+    assert sum(line.startswith("Failed:") for line in said) == 2
+    failures = list(Path(place.out).rglob("*.failed.json"))
+    assert len(failures) == 4
+    plan = found.plans[0]
+    run = next(r for r in plan.runs if "lr" in r.options)
+    assert "NaN" in found.results.failure(run)
+    again = call(changed, place)
+    assert (again.done, again.present, len(again.failed)) == (0, ALL - 4, 4)
+
+
+def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, place):
+    plan = make_plans([recipe()], "features", place)[0]
+    results = runner.Results(Path(place.out) / "results", print)
+    results.fail(plan.runs[0], "once", "")
+    assert results.failure(plan.runs[0]) == "once"
+    found = call(recipe(), place)
+    assert found.results.failure(plan.runs[0]) is None
+    assert list(Path(place.out).rglob("*.failed.json")) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe"])
+def test_a_damaged_result_is_kept_aside_and_made_again(recipe, place, damage):
+    call(recipe(), place)
+    path = next(p for p in results_of(place) if "linear-probe" in p.name)
+    whole, others = numbers(place), len(results_of(place)) - 1
+    path.write_bytes(damage)
+    said = []
+    found = call(recipe(), place, say=said.append)
+    assert (found.done, found.present) == (1, others)
+    assert path.with_name(path.name + ".damaged").read_bytes() == damage
+    assert numbers(place) == whole
+    assert str(path) in said[0]
+    assert "done again" in said[1]
+
+
+def test_a_data_set_that_is_not_there_is_told(recipe, place):
+    changed = recipe(('["toys", "others"]', '["toys", "nowhere"]'))
+    found = call(changed, place)
+    assert found.done == ALL / 2
+    assert "nowhere.safetensors" in found.missing["nowhere"]
+    assert "others, toys" in found.missing["nowhere"]
+
+
+def test_shots_that_a_file_does_not_have_are_left_out(recipe, place):
+    found = call(recipe(("shots = [2]", "shots = [2, 3]")), place)
+    assert found.done == ALL
+    assert found.plans[0].left_out == ["toys: no 3 shots", "others: no 3 shots"]
+
+
+def test_two_at_once_in_one_folder_is_refused(recipe, place):
+    with runner._alone(Path(place.out)), pytest.raises(UsageError, match="Another benchmark"):
+        call(recipe(), place)
+
+
+def test_features_need_their_profile(recipe, place):
+    with pytest.raises(UsageError, match="with a folder of features"):
+        run_bench([recipe()], profile="demo", place=place)
+
+
+def test_a_process_that_dies_costs_its_run_alone(recipe, place, monkeypatch):
+    died = []
+
+    class Dying(Child):
+        def do(self, unit, say):
+            if unit[0].method == "linear-probe" and not died:
+                died.append(unit)
+                self._process.kill()
+                self._process.wait()
+            return super().do(unit, say)
+
+    monkeypatch.setattr(runner, "Child", Dying)
+    found = call(recipe(), place, jobs=1)
+    assert len(found.failed) == 1
+    assert "signal 9" in next(iter(found.failed.values()))
+    assert found.done == ALL - 1
+    assert call(recipe(), place).done == 1
+
+
+def gone(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_a_worker_does_not_outlive_who_started_it(tmp_path):
+    code = f"""
+        import time
+        from clip_adapter.bench.child import Child
+        from clip_adapter.bench.data import Place
+        child = Child(Place(out={str(tmp_path)!r}))
+        print(child._process.pid, flush=True)
+        time.sleep(60)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        pid = int(parent.stdout.readline())
+        assert not gone(pid)
+        parent.kill()
+    until = time.monotonic() + 20
+    while not gone(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert gone(pid)
+
+
+QUOTA = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from clip_adapter.cli.main import main
+sys.argv[:2] = ["clip-adapter"]
+main()
+"""
+
+
+def bench(place, recipe, *, quota=None):
+    words = ["bench", "run", recipe, "--features", place.features, "--out", place.out, "--json"]
+    if quota is None:
+        start = [sys.executable, "-m", "clip_adapter"]
+    else:
+        start = [sys.executable, "-c", QUOTA, str(quota)]
+    return subprocess.run([*start, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_a_full_disk_stops_with_a_message_and_loses_nothing(recipe, place):
+    first = make_plans([recipe()], "features", place)[0]
+    call(recipe(("seeds = [1, 2]", "seeds = [1]")), place)
+    before = {path: path.read_bytes() for path in results_of(place)}
+    # A file of more than so many bytes cannot be written, as on a full disk: no result fits.
+    done = bench(place, recipe(name="all"), quota=8000)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["next"]
+    assert {path: path.read_bytes() for path in results_of(place)} == before
+    assert [p for p in Path(place.out).rglob("*.tmp")] == []
+    whole = bench(place, recipe(name="all"))
+    assert whole.returncode == 0, whole.stderr
+    assert len(results_of(place)) == len(first.runs)
+
+
+def killed_and_resumed(place, recipe, kills, longest):
+    """Starts the command, kills it at ever later moments, and lets the last one end."""
+    words = [sys.executable, "-m", "clip_adapter", "bench", "run", recipe]
+    words += ["--features", place.features, "--out", place.out]
+    for number in range(kills):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(longest * (number + 1) / kills)
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = bench(place, recipe)
+    assert done.returncode == 0, done.stderr
+    return {p: p.read_bytes() for p in Path(place.out).iterdir() if p.suffix == ".md"}
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2), pytest.param(10, marks=pytest.mark.slow)]
+)
+def test_killed_and_resumed_gives_the_same_tables(recipe, place, tmp_path, kills):
+    start = time.monotonic()
+    calm = runner.dataclasses.replace(place, out=str(tmp_path / "calm"))
+    assert bench(calm, recipe()).returncode == 0
+    taken = time.monotonic() - start
+    pages = killed_and_resumed(place, recipe(), kills, taken)
+    table = Path(place.out, "TABLES.md")
+    assert pages[table] == Path(calm.out, "TABLES.md").read_bytes()
+    assert numbers(place) == numbers(calm)

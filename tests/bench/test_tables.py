@@ -1,0 +1,264 @@
+"""Tables are a pure function of results and published numbers, and say what they do not know."""
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clip_adapter.bench.formats import csv_text, latex, markdown
+from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table, best_bold
+from clip_adapter.bench.published import load_published
+from clip_adapter.bench.shape import sentences
+from clip_adapter.bench.tables import SAME, SHAPE, tables
+from clip_adapter.bench.values import Findings
+
+RATIOS = {"0": 50.0, "0.2": 58.0, "0.4": 61.0, "0.6": 60.0, "0.8": 59.0, "1": 55.0}
+
+
+def by_ratio(run):
+    """Seeds lie one point apart."""
+    return RATIOS[f"{run.options['visual_ratio']:g}"] + run.seed - 2
+
+
+def made(bench, planned):
+    return tables(Findings(planned, bench.results), load_published())
+
+
+def row(table, label):
+    (found,) = [r for r in table.rows if r.label.startswith(label)]
+    return dict(zip([c.title for c in table.columns], found.cells, strict=True))
+
+
+def test_a_cell_is_the_mean_over_seeds_and_their_deviation(bench):
+    planned = bench.fill(bench.plan("table6"), by_ratio)
+    (table,) = made(bench, planned)
+    cell = row(table, "0.4")["demo"]
+    assert (cell.text, cell.value, cell.seeds) == ("61.00 ± 1.00", 61.0, 3)
+    assert cell.bold
+    assert not row(table, "0.6")["demo"].bold
+
+
+def test_another_set_stands_beside_without_a_difference(bench):
+    planned = bench.fill(bench.plan("table6"), by_ratio)
+    (table,) = made(bench, planned)
+    titles = [c.title for c in table.columns]
+    assert titles == [
+        "demo",
+        "paper: dtd, RN50",
+        "demo-textures",
+        "paper: dtd, RN50",
+        "demo-colours",
+        "paper: imagenet, RN50",
+    ]
+    assert row(table, "0.6")["paper: dtd, RN50"].text == "66.06"
+    assert row(table, "0.6")["paper: dtd, RN50"].bold
+    assert SHAPE in table.notes
+    assert any("CoOp's figure" in note for note in table.notes)
+
+
+def test_the_same_set_backbone_and_style_get_a_difference(bench):
+    planned = bench.fill(bench.plan("table6", "paper"), by_ratio)
+    (table,) = made(bench, planned)
+    kinds = [c.kind for c in table.columns]
+    assert kinds == ["ours", "paper", "difference"] * 2
+    first = next(r for r in table.rows if r.label == "0.6").cells
+    assert [c.text for c in first] == [
+        "60.00 ± 1.00", "66.06", "-6.06", "60.00 ± 1.00", "60.77", "-0.77",
+    ]  # fmt: skip
+    assert SAME in table.notes
+    assert SHAPE not in table.notes
+
+
+@pytest.mark.parametrize(
+    "change", [{"style": "clip"}, {"backbones": ["ViT-L-14/openai"]}, {"shots": [8]}]
+)
+def test_one_thing_that_differs_takes_the_difference_away(bench, change):
+    planned = bench.fill(bench.plan("table6", "paper", **change), by_ratio)
+    (table,) = made(bench, planned)
+    assert {c.kind for c in table.columns} == {"ours", "paper"}
+    assert SHAPE in table.notes
+
+
+def test_shots_stand_beside_each_other_and_published_curves_below(bench):
+    planned = bench.fill(bench.plan("figure3", "paper"), lambda run: 60.0 + run.shots)
+    found = made(bench, planned)
+    assert len(found) == 11
+    (table,) = [t for t in found if t.caption == "imagenet"]
+    assert [c.title for c in table.columns] == [
+        "1 shot", "2 shots", "4 shots", "8 shots", "16 shots",
+    ]  # fmt: skip
+    assert row(table, "CLIP-Adapter, paper: imagenet, RN50")["16 shots"].text == "61.20"
+    assert row(table, "CLIP-Adapter, difference")["16 shots"].text == "+14.80"
+    assert row(table, "Zero-shot CLIP, paper")["1 shot"].text == "55.40"
+
+
+def test_missing_partial_and_failed_runs_are_told(bench):
+    planned = bench.plan("table6", datasets=["demo"])
+    kept = {("0", 1), ("0", 2), ("0.2", 1)}
+
+    def top1(run):
+        return by_ratio(run) if (f"{run.options['visual_ratio']:g}", run.seed) in kept else None
+
+    bench.fill(planned, top1)
+    broken = next(r for r in planned.runs if r.options["visual_ratio"] == 1)
+    bench.results.fail(broken, "The disk is full.\nAt line 3.", "trace")
+    (table,) = made(bench, planned)
+    assert row(table, "0.2")["demo"].text == "57.00 (1 of 3 seeds)"
+    assert row(table, "0.4")["demo"].text == MISSING
+    assert row(table, "1")["demo"].text == "failed [1]"
+    assert "[1] The disk is full." in table.notes
+
+
+def test_the_papers_protocol_is_marked_in_every_row_that_it_made(bench):
+    planned = bench.plan("figure4", protocol="paper", datasets=["demo"])
+
+    def top1(run):
+        return 50.0 if run.method == "zero-shot" else 60 + 10 * run.options["visual_ratio"]
+
+    (table,) = made(bench, bench.fill(planned, top1))
+    assert [r.label for r in table.rows] == [
+        "Zero-shot CLIP",
+        "CLIP-Adapter (best of 5 on the test set)",
+    ]
+    assert row(table, "CLIP-Adapter")["demo"].value == 70.0
+    assert table.chosen.rows[0].cells[0].text == "visual_ratio 1"
+    ours = bench.fill(bench.plan("figure4", datasets=["demo"]), lambda run: 50.0)
+    assert "test set" not in "".join(r.label for r in made(bench, ours)[0].rows)
+
+
+def test_what_was_chosen_on_the_shots_is_told_by_seed(bench):
+    planned = bench.plan("figure4", datasets=["demo"])
+    for run in planned.runs:
+        chosen = {} if run.method == "zero-shot" else {"visual_ratio": run.seed / 5}
+        bench.results.write(run, {"top1": 50.0, "n": 9, "shifts": {}, "chosen": chosen})
+    (table,) = made(bench, planned)
+    assert [c.text for r in table.chosen.rows for c in r.cells] == ["visual_ratio 0.2 / 0.4 / 0.6"]
+
+
+def test_shifts_are_columns_with_the_papers_sets_beside(bench):
+    planned = bench.fill(bench.plan("table9"), lambda run: 60.0)
+    (table,) = made(bench, planned)
+    assert row(table, "CoOp")["demo-sketch"].value == 50.0
+    assert row(table, "CoOp")["paper: imagenet_sketch, RN50"].text == "31.14"
+    planned = bench.fill(bench.plan("table9", "paper"), lambda run: 60.0)
+    (table,) = made(bench, planned)
+    assert [c.kind for c in table.columns] == ["ours", "paper", "difference"] * 5
+
+
+def test_backbones_are_columns(bench):
+    planned = bench.fill(bench.plan("table8", "paper"), lambda run: 60.0)
+    dtd, imagenet = made(bench, planned)
+    assert [dtd.caption, imagenet.caption] == ["dtd", "imagenet"]
+    assert [c.title for c in dtd.columns[:2]] == ["RN50/openai", "paper: dtd, RN50"]
+    last = [c.text for c in next(r for r in dtd.rows if r.label == "CLIP-Adapter").cells[-2:]]
+    assert last == ["70.86", "-10.86"]
+
+
+def told(bench, planned):
+    return sentences(Findings(planned, bench.results), load_published())
+
+
+def test_the_best_ratio_is_said_to_be_inside_or_at_an_end(bench):
+    planned = bench.fill(bench.plan("table6", datasets=["demo"]), by_ratio)
+    (line,) = told(bench, planned)
+    assert line.startswith("demo: the best ratio is 0.4, strictly between 0 and 1 (")
+    assert "ratio 0 is 11.00 lower" in line
+    assert "in the paper on dtd: the best ratio is 0.6" in line
+    planned = bench.plan("table6", datasets=["demo"], seeds=[4])
+    bench.fill(planned, lambda run: 50.0 + run.options["visual_ratio"])
+    (line,) = told(bench, planned)
+    assert "the best ratio is 1, not strictly between 0 and 1 (ratio 0 is 1.00 lower)" in line
+
+
+def test_shots_at_which_the_adapter_is_above_are_named(bench):
+    def top1(run):
+        return {"clip-adapter": 50 + run.shots, "zero-shot": 53.0, "coop": 99.0}.get(run.method, 1)
+
+    planned = bench.fill(bench.plan("figure3", datasets=["demo"]), top1)
+    assert told(bench, planned) == [
+        "demo: CLIP-Adapter is above Zero-shot CLIP at 4, 8, 16 of 1, 2, 4, 8, 16 shots, "
+        "above Linear probe CLIP at all of 1, 2, 4, 8, 16 shots, above CoOp nowhere."
+    ]
+
+
+def test_peers_say_who_leads(bench):
+    planned = bench.plan("peers")
+    bench.fill(planned, lambda run: {"gda": 80.0, "clip-adapter": 70.0}.get(run.method, 60.0))
+    first, second = told(bench, planned)
+    assert "does not lead everywhere: its rank is 2 of 28" in first
+    assert second == "Of 2 columns, the highest is GDA in 2; a tie counts for each."
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5", "table7", "table10"])
+def test_a_table_says_its_order_or_its_best(bench, name):
+    planned = bench.plan(name, datasets=["demo"])
+    labels = [s.label for s in planned.recipe.systems]
+    by_key = {
+        run.key: 40.0 + labels.index(key[0])
+        for key, cell in planned.cells.items()
+        for runs in cell
+        for run in runs
+    }
+    bench.fill(planned, lambda run: by_key[run.key])
+    (line,) = told(bench, planned)
+    assert labels[-1] in line
+    assert f"{39 + len(labels)}.00" in line
+
+
+@given(st.lists(st.floats(0, 100) | st.none(), min_size=1, max_size=8))
+def test_the_best_of_a_column_is_bold(values):
+    cells = best_bold([Cell("x", value) for value in values])
+    known = [v for v in values if v is not None]
+    bold = [c.value for c in cells if c.bold]
+    if len(known) < 2:
+        assert bold == []
+    else:
+        assert max(known) in bold
+        assert all(round(v, 2) == round(max(known), 2) for v in bold)
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=5))
+def test_deviation_is_that_of_the_sample(values):
+    from clip_adapter.bench.values import Measured, top1
+
+    number = Measured(tuple({"top1": v} for v in values)).number(top1())
+    assert number.deviation == statistics.stdev(values)
+    assert number.seeds == len(values)
+
+
+ODD = Table(
+    "odd",
+    "",
+    "system",
+    (Column("a_b|c"), Column("paper: 50 %", "paper")),
+    (
+        Row("A & B", (Cell("61.00 ± 1.00", 61.0, 1.0, 3, True), Cell("60.00", 60.0))),
+        Row("#2", (Cell("failed [1]"), Cell())),
+    ),
+    ("[1] it broke",),
+)
+
+
+def test_markdown_keeps_its_columns():
+    lines = markdown(ODD).splitlines()
+    assert lines[0] == r"| system | a\_b\|c | *paper: 50 %* |"
+    assert lines[2] == "| A & B | **61.00 ± 1.00** | *60.00* |"
+    assert lines[3] == r"| #2 | failed \[1\] | - |"
+    assert lines[-1] == r"\[1\] it broke"
+
+
+def test_csv_holds_numbers():
+    assert csv_text(ODD).splitlines() == [
+        "system,a_b|c,a_b|c: deviation,a_b|c: seeds,paper: 50 %",
+        "A & B,61.0000,1.0000,3,60.0000",
+        "#2,failed [1],,,",
+    ]
+
+
+def test_latex_is_escaped():
+    text = latex(ODD)
+    assert r"system & a\_b|c & paper: 50 \% \\" in text
+    assert r"A \& B & \textbf{61.00 $\pm$ 1.00} & 60.00 \\" in text
+    assert text.startswith("% [1] it broke\n\\begin{tabular}{lrr}\n\\toprule\n")
+    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
