@@ -1,0 +1,149 @@
+"""The pages: the same bytes for the same accuracies, whatever the machine, and links that lead."""
+
+import re
+
+import pytest
+
+from clip_adapter.bench.page import write_page
+
+LINK = re.compile(r"\]\(([^)#]+)\)")
+
+
+def accuracy(run):
+    return 50.0 + run.shots + run.seed + len(run.method) / 3
+
+
+def slower(bench, planned, seconds):
+    for run in planned.runs:
+        record = bench.results.read(run)
+        fresh = {k: v for k, v in record.items() if k not in ("format", "key", "run")}
+        times = {
+            "train_seconds": seconds,
+            "peak_memory_mib": 100 * seconds,
+            "trained_parameters": 1000,
+            "finished": f"2020-01-0{seconds}",
+            "hardware": {"processor": f"machine {seconds}", "threads": seconds},
+        }
+        bench.results.write(run, fresh | times)
+
+
+def test_the_same_accuracies_give_the_same_bytes_elsewhere(bench, tmp_path):
+    planned = [bench.fill(bench.plan(n), accuracy) for n in ("table10", "figure4")]
+    pages = []
+    for seconds in (1, 2):
+        for one in planned:
+            slower(bench, one, seconds)
+        out = tmp_path / str(seconds)
+        pages.append((out, write_page(planned, bench.results, out)))
+    (one, first), (two, second) = pages
+    names = [p.relative_to(one) for p in first.files]
+    assert names == [p.relative_to(two) for p in second.files]
+    differ = {n.name for n in names if (one / n).read_bytes() != (two / n).read_bytes()}
+    assert differ == {"COSTS.md", "table10.costs.md", "table10-costs-demo.csv"}
+    text = first.path.read_text()
+    assert "machine" not in text
+    assert "Measured on machine 1, 1 thread." in (one / "COSTS.md").read_text()
+
+
+def test_links_lead_and_every_table_is_a_file(bench, tmp_path):
+    planned = [bench.fill(bench.plan(n), accuracy) for n in ("figure3", "table9", "table10")]
+    page = write_page(planned, bench.results, tmp_path / "out")
+    text = page.path.read_text()
+    targets = LINK.findall(text)
+    assert "figures/demo/figure3.png" in targets
+    assert all((page.path.parent / t).exists() for t in targets)
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in page.files}
+    for ending in ("csv", "tex"):
+        assert f"tables/demo/figure3-demo-colours.{ending}" in written
+        assert f"tables/demo/table9-demo.{ending}" in written
+    assert all(p.exists() for p in page.files)
+    assert "tables/demo/table10.costs.md" in written
+
+
+def test_sections_of_another_call_stay_in_the_papers_order(bench, tmp_path):
+    out = tmp_path / "out"
+    write_page([bench.fill(bench.plan("table9"), accuracy)], bench.results, out)
+    write_page([bench.fill(bench.plan("table6", "features"), accuracy)], bench.results, out)
+    write_page([bench.fill(bench.plan("table4"), accuracy)], bench.results, out)
+    heads = re.findall(r"^##+ (.*)", (out / "TABLES.md").read_text(), re.MULTILINE)
+    assert heads == [
+        "Profile demo",
+        "Table 4: ELEVATER's baselines",
+        "Table 9: Distribution shift",
+        "demo",
+        "Profile features",
+        "Table 6: Residual ratio",
+    ]
+
+
+def test_the_same_runs_are_shown_once(bench, tmp_path):
+    planned = [
+        bench.fill(bench.plan(n, "features", datasets=["imagenet"]), accuracy)
+        for n in ("figure3", "figure7")
+    ]
+    text = write_page(planned, bench.results, tmp_path / "out").path.read_text()
+    assert "On this data these are the runs of: Figure 3" in text
+    assert text.count("| Linear probe CLIP |") == 1
+    assert not (tmp_path / "out/figures/features/figure7.png").exists()
+
+
+def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
+    planned = [
+        bench.plan("table3", reason="it reads pictures"),
+        bench.plan("table6", missing=["demo-colours"]),
+    ]
+    for one in planned:
+        bench.fill(one, accuracy)
+    text = write_page(planned, bench.results, tmp_path / "out").path.read_text()
+    assert "Nothing to compare on this data." in text
+    assert "Houlsby left out, it reads pictures (demo)" in text
+    assert "Left out: not there: demo-colours." in text
+
+
+def test_a_page_of_nothing_is_whole(bench, tmp_path):
+    page = write_page([bench.plan("table6"), bench.plan("figure6")], bench.results, tmp_path)
+    text = page.path.read_text()
+    assert "| 0.4 | - |" in text
+    assert not (tmp_path / "figures").exists()
+
+
+def test_the_papers_protocol_is_said_above_the_table(bench, tmp_path):
+    planned = [bench.fill(bench.plan("table5", protocol="paper"), accuracy)]
+    text = write_page(planned, bench.results, tmp_path).path.read_text()
+    assert "the best on the TEST set" in text
+    assert "| D/4 (best of 5 on the test set) |" in text
+    assert "chosen on the shots" not in text
+
+
+@pytest.fixture
+def costs(bench):
+    planned = bench.plan("table1")
+    for run in planned.runs:
+        bench.results.write(
+            run,
+            {
+                "train_seconds": 7200.0 if run.method == "coop" else 30.0,
+                "train_how": "8 of 80 steps timed" if run.method == "coop" else "timed whole",
+                "trained_parameters": 524288,
+                "embed_seconds": 600.0,
+                "train_peak_mib": 1234.5,
+                "infer_ms": 20.25,
+                "infer_peak_mib": 500.0,
+                "hardware": {"processor": "P", "threads": 2},
+            },
+        )
+    return planned
+
+
+def test_costs_stand_beside_the_papers_with_the_accuracy_of_another_recipe(bench, costs, tmp_path):
+    other = bench.fill(bench.plan("table4"), lambda run: 61.25)
+    page = write_page([costs, other], bench.results, tmp_path)
+    assert "Seconds and memory: [COSTS.md](COSTS.md)." in page.path.read_text()
+    text = (tmp_path / "COSTS.md").read_text()
+    line = next(x for x in text.splitlines() if x.startswith("| CoOp |"))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "CoOp", "2 h", "*880 min*", "10 min", "524,288", "*0.02 M*", "1,234 MiB", "20.2 ms",
+        "*299.6 ms*", "500 MiB", "*7193 MiB*", "61.25", "*60.46*",
+    ]  # fmt: skip
+    assert "CoOp: 8 of 80 steps timed, and multiplied." in text
+    assert "RN50/random, 1000 classes, 16 shots" in text
