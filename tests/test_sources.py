@@ -1,5 +1,7 @@
 """What a source records, and what it refuses: nothing is ignored in silence."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -27,7 +29,7 @@ def make_file(tmp_path):
         features = torch.eye(3, 16)[labels] + 0.1 * torch.randn(12, 16, generator=generator)
         tensors = {"train.features": features, "train.labels": labels}
         if text:
-            tensors["text"] = torch.eye(3, 16)
+            tensors["text"] = torch.eye(len(json.loads(meta.get("classes", "[1, 2, 3]"))), 16)
         path = tmp_path / "features.safetensors"
         save_file(tensors, path, {"classes": '["red", "green", "blue"]', **meta})
         return f"{path}#train"
@@ -207,6 +209,41 @@ def test_classes_that_lost_their_pictures_are_named(folder, tiny, tmp_path):
     said.clear()
     source.features("test")
     assert not any("training picture" in line for line in said)
+
+
+NEVER = "can never be the answer"
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "words"),
+    [
+        ("zero-shot", True, "Text alone speaks for what has none."),
+        ("gda", True, "Text alone speaks for what has none."),
+        ("gda", False, f"What has none {NEVER}."),
+        ("linear-probe", True, f"What has none {NEVER}."),
+    ],
+)
+def test_classes_without_features_are_named(make_file, method, text, words):
+    said = []
+    names = '["red", "green", "blue", "mauve", "ochre"]'
+    clip_adapter.fit(make_file(text, classes=names), method=method, say=said.append)
+    line = f"2 classes have no training picture: 'mauve', 'ochre'. {words}"
+    assert [one for one in said if "mauve" in one] == [line]
+
+
+def test_nothing_is_said_where_all_classes_have_features(make_file):
+    said = []
+    clip_adapter.fit(make_file(), method="linear-probe", say=said.append)
+    assert not any("training picture" in line for line in said)
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "linear-probe"])
+def test_empty_folders_are_named_once(folder, tiny, tmp_path, method):
+    (tmp_path / "photos" / "mauve").mkdir()
+    said = []
+    clip_adapter.fit(folder, method=method, backbone=tiny, say=said.append)
+    assert sum("mauve" in line for line in said) == 1
+    assert any(NEVER in line for line in said) == (method == "linear-probe")
 
 
 def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, make_file):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
+from clip_adapter.data.coverage import empty_classes
 from clip_adapter.data.guard import nothing_but_the_task
 from clip_adapter.data.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, UsageError
@@ -255,6 +256,11 @@ def make_task(
     task.templates = tuple(source.templates)
     if method is not None and method.needs_text:
         task.text(method.name)
+    if method is not None:
+        speaks = method.uses_text and text is not None
+        labels, named = train.labels.tolist(), source.names_empty_classes
+        if note := empty_classes(labels, train.class_names, named, speaks):
+            source.say(note)
     if method is not None and runs_tower:
         task.tower(method.name)
     if reads_images and task.backbone is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from clip_adapter.backbones import Backbone
 from clip_adapter.data._common import listed
+from clip_adapter.data.coverage import thin_classes
 from clip_adapter.data.dataset import UNSPLIT
 from clip_adapter.data.descriptions import Descriptions, read_descriptions
 from clip_adapter.data.guard import check_opening
@@ -28,6 +28,9 @@ from clip_adapter.options import SourceOptions
 
 class PictureSource:
     """A folder, a table or a hub data set, seen through a backbone."""
+
+    # By the notes on the data, and on pictures that cannot be read.
+    names_empty_classes = True
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
@@ -98,7 +101,9 @@ class PictureSource:
         )
         if other is None and split in ("train", UNSPLIT):
             before, names = [s.label for s in chosen], self.class_names
-            for note in _thin(before, features.labels.tolist(), names, drawn=rows is not None):
+            for note in thin_classes(
+                before, features.labels.tolist(), names, drawn=rows is not None
+            ):
                 self._options.say(note)
         return features, skipped
 
@@ -154,6 +159,7 @@ class FeatureSource:
     """One set of a feature file; its splits are the sets that the user names with ``#``."""
 
     has_splits = True
+    names_empty_classes = False
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         self._options = options
@@ -194,7 +200,7 @@ class FeatureSource:
             return features, []
         drawn = features.subset(list(rows))
         labels = drawn.labels.tolist()
-        for note in _thin(labels, labels, self.class_names, drawn=True):
+        for note in thin_classes(labels, labels, self.class_names, drawn=True):
             self._options.say(note)
         return drawn, []
 
@@ -304,30 +310,6 @@ class FeatureSource:
             "templates": list(self.templates) if self._file.text is None else [],
             **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
-
-
-def _thin(before: list[int], after: list[int], names: list[str], drawn: bool) -> list[str]:
-    """Notes on classes that lost all pictures, or of which fewer than of others were drawn.
-
-    Args:
-        before: labels of the pictures that were to be read.
-        after: labels of those that could be read.
-        names: C class names.
-        drawn: whether so many of each class were asked for.
-    """
-    notes, count = [], Counter(after)
-    if lost := sorted(set(before) - set(after)):
-        what = f"{len(lost)} class has" if len(lost) == 1 else f"{len(lost)} classes have"
-        notes.append(
-            f"Warning: {what} no training picture left that can be read: "
-            f"{listed(names[i] for i in lost)}."
-        )
-    most = max(count.values(), default=0)
-    fewer = [i for i in sorted(count) if count[i] < most]
-    if drawn and fewer:
-        some = listed(f"{names[i]} ({count[i]})" for i in fewer)
-        notes.append(f"Classes with fewer than {most} pictures: {some}.")
-    return notes
 
 
 def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:

@@ -260,6 +260,21 @@ def test_without_text(name, world):
             classifier.zero_shot_logits(test)
 
 
+@pytest.mark.parametrize("name", [n for n in FEATURE_METHODS if not get_method(n).needs_text])
+def test_whether_text_speaks_for_a_class_without_pictures(name, world):
+    task, test = world
+    few = dataclasses.replace(
+        task, train=task.train.subset(torch.nonzero(task.train.labels != 2)[:, 0])
+    )
+    of_class = test.subset(torch.nonzero(test.labels == 2).flatten())
+
+    def found(task):
+        return bool((make_method(name).fit(task).logits(of_class).argmax(1) == 2).any())
+
+    assert found(few) == get_method(name).uses_text
+    assert not found(dataclasses.replace(few, classifier_weights=None))
+
+
 @pytest.mark.parametrize("name", FEATURE_METHODS)
 def test_a_class_without_pictures_and_one_shot(name, world):
     task, test = world

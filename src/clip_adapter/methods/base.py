@@ -173,6 +173,8 @@ class Method(ABC):
         runs_text_tower: the text tower runs while it trains, so the task needs a backbone.
         uses_views: it learns from the augmented views of the features (``--views``).
         needs_text: the task needs text weights.
+        uses_text: text weights, where the task has any, speak for classes without pictures; else
+            such a class is never the answer.
         one_vector_per_class: what it learns is one weight vector per class, on features of unit
             length and without a cache: such weights can be mixed with the text's (WiSE-FT).
     """
@@ -185,6 +187,7 @@ class Method(ABC):
     runs_text_tower: ClassVar[bool] = False
     uses_views: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
+    uses_text: ClassVar[bool] = True
     one_vector_per_class: ClassVar[bool] = False
 
     @abstractmethod

@@ -244,6 +244,7 @@ class RandomTwoProjections(_LinearHead):
     citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
     trains: ClassVar[str] = "a linear head on image features"
     needs_text: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102

@@ -52,6 +52,7 @@ class LinearProbe(Method):
     citation: ClassVar[str] = "Radford et al. 2021, arXiv 2103.00020"
     trains: ClassVar[str] = "a linear layer on image features"
     needs_text: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = False
 
     C: float | Literal["auto"] = "auto"
     max_iter: int = 1000
