@@ -140,7 +140,7 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
     for name in recipe.datasets:
         try:
             known = data(name)
-            known.identity()
+            identity = known.identity()
         except ClipAdapterError as error:
             made.missing[name] = str(error)
             continue
@@ -149,11 +149,12 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
             told[f"{name}: no {', '.join(map(str, missing))} shots"] = None
         for backbone in recipe.backbones or ("",):
             for system in recipe.systems:
-                if reason := known.lacks(make_method(system.method, system.options)):
+                method = make_method(system.method, system.options)
+                if reason := known.lacks(method):
                     told[f"{name}: {system.label} left out, {reason}"] = None
                     continue
                 for k in shots:
-                    cell = _cell(recipe, system, known, backbone, k)
+                    cell = _cell(recipe, system, method, (name, identity), backbone, k)
                     made.cells[system.label, name, backbone, k] = cell
                     made.runs += [run for runs in cell for run in runs]
     made.runs = list({run.key: run for run in made.runs}.values())
@@ -162,12 +163,16 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
 
 
 def _cell(
-    recipe: Recipe, system: System, known: Known, backbone: str, shots: int
+    recipe: Recipe,
+    system: System,
+    method: Method,
+    data: tuple[str, str],
+    backbone: str,
+    shots: int,
 ) -> list[list[Run]]:
-    """For each candidate of the search, a run for each seed."""
+    """For each candidate of the search, a run for each seed; ``data`` is its name and identity."""
     searched = recipe.protocol == "paper" and bool(system.search)
     settings = candidates(system) if searched else [dict(system.options)]
-    method = make_method(system.method, system.options)
     # It learns nothing: every seed gives the same.
     seeds = recipe.seeds[:1] if system.method == ZERO_SHOT else recipe.seeds
     cached = method.reads == "features" and method.uses_views and system.method != ZERO_SHOT
@@ -176,8 +181,8 @@ def _cell(
             Run(
                 profile=recipe.profile,
                 measure=recipe.measure,
-                dataset=known.name,
-                data=known.identity(),
+                dataset=data[0],
+                data=data[1],
                 backbone=backbone,
                 style=recipe.style,
                 views=recipe.views if cached else 1,
