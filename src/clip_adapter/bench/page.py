@@ -7,9 +7,11 @@ TABLES.md depends on accuracies alone, to the byte; what differs between machine
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from clip_adapter.bench.cost_tables import cost_tables
 from clip_adapter.bench.figures import draw
@@ -90,8 +92,8 @@ def _write_recipe(
     figure = out / "figures" / recipe.profile / f"{recipe.name}.png"
     twin = same_runs(found, before)
     made = [] if twin is not None or len(found.systems) < 2 else tables(found, published)
-    files = [write_file(folder / f"{t.name}.csv", csv_text(t).encode()) for t in made]
-    files += [write_file(folder / f"{t.name}.tex", latex(t).encode()) for t in made]
+    files = [write_file(folder / f"{plain(t.name)}.csv", csv_text(t).encode()) for t in made]
+    files += [write_file(folder / f"{plain(t.name)}.tex", latex(t).encode()) for t in made]
     text = section_text(found, made, published, twin)
     drawn = draw(found, published, figure) if made else []
     if not drawn:
@@ -101,7 +103,7 @@ def _write_recipe(
     if costs and found.any():
         told = costs_text(found, [(t, markdown(t)) for t in costs])
         files.append(write_file(folder / f"{recipe.name}{COST_SECTION}", told.encode()))
-        files += [write_file(folder / f"{t.name}.csv", csv_text(t).encode()) for t in costs]
+        files += [write_file(folder / f"{plain(t.name)}.csv", csv_text(t).encode()) for t in costs]
     return files
 
 
@@ -144,4 +146,9 @@ def _sections(folder: Path, ending: str) -> list[tuple[str, Path]]:
 
 def _links(out: Path, profile: str, name: str) -> list[str]:
     figure = f"figures/{profile}/{name}.png"
-    return [f"![{name}, {profile}]({figure})\n"] if (out / figure).is_file() else []
+    return [f"![{name}, {profile}]({quote(figure)})\n"] if (out / figure).is_file() else []
+
+
+def plain(name: str) -> str:
+    """``name`` as that of a file: backbones and data sets may have slashes in theirs."""
+    return re.sub(r"[^\w.+-]", "-", name)

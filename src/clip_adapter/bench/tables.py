@@ -30,6 +30,7 @@ SHAPE = (
     "they show the shape of the finding, and no difference is given."
 )
 SAME = "The difference is ours minus the published number."
+CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
 
 
@@ -187,6 +188,8 @@ class _Notes:
         lines = [f"[{number}] {reason}" for reason, number in self._failures.items()]
         if any(b.same for b in self._known):
             lines.append(SAME)
+            if self._recipe.protocol == "ours" and any(s.search for s in self._recipe.systems):
+                lines.append(CHOSEN)
         if any(not b.same for b in self._known):
             lines.append(SHAPE)
         if any(b.digitised for b in self._known):

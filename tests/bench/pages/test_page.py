@@ -100,6 +100,21 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
     assert "Left out: not there: demo-colours." in text
 
 
+def test_names_with_slashes_and_spaces_are_files_all_the_same(bench, tmp_path):
+    own = tmp_path / "my own.toml"
+    own.write_text(
+        'title = "Mine"\ncolumns = "shots"\nfigure = "shots"\ndatasets = ["hub:a/b", "../c"]\n'
+        'backbones = ["RN50/openai", "demo"]\n'
+        '[[systems]]\nlabel = "a/b"\nmethod = "gda"\n[[systems]]\nlabel = "b"\nmethod = "ape"\n'
+    )
+    planned = bench.fill(bench.plan(str(own), "paper"), accuracy)
+    page = write_page([planned], bench.results, tmp_path / "out")
+    folder = tmp_path / "out/tables/paper"
+    assert {p.parent for p in page.files if p.suffix == ".csv"} == {folder}
+    assert (folder / "my-own-hub-a-b-RN50-openai.csv").is_file()
+    assert "(figures/paper/my%20own.png)" in page.path.read_text()
+
+
 def test_a_page_of_nothing_is_whole(bench, tmp_path):
     page = write_page([bench.plan("table6"), bench.plan("figure6")], bench.results, tmp_path)
     text = page.path.read_text()

@@ -10,7 +10,7 @@ from clip_adapter.bench.formats import csv_text, latex, markdown
 from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table, best_bold
 from clip_adapter.bench.published import load_published
 from clip_adapter.bench.shape import sentences
-from clip_adapter.bench.tables import SAME, SHAPE, tables
+from clip_adapter.bench.tables import CHOSEN, SAME, SHAPE, tables
 from clip_adapter.bench.values import Findings
 
 RATIOS = {"0": 50.0, "0.2": 58.0, "0.4": 61.0, "0.6": 60.0, "0.8": 59.0, "1": 55.0}
@@ -149,6 +149,7 @@ def test_shifts_are_columns_with_the_papers_sets_beside(bench):
 def test_backbones_are_columns(bench):
     planned = bench.fill(bench.plan("table8", "paper"), lambda run: 60.0)
     dtd, imagenet = made(bench, planned)
+    assert CHOSEN in dtd.notes
     assert [dtd.caption, imagenet.caption] == ["dtd", "imagenet"]
     assert [c.title for c in dtd.columns[:2]] == ["RN50/openai", "paper: dtd, RN50"]
     last = [c.text for c in next(r for r in dtd.rows if r.label == "CLIP-Adapter").cells[-2:]]
