@@ -1,7 +1,10 @@
+import shutil
+
 import pytest
 import torch
 
 from clip_adapter.bench.data import Place
+from clip_adapter.bench.runner import run_bench
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.write import write_features
 
@@ -50,16 +53,6 @@ def write_toys(path, seed=0, classes=4, dim=16):
 
 
 @pytest.fixture
-def toys(tmp_path):
-    """A folder with two files of features."""
-    folder = tmp_path / "features"
-    folder.mkdir()
-    write_toys(folder / "toys.safetensors")
-    write_toys(folder / "others.safetensors", seed=1)
-    return folder
-
-
-@pytest.fixture
 def recipe(tmp_path):
     """Writes a recipe with changes to the text, and gives its path."""
 
@@ -75,6 +68,33 @@ def recipe(tmp_path):
     return write
 
 
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory):
+    """A folder with two files of features."""
+    folder = tmp_path_factory.mktemp("features")
+    write_toys(folder / "toys.safetensors")
+    write_toys(folder / "others.safetensors", seed=1)
+    return folder
+
+
 @pytest.fixture
 def place(tmp_path, toys):
     return Place(out=str(tmp_path / "out"), features=str(toys))
+
+
+@pytest.fixture(scope="session")
+def all_done(tmp_path_factory, toys):
+    """The folder of a benchmark of ``RECIPE`` that is done."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "toys.toml").write_text(RECIPE, "utf-8")
+    done = Place(out=str(folder / "out"), features=str(toys))
+    found = run_bench([str(folder / "toys.toml")], profile="features", place=done, jobs=2)
+    assert not found.failed
+    return folder / "out"
+
+
+@pytest.fixture
+def done_place(place, all_done):
+    """A place of one's own where all of ``RECIPE`` is done."""
+    shutil.copytree(all_done, place.out)
+    return place

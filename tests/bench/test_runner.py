@@ -1,6 +1,7 @@
 """Runs become results: once, whatever fails or dies on the way."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -14,14 +15,16 @@ import pytest
 
 from clip_adapter.bench import runner
 from clip_adapter.bench.child import Child
+from clip_adapter.bench.results import Results
 from clip_adapter.bench.runner import make_plans, run_bench
+from clip_adapter.bench.worker import RESULTS
 from clip_adapter.errors import UsageError
 
 ALL = 2 * (1 + 2 + 2 + 2)  # two files; one run of zero-shot, two seeds of each other
 
 
 def results_of(place):
-    return sorted(p for p in Path(place.out, "results").rglob("*.json") if "failed" not in p.name)
+    return sorted(p for p in Path(place.out, RESULTS).rglob("*.json") if "failed" not in p.name)
 
 
 def numbers(place):
@@ -31,8 +34,8 @@ def numbers(place):
     return {f["key"]: {k: f[k] for k in kept} for f in found}
 
 
-def call(recipe, place, **options):
-    return run_bench([recipe], profile="features", place=place, **options)
+def call(recipe, place, jobs=1, **options):
+    return run_bench([recipe], profile="features", place=place, jobs=jobs, **options)
 
 
 def test_every_run_is_done_once(recipe, place):
@@ -55,24 +58,18 @@ def test_every_run_is_done_once(recipe, place):
     assert set(one["versions"]) >= {"python", "torch"}
 
 
-def test_one_job_or_two_give_the_same(recipe, place, toys, tmp_path):
-    call(recipe(), place, jobs=2)
-    other = runner.dataclasses.replace(place, out=str(tmp_path / "other"))
-    call(recipe(), other, jobs=1)
-    assert numbers(place) == numbers(other)
-    assert len({json.dumps(v) for v in numbers(place).values()}) > 4
-
-
-def test_again_makes_all_of_it_once_more(recipe, place):
-    call(recipe(), place)
-    assert call(recipe(), place, again=True).done == ALL
+def test_one_job_or_two_give_the_same_and_so_does_again(recipe, done_place):
+    two = numbers(done_place)  # made by two
+    assert len({json.dumps(v) for v in two.values()}) > 4
+    before = {path: path.stat().st_mtime_ns for path in results_of(done_place)}
+    assert call(recipe(), done_place, again=True).done == ALL
+    assert numbers(done_place) == two
+    assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, place):
     # The rate is beyond any use: its two seeds on each of two files diverge, alone or together.
-    changed = recipe(
-        ("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30")
-    )
+    changed = recipe(("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30"))
     said = []
     found = call(changed, place, say=said.append)
     assert (found.done, len(found.failed)) == (ALL - 4, 4)
@@ -88,9 +85,11 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, place):
     assert (again.done, again.present, len(again.failed)) == (0, ALL - 4, 4)
 
 
-def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, place):
+def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, done_place):
+    place = done_place
     plan = make_plans([recipe()], "features", place)[0]
-    results = runner.Results(Path(place.out) / "results", print)
+    results = Results(Path(place.out) / RESULTS, print)
+    results.path(plan.runs[0]).unlink()
     results.fail(plan.runs[0], "once", "")
     assert results.failure(plan.runs[0]) == "once"
     found = call(recipe(), place)
@@ -98,19 +97,22 @@ def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, place):
     assert list(Path(place.out).rglob("*.failed.json")) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe"])
-def test_a_damaged_result_is_kept_aside_and_made_again(recipe, place, damage):
-    call(recipe(), place)
-    path = next(p for p in results_of(place) if "linear-probe" in p.name)
-    whole, others = numbers(place), len(results_of(place)) - 1
-    path.write_bytes(damage)
+def test_damaged_results_are_kept_aside_and_made_again(recipe, done_place):
+    paths = [p for p in results_of(done_place) if "linear-probe" in p.name]
+    paths += [p for p in results_of(done_place) if "zero-shot" in p.name]
+    damages = [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe", paths[0].read_bytes()]
+    whole = numbers(done_place)
+    for path, damage in zip(paths, damages, strict=True):
+        path.write_bytes(damage)
     said = []
-    found = call(recipe(), place, say=said.append)
-    assert (found.done, found.present) == (1, others)
-    assert path.with_name(path.name + ".damaged").read_bytes() == damage
-    assert numbers(place) == whole
-    assert str(path) in said[0]
-    assert "done again" in said[1]
+    found = call(recipe(), done_place, say=said.append)
+    # The last one was a whole result, of another run.
+    assert (found.done, found.present) == (6, ALL - 6)
+    for path, damage in zip(paths, damages, strict=True):
+        assert path.with_name(path.name + ".damaged").read_bytes() == damage
+        assert any(str(path) in line for line in said)
+    assert sum("done again" in line for line in said) == 6
+    assert numbers(done_place) == whole
 
 
 def test_a_data_set_that_is_not_there_is_told(recipe, place):
@@ -137,8 +139,10 @@ def test_features_need_their_profile(recipe, place):
         run_bench([recipe()], profile="demo", place=place)
 
 
-def test_a_process_that_dies_costs_its_run_alone(recipe, place, monkeypatch):
-    died = []
+def test_a_process_that_dies_costs_its_run_alone(recipe, done_place, monkeypatch):
+    place, died = done_place, []
+    for path in results_of(place)[:-1]:
+        path.unlink()
 
     class Dying(Child):
         def do(self, unit, say):
@@ -152,7 +156,7 @@ def test_a_process_that_dies_costs_its_run_alone(recipe, place, monkeypatch):
     found = call(recipe(), place, jobs=1)
     assert len(found.failed) == 1
     assert "signal 9" in next(iter(found.failed.values()))
-    assert found.done == ALL - 1
+    assert (found.done, found.present) == (ALL - 2, 1)
     assert call(recipe(), place).done == 1
 
 
@@ -203,21 +207,22 @@ def bench(place, recipe, *, quota=None):
     return subprocess.run([*start, *words], capture_output=True, text=True, timeout=120)
 
 
-def test_a_full_disk_stops_with_a_message_and_loses_nothing(recipe, place):
-    first = make_plans([recipe()], "features", place)[0]
-    call(recipe(("seeds = [1, 2]", "seeds = [1]")), place)
-    before = {path: path.read_bytes() for path in results_of(place)}
+def test_a_full_disk_stops_with_a_message_and_loses_nothing(recipe, done_place):
+    for path in results_of(done_place)[::2]:
+        path.unlink()
+    before = {path: path.read_bytes() for path in results_of(done_place)}
     # A file of more than so many bytes cannot be written, as on a full disk: no result fits.
-    done = bench(place, recipe(name="all"), quota=8000)
+    done = bench(done_place, recipe(), quota=500)
     assert done.returncode == 1, done.stderr
+    assert "The benchmark stopped" in done.stderr
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
-    assert json.loads(done.stdout)["next"]
-    assert {path: path.read_bytes() for path in results_of(place)} == before
-    assert [p for p in Path(place.out).rglob("*.tmp")] == []
-    whole = bench(place, recipe(name="all"))
+    assert "same command goes on" in json.loads(done.stdout)["next"]
+    assert {path: path.read_bytes() for path in results_of(done_place)} == before
+    assert list(Path(done_place.out).rglob("*.tmp")) == []
+    whole = bench(done_place, recipe())
     assert whole.returncode == 0, whole.stderr
-    assert len(results_of(place)) == len(first.runs)
+    assert len(results_of(done_place)) == ALL
 
 
 def killed_and_resumed(place, recipe, kills, longest):
@@ -235,15 +240,12 @@ def killed_and_resumed(place, recipe, kills, longest):
     return {p: p.read_bytes() for p in Path(place.out).iterdir() if p.suffix == ".md"}
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(2), pytest.param(10, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("kills", [pytest.param(2), pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_and_resumed_gives_the_same_tables(recipe, place, tmp_path, kills):
     start = time.monotonic()
-    calm = runner.dataclasses.replace(place, out=str(tmp_path / "calm"))
+    calm = dataclasses.replace(place, out=str(tmp_path / "calm"))
     assert bench(calm, recipe()).returncode == 0
     taken = time.monotonic() - start
     pages = killed_and_resumed(place, recipe(), kills, taken)
-    table = Path(place.out, "TABLES.md")
-    assert pages[table] == Path(calm.out, "TABLES.md").read_bytes()
+    assert pages[Path(place.out, "TABLES.md")] == Path(calm.out, "TABLES.md").read_bytes()
     assert numbers(place) == numbers(calm)

@@ -38,7 +38,10 @@ def save_plan(plan: Plan, out: Path) -> Path:
         "missing": plan.missing,
     }
     path = out / FOLDER / recipe.profile / f"{recipe.name}{protocol}.json"
-    return write_file(path, (json.dumps(told, indent=1) + "\n").encode())
+    data = (json.dumps(told, indent=1) + "\n").encode()
+    if path.is_file() and path.read_bytes() == data:
+        return path
+    return write_file(path, data)
 
 
 def load_plans(out: Path) -> list[Plan]:
