@@ -17,7 +17,10 @@ NAMES = recipe_names()
 load = functools.cache(load_recipe)
 ELEVEN = {name for name in TEMPLATES if name != "imagenet-ensemble"}
 # Not in the paper's Table 10.
-OWN_ROWS = {"Visual encoder", "Text encoder", "Both encoders"}
+OWN_ROWS = {
+    *("Visual encoder", "Text encoder", "Both encoders"),
+    *("CoOp, our recipe", "CLIP-Adapter, our recipe"),
+}
 
 
 def own_methods():

@@ -116,6 +116,22 @@ class Known(Protocol):
         ...
 
 
+class _NoData:
+    """In the place of a data set where costs are measured: they need none."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def identity(self) -> str:
+        return ""
+
+    def shots(self, wanted: Iterable[int]) -> list[int]:
+        return list(wanted)
+
+    def lacks(self, method: Method) -> str:
+        return ""
+
+
 @dataclass
 class Plan:
     """The runs of a recipe, and what was left out with the reason."""
@@ -139,7 +155,7 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
     made, told = Plan(recipe), dict[str, None]()
     for name in recipe.datasets:
         try:
-            known = data(name)
+            known = _NoData(name) if recipe.measure == "cost" else data(name)
             identity = known.identity()
         except ClipAdapterError as error:
             made.missing[name] = str(error)
