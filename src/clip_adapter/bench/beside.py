@@ -28,6 +28,7 @@ class Beside:
         same: whether ours was measured on the same.
         digitised: read off a plot, to 0.2 points.
         note: what is odd about it.
+        source: "paper" for a table of CLIP-Adapter's, else "published".
     """
 
     value: float
@@ -36,11 +37,17 @@ class Beside:
     same: bool
     digitised: bool = False
     note: str = ""
+    source: str = "published"
 
     @property
     def where(self) -> str:
-        """For the head of a column."""
+        """For the title of a panel."""
         return f"{self.dataset}, {self.backbone}"
+
+    @property
+    def head(self) -> str:
+        """For the head of a column or row."""
+        return f"{self.source}: {self.where}"
 
 
 def table_number(recipe: Recipe) -> int | None:
@@ -79,7 +86,7 @@ def _of_table(
     taken = (exact or fitting)[0]
     same = bool(exact) and dataset == place.test_set
     same = same and (taken.style, taken.shots) == (recipe.style, place.shots)
-    return Beside(taken.value, taken.dataset, taken.backbone, same, note=taken.note)
+    return Beside(taken.value, taken.dataset, taken.backbone, same, note=taken.note, source="paper")
 
 
 def _few_shot(recipe: Recipe, method: str, place: Place, published: Published) -> Beside | None:

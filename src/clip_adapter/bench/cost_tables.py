@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from clip_adapter.bench.beside import row_of, table_number
 from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table
 from clip_adapter.bench.published import Published, TableFigure
+from clip_adapter.bench.recipe import System
 from clip_adapter.bench.values import Findings, Measured, Place, Read, field_of
+from clip_adapter.methods import make_method
 
 # Recipes of accuracies whose costs are of interest as well.
 COSTED = ("table2", "table3", "table10", "peers")
@@ -21,7 +23,8 @@ HEADS = {
     "memory": "memory",
     "inference": "a picture",
 }
-Accuracy = Callable[[str], Cell]
+# (data set, {label: accuracy on it})
+Accuracies = tuple[str, dict[str, Cell]]
 # (head, our number, how it is written, the paper's metric)
 Spec = tuple[str, Read, Callable[[float], str], str]
 
@@ -60,23 +63,57 @@ BESIDE_ACCURACY: tuple[Spec, ...] = (
 )
 
 
-def cost_tables(findings: Findings, published: Published, accuracy: Accuracy) -> list[Table]:
+def accuracies(findings: Findings, every: Sequence[Findings]) -> Accuracies:
+    """What other recipes of the profile found for the systems of ``findings``, at its shots.
+
+    They are known by method and training recipe; a ratio is free. On the data set of ``findings``
+    if there is a result, else on the first that has one.
+    """
+    shots = {p.shots for p in findings.places()}
+    found: dict[str, dict[str, Cell]] = {}
+    for other in every:
+        if other.recipe.measure != "accuracy" or other.recipe.profile != findings.recipe.profile:
+            continue
+        usual = {_training(s): s for s in reversed(other.systems) if _is_usual(s)}
+        for place in other.places():
+            for system in findings.systems:
+                same = usual.get(_training(system))
+                if same is None or place.shots not in shots:
+                    continue
+                number = other.accuracy(same.label, place)
+                if number is not None:
+                    cell = Cell(f"{number.mean:.2f}", number.mean, number.deviation, number.seeds)
+                    found.setdefault(place.dataset, {}).setdefault(system.label, cell)
+    own = [p.dataset for p in findings.places() if p.dataset in found]
+    name = next(iter([*own, *found]), "")
+    return name, found.get(name, {})
+
+
+def _training(system: System) -> tuple[str, str]:
+    method = make_method(system.method, system.options)
+    return system.method, str(getattr(method, "recipe", ""))
+
+
+def _is_usual(system: System) -> bool:
+    """At the defaults, but for the training recipe."""
+    return not system.prompts and set(system.options) <= {"recipe"}
+
+
+def cost_tables(findings: Findings, published: Published, known: Accuracies) -> list[Table]:
     """A table for each data set and backbone, at the most shots; none where costs are not asked.
 
     Args:
         findings: of a recipe.
         published: for what the paper measured.
-        accuracy: the accuracy of a system by its label, from other recipes.
+        known: accuracies of the systems, of :func:`accuracies`.
     """
     recipe = findings.recipe
     alone = recipe.measure == "cost"
     if not alone and recipe.name not in COSTED:
         return []
     last: dict[tuple[str, str], Place] = {}
-    for place in findings.places():
-        known = last.get((place.dataset, place.backbone))
-        if known is None or place.shots > known.shots:
-            last[place.dataset, place.backbone] = place
+    for place in sorted(findings.places(), key=lambda p: p.shots):
+        last[place.dataset, place.backbone] = place
     figures = published.table(table_number(recipe) or 0)
     specs = MEASURED if alone else BESIDE_ACCURACY
     made = []
@@ -85,7 +122,7 @@ def cost_tables(findings: Findings, published: Published, accuracy: Accuracy) ->
         if alone:
             told = {"backbone": recipe.cost.get("backbone"), "classes": recipe.cost.get("classes")}
             caption = f"{told['backbone']}, {told['classes']} classes, {place.shots} shots"
-        made.append(_table(findings, place, caption, specs, figures, accuracy if alone else None))
+        made.append(_table(findings, place, caption, specs, figures, known if alone else None))
     return made
 
 
@@ -95,7 +132,7 @@ def _table(
     caption: str,
     specs: Sequence[Spec],
     figures: Sequence[TableFigure],
-    accuracy: Accuracy | None,
+    known: Accuracies | None,
 ) -> Table:
     columns, by_column = [], []
     found = [findings.at(s.label, place) for s in findings.systems]
@@ -109,11 +146,13 @@ def _table(
         if any(c.value is not None for c in theirs):
             columns.append(Column(f"paper: {HEADS[metric]}", "paper"))
             by_column.append(theirs)
-    if accuracy is not None:
-        columns.append(Column("right (%)"))
-        by_column.append([accuracy(s.label) for s in findings.systems])
-        columns.append(Column("paper: right (%)", "paper"))
-        by_column.append([_paper(findings, s.label, "top1", figures) for s in findings.systems])
+    if known is not None and known[1]:
+        columns.append(Column(f"right on {known[0]} (%)"))
+        by_column.append([known[1].get(s.label, Cell()) for s in findings.systems])
+    theirs = [_paper(findings, s.label, "top1", figures) for s in findings.systems]
+    if known is not None and figures:
+        columns.append(Column(f"paper: right on {figures[0].dataset} (%)", "paper"))
+        by_column.append(theirs)
     rows = tuple(
         Row(s.label, tuple(column[i] for column in by_column))
         for i, s in enumerate(findings.systems)

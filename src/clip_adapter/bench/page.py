@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from clip_adapter.bench.cost_tables import cost_tables
+from clip_adapter.bench.cost_tables import accuracies, cost_tables
 from clip_adapter.bench.figures import draw
 from clip_adapter.bench.formats import csv_text, latex, markdown
-from clip_adapter.bench.layout import Cell
 from clip_adapter.bench.published import load_published
 from clip_adapter.bench.recipe import recipe_names
 from clip_adapter.bench.results import Results
@@ -99,25 +98,12 @@ def _write_recipe(
     if not drawn:
         figure.unlink(missing_ok=True)
     files += [*drawn, write_file(folder / f"{recipe.name}{SECTION}", text.encode())]
-    costs = cost_tables(found, published, lambda label: _accuracy(label, found, every))
+    costs = cost_tables(found, published, accuracies(found, every))
     if costs and found.any():
         told = costs_text(found, [(t, markdown(t)) for t in costs])
         files.append(write_file(folder / f"{recipe.name}{COST_SECTION}", told.encode()))
         files += [write_file(folder / f"{plain(t.name)}.csv", csv_text(t).encode()) for t in costs]
     return files
-
-
-def _accuracy(label: str, of: Findings, every: Sequence[Findings]) -> Cell:
-    """What another recipe of the profile found for ``label`` on the same data set and shots."""
-    for found in every:
-        if found.recipe.measure != "accuracy" or found.recipe.profile != of.recipe.profile:
-            continue
-        for place in found.places():
-            if any((p.dataset, p.shots) == (place.dataset, place.shots) for p in of.places()):
-                number = found.accuracy(label, place)
-                if number is not None:
-                    return Cell(f"{number.mean:.2f}", number.mean, number.deviation, number.seeds)
-    return Cell()
 
 
 def _assembled(out: Path, head: str, ending: str) -> str:

@@ -56,7 +56,7 @@ def _in_columns(findings: Findings, group: Group, published: Published) -> Table
         found = [beside(findings.recipe, s, place, published) for s in findings.systems]
         if known := [b for b in found if b is not None]:
             notes.published(known, findings.systems, found)
-            columns.append(Column(f"paper: {known[0].where}", "paper"))
+            columns.append(Column(known[0].head, "paper"))
             by_column.append(best_bold([_published(b) for b in found]))
         if any(b.same for b in known):
             columns.append(Column("difference", "difference"))
@@ -83,7 +83,7 @@ def _in_rows(findings: Findings, group: Group, published: Published) -> Table:
         if not known:
             continue
         notes.published(known, [system] * len(found), found)
-        label = f"{system.label}, paper: {known[0].where}"
+        label = f"{system.label}, {known[0].head}"
         rows.append(Row(label, tuple(_published(b) for b in found), "paper"))
         if any(b.same for b in known):
             apart = tuple(_difference(c, b) for c, b in zip(ours, found, strict=True))

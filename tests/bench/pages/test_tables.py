@@ -88,9 +88,9 @@ def test_shots_stand_beside_each_other_and_published_curves_below(bench):
     assert [c.title for c in table.columns] == [
         "1 shot", "2 shots", "4 shots", "8 shots", "16 shots",
     ]  # fmt: skip
-    assert row(table, "CLIP-Adapter, paper: imagenet, RN50")["16 shots"].text == "61.20"
+    assert row(table, "CLIP-Adapter, published: imagenet, RN50")["16 shots"].text == "61.20"
     assert row(table, "CLIP-Adapter, difference")["16 shots"].text == "+14.80"
-    assert row(table, "Zero-shot CLIP, paper")["1 shot"].text == "55.40"
+    assert row(table, "Zero-shot CLIP, published")["1 shot"].text == "55.40"
 
 
 def test_missing_partial_and_failed_runs_are_told(bench):
