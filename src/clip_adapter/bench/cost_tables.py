@@ -109,7 +109,7 @@ def cost_tables(findings: Findings, published: Published, known: Accuracies) -> 
     """
     recipe = findings.recipe
     alone = recipe.measure == "cost"
-    if not alone and recipe.name not in COSTED:
+    if len(findings.systems) < 2 or not (alone or recipe.name in COSTED):
         return []
     last: dict[tuple[str, str], Place] = {}
     for place in sorted(findings.places(), key=lambda p: p.shots):

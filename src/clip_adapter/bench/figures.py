@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_adapter.bench.gains import Gain, gains
+from clip_adapter.bench.layout import shots_word
 from clip_adapter.bench.panels import panels, panels_figure
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.values import Findings
@@ -86,7 +87,7 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set_xlabel("points above zero-shot CLIP")
-        axes.set_title(f"{title}, {shots} shots", fontsize=10)
+        axes.set_title(f"{title}, {shots_word(shots)}", fontsize=10)
     handles, labels = every[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2)
     return figure
@@ -95,13 +96,15 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
 def _planes(findings: Findings) -> dict[str, Mapping[str, Any]]:
     """{title: record} of every system, for the first seed."""
     places = findings.places()
+    several = len(places) > 1
     found: dict[str, Mapping[str, Any]] = {}
     for place in places:
         for system in findings.systems:
             records = findings.at(system.label, place).records
             if records and records[0].get("points"):
-                name = f"{place.dataset}: {system.label}" if len(places) > 1 else system.label
-                found[f"{name}, silhouette {records[0]['silhouette']:.3f}"] = records[0]
+                where = f"{place.dataset}, {shots_word(place.shots)}\n" if several else ""
+                apart = records[0]["silhouette"]
+                found[f"{where}{system.label}, silhouette {apart:.3f}"] = records[0]
     return found
 
 
@@ -137,7 +140,7 @@ def plane_figure(planes: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
             axes.plot(x, y, markersize=3, alpha=0.8, **style)
             handles.setdefault(names[label], Line2D([], [], markersize=6, **style))
         if len(shown) < len(names):
-            name += f" ({len(shown)} of {len(names)} classes)"
+            name += f"\n{len(shown)} of {len(names)} classes"
         axes.set_title(name, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])

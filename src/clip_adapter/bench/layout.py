@@ -106,9 +106,12 @@ def _parts(*names: str) -> Callable[[Place], tuple[str, ...]]:
 
 
 def _word(name: str, value: str | int) -> str:
-    if name != "shots":
-        return str(value)
-    return "1 shot" if value == 1 else f"{value} shots"
+    return shots_word(int(value)) if name == "shots" else str(value)
+
+
+def shots_word(shots: int) -> str:
+    """``1 shot``, ``2 shots``."""
+    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
 def _varying(
@@ -121,13 +124,13 @@ def _varying(
     return lambda place: [read(place)[i] for i in kept]
 
 
-def best_bold(column: Iterable[Cell]) -> list[Cell]:
-    """The highest in bold, and all that are shown as the same number."""
+def best_bold(column: Iterable[Cell], digits: int = 2) -> list[Cell]:
+    """The highest in bold, and all that are shown as the same number of so many digits."""
     cells = list(column)
-    known = [round(c.value, 2) for c in cells if c.value is not None]
+    known = [round(c.value, digits) for c in cells if c.value is not None]
     if len(known) < 2:
         return cells
     return [
-        dataclasses.replace(c, bold=c.value is not None and round(c.value, 2) == max(known))
+        dataclasses.replace(c, bold=c.value is not None and round(c.value, digits) == max(known))
         for c in cells
     ]

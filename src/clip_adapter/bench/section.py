@@ -121,12 +121,20 @@ def _chosen(made: Sequence[Table]) -> list[str]:
 
 
 def _left_out(found: Findings) -> str:
-    """Reasons, each with the data sets it holds for."""
-    reasons: dict[str, list[str]] = {}
+    """Reasons, each with the rows and data sets it holds for."""
+    sets: dict[tuple[str, str], list[str]] = {}  # by row and reason
     for line in found.plan.left_out:
-        name, _, reason = line.partition(": ")
-        reasons.setdefault(reason, []).append(name)
-    lines = [f"{reason} ({', '.join(names)})" for reason, names in reasons.items()]
+        name, _, told = line.partition(": ")
+        label, _, reason = told.rpartition(" left out, ")
+        sets.setdefault((label, reason), []).append(name)
+    rows: dict[tuple[str, str], list[str]] = {}  # by reason and data sets
+    for (label, reason), names in sets.items():
+        rows.setdefault((reason, ", ".join(names)), []).append(label)
+    lines = []
+    for (reason, names), labels in rows.items():
+        every = len(labels) > 1 and len(labels) == len(found.recipe.systems)
+        who = "" if labels == [""] else f": {'all rows' if every else ', '.join(labels)}"
+        lines.append(f"{reason} ({names}){who}")
     if missing := sorted(found.plan.missing):
         lines.append(f"not there: {', '.join(missing)}")
-    return "Left out: " + "; ".join(lines) + "." if lines else ""
+    return "\n".join(["Left out:\n", *(f"- {line}" for line in lines)]) if lines else ""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from clip_adapter.bench.beside import beside, table_number, theirs
 from clip_adapter.bench.gains import gains
-from clip_adapter.bench.layout import groups
+from clip_adapter.bench.layout import groups, shots_word
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.values import Findings, Place, field_of
 
@@ -58,7 +58,9 @@ def _best_row(findings: Findings, published: Published) -> Iterable[str]:
     for place, title in _every_place(findings):
         ours = means_at(findings, place)
         if len(ours) > 1:
-            line = f"{title}: {_and(best(ours))} is highest ({max(ours.values()):.2f})"
+            top = best(ours)
+            verb = "is" if len(top) == 1 else "are"
+            line = f"{title}: {_and(top)} {verb} highest ({max(ours.values()):.2f})"
             paper = published_at(findings, place, published)
             if paper:
                 line += f"; in the paper {_and(best(paper))} ({max(paper.values()):.2f})"
@@ -125,12 +127,13 @@ def _gains(findings: Findings, published: Published) -> Iterable[str]:
             ranked = ", ".join(f"{g.dataset} {g.gain:+.2f}" for g in found)
             below = [g.dataset for g in found if g.gain <= 0]
             end = f"not above zero: {', '.join(below)}" if below else "all are above zero"
-            yield f"{shots} shots, gain over zero-shot in points: {ranked}; {end}."
+            yield f"{shots_word(shots)}, gain over zero-shot in points: {ranked}; {end}."
 
 
 def _counts(findings: Findings, published: Published) -> Iterable[str]:
     """On how many test sets or backbones CLIP-Adapter is highest."""
-    here = [(p, m) for p, _ in _every_place(findings) if len(m := means_at(findings, p)) > 1]
+    every = [(p, means_at(findings, p)) for p, _ in _every_place(findings)]
+    here = [(p, m) for p, m in every if len(m) > 1 and OURS in m]
     if not here:
         return
     won = [p for p, m in here if best(m) == [OURS]]
@@ -154,7 +157,7 @@ def _branches(findings: Findings, published: Published) -> Iterable[str]:
         place = max(group.places, key=lambda p: p.shots)
         ours = means_at(findings, place)
         if len(ours) > 1:
-            yield f"{group.caption}, {place.shots} shots, from low to high: {_ranked(ours)}."
+            yield f"{group.caption}, {shots_word(place.shots)}, from low to high: {_ranked(ours)}."
 
 
 def _silhouettes(findings: Findings, published: Published) -> Iterable[str]:

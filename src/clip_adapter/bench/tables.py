@@ -20,6 +20,7 @@ from clip_adapter.bench.layout import (
     Table,
     best_bold,
     groups,
+    shots_word,
 )
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.recipe import System
@@ -41,21 +42,30 @@ def tables(findings: Findings, published: Published) -> list[Table]:
     if findings.recipe.measure == "tsne":
         return [_plane_table(findings)]
     make = _in_rows if findings.recipe.columns == "shots" else _in_columns
-    return [make(findings, group, published) for group in groups(findings)]
+    every = [(group, _systems(findings, group)) for group in groups(findings)]
+    return [make(findings, group, systems, published) for group, systems in every if systems]
 
 
-def _in_columns(findings: Findings, group: Group, published: Published) -> Table:
+def _systems(findings: Findings, group: Group) -> list[System]:
+    """Those that can be run in ``group``, if there are two to compare."""
+    found = [s for s in findings.systems if any(findings.runs(s.label, p) for p in group.places)]
+    return found if len(found) > 1 else []
+
+
+def _in_columns(
+    findings: Findings, group: Group, systems: list[System], published: Published
+) -> Table:
     """Published numbers and differences as columns."""
     notes = _Notes(findings)
     columns: list[Column] = []
     by_column: list[list[Cell]] = []
     for place, title in zip(group.places, group.titles, strict=True):
         columns.append(Column(title))
-        ours = [notes.cell(findings.at(s.label, place), place) for s in findings.systems]
+        ours = [notes.cell(findings.at(s.label, place), place) for s in systems]
         by_column.append(best_bold(ours))
-        found = [beside(findings.recipe, s, place, published) for s in findings.systems]
+        found = [beside(findings.recipe, s, place, published) for s in systems]
         if known := [b for b in found if b is not None]:
-            notes.published(known, findings.systems, found)
+            notes.published(known, systems, found)
             columns.append(Column(known[0].head, "paper"))
             by_column.append(best_bold([_published(b) for b in found]))
         if any(b.same for b in known):
@@ -63,21 +73,22 @@ def _in_columns(findings: Findings, group: Group, published: Published) -> Table
             by_column.append([_difference(c, b) for c, b in zip(ours, found, strict=True)])
     rows = [
         Row(_label(findings, s), tuple(column[i] for column in by_column))
-        for i, s in enumerate(findings.systems)
+        for i, s in enumerate(systems)
     ]
     return _table(findings, group, columns, rows, notes)
 
 
-def _in_rows(findings: Findings, group: Group, published: Published) -> Table:
+def _in_rows(
+    findings: Findings, group: Group, systems: list[System], published: Published
+) -> Table:
     """Published numbers and differences as rows below all of ours."""
     notes = _Notes(findings)
     cells = [
-        [notes.cell(findings.at(s.label, place), place) for place in group.places]
-        for s in findings.systems
+        [notes.cell(findings.at(s.label, place), place) for place in group.places] for s in systems
     ]
     bold = zip(*(best_bold(column) for column in zip(*cells, strict=True)), strict=True)
-    rows = [Row(_label(findings, s), tuple(c)) for s, c in zip(findings.systems, bold, strict=True)]
-    for system, ours in zip(findings.systems, cells, strict=True):
+    rows = [Row(_label(findings, s), tuple(c)) for s, c in zip(systems, bold, strict=True)]
+    for system, ours in zip(systems, cells, strict=True):
         found = [beside(findings.recipe, system, place, published) for place in group.places]
         known = [b for b in found if b is not None]
         if not known:
@@ -94,8 +105,10 @@ def _in_rows(findings: Findings, group: Group, published: Published) -> Table:
 def _plane_table(findings: Findings) -> Table:
     """Silhouettes, and the accuracy of the same classifiers."""
     notes, columns, rows = _Notes(findings), [], []
+    several = len({p.shots for p in findings.places()}) > 1
     for place in findings.places():
-        columns += [Column(f"{place.dataset}: right (%)"), Column("silhouette")]
+        where = f"{place.dataset}, {shots_word(place.shots)}" if several else place.dataset
+        columns += [Column(f"{where}: right (%)"), Column("silhouette")]
     for system in findings.systems:
         cells: list[Cell] = []
         for place in findings.places():
@@ -104,8 +117,10 @@ def _plane_table(findings: Findings) -> Table:
             cells.append(notes.cell(found, place))
             cells.append(Cell() if apart is None else Cell(f"{apart.mean:.3f}", apart.mean))
         rows.append(Row(_label(findings, system), tuple(cells)))
-    columns_of_cells = zip(*(row.cells for row in rows), strict=True)
-    bold = zip(*map(best_bold, columns_of_cells), strict=True)
+    by_column = zip(*(row.cells for row in rows), strict=True)
+    # Accuracies have two digits, silhouettes three.
+    marked = [best_bold(cells, 2 + number % 2) for number, cells in enumerate(by_column)]
+    bold = zip(*marked, strict=True)
     rows = [dataclasses.replace(r, cells=tuple(c)) for r, c in zip(rows, bold, strict=True)]
     group = Group(findings.recipe.name, "", tuple(findings.places()), ())
     return dataclasses.replace(_table(findings, group, columns, rows, notes), chosen=None)

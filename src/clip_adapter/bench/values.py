@@ -144,6 +144,10 @@ class Findings:
         key = (label, place.dataset, place.backbone, place.shots)
         return self.measured.get(key, Measured())
 
+    def runs(self, label: str, place: Place) -> bool:
+        """Whether the system ``label`` can be run there."""
+        return (label, place.dataset, place.backbone, place.shots) in self.measured
+
     def accuracy(self, label: str, place: Place) -> Number | None:
         """In percent."""
         return self.at(label, place).number(top1(place.shift))

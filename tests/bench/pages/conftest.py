@@ -21,6 +21,8 @@ class Pretended:
         return list(wanted)
 
     def lacks(self, method):
+        if self.name == "textless" and method.needs_text:
+            return "no text"
         return self._reason if method.reads == "images" else ""
 
 

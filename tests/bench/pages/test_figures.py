@@ -122,6 +122,13 @@ def test_every_panel_of_the_plane_has_its_silhouette(bench):
     assert [t.get_text() for t in legend.get_texts()] == ["a_1", "$b$", "c"]
 
 
+def test_planes_of_several_shots_are_named(bench):
+    figure = make_figure(found(bench, "figure6", shots=[1, 4]), load_published())
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == "demo, 1 shot\nCLIP, silhouette 0.250"
+    assert len(set(titles)) == 8
+
+
 @pytest.mark.parametrize("classes", [2, MOST_CLASSES, 3 * MOST_CLASSES])
 def test_classes_in_the_plane_can_be_told_apart(classes):
     record = {

@@ -96,8 +96,8 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
         bench.fill(one, accuracy)
     text = write_page(planned, bench.results, tmp_path / "out").path.read_text()
     assert "Nothing to compare on this data." in text
-    assert "Houlsby left out, it reads pictures (demo)" in text
-    assert "Left out: not there: demo-colours." in text
+    assert "- it reads pictures (demo): Houlsby, Parallel\n" in text
+    assert "- not there: demo-colours\n" in text
 
 
 def test_names_with_slashes_and_spaces_are_files_all_the_same(bench, tmp_path):

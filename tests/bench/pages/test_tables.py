@@ -156,6 +156,34 @@ def test_backbones_are_columns(bench):
     assert last == ["70.86", "-10.86"]
 
 
+def test_rows_that_a_set_cannot_have_are_not_in_its_table(bench):
+    sets = ["imagenet", "textless"]
+    planned = bench.fill(bench.plan("peers", "features", datasets=sets), lambda run: 60.0)
+    whole, part = made(bench, planned)
+    assert [r.label for r in part.rows if r.kind == "ours"] == [
+        "Linear probe CLIP",
+        "GDA",
+        "R-2P",
+        "auto",
+    ]
+    assert len([r for r in whole.rows if r.kind == "ours"]) > 20
+    planned = bench.fill(bench.plan("figure3", "features", datasets=sets), lambda run: 60.0)
+    (only,) = made(bench, planned)  # one row compares with nothing
+    assert only.caption == "imagenet"
+
+
+def test_silhouettes_are_compared_as_they_are_shown(bench):
+    planned = bench.plan("figure6")
+    for number, run in enumerate(planned.runs):
+        apart = {"silhouette": 0.3 + number / 500, "points": [[0.0, 0.0]], "labels": [0]}
+        bench.results.write(run, {"top1": 50.0, "n": 9, **apart})
+    (table,) = made(bench, planned)
+    assert [r.cells[1].text for r in table.rows] == ["0.300", "0.302", "0.304", "0.306"]
+    assert [r.cells[1].bold for r in table.rows] == [False, False, False, True]
+    assert all(r.cells[0].bold for r in table.rows)
+    assert "from low to high: CLIP 0.300, CoOp 0.302" in told(bench, planned)[0]
+
+
 def told(bench, planned):
     return sentences(Findings(planned, bench.results), load_published())
 
