@@ -4,6 +4,9 @@
 #   make lint    ruff and pyright
 #   make bench   the reference numbers, measured again on the CLIP features in FEATURES
 #   make bench-methods  every feature method on those features
+#   make bench-demo     the paper's tables and figures on the demo's data, in minutes
+#   make bench-features the same on the features in FEATURES, as far as they go
+#   make reproduce      what the real thing takes; with DATA=DIR it begins
 #   make docs    write docs/cli.md and docs/methods.md anew from the code
 
 VENV := .venv
@@ -20,7 +23,7 @@ JOBS ?= 2
 # torch is large; uv's own limit of 30 s is short for a slow line.
 export UV_HTTP_TIMEOUT ?= 300
 
-.PHONY: setup demo test lint format bench bench-methods docs clean
+.PHONY: setup demo test lint format bench bench-methods bench-demo bench-features reproduce docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,6 +64,20 @@ bench: $(STAMP)
 
 bench-methods: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/methods.py --features $(FEATURES)
+
+bench-demo: $(STAMP)
+	$(VENV)/bin/clip-adapter bench run --profile demo --out benchmarks
+
+bench-features: $(STAMP)
+	$(VENV)/bin/clip-adapter bench run --features $(FEATURES) --out benchmarks
+
+reproduce: $(STAMP)
+	@$(VENV)/bin/clip-adapter bench effort
+ifdef DATA
+	$(VENV)/bin/clip-adapter bench run --root $(DATA) --get --out benchmarks
+else
+	@echo "Begin with: make reproduce DATA=FOLDER_FOR_THE_DATA_SETS"
+endif
 
 docs: $(STAMP)
 	$(PY) tools/cli_docs.py

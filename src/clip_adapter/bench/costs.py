@@ -20,7 +20,8 @@ from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.methods import FewShotTask, Method
+from clip_adapter.methods import FewShotTask, Method, make_method
+from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 
 # Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
@@ -126,17 +127,16 @@ def _train(
 
 def _untrained(task: FewShotTask) -> Classifier:
     """Answers at the cost of a classifier with class weights alone."""
-    from clip_adapter.methods import make_method
-
     return make_method("zero-shot").fit(task)
 
 
 def _counted(method: Method, task: FewShotTask) -> int:
     """The parameters that ``method`` would have trained."""
-    from clip_adapter.methods.sizes import RN50, VIT_B_16
-
-    sizes = next((s for s in (RN50, VIT_B_16) if s.dim == task.train.dim), VIT_B_16)
-    sizes = dataclasses.replace(sizes, classes=len(task.class_names), shots=task.shots)
+    width = 0
+    if method.runs_text_tower:
+        tower = task.tower(method.name)
+        width = int(tower.embed_tokens(tower.tokenize([""])).shape[-1])
+    sizes = Sizes(task.train.dim, len(task.class_names), task.shots, text_width=width)
     return method.parameters(sizes) or 0
 
 

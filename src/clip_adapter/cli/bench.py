@@ -231,6 +231,26 @@ def ls(json: o.Json = False) -> None:
             output.show(table)
 
 
+@bench.command("effort")
+def effort(recipes: Recipes = None, json: o.Json = False) -> None:
+    """Say what recipes take on the real sets: disk, pictures, runs and hours. Nothing is run.
+
+    **Examples**
+
+        clip-adapter bench effort
+        clip-adapter bench effort table5 table6
+    """
+    with Output(json) as output:
+        import dataclasses
+
+        from clip_adapter.bench.effort import effort as measure
+        from clip_adapter.bench.recipe import recipe_names
+
+        found = measure(recipes or recipe_names())
+        output.show(*found.lines())
+        output.result(dataclasses.asdict(found))
+
+
 def _place(
     out: Path, root: Path | None, features: Path | None, cache: Path | None, device: str, dtype: str
 ) -> Any:

@@ -1,0 +1,75 @@
+"""Seconds and memory of a training that is timed whole, or for a while."""
+
+import pytest
+
+from clip_adapter.bench.costs import measure_cost
+from clip_adapter.bench.hardware import commit, hardware, peak_mib, reset_peak
+from clip_adapter.bench.runs import Run
+from clip_adapter.errors import UsageError
+
+
+def a_run(method, options=None, **cost):
+    settings = {"backbone": "demo", "classes": 5, "shots": 2, "batch": 2, "repeats": 1, **cost}
+    run = Run("demo", "cost", "demo", "", "", "clip", 1, (), method, options or {}, 2, 1)
+    return Run(**{**vars(run), "cost": settings})
+
+
+def test_a_short_training_is_timed_whole():
+    found = measure_cost(a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 3}))
+    assert found["train_how"] == "timed whole"
+    assert found["trained_parameters"] == 2 * 128 * 32
+    assert found["train_seconds"] > 0
+    assert found["infer_ms"] > 0
+    assert found["embed_seconds"] > 0
+    assert found["train_peak_mib"] > 50
+
+
+def test_a_long_one_is_stopped_and_multiplied():
+    run = a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 2_000_000}, seconds=0.2)
+    found = measure_cost(run)
+    done, total = (int(w.replace(",", "")) for w in found["train_how"].split() if w[0].isdigit())
+    assert total == 2_000_000
+    assert 1 <= done < total
+    # As long as it was timed, times all the steps over those that were done.
+    assert found["train_seconds"] == pytest.approx(0.2 / done * total, rel=0.5)
+    assert found["trained_parameters"] == 2 * 128 * 32  # counted, as none was trained to its end
+
+
+def test_prompts_that_were_stopped_are_counted_by_the_width_of_the_text_tower():
+    short = measure_cost(a_run("coop", {"context_length": 2, "epochs": 1}))
+    long = measure_cost(a_run("coop", {"context_length": 2, "epochs": 100_000}, seconds=0.1))
+    assert "steps timed" in long["train_how"]
+    assert long["trained_parameters"] == short["trained_parameters"] > 0
+
+
+def test_prompts_and_zero_shot_have_a_cost_too():
+    assert measure_cost(a_run("zero-shot"))["trained_parameters"] == 0
+    assert measure_cost(a_run("coop", {"context_length": 2, "epochs": 1}))["trained_parameters"] > 0
+
+
+def test_an_unknown_setting_is_told():
+    with pytest.raises(UsageError, match="cost: classses"):
+        measure_cost(a_run("zero-shot", classses=3))
+
+
+def test_memory_is_that_of_the_work():
+    import torch
+
+    if not reset_peak():
+        pytest.skip("this system cannot measure it anew")
+    before = peak_mib()
+    kept = torch.ones(50 << 20, dtype=torch.uint8)
+    during = peak_mib()
+    assert during - before > 40
+    del kept
+    assert peak_mib() > during - 1  # a peak stays
+    assert reset_peak()
+    assert peak_mib() < during - 40
+
+
+def test_where_it_was_measured():
+    found = hardware()
+    assert found["processor"]
+    assert found["memory_gib"] > 0
+    told = commit()
+    assert told is None or len(told.rstrip("+")) == 12
