@@ -129,6 +129,14 @@ def test_shots_that_a_file_does_not_have_are_left_out(recipe, place):
     assert found.plans[0].left_out == ["toys: no 3 shots", "others: no 3 shots"]
 
 
+def test_prompts_say_nothing_to_a_file_with_text(recipe, place):
+    changed = recipe(('method = "zero-shot"', 'method = "zero-shot"\nprompts = ["a {}."]'))
+    made = make_plans([changed], "features", place)[0]
+    assert len(made.runs) == ALL - 2
+    told = "zero-shot left out, its text weights are given, so other prompts would change nothing"
+    assert made.left_out == [f"toys: {told}", f"others: {told}"]
+
+
 def test_two_at_once_in_one_folder_is_refused(recipe, place):
     with runner._alone(Path(place.out)), pytest.raises(UsageError, match="Another benchmark"):
         call(recipe(), place)

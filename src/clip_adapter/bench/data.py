@@ -56,6 +56,8 @@ class Place:
 class PictureSet:
     """A data set of pictures: one of the demo's or of the paper's, by name."""
 
+    takes_prompts = True
+
     def __init__(self, name: str, place: Place, say: Callable[[str], None]) -> None:
         # Of pictures that were drawn here there is nothing to say.
         self.name, self._place, self._say = name, place, silent if name in DEMO_SETS else say
@@ -137,6 +139,8 @@ class PictureSet:
 
 class FeatureFile:
     """A file of features with the sets ``train_{K}shot`` or ``train``, and a test set."""
+
+    takes_prompts = False
 
     def __init__(self, name: str, path: Path, say: Callable[[str], None]) -> None:
         self.name, self._path, self._say = name, path, say

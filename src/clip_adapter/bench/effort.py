@@ -59,6 +59,8 @@ class Effort:
 class _Record:
     """A data set that need not be there."""
 
+    takes_prompts = True
+
     def __init__(self, name: str) -> None:
         self.name = name
 

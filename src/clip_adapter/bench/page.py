@@ -1,7 +1,5 @@
 """``write_page``: the results as pages, TABLES.md and COSTS.md, with a file for each table.
 
-Every recipe has a section, which is kept in ``tables/PROFILE/RECIPE.md``; the pages are all
-sections that are there. So what was run before with another recipe or profile stays on them.
 TABLES.md depends on accuracies alone, to the byte; what differs between machines is in COSTS.md.
 """
 
@@ -16,8 +14,8 @@ from urllib.parse import quote
 from clip_adapter.bench.cost_tables import accuracies, cost_tables
 from clip_adapter.bench.figures import draw
 from clip_adapter.bench.formats import csv_text, latex, markdown
-from clip_adapter.bench.published import load_published
-from clip_adapter.bench.recipe import recipe_names
+from clip_adapter.bench.layout import Table
+from clip_adapter.bench.published import Published, load_published
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan
 from clip_adapter.bench.section import costs_text, same_runs, section_text
@@ -26,7 +24,6 @@ from clip_adapter.bench.values import Findings
 from clip_adapter.files import write_file
 
 TABLES, COSTS = "TABLES.md", "COSTS.md"
-SECTION, COST_SECTION = ".md", ".costs.md"
 PROFILES = {
     "demo": "Drawn pictures and the small CLIP of the package, offline: "
     "`clip-adapter bench run --profile demo`",
@@ -63,76 +60,77 @@ class Page:
 
 
 def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
-    """Writes the section, the files and the figure of every plan, and both pages.
+    """Writes the tables and the figure of every plan, and both pages.
 
     Args:
-        plans: of one or several profiles.
+        plans: all that the pages shall show, see :func:`~clip_adapter.bench.plans.load_plans`.
         results: where the results are.
         out: folder to write to.
 
     Raises:
         DataError: a file cannot be written.
     """
-    page = Page(out / TABLES)
+    page, published = Page(out / TABLES), load_published()
     findings = [Findings(plan, results) for plan in plans]
-    for number, found in enumerate(findings):
-        page.files += _write_recipe(found, findings[:number], findings, out)
-    for path, head, ending in ((page.path, HEAD, SECTION), (out / COSTS, COST_HEAD, COST_SECTION)):
-        text = _assembled(out, head, ending)
-        page.files.append(write_file(path, text.encode()))
+    tables_page, costs_page = [HEAD], [COST_HEAD]
+    for profile, told in PROFILES.items():
+        head = f"## Profile {profile}\n\n{told}\n"
+        own = [found for found in findings if found.recipe.profile == profile]
+        sections, costs = [], []
+        for number, found in enumerate(own):
+            sections += _recipe(found, own[:number], published, page, out)
+            costs += _costs(found, findings, published, page, out)
+        tables_page += [head, *sections] if sections else []
+        costs_page += [head, *costs] if costs else []
+    for path, parts in ((page.path, tables_page), (out / COSTS, costs_page)):
+        page.files.append(write_file(path, "\n".join(parts).encode()))
     return page
 
 
-def _write_recipe(
-    found: Findings, before: Sequence[Findings], every: Sequence[Findings], out: Path
-) -> list[Path]:
-    recipe, published = found.recipe, load_published()
-    folder = out / "tables" / recipe.profile
-    figure = out / "figures" / recipe.profile / f"{recipe.name}.png"
+def _recipe(
+    found: Findings, before: Sequence[Findings], published: Published, page: Page, out: Path
+) -> list[str]:
+    """The section of a recipe, and the link to its figure."""
+    place = f"{_folder(found)}/{found.recipe.name}.png"
+    figure = out / "figures" / place
     twin = same_runs(found, before)
     made = [] if twin is not None or len(found.systems) < 2 else tables(found, published)
-    files = [write_file(folder / f"{plain(t.name)}.csv", csv_text(t).encode()) for t in made]
-    files += [write_file(folder / f"{plain(t.name)}.tex", latex(t).encode()) for t in made]
-    text = section_text(found, made, published, twin)
+    _write(found, made, page, out, ("csv", "tex"))
     drawn = draw(found, published, figure) if made else []
     if not drawn:
         figure.unlink(missing_ok=True)
-    files += [*drawn, write_file(folder / f"{recipe.name}{SECTION}", text.encode())]
-    costs = cost_tables(found, published, accuracies(found, every))
-    if costs and found.any():
-        told = costs_text(found, [(t, markdown(t)) for t in costs])
-        files.append(write_file(folder / f"{recipe.name}{COST_SECTION}", told.encode()))
-        files += [write_file(folder / f"{plain(t.name)}.csv", csv_text(t).encode()) for t in costs]
-    return files
+    page.files += drawn
+    name = f"{found.recipe.name}, {found.recipe.profile}"
+    link = [f"![{name}]({quote(f'figures/{place}')})\n"] if drawn else []
+    return [section_text(found, made, published, twin), *link]
 
 
-def _assembled(out: Path, head: str, ending: str) -> str:
-    """``head`` and all sections that are there, by profile and in the paper's order."""
-    parts = [head]
-    for profile, told in PROFILES.items():
-        sections = _sections(out / "tables" / profile, ending)
-        if sections:
-            parts.append(f"## Profile {profile}\n\n{told}\n")
-        for name, path in sections:
-            parts.append(path.read_text("utf-8"))
-            if ending == SECTION:
-                parts += _links(out, profile, name)
-    return "\n".join(parts)
+def _costs(
+    found: Findings, every: Sequence[Findings], published: Published, page: Page, out: Path
+) -> list[str]:
+    """The section of a recipe on the other page, where it has one."""
+    made = cost_tables(found, published, accuracies(found, every))
+    if not made or not found.any():
+        return []
+    _write(found, made, page, out, ("csv",))
+    return [costs_text(found, [(table, markdown(table)) for table in made])]
 
 
-def _sections(folder: Path, ending: str) -> list[tuple[str, Path]]:
-    found = {
-        path.name.removesuffix(ending): path
-        for path in folder.glob(f"*{ending}")
-        if ending == COST_SECTION or not path.name.endswith(COST_SECTION)
-    }
-    known = [name for name in recipe_names() if name in found]
-    return [(name, found[name]) for name in (*known, *sorted(set(found) - set(known)))]
+def _write(
+    found: Findings, made: Sequence[Table], page: Page, out: Path, forms: Sequence[str]
+) -> None:
+    """Each table as a file of each of ``forms``."""
+    writers = {"csv": csv_text, "tex": latex}
+    for table in made:
+        for form in forms:
+            path = out / "tables" / _folder(found) / f"{plain(table.name)}.{form}"
+            page.files.append(write_file(path, writers[form](table).encode()))
 
 
-def _links(out: Path, profile: str, name: str) -> list[str]:
-    figure = f"figures/{profile}/{name}.png"
-    return [f"![{name}, {profile}]({quote(figure)})\n"] if (out / figure).is_file() else []
+def _folder(found: Findings) -> str:
+    """Of the files of a recipe: what was chosen on the test set stands apart."""
+    recipe = found.recipe
+    return recipe.profile + ("" if recipe.protocol == "ours" else f"-{recipe.protocol}-protocol")
 
 
 def plain(name: str) -> str:

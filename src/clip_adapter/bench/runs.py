@@ -102,6 +102,7 @@ class Known(Protocol):
     """A data set, as far as planning needs to know it."""
 
     name: str
+    takes_prompts: bool  # its text weights are made from prompts
 
     def identity(self) -> str:
         """Digest of what it holds."""
@@ -118,6 +119,8 @@ class Known(Protocol):
 
 class _NoData:
     """In the place of a data set where costs are measured: they need none."""
+
+    takes_prompts = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -166,7 +169,10 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
         for backbone in recipe.backbones or ("",):
             for system in recipe.systems:
                 method = make_method(system.method, system.options)
-                if reason := known.lacks(method):
+                reason = known.lacks(method)
+                if system.prompts and not known.takes_prompts:
+                    reason = "its text weights are given, so other prompts would change nothing"
+                if reason:
                     told[f"{name}: {system.label} left out, {reason}"] = None
                     continue
                 for k in shots:

@@ -286,9 +286,10 @@ def get_method(name: str) -> type[Method]:
     Raises:
         UsageError: no such method; the valid names are listed.
     """
-    names = method_names()
-    if name not in _REGISTRY:
-        raise unknown_name("method", name, names)
+    if name not in _REGISTRY:  # all of them are imported once one is not known yet
+        names = method_names()
+        if name not in _REGISTRY:
+            raise unknown_name("method", name, names)
     return _REGISTRY[name]
 
 

@@ -11,6 +11,8 @@ from clip_adapter.errors import DataError
 class Pretended:
     """A data set of which only the name is real."""
 
+    takes_prompts = True
+
     def __init__(self, name, reason):
         self.name, self._reason = name, reason
 

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from clip_adapter.bench.page import write_page
+from clip_adapter.bench.plans import load_plans, save_plan
+from clip_adapter.errors import DataError
 
 LINK = re.compile(r"\]\(([^)#]+)\)")
 
@@ -39,7 +41,7 @@ def test_the_same_accuracies_give_the_same_bytes_elsewhere(bench, tmp_path):
     names = [p.relative_to(one) for p in first.files]
     assert names == [p.relative_to(two) for p in second.files]
     differ = {n.name for n in names if (one / n).read_bytes() != (two / n).read_bytes()}
-    assert differ == {"COSTS.md", "table10.costs.md", "table10-costs-demo.csv"}
+    assert differ == {"COSTS.md", "table10-costs-demo.csv"}
     text = first.path.read_text()
     assert "machine" not in text
     assert "Measured on machine 1, 1 thread." in (one / "COSTS.md").read_text()
@@ -57,15 +59,15 @@ def test_links_lead_and_every_table_is_a_file(bench, tmp_path):
         assert f"tables/demo/figure3-demo-colours.{ending}" in written
         assert f"tables/demo/table9-demo.{ending}" in written
     assert all(p.exists() for p in page.files)
-    assert "tables/demo/table10.costs.md" in written
+    assert "tables/demo/table10-costs-demo.csv" in written
 
 
-def test_sections_of_another_call_stay_in_the_papers_order(bench, tmp_path):
+def test_sections_of_several_calls_stand_in_the_papers_order(bench, tmp_path):
     out = tmp_path / "out"
-    write_page([bench.fill(bench.plan("table9"), accuracy)], bench.results, out)
-    write_page([bench.fill(bench.plan("table6", "features"), accuracy)], bench.results, out)
-    write_page([bench.fill(bench.plan("table4"), accuracy)], bench.results, out)
-    heads = re.findall(r"^##+ (.*)", (out / "TABLES.md").read_text(), re.MULTILINE)
+    for words in (("table9",), ("table6", "features"), ("table4",)):
+        save_plan(bench.fill(bench.plan(*words), accuracy), out)
+    page = write_page(load_plans(out), bench.results, out)
+    heads = re.findall(r"^##+ (.*)", page.path.read_text(), re.MULTILINE)
     assert heads == [
         "Profile demo",
         "Table 4: ELEVATER's baselines",
@@ -74,6 +76,30 @@ def test_sections_of_another_call_stay_in_the_papers_order(bench, tmp_path):
         "Profile features",
         "Table 6: Residual ratio",
     ]
+
+
+def test_a_plan_comes_back_as_it_was(bench, tmp_path):
+    plan = bench.fill(bench.plan("figure5"), accuracy)
+    plan.left_out, plan.missing = ["demo: no 3 shots"], {"dtd": "not there"}
+    path = save_plan(plan, tmp_path)
+    assert load_plans(tmp_path) == [plan]
+    before = path.stat().st_mtime_ns
+    save_plan(plan, tmp_path)
+    assert path.stat().st_mtime_ns == before  # nothing new: nothing is written
+    for damage in (b"", b"{}", path.read_bytes().replace(b'"format": 1', b'"format": 2')):
+        path.write_bytes(damage)
+        with pytest.raises(DataError, match=r"figure5\.json cannot be used"):
+            load_plans(tmp_path)
+
+
+def test_what_was_chosen_on_the_test_set_stands_apart(bench, tmp_path):
+    out = tmp_path / "out"
+    ours = bench.fill(bench.plan("figure4"), accuracy)
+    papers = bench.fill(bench.plan("figure4", protocol="paper"), accuracy)
+    page = write_page([ours, papers], bench.results, out)
+    names = {path.relative_to(out).as_posix() for path in page.files}
+    assert {"figures/demo/figure4.png", "figures/demo-paper-protocol/figure4.png"} <= names
+    assert "best on the TEST set" in page.path.read_text()
 
 
 def test_the_same_runs_are_shown_once(bench, tmp_path):
