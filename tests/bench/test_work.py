@@ -1,0 +1,144 @@
+"""A unit of runs on pictures: its records, shifts, changed towers, features in the plane."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from clip_adapter.bench.data import PictureSet, Place
+from clip_adapter.bench.plane import in_the_plane
+from clip_adapter.bench.runs import Run, units
+from clip_adapter.bench.work import Worker
+from clip_adapter.classifier import Classifier, Head
+from clip_adapter.data import demo_sets, demo_task
+from clip_adapter.errors import UsageError
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.store import FeatureStore
+
+SHOTS = 2
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Few and small pictures in the demo's sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (demo_sets, demo_task):
+            patch.setattr(module, "PER_CLASS", {"train": 3, "test": 2})
+            patch.setattr(module, "TASK_PICTURE_SIZE", 24)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, small):
+    folder = tmp_path_factory.mktemp("bench")
+    return Place(out=str(folder), cache=str(folder / "cache"), device="cpu")
+
+
+@pytest.fixture
+def worker(place):
+    return Worker(place, print)
+
+
+def a_run(method, options=None, **more):
+    run = Run(
+        *("demo", "accuracy", "demo", "digest", "demo", "clip", 1, ()),
+        *(method, options or {}, SHOTS, 1),
+    )
+    return dataclasses.replace(run, **more)
+
+
+def test_a_record_tells_all_of_it(worker):
+    [record] = worker.do([a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 2})])
+    assert record["n"] == 16 * 2
+    assert 0 <= record["top1"] <= 100
+    assert record["train_pictures"] == 16 * SHOTS
+    assert record["chosen"] == {}
+    assert record["backbone"]["name"] == "demo"
+    assert len(record["backbone"]["fingerprint"]) > 12
+    assert record["templates"] == ["a photo of a {}."]
+    assert record["trained_parameters"] == 2 * 128 * 32
+    assert record["train_seconds"] > 0
+
+
+def test_shifts_are_scored_among_their_own_classes(worker, place):
+    shifts = ("demo-v2", "demo-a")
+    [record] = worker.do([a_run("zero-shot", shifts=shifts)])
+    assert {k: v["n"] for k, v in record["shifts"].items()} == {"demo-v2": 32, "demo-a": 16}
+    # Among 8 classes instead of 16 the same pictures cannot be judged worse.
+    data = PictureSet("demo", place, print)
+    run = a_run("zero-shot")
+    task, _ = data.task(run, run.instance())
+    classifier = run.instance().fit(task)
+    features = data.test(run, classifier, "demo-a")
+    names = [classifier.class_names[i] for i in classifier.logits(features).argmax(1).tolist()]
+    truth = [features.class_names[i] for i in features.labels.tolist()]
+    among_all = 100 * sum(a == b for a, b in zip(names, truth, strict=True)) / len(truth)
+    assert record["shifts"]["demo-a"]["top1"] >= among_all
+
+
+def test_prompts_of_a_system_take_the_place_of_the_sets_own(worker):
+    [record] = worker.do([a_run("zero-shot", prompts=("a drawing of the {}.",))])
+    assert record["templates"] == ["a drawing of the {}."]
+
+
+def test_a_changed_tower_scores_its_own_features(worker, place):
+    [record] = worker.do([a_run("houlsby", {"epochs": 1, "lr": 1e-2})])
+    [frozen] = worker.do([a_run("zero-shot")])
+    assert record["trained_parameters"] > 0
+    assert record["zero_shot_top1"] is None or record["n"] == frozen["n"]
+    # Nothing of a tower that nobody sees again is kept.
+    kept = {entry["key"]["fingerprint"] for entry in FeatureStore(place.cache).info()}
+    assert kept == {frozen["backbone"]["fingerprint"]}
+
+
+def test_a_unit_trained_together_is_as_its_runs_alone(worker):
+    runs = [
+        a_run("clip-adapter", {"visual_ratio": r, "steps": 60}, seed=seed)
+        for r in (0.2, 0.6)
+        for seed in (1, 2)
+    ]
+    assert [len(unit) for unit in units(runs)] == [4]
+    together = worker.do(runs)
+    alone = [worker.do([run])[0] for run in runs]
+    for a, b in zip(together, alone, strict=True):
+        assert a["top1"] == b["top1"]
+        assert a["hyperparameters"] == b["hyperparameters"]
+    assert len({r["top1"] for r in together}) > 1
+
+
+def test_what_chooses_for_itself_is_alone():
+    auto = [a_run("clip-adapter", seed=seed) for seed in (1, 2)]
+    zero = [a_run("clip-adapter", {"visual_ratio": 0.0}, seed=seed) for seed in (1, 2)]
+    probes = [a_run("linear-probe", seed=seed) for seed in (1, 2)]
+    assert [len(unit) for unit in units([*auto, *zero, *probes])] == [1] * 6
+    other = a_run("clip-adapter", {"visual_ratio": 0.2})
+    sets = [other, dataclasses.replace(other, dataset="demo-colours")]
+    assert [len(unit) for unit in units(sets)] == [1, 1]
+
+
+def test_the_identity_of_a_set_does_not_tell_where_it_lies(tmp_path, small):
+    places = [Place(out=str(tmp_path / name)) for name in "ab"]
+    one, two = (PictureSet("demo-colours", place, print).identity() for place in places)
+    assert one == two
+    assert one != PictureSet("demo-textures", places[0], print).identity()
+
+
+def clusters(apart):
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 4
+    rows = torch.randn(40, 8, generator=draw) + apart * torch.eye(8)[labels]
+    return FeatureSet(rows, labels, list("abcd"))
+
+
+def test_features_in_the_plane_repeat_and_tell_how_far_classes_are_apart():
+    classifier = Classifier(Head(torch.eye(8)[:4]), list("abcd"))
+    far = in_the_plane(classifier, clusters(20.0), 1)
+    assert far == in_the_plane(classifier, clusters(20.0), 1)
+    assert len(far["points"]) == len(far["labels"]) == 40
+    assert far["silhouette"] > 0.8 > in_the_plane(classifier, clusters(0.5), 1)["silhouette"]
+
+
+def test_a_linear_head_has_no_features_to_show():
+    linear = Classifier(Head(torch.eye(8)[:4], kind="linear"), list("abcd"))
+    with pytest.raises(UsageError, match="no features to show"):
+        in_the_plane(linear, clusters(1.0), 1)
