@@ -1,0 +1,105 @@
+"""``clip-adapter bench``: what it prints, where, and how it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clip_adapter.bench import fetching
+from clip_adapter.cli.main import app
+
+
+@pytest.fixture
+def run():
+    def call(*words):
+        return CliRunner().invoke(app, ["bench", *map(str, words)])
+
+    return call
+
+
+@pytest.fixture
+def words(recipe, done_place):
+    """A command whose runs are all there."""
+    return ["run", recipe(), "--features", done_place.features, "--out", done_place.out]
+
+
+def test_a_second_call_does_nothing_and_says_so(run, words, done_place):
+    done = run(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "All 14 runs have a result: nothing was run." in done.stdout
+    page = Path(done_place.out, "TABLES.md")
+    assert str(page) in done.stdout.replace("\n", "")
+    before = page.read_bytes()
+    assert b"Toys" in before
+    page.unlink()
+    assert run("tables", "--out", done_place.out).exit_code == 0
+    assert page.read_bytes() == before
+
+
+def test_json_is_one_value_with_everything(run, words):
+    told = json.loads(run(*words, "--json").stdout)
+    assert (told["done"], told["present"], told["failed"], told["missing"]) == (0, 14, {}, {})
+    assert all(Path(path).is_file() for path in told["files"])
+    assert told["tables"] in told["files"]
+
+
+def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done_place):
+    changed = recipe(('["toys", "others"]', '["toys", "nowhere"]'))
+    out = ["--features", done_place.features, "--out", done_place.out]
+    done = run("run", changed, *out)
+    assert done.exit_code == 1
+    assert "nowhere cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["run", "tabel6"], "Did you mean 'table6'"),
+        (["run", "table6", "--profile", "features"], "without a folder of features"),
+        (["run", "table6", "--profile", "demo", "--features", "."], "with a folder of features"),
+        (["run", "nothing.toml"], "cannot be read"),
+        (["run", "table6", "--get"], "--get without --root"),
+        (["effort", "tabel6"], "Did you mean 'table6'"),
+        (["tables", "--out", "nowhere"], "nowhere holds no benchmark"),
+    ],
+)
+def test_wrong_words_are_told(run, tmp_path, monkeypatch, wrong, told):
+    monkeypatch.chdir(tmp_path)
+    done = run(*wrong)
+    assert done.exit_code in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ls_names_every_recipe(run):
+    rows = json.loads(run("ls", "--json").stdout)
+    names = [row["name"] for row in rows]
+    assert names[:3] == ["table1", "table2", "table3"]
+    assert {"figure3", "figure7", "peers"} <= set(names)
+    assert "Table 6" in run("ls").stdout
+
+
+def test_effort_is_told_in_words_and_numbers(run):
+    assert json.loads(run("effort", "table6", "--json").stdout)["runs"] == 36
+    assert "GB of archives" in run("effort", "table6").stdout
+
+
+def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
+    fetched = []
+
+    class Fetched:
+        to_do = ("one file by hand",)
+
+    def fetch(name, root, **_):
+        fetched.append((name, root))
+        return Fetched()
+
+    monkeypatch.setattr(fetching, "fetch_benchmark", fetch)
+    root, out = tmp_path / "data", tmp_path / "out"
+    done = run("run", "table9", "--get", "--root", root, "--out", out)
+    names = ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
+    assert [name for name, _ in fetched] == names
+    assert "imagenet: one file by hand" in done.stderr
+    assert done.exit_code == 1  # nothing was really fetched
