@@ -7,13 +7,12 @@ features that are made once; on a CPU, learnt prompts and towers take many times
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clip_adapter.bench.recipe import load_recipe
-from clip_adapter.bench.runs import Run, plan
+from clip_adapter.bench.runs import Run, Unopened, plan
 from clip_adapter.data.benchmarks import get_benchmark
-from clip_adapter.methods import Method
 from clip_adapter.training.loop import official_recipe
 
 # Hours of one run: Table 1 for the first three, Table 10 for the towers.
@@ -56,31 +55,13 @@ class Effort:
         ]
 
 
-class _Record:
-    """A data set that need not be there."""
-
-    takes_prompts = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def identity(self) -> str:
-        return ""
-
-    def shots(self, wanted: Iterable[int]) -> list[int]:
-        return list(wanted)
-
-    def lacks(self, method: Method) -> str:
-        return ""
-
-
 def effort(recipes: Sequence[str]) -> Effort:
     """What ``recipes`` take on the real sets.
 
     Raises:
         UsageError: an unknown recipe.
     """
-    plans = [plan(load_recipe(name, "paper"), _Record) for name in recipes]
+    plans = [plan(load_recipe(name, "paper"), Unopened) for name in recipes]
     runs = {run.key: run for p in plans for run in p.runs if run.measure != "cost"}
     made = Effort(len(runs))
     tested: set[tuple[str, str, str]] = set()

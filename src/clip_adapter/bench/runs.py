@@ -117,8 +117,8 @@ class Known(Protocol):
         ...
 
 
-class _NoData:
-    """In the place of a data set where costs are measured: they need none."""
+class Unopened:
+    """In the place of a data set that need not be there: to measure costs, or to count runs."""
 
     takes_prompts = True
 
@@ -126,12 +126,15 @@ class _NoData:
         self.name = name
 
     def identity(self) -> str:
+        """Nothing is known of it."""
         return ""
 
     def shots(self, wanted: Iterable[int]) -> list[int]:
+        """All of them."""
         return list(wanted)
 
     def lacks(self, method: Method) -> str:
+        """Nothing."""
         return ""
 
 
@@ -158,7 +161,7 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
     made, told = Plan(recipe), dict[str, None]()
     for name in recipe.datasets:
         try:
-            known = _NoData(name) if recipe.measure == "cost" else data(name)
+            known = Unopened(name) if recipe.measure == "cost" else data(name)
             identity = known.identity()
         except ClipAdapterError as error:
             made.missing[name] = str(error)
