@@ -59,6 +59,7 @@ def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done_place):
         (["run", "tabel6"], "Did you mean 'table6'"),
         (["run", "table6", "--profile", "features"], "without a folder of features"),
         (["run", "table6", "--profile", "demo", "--features", "."], "with a folder of features"),
+        (["run", "table6"], "--root DIR with the sets in CoOp's folders"),
         (["run", "nothing.toml"], "cannot be read"),
         (["run", "table6", "--get"], "--get without --root"),
         (["effort", "tabel6"], "Did you mean 'table6'"),

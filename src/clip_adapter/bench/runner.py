@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from clip_adapter.bench.child import Child
 from clip_adapter.bench.data import Place, SetOfData, every_set, open_set
 from clip_adapter.bench.plans import save_plan
-from clip_adapter.bench.recipe import Recipe, load_recipe
+from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan, Run, plan, units
 from clip_adapter.bench.worker import RESULTS
@@ -75,6 +75,14 @@ def make_plans(
             "of features.",
             allowed="--profile features together with --features DIR",
         )
+    loaded = [load_recipe(name, profile, overrides) for name in recipes]
+    if profile == "paper" and place.root is None and any(r.measure != "cost" for r in loaded):
+        raise UsageError(
+            "The paper's data sets are needed, and not said is where they lie.",
+            allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
+            hint="'clip-adapter data get NAME --root DIR' fetches one, --get those that are "
+            "missing. '--profile demo' needs none.",
+        )
     opened: dict[str, SetOfData] = {}
 
     def data(name: str) -> SetOfData:
@@ -82,11 +90,10 @@ def make_plans(
             opened[name] = open_set(name, place, say)
         return opened[name]
 
-    def resolved(name: str) -> Recipe:
-        recipe = load_recipe(name, profile, overrides)
-        return dataclasses.replace(recipe, datasets=every_set(recipe.datasets, place))
-
-    return [plan(resolved(name), data) for name in recipes]
+    return [
+        plan(dataclasses.replace(recipe, datasets=every_set(recipe.datasets, place)), data)
+        for recipe in loaded
+    ]
 
 
 def run_bench(
