@@ -53,7 +53,7 @@ def _gain(
     reached = findings.accuracy(other.label, place)
     if base is None or reached is None:
         return None
-    theirs = [beside(findings.recipe, s, place, published) for s in (zero, other)]
+    theirs = [beside(findings, s, place, published) for s in (zero, other)]
     first, second = theirs
     if first is None or second is None or first.backbone != second.backbone:
         return Gain(place.dataset, reached.mean - base.mean, reached.deviation)
@@ -63,5 +63,5 @@ def _gain(
         reached.deviation,
         second.value - first.value,
         second.where,
-        second.same,
+        first.same and second.same,
     )

@@ -54,7 +54,7 @@ def panels(findings: Findings, published: Published, mean: bool) -> list[Panel]:
         title = f"{place.dataset}, {place.backbone}" if several else place.dataset
         panel = made.setdefault((place.dataset, place.backbone), Panel(title))
         for system in findings.systems:
-            _add(panel, system, place, findings, beside(findings.recipe, system, place, published))
+            _add(panel, system, place, findings, beside(findings, system, place, published))
     found = [p for p in made.values() if any(c.ours for c in p.curves.values())]
     if mean and len(found) > 1:
         found.insert(0, _mean_panel(found, findings, published))

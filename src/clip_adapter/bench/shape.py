@@ -39,7 +39,7 @@ def published_at(findings: Findings, place: Place, published: Published) -> dict
     All rows of a table of the paper, and of figures those that have a system here.
     """
     recipe, number = findings.recipe, table_number(findings.recipe)
-    found = {s.label: beside(recipe, s, place, published) for s in findings.systems}
+    found = {s.label: beside(findings, s, place, published) for s in findings.systems}
     known = [b for b in found.values() if b is not None]
     if number is None or not known:
         return {label: b.value for label, b in found.items() if b is not None}

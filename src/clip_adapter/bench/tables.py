@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from clip_adapter.bench.beside import Beside, beside
+from clip_adapter.bench.beside import INCOMPLETE, METHOD, SETTING, Beside, beside
 from clip_adapter.bench.layout import (
     FAILED,
     MISSING,
@@ -29,6 +29,14 @@ from clip_adapter.bench.values import Findings, Measured, Place, field_of, top1
 SHAPE = (
     "The published numbers are of another data set, backbone, preprocessing or number of shots: "
     "they show the shape of the finding, and no difference is given."
+)
+PARTS = (
+    "Published numbers without a difference stand beside results of another or an incomplete data "
+    "set (ready-made features, other classes or other test pictures): they show the shape alone."
+)
+OTHERS = (
+    "Published numbers without a difference stand beside another method, or prompts of one's own: "
+    "they show the shape alone."
 )
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
@@ -63,7 +71,7 @@ def _in_columns(
         columns.append(Column(title))
         ours = [notes.cell(findings.at(s.label, place), place) for s in systems]
         by_column.append(best_bold(ours))
-        found = [beside(findings.recipe, s, place, published) for s in systems]
+        found = [beside(findings, s, place, published) for s in systems]
         if known := [b for b in found if b is not None]:
             notes.published(known, systems, found)
             columns.append(Column(known[0].head, "paper"))
@@ -89,7 +97,7 @@ def _in_rows(
     bold = zip(*(best_bold(column) for column in zip(*cells, strict=True)), strict=True)
     rows = [Row(_label(findings, s), tuple(c)) for s, c in zip(systems, bold, strict=True)]
     for system, ours in zip(systems, cells, strict=True):
-        found = [beside(findings.recipe, system, place, published) for place in group.places]
+        found = [beside(findings, system, place, published) for place in group.places]
         known = [b for b in found if b is not None]
         if not known:
             continue
@@ -205,8 +213,9 @@ class _Notes:
             lines.append(SAME)
             if self._recipe.protocol == "ours" and any(s.search for s in self._recipe.systems):
                 lines.append(CHOSEN)
-        if any(not b.same for b in self._known):
-            lines.append(SHAPE)
+        told = {SETTING: SHAPE, INCOMPLETE: PARTS, METHOD: OTHERS}
+        whys = {b.why for b in self._known}
+        lines += [line for why, line in told.items() if why in whys]
         if any(b.digitised for b in self._known):
             lines.append(DIGITISED)
         return (*lines, *self._odd)

@@ -5,6 +5,7 @@ import pytest
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import plan
+from clip_adapter.data.benchmarks import get_benchmark, known_benchmark
 from clip_adapter.errors import DataError
 
 
@@ -26,6 +27,11 @@ class Pretended:
         if self.name == "textless" and method.needs_text:
             return "no text"
         return self._reason if method.reads == "images" else ""
+
+
+def pictures(name):
+    """All that a test set has."""
+    return get_benchmark(name).sizes["test"] if known_benchmark(name) else 200
 
 
 class Bench:
@@ -50,8 +56,17 @@ class Bench:
         for run in made.runs:
             accuracy = top1(run)
             if accuracy is not None:
-                shifts = {s: {"top1": accuracy - 10, "n": 50} for s in run.shifts}
-                record = {"top1": accuracy, "n": 200, "shifts": shifts, "chosen": {}, **more}
+                shifts = {s: {"top1": accuracy - 10, "n": pictures(s)} for s in run.shifts}
+                record = {
+                    "top1": accuracy,
+                    "n": pictures(run.dataset),
+                    "classes": get_benchmark(run.dataset).classes
+                    if known_benchmark(run.dataset)
+                    else 5,
+                    "shifts": shifts,
+                    "chosen": {},
+                    **more,
+                }
                 self.results.write(run, record)
         return made
 

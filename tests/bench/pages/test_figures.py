@@ -149,4 +149,4 @@ def test_what_is_beside_is_of_the_same_preprocessing_or_not_there(bench):
         findings = Findings(bench.plan(name, "paper"), bench.results)
         probe = next(s for s in findings.systems if s.method == "linear-probe")
         place = next(p for p in findings.places() if (p.dataset, p.shots) == ("dtd", 16))
-        assert (beside(findings.recipe, probe, place, published) is not None) == known
+        assert (beside(findings, probe, place, published) is not None) == known

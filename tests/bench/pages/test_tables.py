@@ -10,7 +10,7 @@ from clip_adapter.bench.formats import csv_text, latex, markdown
 from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table, best_bold
 from clip_adapter.bench.published import load_published
 from clip_adapter.bench.shape import sentences
-from clip_adapter.bench.tables import CHOSEN, SAME, SHAPE, tables
+from clip_adapter.bench.tables import CHOSEN, OTHERS, PARTS, SAME, SHAPE, tables
 from clip_adapter.bench.values import Findings
 
 RATIOS = {"0": 50.0, "0.2": 58.0, "0.4": 61.0, "0.6": 60.0, "0.8": 59.0, "1": 55.0}
@@ -78,6 +78,70 @@ def test_one_thing_that_differs_takes_the_difference_away(bench, change):
     (table,) = made(bench, planned)
     assert {c.kind for c in table.columns} == {"ours", "paper"}
     assert SHAPE in table.notes
+
+
+@pytest.mark.parametrize(
+    "part", [{"n": 1691}, {"classes": 46}, {"skipped": 1}, {"test_skipped": 1}]
+)
+def test_a_part_of_a_data_set_gets_no_difference(bench, part):
+    planned = bench.plan("table6", "paper", datasets=["dtd"])
+    (table,) = made(bench, bench.fill(planned, by_ratio, **part))
+    assert {c.kind for c in table.columns} == {"ours", "paper"}
+    assert PARTS in table.notes
+    assert SAME not in table.notes
+
+
+def test_one_record_of_a_part_takes_the_difference_of_its_cell_away(bench):
+    planned = bench.fill(bench.plan("table6", "paper", datasets=["dtd"]), by_ratio)
+    run = next(r for r in planned.runs if r.options["visual_ratio"] == 0)
+    bench.results.write(run, {"top1": 50.0, "n": 9, "classes": 47, "shifts": {}, "chosen": {}})
+    (table,) = made(bench, planned)
+    assert next(r for r in table.rows if r.label == "0").cells[2].text == MISSING
+    assert row(table, "0.6")["difference"].text == "-6.06"
+    assert {SAME, PARTS} <= set(table.notes)
+
+
+def test_a_part_of_a_shifted_set_gets_no_difference(bench):
+    planned = bench.plan("table9", "paper")
+    shifts = {s: {"top1": 50.0, "n": 10000} for s in planned.recipe.shifts}
+    (table,) = made(bench, bench.fill(planned, lambda run: 60.0, shifts=shifts))
+    assert [c.kind for c in table.columns].count("difference") == 2  # imagenet and imagenetv2
+
+
+def test_ready_made_features_get_no_difference_whatever_they_are_called(bench):
+    planned = bench.plan("figure7", "features", datasets=["caltech101"], backbones=["RN50/openai"])
+    (table,) = made(bench, bench.fill(planned, lambda run: 90.0))
+    assert {r.kind for r in table.rows} == {"ours", "paper"}
+    assert PARTS in table.notes
+
+
+OWN = """
+title = "Own"
+datasets = ["imagenet"]
+[[systems]]
+label = "a"
+method = "{method}"
+of = "CLIP-Adapter"
+prompts = {prompts}
+[[systems]]
+label = "b"
+method = "coop"
+of = "CoOp"
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "prompts", "kept"),
+    [("clip-adapter", [], 2), ("clip-adapter", ["a {}."], 1), ("gda", [], 1)],
+)
+def test_another_method_or_prompts_get_no_difference(bench, tmp_path, method, prompts, kept):
+    own = tmp_path / "own.toml"
+    own.write_text(OWN.format(method=method, prompts=prompts))
+    planned = bench.fill(bench.plan(str(own), "paper"), lambda run: 60.0)
+    (table,) = made(bench, planned)
+    known = [c for r in table.rows for c in r.cells[2:] if c.value is not None]
+    assert len(known) == kept
+    assert (OTHERS in table.notes) == (kept == 1)
 
 
 def test_shots_stand_beside_each_other_and_published_curves_below(bench):
