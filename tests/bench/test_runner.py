@@ -15,10 +15,12 @@ import pytest
 
 from clip_adapter.bench import runner
 from clip_adapter.bench.child import Child
+from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runner import make_plans, run_bench
+from clip_adapter.bench.runs import Run, Unopened, plan
 from clip_adapter.bench.worker import RESULTS
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 
 ALL = 2 * (1 + 2 + 2 + 2)  # two files; one run of zero-shot, two seeds of each other
 
@@ -135,6 +137,43 @@ def test_prompts_say_nothing_to_a_file_with_text(recipe, place):
     assert len(made.runs) == ALL - 2
     told = "zero-shot left out, its text weights are given, so other prompts would change nothing"
     assert made.left_out == [f"toys: {told}", f"others: {told}"]
+
+
+def test_a_folder_without_features_is_told(recipe, place, tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path, Path(recipe())):
+        wrong = dataclasses.replace(place, features=str(folder))
+        with pytest.raises(DataError, match=r"no folder with \.safetensors files"):
+            call(recipe(), wrong)
+
+
+def test_what_would_change_nothing_on_features_is_refused(recipe, place):
+    with pytest.raises(UsageError, match="--backbone with ready-made features"):
+        call(recipe(), place, overrides={"backbones": ["RN50/openai"]})
+    for field, value in (("dtype", "float16"), ("root", "data")):
+        with pytest.raises(UsageError, match=f"--{field} with ready-made features"):
+            call(recipe(), dataclasses.replace(place, **{field: value}))
+
+
+def test_the_dtype_of_a_backbone_makes_another_run():
+    made = load_recipe("table6", "demo")
+    usual, half = plan(made, Unopened), plan(made, Unopened, "float16")
+    assert len(usual.runs) == len(half.runs)
+    assert not {r.key for r in usual.runs} & {r.key for r in half.runs}
+    assert "dtype" not in usual.runs[0].to_dict()
+    assert Run.from_dict(half.runs[0].to_dict()) == half.runs[0]
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(recipe, place, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UsageError, match="is no folder"):
+        call(recipe(), place)
+
+
+def test_failures_that_differ_in_prompts_alone_are_two():
+    made = plan(load_recipe("table7", "demo"), Unopened)
+    assert len({run.title for run in made.runs}) == len(made.runs)
+    every = plan(load_recipe("table8", "paper"), Unopened)
+    assert len({run.title for run in every.runs}) == len(every.runs)
 
 
 def test_two_at_once_in_one_folder_is_refused(recipe, place):

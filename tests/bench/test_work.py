@@ -1,6 +1,7 @@
 """A unit of runs on pictures: its records, shifts, changed towers, features in the plane."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -58,6 +59,7 @@ def test_a_record_tells_all_of_it(worker):
     assert record["templates"] == ["a photo of a {}."]
     assert record["trained_parameters"] == 2 * 128 * 32
     assert record["train_seconds"] > 0
+    assert (record["skipped"], record["test_skipped"]) == (0, 0)
 
 
 def test_shifts_are_scored_among_their_own_classes(worker, place):
@@ -69,7 +71,8 @@ def test_shifts_are_scored_among_their_own_classes(worker, place):
     run = a_run("zero-shot")
     task, _ = data.task(run, run.instance())
     classifier = run.instance().fit(task)
-    features = data.test(run, classifier, "demo-a")
+    features, unread = data.test(run, classifier, "demo-a")
+    assert unread == 0
     names = [classifier.class_names[i] for i in classifier.logits(features).argmax(1).tolist()]
     truth = [features.class_names[i] for i in features.labels.tolist()]
     among_all = 100 * sum(a == b for a, b in zip(names, truth, strict=True)) / len(truth)
@@ -121,6 +124,43 @@ def test_the_identity_of_a_set_does_not_tell_where_it_lies(tmp_path, small):
     one, two = (PictureSet("demo-colours", place, print).identity() for place in places)
     assert one == two
     assert one != PictureSet("demo-textures", places[0], print).identity()
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, small):
+    place = Place(out=str(tmp_path), cache=str(tmp_path / "cache"), device="cpu")
+    folder = demo_sets.demo_set("demo", tmp_path / "data")
+    whole = PictureSet("demo", place, print).identity()
+    first = sorted((folder / "train").iterdir())[0]
+    # One of three: some draws of two have it, so that the draws are of two sizes.
+    (first / "00.png").write_bytes(b"no picture")
+    for path in sorted((folder / "test").iterdir())[1].iterdir():
+        path.write_bytes(b"no picture")
+    runs = [
+        a_run("clip-adapter", {"visual_ratio": 0.5, "steps": 2}, seed=seed) for seed in range(6)
+    ]
+    assert [len(unit) for unit in units(runs)] == [6]
+    records = Worker(place, lambda line: None).do(runs)
+    assert {r["skipped"] for r in records} == {0, 1}
+    assert {r["test_skipped"] for r in records} == {2}
+    assert {r["train_pictures"] for r in records} == {16 * SHOTS, 16 * SHOTS - 1}
+    assert PictureSet("demo", place, print).identity() == whole  # the same files are there
+
+
+def test_a_set_with_files_that_are_gone_is_another_one(tmp_path):
+    folder = tmp_path / "eurosat"
+    rows = [[f"a/{i}.jpg", i % 2, "ab"[i % 2]] for i in range(6)]
+    split = {"train": rows[:2], "val": [], "test": rows[2:]}
+    (folder / "2750" / "a").mkdir(parents=True)
+    (folder / "split_zhou_EuroSAT.json").write_text(json.dumps(split))
+    for name, *_ in rows:
+        (folder / "2750" / name).write_bytes(b"x")
+    place = Place(out=str(tmp_path / "out"), root=str(tmp_path))
+    whole = PictureSet("eurosat", place, print).identity()
+    (folder / "2750" / "a" / "3.jpg").unlink()
+    partial = PictureSet("eurosat", place, print).identity()
+    assert partial != whole
+    (folder / "2750" / "a" / "3.jpg").write_bytes(b"x")
+    assert PictureSet("eurosat", place, print).identity() == whole
 
 
 def clusters(apart):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clip_adapter.api import make_task
 from clip_adapter.backbones import Backbone, load_backbone
@@ -16,7 +17,7 @@ from clip_adapter.bench.recipe import ALL
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.data.demo_sets import DEMO_SETS, demo_set, demo_templates
-from clip_adapter.data.load import load_dataset
+from clip_adapter.data.load import load_dataset, takes_root
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import held_out_features
 from clip_adapter.features.extract import extract
@@ -62,7 +63,7 @@ class PictureSet:
         # Of pictures that were drawn here there is nothing to say.
         self.name, self._place, self._say = name, place, silent if name in DEMO_SETS else say
         self._source: tuple[Any, PictureSource] | None = None
-        self._test: dict[str, FeatureSet] = {}
+        self._test: dict[str, tuple[FeatureSet, int]] = {}
         self._shifts: dict[str, PictureSet] = {}
         self._backbone: Backbone | None = None
         self._digest = ""
@@ -71,7 +72,13 @@ class PictureSet:
         """Digest of the names, labels and classes of all pictures, wherever they lie."""
         if not self._digest:
             data = load_dataset(self._spec(), root=self._root())
-            rows = {k: [(s.name, s.label) for s in v] for k, v in data.splits.items()}
+            rows: dict[str, Any] = {
+                k: [(s.name, s.label) for s in v] for k, v in data.splits.items()
+            }
+            files = [s for v in data.splits.values() for s in v if isinstance(s.source, Path)]
+            # A set that was mended is another one.
+            if absent := [s.name for s in files if not cast("Path", s.source).exists()]:
+                rows["absent"] = absent
             self._digest = content_digest(json.dumps([data.class_names, rows]).encode())
         return self._digest
 
@@ -88,8 +95,13 @@ class PictureSet:
         source = self._open(run)
         return make_task(source, shots=run.shots, seed=run.seed, views=run.views, method=method)
 
-    def test(self, run: Run, classifier: Classifier, shift: str | None = None) -> FeatureSet:
-        """Features of the test pictures, or of those of ``shift``, for ``classifier``."""
+    def test(
+        self, run: Run, classifier: Classifier, shift: str | None = None
+    ) -> tuple[FeatureSet, int]:
+        """Features of the test pictures, or of those of ``shift``, for ``classifier``.
+
+        And how many pictures could not be read.
+        """
         if shift is not None:
             if shift not in self._shifts:
                 self._shifts[shift] = PictureSet(shift, self._place, self._say)
@@ -101,9 +113,11 @@ class PictureSet:
             # Of a tower that nobody will see again: nothing is kept.
             samples = load_dataset(self._spec(), root=self._root()).pool(TEST)
             encoder = classifier.encoder(self._place.device)
-            return extract(encoder, samples, source.class_names, style=run.style)[0]
+            found, bad = extract(encoder, samples, source.class_names, style=run.style)
+            return found, len(bad)
         if TEST not in self._test:
-            self._test[TEST] = held_out_features(source)
+            found = held_out_features(source)
+            self._test[TEST] = found, len(source.labels(TEST)) - len(found)
         return self._test[TEST]
 
     def _open(self, run: Run) -> PictureSource:
@@ -134,7 +148,8 @@ class PictureSet:
         return self.name
 
     def _root(self) -> str | None:
-        return None if self.name in DEMO_SETS else self._place.root
+        """Where it says something: a folder of one's own is no set below the root."""
+        return self._place.root if takes_root(self._spec(), self._place.root) else None
 
 
 class FeatureFile:
@@ -147,7 +162,7 @@ class FeatureFile:
         self._sources: dict[str, FeatureSource] = {}
         self._tests: dict[str, FeatureSet] = {}
         self._sets, self._has_text = sets_of(path)
-        self._digest = content_digest(path.read_bytes())
+        self._digest = file_digest(path)
 
     def identity(self) -> str:
         """Digest of the file."""
@@ -176,14 +191,16 @@ class FeatureFile:
         task, facts = make_task(source, shots=shots, seed=run.seed, method=method)
         return task, facts | {"data": f"{self._path.name}#{source.set_name}"}
 
-    def test(self, run: Run, classifier: Classifier, shift: str | None = None) -> FeatureSet:
-        """The test set, or the one that goes with the shots."""
+    def test(
+        self, run: Run, classifier: Classifier, shift: str | None = None
+    ) -> tuple[FeatureSet, int]:
+        """The test set, or the one that goes with the shots; all of it can be read."""
         if shift is not None:
             raise UsageError(f"{self.name} holds no shifted set {shift!r}.")
         name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
         if name not in self._tests:
             self._tests[name] = held_out_features(self._open(name))
-        return self._tests[name]
+        return self._tests[name], 0
 
     def _open(self, name: str) -> FeatureSource:
         if name not in self._sources:
@@ -214,14 +231,37 @@ def open_set(name: str, place: Place, say: Callable[[str], None]) -> SetOfData:
     return FeatureFile(name, path, say)
 
 
+def file_digest(path: Path) -> str:
+    """Digest of the content of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
 def feature_files(place: Place) -> list[str]:
     """Names of the feature files."""
     return sorted(path.stem for path in Path(place.features or ".").glob("*.safetensors"))
 
 
 def every_set(names: Iterable[str], place: Place) -> tuple[str, ...]:
-    """``names``, with every file of features in the place of "all"."""
+    """``names``, with every file of features in the place of "all".
+
+    Raises:
+        DataError: there is none.
+    """
     names = tuple(names)
+    if place.features and not feature_files(place):
+        raise DataError(
+            f"{place.features} is no folder with .safetensors files.",
+            allowed="one file for each data set, with sets train_{K}shot or train, and test",
+            hint="'clip-adapter embed' makes such files.",
+        )
     return tuple(feature_files(place)) if names == (ALL,) and place.features else names
 
 

@@ -20,6 +20,7 @@ from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan, Run, plan, units
 from clip_adapter.bench.worker import RESULTS
+from clip_adapter.data.benchmarks import known_benchmark
 from clip_adapter.errors import DataError, UsageError
 
 Say = Callable[[str], None]
@@ -75,8 +76,11 @@ def make_plans(
             "of features.",
             allowed="--profile features together with --features DIR",
         )
+    if profile == "features":
+        _refuse_for_features(place, overrides or {})
     loaded = [load_recipe(name, profile, overrides) for name in recipes]
-    if profile == "paper" and place.root is None and any(r.measure != "cost" for r in loaded):
+    named = {d for r in loaded for d in (*r.datasets, *r.shifts) if r.measure != "cost"}
+    if profile == "paper" and place.root is None and any(map(known_benchmark, named)):
         raise UsageError(
             "The paper's data sets are needed, and not said is where they lie.",
             allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
@@ -91,9 +95,35 @@ def make_plans(
         return opened[name]
 
     return [
-        plan(dataclasses.replace(recipe, datasets=every_set(recipe.datasets, place)), data)
+        plan(
+            dataclasses.replace(recipe, datasets=every_set(recipe.datasets, place)),
+            data,
+            place.dtype,
+        )
         for recipe in loaded
     ]
+
+
+def _refuse_for_features(place: Place, overrides: Mapping[str, Any]) -> None:
+    """Stops at what would change nothing: features are what they are.
+
+    Raises:
+        UsageError: a backbone, its dtype or a root is given.
+    """
+    given = [
+        name
+        for name, there in (
+            ("--backbone", overrides.get("backbones")),
+            ("--dtype", place.dtype != "float32"),
+            ("--root", place.root),
+        )
+        if there
+    ]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} with ready-made features would change nothing.",
+            hint="Leave it away.",
+        )
 
 
 def run_bench(
@@ -157,6 +187,8 @@ def run_bench(
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Alone in the folder ``out``."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is no folder.", hint="Name another one.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".bench.lock", timeout=0)

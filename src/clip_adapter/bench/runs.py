@@ -14,6 +14,7 @@ from clip_adapter.bench.recipe import Protocol as ProtocolName
 from clip_adapter.errors import ClipAdapterError
 from clip_adapter.features.store import content_digest
 from clip_adapter.methods import Method, make_method
+from clip_adapter.options import Dtype
 
 ZERO_SHOT = "zero-shot"
 # Runs that are trained in one pass: bounds what a kill can cost, and the memory.
@@ -40,6 +41,7 @@ class Run:
         shifts: further test sets.
         protocol: how what is reported was chosen.
         cost: settings of the measure "cost".
+        dtype: of the backbone.
     """
 
     profile: str
@@ -57,10 +59,13 @@ class Run:
     shifts: tuple[str, ...] = ()
     protocol: ProtocolName = "ours"
     cost: Mapping[str, Any] = field(default_factory=dict)
+    dtype: Dtype = "float32"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
+        """JSON types only; without ``dtype`` where it is the usual one."""
         found = dataclasses.asdict(self)
+        if self.dtype == "float32":
+            del found["dtype"]
         return found | {k: list(found[k]) for k in ("prompts", "shifts")}
 
     @property
@@ -73,7 +78,13 @@ class Run:
         """For people."""
         options = ", ".join(f"{k}={v}" for k, v in self.options.items())
         named = f"{self.method} ({options})" if options else self.method
-        return f"{self.dataset}, {named}, {self.shots} shots, seed {self.seed}"
+        words = [f"{self.dataset} ({self.backbone}, {self.style})", named]
+        words += [f"{self.shots} shots", f"seed {self.seed}"]
+        if self.prompts:
+            words.append(f"prompts {' / '.join(self.prompts)}")
+        words += [] if self.views == 1 else [f"{self.views} views"]
+        words += [] if self.protocol == "ours" else [f"protocol {self.protocol}"]
+        return ", ".join(words)
 
     @property
     def path(self) -> str:
@@ -151,12 +162,13 @@ class Plan:
     cells: dict[tuple[str, str, str, int], list[list[Run]]] = field(default_factory=dict)
 
 
-def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
+def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32") -> Plan:
     """Every run of ``recipe``.
 
     Args:
         recipe: what to run.
         data: a data set by name.
+        dtype: of the backbone.
     """
     made, told = Plan(recipe), dict[str, None]()
     for name in recipe.datasets:
@@ -181,8 +193,13 @@ def plan(recipe: Recipe, data: Callable[[str], Known]) -> Plan:
                 for k in shots:
                     cell = _cell(recipe, system, method, (name, identity), backbone, k)
                     made.cells[system.label, name, backbone, k] = cell
-                    made.runs += [run for runs in cell for run in runs]
-    made.runs = list({run.key: run for run in made.runs}.values())
+    if dtype != "float32":
+        made.cells = {
+            cell: [[dataclasses.replace(run, dtype=dtype) for run in seeds] for seeds in candidates]
+            for cell, candidates in made.cells.items()
+        }
+    runs = [run for cell in made.cells.values() for seeds in cell for run in seeds]
+    made.runs = list({run.key: run for run in runs}.values())
     made.left_out = list(told)
     return made
 

@@ -17,7 +17,6 @@ from clip_adapter.bench.results import Record
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.evaluation import evaluate
-from clip_adapter.features.feature_set import FeatureSet
 
 Say = Callable[[str], None]
 
@@ -66,18 +65,18 @@ class Worker:
         # Tasks of one seed are one: trained together, their pictures lie in memory once.
         tasks = [task for task, _ in made]
         by_seed = {run.seed: task for run, task in zip(unit, tasks, strict=True)}
-        if len(unit) == 1:
-            classifiers = [fit_task(methods[0], *made[0])]
-        else:
-            shared = [by_seed[run.seed] for run in unit]
+        shared = [by_seed[run.seed] for run in unit]
+        if len(unit) > 1 and len({len(task.train) for task in shared}) == 1:
             classifiers = fit_tasks(methods, shared, made[0][1])
+        else:  # alone, or a picture of one draw cannot be read: then they are of several sizes
+            classifiers = [fit_task(m, t, f) for m, (t, f) in zip(methods, made, strict=True)]
         return [
             self._score(run, data, classifier)
             for run, classifier in zip(unit, classifiers, strict=True)
         ]
 
     def _score(self, run: Run, data: SetOfData, classifier: Classifier) -> Record:
-        features = data.test(run, classifier)
+        features, unread = data.test(run, classifier)
         start = time.perf_counter()
         classifier.logits(features)
         seconds = time.perf_counter() - start
@@ -100,6 +99,7 @@ class Worker:
             "embed_seconds": info["embed_seconds"],
             "score_ms": 1000 * seconds / len(features),
             "skipped": len(info["skipped"]),
+            "test_skipped": unread,
             "templates": info["templates"],
             "backbone": {
                 "name": info["backbone"],
@@ -113,10 +113,11 @@ class Worker:
 
     @staticmethod
     def _shift(run: Run, data: SetOfData, classifier: Classifier, name: str) -> dict[str, Any]:
-        features: FeatureSet = data.test(run, classifier, name)
+        features, unread = data.test(run, classifier, name)
         report = evaluate(classifier, features, only_its_classes=True)
         kept = ("n", "top1", "zero_shot_top1", "mean_per_class")
-        return {k: v for k, v in dataclasses.asdict(report).items() if k in kept}
+        found = {k: v for k, v in dataclasses.asdict(report).items() if k in kept}
+        return found | {"test_skipped": unread}
 
     def _open(self, name: str) -> SetOfData:
         if self._data is None or self._data.name != name:

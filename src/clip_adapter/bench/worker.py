@@ -23,8 +23,8 @@ def main() -> None:
     """Works until the input ends."""
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
-    told = sys.stdout
-    sys.stdout = sys.stderr  # whatever a library prints is no message
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is no message
 
     def tell(**message: Any) -> None:
         print(json.dumps(message), file=told, flush=True)

@@ -151,6 +151,7 @@ def run(
                     output.say,
                     lambda what, done, total: bar(done, total),
                 )
+        load_plans(out)  # a damaged one is told before the work, not after it
         with TrainingBar("Runs") as bar:
             found = run_bench(
                 names,
@@ -163,7 +164,7 @@ def run(
                 progress=bar,
             )
         page = write_page(load_plans(out), found.results, out)
-        _told(found, output)
+        _told(found, output, chosen)
         output.show(f"Tables:  {page.path}")
         output.result(
             {
@@ -266,7 +267,7 @@ def _place(
     )
 
 
-def _told(found: Outcome, output: Output) -> None:
+def _told(found: Outcome, output: Output, profile: str) -> None:
     """How it went."""
     every = found.done + found.present + len(found.failed)
     if found.done == 0 and not found.failed and every:
@@ -282,7 +283,7 @@ def _told(found: Outcome, output: Output) -> None:
     left = list(dict.fromkeys(line for plan in found.plans for line in plan.left_out))
     if left:
         output.say(f"Left out: {listed(left, 6)}. The tables say all.")
-    if found.missing:
+    if found.missing and profile == "paper":
         some = next(iter(found.missing))
         output.say(f"Next: {command('data', 'get', some, '--root', 'DIR')}")
 
