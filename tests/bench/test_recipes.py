@@ -1,16 +1,20 @@
 """The recipes that are shipped: each loads, is complete, and says what the paper's table says."""
 
+import dataclasses
 import functools
+import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from clip_adapter.bench.beside import row_of, table_number
 from clip_adapter.bench.published import load_published
-from clip_adapter.bench.recipe import PROFILES, load_recipe, recipe_names
+from clip_adapter.bench.recipe import PROFILES, Recipe, System, load_recipe, recipe_names
 from clip_adapter.data.benchmarks import benchmark_names
 from clip_adapter.data.demo_sets import DEMO_SETS, DEMO_SHIFTS
 from clip_adapter.data.templates import TEMPLATES
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.methods import get_method, method_names
 
 NAMES = recipe_names()
@@ -156,3 +160,114 @@ def test_what_it_does_not_know_is_told_with_the_file(tmp_path, text, told):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UsageError, match="table5"):
         load_recipe("tabel5")
+
+
+TWO = '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n' + SYSTEM
+
+
+@pytest.mark.parametrize("label", ["5", '""', '" "', "true", "[]"])
+def test_a_label_is_text(tmp_path, label):
+    text = TWO.replace('label = "a"', f"label = {label}")
+    with pytest.raises(UsageError, match=r"own\.toml, system 2: label = .*\n.*text that is not"):
+        load_recipe(write(tmp_path, text), "demo")
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("method = 3", "text"),
+        ('method = ["zero-shot"]', "text"),
+        ("options = 5", "a table"),
+        ("prompts = 5", "a list of texts"),
+        ("prompts = [1]", "a list of texts"),
+        ("search = 5", "a table of one option with a list"),
+        ("search = { visual_ratio = 0.2 }", "a table of one option with a list"),
+        ("search = { visual_ratio = [] }", "a table of one option with a list"),
+        ("of = 5", "text"),
+    ],
+)
+def test_a_wrong_type_in_a_system_is_told_with_file_system_and_key(tmp_path, line, allowed):
+    text = '[[systems]]\nlabel = "b"\n' + line
+    if not line.startswith("method"):
+        text += '\nmethod = "clip-adapter"'
+    with pytest.raises(UsageError) as error:
+        load_recipe(write(tmp_path, SYSTEM + text), "demo")
+    key = line.partition(" ")[0]
+    assert str(error.value).startswith(f"own.toml, 'b': {key} = ")
+    assert f"Allowed: {allowed}" in str(error.value)
+
+
+def test_one_prompt_is_not_taken_letter_by_letter(tmp_path):
+    (system,) = load_recipe(write(tmp_path, SYSTEM + 'prompts = "a {}."'), "demo").systems
+    assert system.prompts == ("a {}.",)
+    with pytest.raises(UsageError, match=r"own\.toml, 'a': The prompt 'a dog\.'"):
+        load_recipe(write(tmp_path, SYSTEM + 'prompts = "a dog."'), "demo")
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "allowed"),
+    [
+        ("like = { demo = 5 }", "like = ", "a table of texts"),
+        ("cost = { backbone = 5 }", "cost: backbone = 5", "text"),
+        ('cost = { classes = "5" }', "cost: classes = '5'", "a whole number"),
+        ("cost = { shots = 0 }", "cost: shots = 0", "a whole number"),
+        ("cost = { seconds = nan }", "cost: seconds = nan", "a number"),
+        ("cost = { batch = true }", "cost: batch = True", "a whole number"),
+        ("cost = { clases = 5 }", "'clases'", "classes"),
+    ],
+)
+def test_a_table_with_wrong_values_is_told(tmp_path, line, told, allowed):
+    with pytest.raises(UsageError) as error:
+        load_recipe(write(tmp_path, f"[profile.demo]\n{line}\n{SYSTEM}"), "demo")
+    assert str(error.value).startswith("own.toml")
+    assert told in str(error.value)
+    assert allowed in str(error.value)
+
+
+def test_the_seconds_of_a_cost_may_be_whole(tmp_path):
+    path = write(tmp_path, "cost = { seconds = 15, classes = 7 }\n" + SYSTEM)
+    assert load_recipe(path, "demo").cost == {"seconds": 15, "classes": 7}
+
+
+def as_toml(value):
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(k)} = {as_toml(v)}" for k, v in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_toml, value))}]"
+    return json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan").replace("\x7f", "")
+
+
+WORDS = st.sampled_from(["", " ", "a", "a {}.", "{", "clip-adapter", "zero-shot", "demo", "cost"])
+ATOMS = st.booleans() | st.integers() | st.floats() | WORDS | st.text("a{}.é\n", max_size=4)
+KEYS = WORDS | st.sampled_from(
+    ["visual_ratio", "steps", "recipe", "backbone", "classes", "seconds"]
+)
+VALUES = st.recursive(
+    ATOMS, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=6
+)
+RECIPE_KEYS = [f.name for f in dataclasses.fields(Recipe)] + ["options", "profile", "nothing"]
+SYSTEM_KEYS = [f.name for f in dataclasses.fields(System)] + ["nothing"]
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    top=st.dictionaries(st.sampled_from(RECIPE_KEYS), VALUES, max_size=2),
+    inner=st.dictionaries(st.sampled_from(SYSTEM_KEYS), VALUES, max_size=2),
+)
+def test_any_value_in_any_key_gives_a_recipe_or_a_word_to_the_user(tmp_path, top, inner):
+    system = {"label": "b", "method": "clip-adapter", **inner}
+    content = {"title": "Mine", "systems": [system], **top}
+    path = tmp_path / "own.toml"
+    path.write_text("".join(f"{k} = {as_toml(v)}\n" for k, v in content.items()), "utf-8")
+    try:
+        found = load_recipe(str(path), "demo")
+    except (UsageError, DataError) as error:
+        told = str(error)
+    else:
+        told = "own.toml"
+        assert all(type(s.label) is str and s.label.strip() for s in found.systems)
+    assert "own.toml" in told
+    assert "no TOML" not in told

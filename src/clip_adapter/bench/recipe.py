@@ -16,9 +16,10 @@ own: so a profile can take the paper's training recipe and leave the rows as the
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -38,6 +39,8 @@ DEFAULTS = "defaults"
 PROFILES = ("paper", "demo", "features")
 OPTIONS = "options"
 ALL = "all"  # as data sets of the profile "features": every file of the folder
+# What may not be left empty.
+_FILLED = ("datasets", "backbones", "shots", "seeds", "label")
 
 
 @dataclass(frozen=True)
@@ -178,30 +181,70 @@ def _profiles(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
 def _build(
     path: Path, profile: str, content: dict[str, Any], common: Mapping[str, Mapping[str, Any]]
 ) -> Recipe:
-    fields = {f.name for f in dataclasses.fields(Recipe)} - {"name", "profile"}
-    for key in content:
-        if key not in fields:
-            raise _in_file(path.name, unknown_name("key", key, fields))
-    if not isinstance(content.get("title"), str):
+    title = content.get("title")
+    if not isinstance(title, str) or not title.strip():
         raise UsageError(f"{path.name} has no title.", hint='Add: title = "..."')
-    hints = typing.get_type_hints(Recipe)
-    values = {k: _value(path.name, k, v, hints[k]) for k, v in content.items() if k != "systems"}
+    recipe = _checked(path.name, path.stem, profile, content)
+    systems = tuple(_with_options(path.name, system, common) for system in recipe.systems)
+    return dataclasses.replace(recipe, systems=systems)
+
+
+def recipe_from(told: Any) -> Recipe:
+    """What ``dataclasses.asdict`` gave of a recipe, after JSON.
+
+    Methods need not be known and options need not fit them: another version may have made it.
+
+    Raises:
+        UsageError: a wrong key, or a value that it cannot have.
+    """
+    if not isinstance(told, dict):
+        raise UsageError(f"recipe = {told!r}.", allowed="a table")
+    content = dict(told)
+    name, profile = content.pop("name", None), content.pop("profile", None)
+    if not isinstance(name, str) or not name.strip() or Path(name).name != name:
+        raise UsageError(f"recipe: name = {name!r}.", allowed="that of a file")
+    if profile not in PROFILES:
+        raise _in_file("recipe", unknown_name("profile", str(profile), PROFILES))
+    if not content.get("datasets", True):  # "all" of an empty folder
+        del content["datasets"]
+    return _checked("recipe", name, profile, content)
+
+
+def _checked(file: str, name: str, profile: str, content: Mapping[str, Any]) -> Recipe:
+    """A recipe whose every value is of its type; methods and their options are not looked at."""
+    rest = {key: value for key, value in content.items() if key != "systems"}
+    values = _values(file, "key", Recipe, rest, without=("name", "profile"))
+    if cost := values.get("cost"):
+        from clip_adapter.bench.costs import CostSettings
+
+        _values(f"{file}, cost", "key of cost", CostSettings, cost)
     systems = content.get("systems", [])
     if not isinstance(systems, list) or not systems:
-        raise UsageError(f"{path.name} has no systems.", hint="Add a [[systems]] table per row.")
-    made = tuple(_system(path.name, entry, common) for entry in systems)
+        raise UsageError(f"{file} has no systems.", hint="Add a [[systems]] table per row.")
+    made = tuple(_system(file, number, entry) for number, entry in enumerate(systems, start=1))
     if len({s.label for s in made}) < len(made):
-        raise UsageError(f"{path.name} gives two systems one label.", hint="Rename one.")
-    return Recipe(path.stem, profile, systems=made, **values)
+        raise UsageError(f"{file} gives two systems one label.", hint="Rename one.")
+    return Recipe(name, profile, systems=made, **values)
 
 
-def _value(file: str, key: str, value: Any, annotation: Any) -> Any:
+def _values(
+    where: str, kind: str, cls: type, content: Mapping[str, Any], without: Collection[str] = ()
+) -> dict[str, Any]:
+    """``content`` as the fields of ``cls`` have it."""
+    hints = {k: v for k, v in typing.get_type_hints(cls).items() if k not in without}
+    for key in content:
+        if key not in hints:
+            raise _in_file(where, unknown_name(kind, key, hints))
+    return {key: _value(where, key, value, hints[key]) for key, value in content.items()}
+
+
+def _value(where: str, key: str, value: Any, annotation: Any) -> Any:
     """``value`` as the field ``key`` has it."""
-    told = UsageError(f"{file}: {key} = {value!r}.", allowed=_allowed(annotation))
+    told = UsageError(f"{where}: {key} = {value!r}.", allowed=_allowed(key, annotation))
     origin, inner = typing.get_origin(annotation), get_args(annotation)
     if origin is tuple:
         values = value if isinstance(value, list | tuple) else [value]
-        if not values and key in ("datasets", "backbones", "shots", "seeds"):
+        if not values and key in _FILLED:
             raise told
         if not all(type(v) is inner[0] and (inner[0] is str or v >= 0) for v in values):
             raise told
@@ -210,23 +253,44 @@ def _value(file: str, key: str, value: Any, annotation: Any) -> Any:
         return tuple(dict.fromkeys(values))
     if origin is Literal:
         if value not in inner:
-            raise _in_file(file, unknown_name(key, str(value), inner))
+            raise _in_file(where, unknown_name(key, str(value), inner))
         return value
     if origin is not None:  # a table
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not all(_fits(v, inner[1]) for v in value.values()):
+            raise told
+        return value
+    if annotation is float:
+        if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
             raise told
         return value
     if type(value) is not annotation or (annotation is int and value < 1):
         raise told
+    if annotation is str and key in _FILLED and not value.strip():
+        raise told
     return value
 
 
-def _allowed(annotation: Any) -> str:
-    words = {str: "text", int: "a whole number from 1 on"}
-    if typing.get_origin(annotation) is tuple:
-        inner = get_args(annotation)[0]
-        return "a list of texts" if inner is str else "a list of whole numbers"
-    return words.get(annotation, "a table")
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a table may hold ``value``."""
+    if annotation is str:
+        return isinstance(value, str)
+    if typing.get_origin(annotation) is list:
+        return isinstance(value, list) and bool(value)
+    return True
+
+
+def _allowed(key: str, annotation: Any) -> str:
+    words = {str: "text", int: "a whole number from 1 on", float: "a number from 0 on"}
+    origin, inner = typing.get_origin(annotation), get_args(annotation)
+    if origin is tuple:
+        return "a list of texts" if inner[0] is str else "a list of whole numbers"
+    if origin is not None and origin is not Literal:
+        if inner[1] is str:
+            return "a table of texts"
+        listed = typing.get_origin(inner[1]) is list
+        return "a table of one option with a list of its values" if listed else "a table"
+    word = words.get(annotation, "")
+    return f"{word} that is not empty" if annotation is str and key in _FILLED else word
 
 
 def _common(file: str, options: Any) -> dict[str, dict[str, Any]]:
@@ -241,26 +305,30 @@ def _common(file: str, options: Any) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _system(file: str, entry: Any, common: Mapping[str, Mapping[str, Any]]) -> System:
-    fields = {f.name for f in dataclasses.fields(System)}
+def _system(file: str, number: int, entry: Any) -> System:
     if not isinstance(entry, dict) or not {"label", "method"} <= set(entry):
-        raise UsageError(f"{file}: {entry!r}.", allowed="a system has a label and a method")
-    for key in entry:
-        if key not in fields:
-            raise _in_file(file, unknown_name("key of a system", key, fields))
-    prompts = entry.get("prompts", [])
-    options = {**common.get(entry["method"], {}), **entry.get(OPTIONS, {})}
-    try:
-        if prompts:
-            resolve_templates(prompts)
-        system = System(**{**entry, "prompts": tuple(prompts), OPTIONS: options})
-        if len(system.search) > 1:
-            raise UsageError(f"search over {', '.join(system.search)}.", allowed="one option")
-        for options in (system.options, *candidates(system)):
-            make_method(system.method, options)
-    except UsageError as error:
-        raise _in_file(f"{file}, {entry['label']!r}", error) from error
+        raise UsageError(
+            f"{file}, system {number}: {entry!r}.", allowed="a system has a label and a method"
+        )
+    label = _value(f"{file}, system {number}", "label", entry["label"], str)
+    where = f"{file}, {label!r}"
+    system = System(**_values(where, "key of a system", System, entry))
+    if len(system.search) > 1:
+        raise UsageError(f"{where}: search over {', '.join(system.search)}.", allowed="one option")
     return system
+
+
+def _with_options(file: str, system: System, common: Mapping[str, Mapping[str, Any]]) -> System:
+    """``system`` with the options of its method, all of them checked."""
+    made = dataclasses.replace(system, options={**common.get(system.method, {}), **system.options})
+    try:
+        if made.prompts:
+            resolve_templates(made.prompts)
+        for options in (made.options, *candidates(made)):
+            make_method(made.method, options)
+    except UsageError as error:
+        raise _in_file(f"{file}, {made.label!r}", error) from error
+    return made
 
 
 def candidates(system: System) -> list[dict[str, Any]]:
