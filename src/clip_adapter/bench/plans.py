@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.bench.recipe import Recipe, System, recipe_names
+from clip_adapter.bench.recipe import recipe_from, recipe_names
 from clip_adapter.bench.runs import Plan, Run
-from clip_adapter.errors import DataError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import write_file
 
 FOLDER = "plans"
 FORMAT = 1
-_TUPLES = ("datasets", "backbones", "shots", "seeds", "shifts")
 
 
 def save_plan(plan: Plan, out: Path) -> Path:
@@ -64,25 +63,42 @@ def load_plans(out: Path) -> list[Plan]:
 def _load(path: Path) -> Plan:
     try:
         told = json.loads(path.read_bytes())
-        if told["format"] != FORMAT:
-            raise ValueError("it is of another version")
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            raise ValueError("it is no plan of this version")
         runs = {key: Run.from_dict(run) for key, run in told["runs"].items()}
-        plan = Plan(_recipe(told["recipe"]), list(runs.values()))
+        # A run of which not all is what it was has another key.
+        if any(run.key != key for key, run in runs.items()):
+            raise ValueError("its runs are not what they were")
+        plan = Plan(recipe_from(told["recipe"]), list(runs.values()))
+        labels = {system.label for system in plan.recipe.systems}
         for label, name, backbone, shots, candidates in told["cells"]:
             cell = [[runs[key] for key in seeds] for seeds in candidates]
+            first = cell[0][0]
+            place = (first.dataset, first.backbone, first.shots)
+            if label not in labels or (name, backbone, shots) != place:
+                raise ValueError(f"a cell of {label!r} is not what it was")
             plan.cells[label, name, backbone, shots] = cell
-        plan.left_out, plan.missing = list(told["left_out"]), dict(told["missing"])
+        plan.left_out, plan.missing = _lines(told["left_out"]), dict(told["missing"])
+        _lines([*plan.missing, *plan.missing.values()])
     except OSError as error:
         raise DataError(f"The plan {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"The plan {path} cannot be used: {error}.",
-            hint="Remove it, and run its recipe again: results that are there are kept.",
-        ) from error
+    except UsageError as error:
+        raise _unusable(path, error.found.rstrip(".")) from error
+    except KeyError as error:
+        raise _unusable(path, f"it has no {error}") from error
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise _unusable(path, str(error)) from error
     return plan
 
 
-def _recipe(told: dict[str, Any]) -> Recipe:
-    systems = [System(**{**s, "prompts": tuple(s["prompts"])}) for s in told["systems"]]
-    lists = {key: tuple(told[key]) for key in _TUPLES}
-    return Recipe(**{**told, **lists, "systems": tuple(systems)})
+def _lines(told: Any) -> list[str]:
+    if not isinstance(told, list) or not all(isinstance(line, str) for line in told):
+        raise ValueError(f"{told!r} are no lines")
+    return told
+
+
+def _unusable(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"The plan {path} cannot be used: {reason}.",
+        hint="Remove it, and run its recipe again: results that are there are kept.",
+    )

@@ -141,7 +141,8 @@ def load_recipe(
         overrides: stronger than all files; keys of :class:`Recipe`.
 
     Raises:
-        UsageError: no such recipe, profile, key, method or option, or a value that it cannot have.
+        UsageError: no such recipe, profile, key, method or option, a value that it cannot have, or
+            a file of one's own that is called as a recipe here.
         DataError: the file cannot be read.
     """
     if profile not in PROFILES:
@@ -149,6 +150,7 @@ def load_recipe(
     path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
+    _refuse_taken(path)
     base, own = _read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)
     base_profiles, own_profiles = _profiles(base, DEFAULTS), _profiles(own, path.name)
     parts = [base, own, base_profiles.get(profile, {}), own_profiles.get(profile, {})]
@@ -156,6 +158,19 @@ def load_recipe(
     merged = {key: value for part in parts for key, value in part.items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return _build(path, profile, merged, {m: o for part in options for m, o in part.items()})
+
+
+def _refuse_taken(path: Path) -> None:
+    """Stops at a file of one's own whose plan and pages would take the place of another's."""
+    if path.resolve().parent == recipe_folder().resolve():
+        return
+    stem = path.stem.lower()  # some file systems do not tell case
+    if stem in recipe_names() or stem.endswith("-paper"):
+        raise UsageError(
+            f"{path}: plans and tables of the name {path.stem!r} are those of another recipe.",
+            allowed="no name of 'clip-adapter bench ls', and none that ends in -paper",
+            hint="Call it otherwise.",
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
