@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_adapter.bench.gains import Gain, gains
+from clip_adapter.bench.gains import Gain, compared, gains
 from clip_adapter.bench.layout import shots_word
 from clip_adapter.bench.panels import panels, panels_figure
 from clip_adapter.bench.published import Published
@@ -41,22 +41,26 @@ def make_figure(findings: Findings, published: Published) -> Figure | None:
     title = f"{recipe.title}: {recipe.profile}"
     if recipe.figure in ("shots", "branches"):
         made = panels(findings, published, mean=recipe.figure == "shots")
-        return panels_figure(made, findings.systems, title) if made else None
+        names = [findings.shown_as(s.label) for s in findings.systems]
+        return panels_figure(made, findings.systems, names, title) if made else None
     if recipe.figure == "gains":
         found = {k: g for k, g in gains(findings, published).items() if g}
-        return gains_figure(found, title) if found else None
+        pair = compared(findings)
+        here = findings.shown_as(pair[1].label) if pair else ""
+        return gains_figure(found, title, here) if found else None
     if recipe.figure == "tsne":
         planes = _planes(findings)
         return plane_figure(planes, title) if planes else None
     return None
 
 
-def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
+def gains_figure(found: Mapping[int, Sequence[Gain]], title: str, here: str) -> Figure:
     """Bars from the largest gain down; the published gain as a diamond.
 
     Args:
         found: of :func:`~clip_adapter.bench.gains.gains`, not empty.
         title: above the figure.
+        here: what the bars are of, for the legend.
     """
     from matplotlib.figure import Figure
 
@@ -69,7 +73,7 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
         labels = [f"{g.dataset} [{g.where}]" if g.where else g.dataset for g in ranked]
         values = [g.gain for g in ranked]
         spread = [g.deviation or 0.0 for g in ranked]
-        axes.barh(rows, values, xerr=spread, color=COLOURS[0], height=0.6, label="here", capsize=2)
+        axes.barh(rows, values, xerr=spread, color=COLOURS[0], height=0.6, label=here, capsize=2)
         known = [(i, g.published) for i, g in enumerate(ranked) if g.published is not None]
         if known:
             places, theirs = zip(*known, strict=True)
@@ -89,7 +93,9 @@ def gains_figure(found: Mapping[int, Sequence[Gain]], title: str) -> Figure:
         axes.set_xlabel("points above zero-shot CLIP")
         axes.set_title(f"{title}, {shots_word(shots)}", fontsize=10)
     handles, labels = every[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2)
+    legend = figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -104,7 +110,9 @@ def _planes(findings: Findings) -> dict[str, Mapping[str, Any]]:
             if records and records[0].get("points"):
                 where = f"{place.dataset}, {shots_word(place.shots)}\n" if several else ""
                 apart = records[0]["silhouette"]
-                found[f"{where}{system.label}, silhouette {apart:.3f}"] = records[0]
+                found[f"{where}{findings.shown_as(system.label)}, silhouette {apart:.3f}"] = (
+                    records[0]
+                )
     return found
 
 

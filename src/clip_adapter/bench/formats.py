@@ -28,22 +28,22 @@ _LATEX = {
 
 def markdown(table: Table) -> str:
     """A pipe table, with its notes below; published rows and columns are in italics."""
-    titles = [(_plain(column.title), column.kind) for column in table.columns]
+    titles = [(escaped(column.title), column.kind) for column in table.columns]
     heads = [title if kind == OURS else f"*{title}*" for title, kind in titles]
     lines = [_line([table.corner, *heads]), _line(["---"] * (len(heads) + 1))]
     for row in table.rows:
         kinds = [c.kind if row.kind == OURS else row.kind for c in table.columns]
         cells = [_markdown_cell(c, k) for c, k in zip(row.cells, kinds, strict=True)]
-        label = _plain(row.label)
+        label = escaped(row.label)
         lines.append(_line([label if row.kind == OURS else f"*{label}*", *cells]))
     text = "\n".join(lines) + "\n"
     if table.notes:
-        text += "\n" + "\n".join(f"{_plain(note)}  " for note in table.notes).rstrip() + "\n"
+        text += "\n" + "\n".join(f"{escaped(note)}  " for note in table.notes).rstrip() + "\n"
     return text
 
 
 def _markdown_cell(cell: Cell, kind: str) -> str:
-    text = _plain(cell.text)
+    text = escaped(cell.text)
     if cell.bold:
         return f"**{text}**"
     return text if kind == OURS or cell.value is None else f"*{text}*"
@@ -53,9 +53,9 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Nothing in ``text`` is markup."""
-    return re.sub(r"([|*_`\[\]<>])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*_`\[\]<>])", r"\\\1", " ".join(text.split()))
 
 
 def csv_text(table: Table) -> str:

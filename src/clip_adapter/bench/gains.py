@@ -32,12 +32,19 @@ class Gain:
     same: bool = False
 
 
-def gains(findings: Findings, published: Published) -> dict[int, list[Gain]]:
-    """{shots: gains of the first system that learns, the largest first}."""
+def compared(findings: Findings) -> tuple[System, System] | None:
+    """Zero-shot and the first system that learns, if both are there."""
     zero = next((s for s in findings.systems if s.method == ZERO_SHOT), None)
     other = next((s for s in findings.systems if s.method != ZERO_SHOT), None)
-    if zero is None or other is None:
+    return None if zero is None or other is None else (zero, other)
+
+
+def gains(findings: Findings, published: Published) -> dict[int, list[Gain]]:
+    """{shots: gains of the first system that learns, the largest first}."""
+    pair = compared(findings)
+    if pair is None:
         return {}
+    zero, other = pair
     found: dict[int, list[Gain]] = {}
     for place in findings.places():
         gain = _gain(findings, zero, other, place, published)

@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from clip_adapter.bench.cost_tables import accuracies, cost_tables
 from clip_adapter.bench.figures import draw
-from clip_adapter.bench.formats import csv_text, latex, markdown
+from clip_adapter.bench.formats import csv_text, escaped, latex, markdown
 from clip_adapter.bench.layout import Table
 from clip_adapter.bench.published import Published, load_published
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan
-from clip_adapter.bench.section import costs_text, same_runs, section_text
+from clip_adapter.bench.section import PROTOCOLS, costs_text, same_runs, section_text
 from clip_adapter.bench.tables import tables
 from clip_adapter.bench.values import Findings
 from clip_adapter.files import write_file
@@ -101,7 +101,9 @@ def _recipe(
         figure.unlink(missing_ok=True)
     page.files += drawn
     name = f"{found.recipe.name}, {found.recipe.profile}"
-    link = [f"![{name}]({quote(f'figures/{place}')})\n"] if drawn else []
+    if found.recipe.protocol != "ours":
+        name += f", {PROTOCOLS[found.recipe.protocol]}"
+    link = [f"![{escaped(name)}]({quote(f'figures/{place}')})\n"] if drawn else []
     return [section_text(found, made, published, twin), *link]
 
 

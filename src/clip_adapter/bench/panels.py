@@ -109,12 +109,15 @@ def _published_mean(
     return sum(known) / len(known)
 
 
-def panels_figure(made: Sequence[Panel], systems: Sequence[System], title: str) -> Figure:
+def panels_figure(
+    made: Sequence[Panel], systems: Sequence[System], names: Sequence[str], title: str
+) -> Figure:
     """All panels in a grid, with one legend; published curves are faint and dashed.
 
     Args:
         made: of :func:`panels`.
         systems: in the order of the legend.
+        names: of the systems, for the legend.
         title: above the figure.
     """
     from matplotlib.figure import Figure
@@ -129,8 +132,8 @@ def panels_figure(made: Sequence[Panel], systems: Sequence[System], title: str) 
     for axes, panel in zip(grid, made, strict=False):
         _draw(axes, panel, {s.label: s for s in systems})
     handles = [
-        Line2D([], [], color=_colour(i), **_style(system, i), label=system.label)
-        for i, system in enumerate(systems)
+        Line2D([], [], color=_colour(i), **_style(system, i), label=name)
+        for i, (system, name) in enumerate(zip(systems, names, strict=True))
     ]
     if any(curve.published for panel in made for curve in panel.curves.values()):
         label = "published, on the set in brackets"

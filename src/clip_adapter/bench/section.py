@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_adapter.bench.formats import markdown
+from clip_adapter.bench.formats import escaped, markdown
 from clip_adapter.bench.layout import Table
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.shape import sentences
@@ -40,9 +40,11 @@ def section_text(
     elif len(found.systems) < 2:
         parts.append("Nothing to compare on this data.\n")
     else:
-        parts.append(f"{_how(found)}.\n")
+        parts.append(f"{escaped(_how(found))}.\n")
         parts += [_table_text(table) for table in made]
-        parts += [f"{line}\n" for line in _listed(sentences(found, published))]
+        parts += [
+            f"{line}\n" for line in _listed([escaped(s) for s in sentences(found, published)])
+        ]
         parts += _chosen(made)
     if told := _left_out(found):
         parts.append(f"{told}\n")
@@ -52,7 +54,7 @@ def section_text(
 def costs_text(found: Findings, made: Sequence[tuple[Table, str]]) -> str:
     """Markdown of the tables of costs."""
     parts = [f"### {heading(found)}\n"]
-    parts += [f"#### {table.caption}\n\n{text}" for table, text in made]
+    parts += [f"#### {escaped(table.caption)}\n\n{text}" for table, text in made]
     return "\n".join(parts)
 
 
@@ -101,7 +103,7 @@ def _how(found: Findings) -> str:
 
 def _table_text(table: Table) -> str:
     text = markdown(table)
-    return f"#### {table.caption}\n\n{text}" if table.caption else text
+    return f"#### {escaped(table.caption)}\n\n{text}" if table.caption else text
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
@@ -115,7 +117,9 @@ def _chosen(made: Sequence[Table]) -> list[str]:
     tables = [(t.caption, t.chosen) for t in made if t.chosen is not None]
     if not tables:
         return []
-    texts = [f"{caption}\n\n{markdown(t)}" if caption else markdown(t) for caption, t in tables]
+    texts = [
+        f"{escaped(caption)}\n\n{markdown(t)}" if caption else markdown(t) for caption, t in tables
+    ]
     summary = "What was chosen (by seed where they differ)"
     return [f"<details><summary>{summary}</summary>\n", *texts, "</details>\n"]
 
@@ -137,4 +141,4 @@ def _left_out(found: Findings) -> str:
         lines.append(f"{reason} ({names}){who}")
     if missing := sorted(found.plan.missing):
         lines.append(f"not there: {', '.join(missing)}")
-    return "\n".join(["Left out:\n", *(f"- {line}" for line in lines)]) if lines else ""
+    return "\n".join(["Left out:\n", *(f"- {escaped(line)}" for line in lines)]) if lines else ""

@@ -15,7 +15,10 @@ from clip_adapter.bench.published import Published
 from clip_adapter.bench.values import Findings, Place, field_of
 
 OURS = "CLIP-Adapter"
+CHOSEN = "protocol paper: what is searched is the best on the test set"
 Means = Mapping[str, float]
+# Of an accuracy in a table.
+DIGITS = 2
 
 
 def sentences(findings: Findings, published: Published) -> list[str]:
@@ -24,34 +27,43 @@ def sentences(findings: Findings, published: Published) -> list[str]:
     if recipe.measure == "cost":
         return []
     write = _WRITERS.get(recipe.source) or (_leaders if recipe.columns == "shots" else _order)
-    return [line for line in write(findings, published) if line]
+    end = f" ({CHOSEN})." if findings.chosen_on_test() else "."
+    return [line.removesuffix(".") + end for line in write(findings, published) if line]
 
 
 def means_at(findings: Findings, place: Place) -> dict[str, float]:
-    """{label: mean accuracy} of the systems that have one."""
+    """{label: mean accuracy} of the systems that have one, as the tables show it."""
     found = {s.label: findings.accuracy(s.label, place) for s in findings.systems}
-    return {label: number.mean for label, number in found.items() if number is not None}
+    return {
+        label: round(number.mean, DIGITS) for label, number in found.items() if number is not None
+    }
 
 
-def published_at(findings: Findings, place: Place, published: Published) -> dict[str, float]:
-    """{row: published accuracy} of the data set that stands beside ``place``.
+def published_at(
+    findings: Findings, place: Place, published: Published
+) -> tuple[dict[str, float], str]:
+    """{row: published accuracy} of what stands beside ``place``, and where they are from.
 
     All rows of a table of the paper, and of figures those that have a system here.
     """
     recipe, number = findings.recipe, table_number(findings.recipe)
     found = {s.label: beside(findings, s, place, published) for s in findings.systems}
     known = [b for b in found.values() if b is not None]
+    words = {"paper": "in the paper on", "published": "published on"}
+    told = " and ".join(dict.fromkeys(f"{words[b.source]} {b.where}" for b in known))
     if number is None or not known:
-        return {label: b.value for label, b in found.items() if b is not None}
+        values = {label: round(b.value, DIGITS) for label, b in found.items() if b is not None}
+        return values, told
     where = (theirs(recipe, place.test_set), known[0].backbone, "top1")
     figures = published.table(number)
-    return {f.row: f.value for f in figures if (f.dataset, f.backbone, f.metric) == where}
+    values = {f.row: f.value for f in figures if (f.dataset, f.backbone, f.metric) == where}
+    return values, f"in the paper on {known[0].where}"
 
 
 def best(means: Means) -> list[str]:
     """All that are shown as the highest number."""
-    top = max(round(v, 2) for v in means.values())
-    return [label for label, v in means.items() if round(v, 2) == top]
+    top = max(means.values())
+    return [label for label, v in means.items() if v == top]
 
 
 def _best_row(findings: Findings, published: Published) -> Iterable[str]:
@@ -61,9 +73,9 @@ def _best_row(findings: Findings, published: Published) -> Iterable[str]:
             top = best(ours)
             verb = "is" if len(top) == 1 else "are"
             line = f"{title}: {_and(top)} {verb} highest ({max(ours.values()):.2f})"
-            paper = published_at(findings, place, published)
+            paper, where = published_at(findings, place, published)
             if paper:
-                line += f"; in the paper {_and(best(paper))} ({max(paper.values()):.2f})"
+                line += f"; {where}: {_and(best(paper))} ({max(paper.values()):.2f})"
             yield f"{line}."
 
 
@@ -72,8 +84,9 @@ def _order(findings: Findings, published: Published) -> Iterable[str]:
         ours = means_at(findings, place)
         if len(ours) > 1:
             line = f"{title}, from low to high: {_ranked(ours)}"
-            if paper := published_at(findings, place, published):
-                line += f"; in the paper: {_ranked(paper)}"
+            paper, where = published_at(findings, place, published)
+            if paper:
+                line += f"; {where}: {_ranked(paper)}"
             yield f"{line}."
 
 
@@ -83,20 +96,27 @@ def _ratios(findings: Findings, published: Published) -> Iterable[str]:
         if len(ours) < 3:
             continue
         line = f"{title}: {_inside(ours)}"
-        paper = {float(k): v for k, v in published_at(findings, place, published).items()}
-        if paper:
-            line += f"; in the paper on {theirs(findings.recipe, place.dataset)}: {_inside(paper)}"
+        values, where = published_at(findings, place, published)
+        if paper := {float(k): v for k, v in values.items() if _is_number(k)}:
+            line += f"; {where}: {_inside(paper)}"
         yield f"{line}."
 
 
 def _inside(means: Mapping[float, float]) -> str:
     """Whether the best ratio is a blend, and what the ends lose."""
     top = max(means.values())
-    ratio = next(r for r, v in means.items() if round(v, 2) == round(top, 2))
-    ends = [f"ratio {end:g} is {top - means[end]:.2f} lower" for end in (0, 1) if end in means]
-    where = "strictly between 0 and 1" if 0 < ratio < 1 else "not strictly between 0 and 1"
-    kept = [e for e in ends if not e.startswith(f"ratio {ratio:g} ")]
-    return f"the best ratio is {ratio:g}, {where} ({', '.join(kept)})"
+    first = sorted(r for r, v in means.items() if v == top)
+    inner = [r for r in first if 0 < r < 1]
+    where = "strictly between 0 and 1" if inner else "not strictly between 0 and 1"
+    if inner and inner != first:
+        where = "not only strictly between 0 and 1"
+    if len(first) > 1:
+        told = f"the best ratios are {_and([f'{r:g}' for r in first])}, a tie, {where}"
+    else:
+        told = f"the best ratio is {first[0]:g}, {where}"
+    lower = [end for end in (0, 1) if end in means and end not in first]
+    ends = [f"ratio {end} is {top - means[end]:.2f} lower" for end in lower]
+    return f"{told} ({', '.join(ends)})" if ends else told
 
 
 def _above(findings: Findings, published: Published) -> Iterable[str]:
@@ -124,8 +144,10 @@ def _at_shots(higher: list[int], both: list[int]) -> str:
 def _gains(findings: Findings, published: Published) -> Iterable[str]:
     for shots, found in gains(findings, published).items():
         if found:
-            ranked = ", ".join(f"{g.dataset} {g.gain:+.2f}" for g in found)
-            below = [g.dataset for g in found if g.gain <= 0]
+            # Adding zero takes the sign from a zero.
+            shown = [(g.dataset, round(g.gain, DIGITS) + 0.0) for g in found]
+            ranked = ", ".join(f"{dataset} {gain:+.2f}" for dataset, gain in shown)
+            below = [dataset for dataset, gain in shown if gain <= 0]
             end = f"not above zero: {', '.join(below)}" if below else "all are above zero"
             yield f"{shots_word(shots)}, gain over zero-shot in points: {ranked}; {end}."
 
@@ -164,7 +186,7 @@ def _silhouettes(findings: Findings, published: Published) -> Iterable[str]:
     for place in findings.places():
         read = field_of("silhouette")
         found = {s.label: findings.at(s.label, place).number(read) for s in findings.systems}
-        known = {label: n.mean for label, n in found.items() if n is not None}
+        known = {label: round(n.mean, 3) for label, n in found.items() if n is not None}
         if len(known) > 1:
             ranked = ", ".join(f"{k} {known[k]:.3f}" for k in sorted(known, key=lambda k: known[k]))
             yield (
@@ -181,7 +203,7 @@ def _leaders(findings: Findings, published: Published) -> Iterable[str]:
     first = Counter(label for m in rows for label in best(m))
     told = ", ".join(f"{label} in {count}" for label, count in first.most_common())
     with_ours = [m for m in rows if OURS in m]
-    ranks = [1 + sum(round(v, 2) > round(m[OURS], 2) for v in m.values()) for m in with_ours]
+    ranks = [1 + sum(v > m[OURS] for v in m.values()) for m in with_ours]
     if ranks:
         leads = "leads everywhere" if max(ranks) == 1 else "does not lead everywhere"
         sizes = _range([len(m) for m in with_ours])

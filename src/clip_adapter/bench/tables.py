@@ -80,7 +80,7 @@ def _in_columns(
             columns.append(Column("difference", "difference"))
             by_column.append([_difference(c, b) for c, b in zip(ours, found, strict=True)])
     rows = [
-        Row(_label(findings, s), tuple(column[i] for column in by_column))
+        Row(findings.shown_as(s.label), tuple(column[i] for column in by_column))
         for i, s in enumerate(systems)
     ]
     return _table(findings, group, columns, rows, notes)
@@ -95,7 +95,7 @@ def _in_rows(
         [notes.cell(findings.at(s.label, place), place) for place in group.places] for s in systems
     ]
     bold = zip(*(best_bold(column) for column in zip(*cells, strict=True)), strict=True)
-    rows = [Row(_label(findings, s), tuple(c)) for s, c in zip(systems, bold, strict=True)]
+    rows = [Row(findings.shown_as(s.label), tuple(c)) for s, c in zip(systems, bold, strict=True)]
     for system, ours in zip(systems, cells, strict=True):
         found = [beside(findings, system, place, published) for place in group.places]
         known = [b for b in found if b is not None]
@@ -124,7 +124,7 @@ def _plane_table(findings: Findings) -> Table:
             apart = found.number(field_of("silhouette"))
             cells.append(notes.cell(found, place))
             cells.append(Cell() if apart is None else Cell(f"{apart.mean:.3f}", apart.mean))
-        rows.append(Row(_label(findings, system), tuple(cells)))
+        rows.append(Row(findings.shown_as(system.label), tuple(cells)))
     by_column = zip(*(row.cells for row in rows), strict=True)
     # Accuracies have two digits, silhouettes three.
     marked = [best_bold(cells, 2 + number % 2) for number, cells in enumerate(by_column)]
@@ -143,12 +143,6 @@ def _table(
     )
 
 
-def _label(findings: Findings, system: System) -> str:
-    """A row that read the test set to choose says so."""
-    settings = findings.best_of(system.label)
-    return f"{system.label} (best of {settings} on the test set)" if settings else system.label
-
-
 def _chosen(findings: Findings, group: Group) -> Table | None:
     places = [p for p in group.places if not p.shift]
     titles = [t for p, t in zip(group.places, group.titles, strict=False) if not p.shift]
@@ -157,7 +151,7 @@ def _chosen(findings: Findings, group: Group) -> Table | None:
         told = [findings.at(system.label, place).chosen() for place in places]
         if any(told):
             cells = tuple(Cell(word or MISSING) for word in told)
-            rows.append(Row(_label(findings, system), cells))
+            rows.append(Row(findings.shown_as(system.label), cells))
     if not rows:
         return None
     columns = tuple(Column(t) for t in titles)
@@ -175,6 +169,10 @@ def _difference(ours: Cell, found: Beside | None) -> Cell:
     return Cell(f"{apart:+.2f}", apart)
 
 
+def _again(reason: str) -> str:
+    return f"An older result; the last attempt failed: {reason or 'unknown'}"
+
+
 class _Notes:
     """Cells of ours, and what is to be said below the table."""
 
@@ -186,6 +184,7 @@ class _Notes:
     def cell(self, measured: Measured, place: Place) -> Cell:
         """The accuracy at ``place``, or why there is none."""
         marks = "".join(f" [{self._number(reason)}]" for reason in measured.failures)
+        marks += "".join(f" [{self._number(_again(reason))}]" for reason in measured.outdated)
         number = measured.number(top1(place.shift))
         if number is None:
             return Cell(FAILED + marks if marks else MISSING)
@@ -194,6 +193,8 @@ class _Notes:
             text += f" ± {number.deviation:.2f}"
         if number.seeds < measured.wanted:
             text += f" ({number.seeds} of {measured.wanted} seeds)"
+        if measured.best_of < measured.settings:
+            text += f" ({measured.best_of} of {measured.settings} settings)"
         return Cell(text + marks, number.mean, number.deviation, number.seeds)
 
     def published(

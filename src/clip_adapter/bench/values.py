@@ -61,14 +61,18 @@ class Measured:
         records: of the seeds that have one.
         wanted: runs that there should be.
         failures: reasons of those that failed.
-        best_of: settings of which the best on the test set is taken; 0 where nothing is.
+        outdated: reasons of those whose last attempt failed, but that have an older result.
+        best_of: settings with a result, of which the best on the test set is taken; 0 where none.
+        settings: those that there should be.
         setting: the option that was searched, and the value taken.
     """
 
     records: tuple[Record, ...] = ()
     wanted: int = 0
     failures: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
     best_of: int = 0
+    settings: int = 0
     setting: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, read: Read) -> Number | None:
@@ -156,9 +160,18 @@ class Findings:
         """Whether there is a result at all."""
         return any(found.records for found in self.measured.values())
 
-    def best_of(self, label: str) -> int:
-        """Settings of which the best on the test set is shown for ``label``; 0: none are."""
-        return max((m.best_of for key, m in self.measured.items() if key[0] == label), default=0)
+    def shown_as(self, label: str) -> str:
+        """``label``; a system that read the test set to choose says so."""
+        found = {m.best_of for key, m in self.measured.items() if key[0] == label and m.best_of}
+        if not found:
+            return label
+        low, high = min(found), max(found)
+        count = str(low) if low == high else f"{low} to {high}"
+        return f"{label} (best of {count} on the test set)"
+
+    def chosen_on_test(self) -> bool:
+        """Whether anything here was chosen on the test set."""
+        return any(m.best_of for m in self.measured.values())
 
 
 def _measured(recipe: Recipe, label: str, cell: list[list[Run]], results: Results) -> Measured:
@@ -170,10 +183,19 @@ def _measured(recipe: Recipe, label: str, cell: list[list[Run]], results: Result
     settings = [{searched: runs[0].options[searched]} for runs in cell]
     done = [i for i, m in enumerate(found) if m.number(top1()) is not None]
     failures = tuple(dict.fromkeys(reason for m in found for reason in m.failures))
+    outdated = tuple(dict.fromkeys(reason for m in found for reason in m.outdated))
     if not done:
-        return Measured((), len(cell[0]), failures, len(cell))
+        return Measured((), len(cell[0]), failures, outdated, settings=len(cell))
     best = max(done, key=lambda i: _mean(found[i]))
-    return Measured(found[best].records, len(cell[best]), failures, len(cell), settings[best])
+    return Measured(
+        found[best].records,
+        len(cell[best]),
+        failures,
+        outdated,
+        len(done),
+        len(cell),
+        settings[best],
+    )
 
 
 def _mean(measured: Measured) -> float:
@@ -182,12 +204,13 @@ def _mean(measured: Measured) -> float:
 
 
 def _candidate(runs: Iterable[Run], results: Results) -> Measured:
-    records, failures, wanted = [], {}, 0
+    records, wanted = [], 0
+    failures, outdated = dict[str, None](), dict[str, None]()
     for run in runs:
         wanted += 1
-        record = results.read(run)
+        record, reason = results.read(run), results.failure(run)
         if record is not None:
             records.append(record)
-        elif reason := results.failure(run):
-            failures[reason] = None
-    return Measured(tuple(records), wanted, tuple(failures))
+        if reason:
+            (failures if record is None else outdated)[reason] = None
+    return Measured(tuple(records), wanted, tuple(failures), tuple(outdated))

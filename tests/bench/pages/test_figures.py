@@ -59,6 +59,15 @@ def test_figure_3_has_the_mean_first_and_a_panel_for_each_set(bench):
     ]
 
 
+@pytest.mark.parametrize("name", ["figure3", "figure4"])
+def test_what_was_chosen_on_the_test_set_is_marked(bench, name):
+    for protocol in ("ours", "paper"):
+        figure = make_figure(found(bench, name, protocol=protocol), load_published())
+        (legend,) = figure.legends
+        told = [t.get_text() for t in legend.get_texts()]
+        assert ("CLIP-Adapter (best of 5 on the test set)" in told) == (protocol == "paper")
+
+
 def test_curves_hold_means_and_published_numbers(bench):
     made = panels(found(bench, "figure3", profile="paper"), load_published(), mean=True)
     curve = made[1].curves["CLIP-Adapter"]

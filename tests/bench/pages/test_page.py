@@ -99,7 +99,27 @@ def test_what_was_chosen_on_the_test_set_stands_apart(bench, tmp_path):
     page = write_page([ours, papers], bench.results, out)
     names = {path.relative_to(out).as_posix() for path in page.files}
     assert {"figures/demo/figure4.png", "figures/demo-paper-protocol/figure4.png"} <= names
-    assert "best on the TEST set" in page.path.read_text()
+    text = page.path.read_text()
+    assert "![figure4, demo]" in text
+    assert "![figure4, demo, what is searched is the best on the TEST set" in text
+
+
+def test_labels_are_no_markup_below_the_tables(bench, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'title = "Mine"\ndatasets = ["<b>_x_"]\nbackbones = ["demo"]\n'
+        '[[systems]]\nlabel = "a|`<i>`\\n# b"\nmethod = "gda"\n'
+        '[[systems]]\nlabel = "b"\nmethod = "ape"\n'
+    )
+    planned = bench.fill(bench.plan(str(own), "paper"), lambda run: 50.0)
+    planned.left_out = ["<u>: a|b left out, no <s>"]
+    text = write_page([planned], bench.results, tmp_path / "out").path.read_text()
+    body = text.partition("### Mine")[2]
+    assert r"a\|\`\<i\>\` # b 50.00" in body
+    assert r"- no \<s\> (\<u\>): a\|b" in body
+    assert "\n# b" not in body
+    assert all(f"\\{mark}" in body for mark in "|`<_")
+    assert "<b>" not in body
 
 
 def test_the_same_runs_are_shown_once(bench, tmp_path):

@@ -257,11 +257,70 @@ def test_the_best_ratio_is_said_to_be_inside_or_at_an_end(bench):
     (line,) = told(bench, planned)
     assert line.startswith("demo: the best ratio is 0.4, strictly between 0 and 1 (")
     assert "ratio 0 is 11.00 lower" in line
-    assert "in the paper on dtd: the best ratio is 0.6" in line
+    assert "in the paper on dtd, RN50: the best ratio is 0.6" in line
     planned = bench.plan("table6", datasets=["demo"], seeds=[4])
     bench.fill(planned, lambda run: 50.0 + run.options["visual_ratio"])
     (line,) = told(bench, planned)
     assert "the best ratio is 1, not strictly between 0 and 1 (ratio 0 is 1.00 lower)" in line
+
+
+def test_a_tie_of_ratios_is_told_and_absent_ends_are_not(bench):
+    def tell(values):
+        planned = bench.plan("table6", datasets=["demo"], seeds=[4 + len(values) + sum(values)])
+        options = dict(zip(RATIOS, values, strict=True))
+        bench.fill(planned, lambda run: options[f"{run.options['visual_ratio']:g}"] or None)
+        return told(bench, planned)[0].partition(";")[0]
+
+    assert tell([60, 60, 50, 50, 50, 50]) == (
+        "demo: the best ratios are 0 and 0.2, a tie, not only strictly between 0 and 1 "
+        "(ratio 1 is 10.00 lower)"
+    )
+    assert tell([0, 60, 50, 50, 51, 0]) == ("demo: the best ratio is 0.2, strictly between 0 and 1")
+
+
+def test_what_is_shown_as_the_same_is_not_above(bench):
+    def top1(run):
+        return 50.001 if run.method == "clip-adapter" else 50.0
+
+    for name in ("figure3", "figure4"):
+        planned = bench.fill(bench.plan(name, datasets=["demo"], seeds=[1]), top1)
+        assert ("above CoOp nowhere" if name == "figure3" else "not above zero: demo") in "".join(
+            told(bench, planned)
+        )
+
+
+def test_numbers_of_others_are_not_said_to_be_the_papers(bench, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(
+        OWN.format(method="clip-adapter", prompts=[])
+        + '[profile.demo]\ndatasets = ["demo"]\nlike = { demo = "dtd" }\n'
+    )
+    planned = bench.fill(bench.plan(str(own)), lambda run: 60.0)
+    (line,) = told(bench, planned)
+    assert "published on dtd, RN50: " in line
+    assert "in the paper" not in line
+
+
+def test_settings_without_a_result_are_not_counted(bench):
+    planned = bench.plan("figure4", protocol="paper", datasets=["demo"])
+
+    def top1(run):
+        return None if run.options.get("visual_ratio") in (0.8, 1.0) else 50.0
+
+    (table,) = made(bench, bench.fill(planned, top1))
+    assert [r.label for r in table.rows][1] == "CLIP-Adapter (best of 3 on the test set)"
+    assert row(table, "CLIP-Adapter")["demo"].text == "50.00 ± 0.00 (3 of 5 settings)"
+    (line,) = told(bench, planned)
+    assert line.endswith("(protocol paper: what is searched is the best on the test set).")
+
+
+def test_an_older_result_says_that_the_last_attempt_failed(bench):
+    planned = bench.fill(bench.plan("table6", datasets=["demo"]), by_ratio)
+    run = next(r for r in planned.runs if r.options["visual_ratio"] == 1)
+    bench.results.fail(run, "The disk is full.\nAt line 3.", "trace")
+    (table,) = made(bench, planned)
+    assert row(table, "1")["demo"].text == "55.00 ± 1.00 [1]"
+    assert "[1] An older result; the last attempt failed: The disk is full." in table.notes
 
 
 def test_shots_at_which_the_adapter_is_above_are_named(bench):
