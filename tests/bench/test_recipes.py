@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from clip_adapter.bench.beside import row_of, table_number
 from clip_adapter.bench.published import load_published
-from clip_adapter.bench.recipe import PROFILES, Recipe, System, load_recipe, recipe_names
+from clip_adapter.bench.recipe import (
+    PROFILES,
+    Recipe,
+    System,
+    load_recipe,
+    recipe_folder,
+    recipe_names,
+)
 from clip_adapter.data.benchmarks import benchmark_names
 from clip_adapter.data.demo_sets import DEMO_SETS, DEMO_SHIFTS
 from clip_adapter.data.templates import TEMPLATES
@@ -271,3 +278,16 @@ def test_any_value_in_any_key_gives_a_recipe_or_a_word_to_the_user(tmp_path, top
         assert all(type(s.label) is str and s.label.strip() for s in found.systems)
     assert "own.toml" in told
     assert "no TOML" not in told
+
+
+@pytest.mark.parametrize("name", ["table6", "Table6", "peers", "mine-paper"])
+def test_an_own_file_may_not_take_the_place_of_anothers_plan(tmp_path, name):
+    path = tmp_path / f"{name}.toml"
+    path.write_text(f'title = "Mine"\n{SYSTEM}')
+    with pytest.raises(UsageError, match="Call it otherwise") as error:
+        load_recipe(str(path), "demo")
+    assert str(path) in str(error.value)
+
+
+def test_the_path_of_a_shipped_recipe_is_that_recipe():
+    assert load_recipe(str(recipe_folder() / "table6.toml"), "demo") == load("table6", "demo")
