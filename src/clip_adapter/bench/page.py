@@ -27,7 +27,9 @@ TABLES, COSTS = "TABLES.md", "COSTS.md"
 PROFILES = {
     "demo": "Drawn pictures and the small CLIP of the package, offline: "
     "`clip-adapter bench run --profile demo`",
-    "features": "Ready-made features: `clip-adapter bench run --profile features --features DIR`",
+    "features": "Ready-made features: `clip-adapter bench run --profile features --features DIR`. "
+    "Sets called `eval_{K}shot` in a file, as ImageNet's here, hold pictures of the training split "
+    "that are not among the shots; such rows are no figures of the validation set.",
     "paper": "The paper's data sets: `clip-adapter bench run --profile paper --root DIR`",
 }
 HEAD = """# Tables and figures
