@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from clip_adapter.bench.data import Place, as_json
+from clip_adapter.bench.data import Place
 from clip_adapter.bench.runs import Run
 
 _LAST_LINES = 3
@@ -39,7 +40,7 @@ class Child:
             # Ctrl-C is for this process, which then ends the other.
             start_new_session=True,
         )
-        self._send(as_json(place))
+        self._send(dataclasses.asdict(place))
 
     def do(self, unit: Sequence[Run], say: Callable[[str], None]) -> dict[str, Any]:
         """The process's last word on ``unit``: {"done"}, {"failed", "trace"}, {"fatal"}.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -263,8 +262,3 @@ def every_set(names: Iterable[str], place: Place) -> tuple[str, ...]:
             hint="'clip-adapter embed' makes such files.",
         )
     return tuple(feature_files(place)) if names == (ALL,) and place.features else names
-
-
-def as_json(place: Place) -> dict[str, Any]:
-    """For :class:`Place` in another process."""
-    return dataclasses.asdict(place)

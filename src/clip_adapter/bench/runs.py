@@ -191,13 +191,8 @@ def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32")
                     told[f"{name}: {system.label} left out, {reason}"] = None
                     continue
                 for k in shots:
-                    cell = _cell(recipe, system, method, (name, identity), backbone, k)
+                    cell = _cell(recipe, system, method, (name, identity), backbone, k, dtype)
                     made.cells[system.label, name, backbone, k] = cell
-    if dtype != "float32":
-        made.cells = {
-            cell: [[dataclasses.replace(run, dtype=dtype) for run in seeds] for seeds in candidates]
-            for cell, candidates in made.cells.items()
-        }
     runs = [run for cell in made.cells.values() for seeds in cell for run in seeds]
     made.runs = list({run.key: run for run in runs}.values())
     made.left_out = list(told)
@@ -211,6 +206,7 @@ def _cell(
     data: tuple[str, str],
     backbone: str,
     shots: int,
+    dtype: Dtype,
 ) -> list[list[Run]]:
     """For each candidate of the search, a run for each seed; ``data`` is its name and identity."""
     searched = recipe.protocol == "paper" and bool(system.search)
@@ -236,6 +232,7 @@ def _cell(
                 shifts=recipe.shifts,
                 protocol=recipe.protocol,
                 cost=recipe.cost if recipe.measure == "cost" else {},
+                dtype=dtype,
             )
             for seed in seeds
         ]

@@ -61,15 +61,15 @@ class Worker:
     def _fit_and_score(self, unit: Sequence[Run]) -> list[Record]:
         data = self._open(unit[0].dataset)
         methods = [run.instance() for run in unit]
-        made = [data.task(run, method) for run, method in zip(unit, methods, strict=True)]
-        # Tasks of one seed are one: trained together, their pictures lie in memory once.
-        tasks = [task for task, _ in made]
-        by_seed = {run.seed: task for run, task in zip(unit, tasks, strict=True)}
-        shared = [by_seed[run.seed] for run in unit]
-        if len(unit) > 1 and len({len(task.train) for task in shared}) == 1:
-            classifiers = fit_tasks(methods, shared, made[0][1])
+        # Runs of one seed share their task: its pictures are read, and lie in memory, once.
+        by_seed = {run.seed: (run, method) for run, method in zip(unit, methods, strict=True)}
+        made = {seed: data.task(*one) for seed, one in by_seed.items()}
+        tasks = [made[run.seed][0] for run in unit]
+        facts = [made[run.seed][1] for run in unit]
+        if len(unit) > 1 and len({len(task.train) for task in tasks}) == 1:
+            classifiers = fit_tasks(methods, tasks, facts[0])
         else:  # alone, or a picture of one draw cannot be read: then they are of several sizes
-            classifiers = [fit_task(m, t, f) for m, (t, f) in zip(methods, made, strict=True)]
+            classifiers = list(map(fit_task, methods, tasks, facts))
         return [
             self._score(run, data, classifier)
             for run, classifier in zip(unit, classifiers, strict=True)
