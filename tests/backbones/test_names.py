@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from clip_adapter.backbones.names import parse_name
+from clip_adapter.backbones.names import files_of, parse_name
 from clip_adapter.errors import BackboneError, UsageError
 
 ARCHITECTURES = {
@@ -57,6 +59,22 @@ def test_files_and_folders(tmp_path, monkeypatch):
     (tmp_path / "clip" / "open_clip_config.json").write_text("{}")
     assert parse("clip").name == "local-dir:clip"
     assert parse("local-dir:clip").target == "clip"
+
+
+def test_the_files_of_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"")
+    assert files_of("RN50/./w.safetensors") == [Path("w.safetensors")]
+    assert files_of(f"RN50/{file}") == [file]
+    (tmp_path / "clip").mkdir()
+    for name in ("open_clip_config.json", "open_clip_model.safetensors", "README.md"):
+        (tmp_path / "clip" / name).write_bytes(b"")
+    names = ["open_clip_config.json", "open_clip_model.safetensors"]
+    for name in ("clip", "local-dir:clip", str(tmp_path / "clip")):
+        assert [path.name for path in files_of(name)] == names
+    for name in ("", "demo", "RN50/openai", "RN50", "hf-hub:org/repo", "RN50/./gone.pt"):
+        assert files_of(name) == []
 
 
 @pytest.mark.parametrize(

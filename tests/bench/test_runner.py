@@ -163,6 +163,30 @@ def test_the_dtype_of_a_backbone_makes_another_run():
     assert Run.from_dict(half.runs[0].to_dict()) == half.runs[0]
 
 
+def test_the_weights_of_a_file_make_another_run(tmp_path):
+    file = tmp_path / "w.safetensors"
+    named = f"RN50/{file}"
+    keys = []
+    for content in (b"one", b"other", b"one"):
+        file.write_bytes(content)
+        run = plan(load_recipe("table6", "demo", {"backbones": [named]}), Unopened).runs[0]
+        assert Run.from_dict(run.to_dict()) == run
+        keys.append(run.key)
+    assert keys[0] == keys[2] != keys[1]
+    usual = plan(load_recipe("table6", "demo"), Unopened).runs[0]
+    assert "weights" not in usual.to_dict()
+
+
+def test_two_recipes_of_one_name_are_refused(recipe, place, tmp_path):
+    first = Path(recipe())
+    second = tmp_path / "more" / first.name
+    second.parent.mkdir()
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(UsageError, match="both called 'toys'"):
+        run_bench([str(first), str(second)], profile="features", place=place)
+    assert not (Path(place.out) / "plans").exists()
+
+
 def test_a_file_in_the_place_of_the_folder_is_told(recipe, place, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(UsageError, match="is no folder"):

@@ -259,6 +259,7 @@ def test_a_copy_of_the_hub_has_coops_names(tmp_path, png_bytes):
     assert dataset.class_names == ["2012 Audi A5", "2007 BMW X5"]
     assert list(dataset.splits) == ["train", "test"]
     assert "not CoOp's" in dataset.notes[0]
+    assert dataset.copy_of == "tanganke/stanford_cars"
     # Pictures in CoOp's layout come first.
     (tmp_path / "stanford_cars/cars_train").mkdir()
     with pytest.raises(DataError, match="split_zhou_StanfordCars"):

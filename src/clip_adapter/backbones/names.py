@@ -69,6 +69,20 @@ def parse_name(
     return _architecture(_canonical(name), architectures, tags)
 
 
+def files_of(name: str) -> list[Path]:
+    """The files of this machine that the backbone ``name`` is read from, where it is a path.
+
+    None for what is known by its name alone: pretrained tags, hub repositories, ``demo``; and for
+    a path that is not there.
+    """
+    folder = Path(name.removeprefix(FOLDER))
+    if name not in ("", DEMO) and folder.is_dir():
+        kept = (*WEIGHT_SUFFIXES, ".json", ".txt")
+        return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
+    target = Path(name.partition("/")[2])
+    return [target] if target.is_file() else []
+
+
 def _folder(name: str, folder: Path) -> Source:
     if not (folder / CONFIG_FILE).is_file():
         raise BackboneError(

@@ -114,7 +114,8 @@ def _whole(records: Sequence[Record], place: Place) -> bool:
     for record in records:
         part = record.get("shifts", {}).get(place.shift, {}) if place.shift else record
         unread = record.get("skipped", 0), part.get("test_skipped", 0)
-        if any(unread) or record.get("classes") != trained.classes:
+        # A copy is split its own way, so its shots are others.
+        if any(unread) or record.get("copy_of") or record.get("classes") != trained.classes:
             return False
         if part.get("n") != tested.sizes.get("test"):
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from clip_adapter.backbones.memory import silent
 from clip_adapter.bench.recipe import ALL
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
+from clip_adapter.data.dataset import Dataset
 from clip_adapter.data.demo_sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.data.load import load_dataset, takes_root
 from clip_adapter.errors import DataError, UsageError
@@ -23,6 +23,7 @@ from clip_adapter.features.extract import extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import sets_of
 from clip_adapter.features.store import content_digest
+from clip_adapter.files import file_digest
 from clip_adapter.methods import FewShotTask, Method
 from clip_adapter.options import Dtype, SourceOptions
 from clip_adapter.sources import FeatureSource, PictureSource, open_source
@@ -66,11 +67,12 @@ class PictureSet:
         self._shifts: dict[str, PictureSet] = {}
         self._backbone: Backbone | None = None
         self._digest = ""
+        self._listed: Dataset | None = None
 
     def identity(self) -> str:
         """Digest of the names, labels and classes of all pictures, wherever they lie."""
         if not self._digest:
-            data = load_dataset(self._spec(), root=self._root())
+            data = self._dataset()
             rows: dict[str, Any] = {
                 k: [(s.name, s.label) for s in v] for k, v in data.splits.items()
             }
@@ -80,6 +82,11 @@ class PictureSet:
                 rows["absent"] = absent
             self._digest = content_digest(json.dumps([data.class_names, rows]).encode())
         return self._digest
+
+    @property
+    def copy_of(self) -> str:
+        """The copy on the hub that stands in for the original; "" for the original."""
+        return self._dataset().copy_of
 
     def shots(self, wanted: Iterable[int]) -> list[int]:
         """All of them: where a class has fewer pictures, those are taken."""
@@ -110,7 +117,7 @@ class PictureSet:
         source = self._open(run)
         if classifier.change is not None:
             # Of a tower that nobody will see again: nothing is kept.
-            samples = load_dataset(self._spec(), root=self._root()).pool(TEST)
+            samples = self._dataset().pool(TEST)
             encoder = classifier.encoder(self._place.device)
             found, bad = extract(encoder, samples, source.class_names, style=run.style)
             return found, len(bad)
@@ -141,6 +148,12 @@ class PictureSet:
             self._source, self._test = (key, source), {}
         return self._source[1]
 
+    def _dataset(self) -> Dataset:
+        """Its lists, read once."""
+        if self._listed is None:
+            self._listed = load_dataset(self._spec(), root=self._root())
+        return self._listed
+
     def _spec(self) -> str:
         if self.name in DEMO_SETS:
             return str(demo_set(self.name, Path(self._place.out) / "data"))
@@ -155,6 +168,7 @@ class FeatureFile:
     """A file of features with the sets ``train_{K}shot`` or ``train``, and a test set."""
 
     takes_prompts = False
+    copy_of = ""  # nothing is known of the pictures
 
     def __init__(self, name: str, path: Path, say: Callable[[str], None]) -> None:
         self.name, self._path, self._say = name, path, say
@@ -228,19 +242,6 @@ def open_set(name: str, place: Place, say: Callable[[str], None]) -> SetOfData:
             hint="Name the folder of feature files with --features.",
         )
     return FeatureFile(name, path, say)
-
-
-def file_digest(path: Path) -> str:
-    """Digest of the content of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def feature_files(place: Place) -> list[str]:

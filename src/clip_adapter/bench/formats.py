@@ -55,7 +55,7 @@ def _line(cells: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Nothing in ``text`` is markup."""
-    return re.sub(r"([\\|*_`\[\]<>])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
 
 
 def csv_text(table: Table) -> str:

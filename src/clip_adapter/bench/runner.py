@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from clip_adapter.bench.child import Child
 from clip_adapter.bench.data import Place, SetOfData, every_set, open_set
 from clip_adapter.bench.plans import save_plan
-from clip_adapter.bench.recipe import load_recipe
+from clip_adapter.bench.recipe import Recipe, load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan, Run, plan, units
 from clip_adapter.bench.worker import RESULTS
@@ -78,7 +78,8 @@ def make_plans(
         )
     if profile == "features":
         _refuse_for_features(place, overrides or {})
-    loaded = [load_recipe(name, profile, overrides) for name in recipes]
+    loaded = [load_recipe(name, profile, overrides) for name in dict.fromkeys(recipes)]
+    _refuse_namesakes(loaded, recipes)
     named = {d for r in loaded for d in (*r.datasets, *r.shifts) if r.measure != "cost"}
     if profile == "paper" and place.root is None and any(map(known_benchmark, named)):
         raise UsageError(
@@ -102,6 +103,23 @@ def make_plans(
         )
         for recipe in loaded
     ]
+
+
+def _refuse_namesakes(loaded: Sequence[Recipe], recipes: Sequence[str]) -> None:
+    """Stops at two files whose plans and pages would take each other's place.
+
+    Raises:
+        UsageError: two recipes have one name.
+    """
+    names = [recipe.name for recipe in loaded]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        paths = [path for path in dict.fromkeys(recipes) if Path(path).stem == twice]
+        raise UsageError(
+            f"{' and '.join(paths)} are both called {twice!r}, and plans and tables are called by "
+            "the name.",
+            hint="Rename one of the files.",
+        )
 
 
 def _refuse_for_features(place: Place, overrides: Mapping[str, Any]) -> None:

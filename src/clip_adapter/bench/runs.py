@@ -9,10 +9,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from clip_adapter.backbones.names import files_of
 from clip_adapter.bench.recipe import Measure, Recipe, System, candidates
 from clip_adapter.bench.recipe import Protocol as ProtocolName
 from clip_adapter.errors import ClipAdapterError
 from clip_adapter.features.store import content_digest
+from clip_adapter.files import file_digest
 from clip_adapter.methods import Method, make_method
 from clip_adapter.options import Dtype
 
@@ -42,6 +44,7 @@ class Run:
         protocol: how what is reported was chosen.
         cost: settings of the measure "cost".
         dtype: of the backbone.
+        weights: digest of the backbone's files, where its name is a path; else "".
     """
 
     profile: str
@@ -60,12 +63,14 @@ class Run:
     protocol: ProtocolName = "ours"
     cost: Mapping[str, Any] = field(default_factory=dict)
     dtype: Dtype = "float32"
+    weights: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types only; without ``dtype`` where it is the usual one."""
+        """JSON types only; without ``dtype`` and ``weights`` where they are the usual ones."""
         found = dataclasses.asdict(self)
-        if self.dtype == "float32":
-            del found["dtype"]
+        for name, usual in (("dtype", "float32"), ("weights", "")):
+            if found[name] == usual:
+                del found[name]
         return found | {k: list(found[k]) for k in ("prompts", "shifts")}
 
     @property
@@ -171,6 +176,8 @@ def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32")
         dtype: of the backbone.
     """
     made, told = Plan(recipe), dict[str, None]()
+    names = recipe.backbones or ("",)
+    backbones = [(name, "" if recipe.measure == "cost" else _weights(name)) for name in names]
     for name in recipe.datasets:
         try:
             known = Unopened(name) if recipe.measure == "cost" else data(name)
@@ -181,7 +188,7 @@ def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32")
         shots = known.shots(recipe.shots)
         if missing := [k for k in recipe.shots if k not in shots]:
             told[f"{name}: no {', '.join(map(str, missing))} shots"] = None
-        for backbone in recipe.backbones or ("",):
+        for named in backbones:
             for system in recipe.systems:
                 method = make_method(system.method, system.options)
                 reason = known.lacks(method)
@@ -191,12 +198,18 @@ def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32")
                     told[f"{name}: {system.label} left out, {reason}"] = None
                     continue
                 for k in shots:
-                    cell = _cell(recipe, system, method, (name, identity), backbone, k, dtype)
-                    made.cells[system.label, name, backbone, k] = cell
+                    cell = _cell(recipe, system, method, (name, identity), named, k, dtype)
+                    made.cells[system.label, name, named[0], k] = cell
     runs = [run for cell in made.cells.values() for seeds in cell for run in seeds]
     made.runs = list({run.key: run for run in runs}.values())
     made.left_out = list(told)
     return made
+
+
+def _weights(backbone: str) -> str:
+    """Digest of the files of ``backbone``; "" where it is known by its name alone."""
+    files = [(path.name, file_digest(path)) for path in files_of(backbone)]
+    return content_digest(json.dumps(files).encode()) if files else ""
 
 
 def _cell(
@@ -204,11 +217,14 @@ def _cell(
     system: System,
     method: Method,
     data: tuple[str, str],
-    backbone: str,
+    backbone: tuple[str, str],
     shots: int,
     dtype: Dtype,
 ) -> list[list[Run]]:
-    """For each candidate of the search, a run for each seed; ``data`` is its name and identity."""
+    """For each candidate of the search, a run for each seed.
+
+    ``data`` is a name and its identity, ``backbone`` a name and the digest of its files.
+    """
     searched = recipe.protocol == "paper" and bool(system.search)
     settings = candidates(system) if searched else [dict(system.options)]
     # It learns nothing: every seed gives the same.
@@ -221,7 +237,7 @@ def _cell(
                 measure=recipe.measure,
                 dataset=data[0],
                 data=data[1],
-                backbone=backbone,
+                backbone=backbone[0],
                 style=recipe.style,
                 views=recipe.views if cached else 1,
                 prompts=system.prompts,
@@ -233,6 +249,7 @@ def _cell(
                 protocol=recipe.protocol,
                 cost=recipe.cost if recipe.measure == "cost" else {},
                 dtype=dtype,
+                weights=backbone[1],
             )
             for seed in seeds
         ]

@@ -30,7 +30,7 @@ def section_text(
     recipe = found.recipe
     parts = [f"### {heading(found)}\n"]
     if recipe.note:
-        parts.append(f"{recipe.note}\n")
+        parts.append(f"{escaped(recipe.note)}\n")
     if twin is not None:
         parts.append(f"On this data these are the runs of: {heading(twin)}.\n")
     elif recipe.measure == "cost":
@@ -59,9 +59,9 @@ def costs_text(found: Findings, made: Sequence[tuple[Table, str]]) -> str:
 
 
 def heading(found: Findings) -> str:
-    """Title and source."""
+    """Title and source, as Markdown."""
     recipe = found.recipe
-    return f"{recipe.source}: {recipe.title}" if recipe.source else recipe.title
+    return escaped(f"{recipe.source}: {recipe.title}" if recipe.source else recipe.title)
 
 
 def same_runs(found: Findings, before: Sequence[Findings]) -> Findings | None:
@@ -83,10 +83,17 @@ def _how(found: Findings) -> str:
     shots = ", ".join(map(str, dict.fromkeys(p.shots for p in places)))
     one = f"{shots} shot" if shots == "1" else f"{shots} shots"
     counts: dict[str, int] = {}
+    copies: dict[str, str] = {}
     for key, measured in found.measured.items():
         for record in measured.records:
             counts.setdefault(key[1], int(record.get("n", 0)))
-    pictures = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+            copies.setdefault(key[1], str(record.get("copy_of", "")))
+    pictures = ", ".join(
+        f"{name} {count:,}"
+        + (f" (the copy {copies[name]}, split its own way)" if copies[name] else "")
+        for name, count in counts.items()
+        if count
+    )
     backbones = ", ".join(dict.fromkeys(p.backbone for p in places))
     if recipe.profile == "features":
         told = ["Features as the files hold them"]

@@ -24,7 +24,7 @@ from clip_adapter.bench.layout import (
 )
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.recipe import System
-from clip_adapter.bench.values import Findings, Measured, Place, field_of, top1
+from clip_adapter.bench.values import Findings, Measured, Place, again, field_of, top1
 
 SHAPE = (
     "The published numbers are of another data set, backbone, preprocessing or number of shots: "
@@ -32,7 +32,8 @@ SHAPE = (
 )
 PARTS = (
     "Published numbers without a difference stand beside results of another or an incomplete data "
-    "set (ready-made features, other classes or other test pictures): they show the shape alone."
+    "set (ready-made features, a copy split its own way, other classes or other test pictures): "
+    "they show the shape alone."
 )
 OTHERS = (
     "Published numbers without a difference stand beside another method, or prompts of one's own: "
@@ -169,10 +170,6 @@ def _difference(ours: Cell, found: Beside | None) -> Cell:
     return Cell(f"{apart:+.2f}", apart)
 
 
-def _again(reason: str) -> str:
-    return f"An older result; the last attempt failed: {reason or 'unknown'}"
-
-
 class _Notes:
     """Cells of ours, and what is to be said below the table."""
 
@@ -184,7 +181,7 @@ class _Notes:
     def cell(self, measured: Measured, place: Place) -> Cell:
         """The accuracy at ``place``, or why there is none."""
         marks = "".join(f" [{self._number(reason)}]" for reason in measured.failures)
-        marks += "".join(f" [{self._number(_again(reason))}]" for reason in measured.outdated)
+        marks += "".join(f" [{self._number(again(reason))}]" for reason in measured.outdated)
         number = measured.number(top1(place.shift))
         if number is None:
             return Cell(FAILED + marks if marks else MISSING)

@@ -107,6 +107,11 @@ def _plain(value: Any) -> str:
     return ", ".join(map(shown, value)) if isinstance(value, list) else shown(value)
 
 
+def again(reason: str) -> str:
+    """Of a cell whose last attempt failed for ``reason``."""
+    return f"An older result; the last attempt failed: {reason or 'unknown'}"
+
+
 def top1(shift: str = "") -> Read:
     """Reads the accuracy, on ``shift`` where that is given."""
 

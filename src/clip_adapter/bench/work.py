@@ -98,6 +98,7 @@ class Worker:
             "train_seconds": info["seconds"],
             "embed_seconds": info["embed_seconds"],
             "score_ms": 1000 * seconds / len(features),
+            "copy_of": data.copy_of,
             "skipped": len(info["skipped"]),
             "test_skipped": unread,
             "templates": info["templates"],

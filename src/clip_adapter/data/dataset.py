@@ -41,6 +41,7 @@ class Dataset:
             source has no splits.
         templates: prompt templates with one ``{}`` each.
         notes: what a user should know (an empty class, a renamed one), one line each.
+        copy_of: the repository on the hub that stands in for the original of a known data set.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dataset:
     splits: dict[str, list[Sample]]
     templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
     notes: list[str] = field(default_factory=list)
+    copy_of: str = ""
 
     @property
     def has_splits(self) -> bool:

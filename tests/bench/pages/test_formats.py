@@ -46,7 +46,7 @@ def test_markdown_keeps_its_columns():
     lines = markdown(ODD).splitlines()
     assert lines[0] == r"| system | a\_b\|c | *paper: 50 %* |"
     assert lines[2] == "| A & B | **61.00 ± 1.00** | *60.00* |"
-    assert lines[3] == r"| #2 | failed \[1\] | - |"
+    assert lines[3] == r"| \#2 | failed \[1\] | - |"
     assert lines[-1] == r"\[1\] it broke"
 
 

@@ -122,6 +122,26 @@ def test_labels_are_no_markup_below_the_tables(bench, tmp_path):
     assert "<b>" not in body
 
 
+def test_title_and_note_are_no_markup(bench, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'title = "<h1>"\nnote = "a\\n# b_c_"\ndatasets = ["x"]\nbackbones = ["demo"]\n'
+        '[[systems]]\nlabel = "a"\nmethod = "gda"\n'
+        '[[systems]]\nlabel = "b"\nmethod = "ape"\n'
+    )
+    planned = bench.fill(bench.plan(str(own), "paper"), accuracy)
+    text = write_page([planned], bench.results, tmp_path / "out").path.read_text()
+    assert "### \\<h1\\>\n" in text
+    assert "\na # b\\_c\\_\n" in text
+
+
+def test_a_copy_of_a_data_set_is_named(bench, tmp_path):
+    planned = bench.plan("table6", "paper", datasets=["dtd"])
+    bench.fill(planned, lambda run: 50.0, copy_of="org/textures")
+    text = write_page([planned], bench.results, tmp_path).path.read_text()
+    assert "Test pictures: dtd 1,692 (the copy org/textures, split its own way)." in text
+
+
 def test_the_same_runs_are_shown_once(bench, tmp_path):
     planned = [
         bench.fill(bench.plan(n, "features", datasets=["imagenet"]), accuracy)
@@ -222,3 +242,11 @@ def test_costs_say_how_they_were_measured(bench, costs, tmp_path):
     text = (tmp_path / "COSTS.md").read_text()
     assert "CoOp: 8 of 80 steps timed, and multiplied." in text
     assert "RN50/random, 100 classes, 16 shots" in text
+
+
+def test_costs_of_which_the_last_attempt_failed_say_so(bench, costs, tmp_path):
+    run = next(r for r in costs.runs if r.method == "coop")
+    bench.results.fail(run, "no memory\nat all", "")
+    write_page([costs], bench.results, tmp_path)
+    text = (tmp_path / "COSTS.md").read_text()
+    assert "CoOp: An older result; the last attempt failed: no memory" in text

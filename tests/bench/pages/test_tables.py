@@ -76,7 +76,8 @@ def test_one_thing_that_differs_takes_the_difference_away(bench, change):
 
 
 @pytest.mark.parametrize(
-    "part", [{"n": 1691}, {"classes": 46}, {"skipped": 1}, {"test_skipped": 1}]
+    "part",
+    [{"n": 1691}, {"classes": 46}, {"skipped": 1}, {"test_skipped": 1}, {"copy_of": "org/dtd"}],
 )
 def test_a_part_of_a_data_set_gets_no_difference(bench, part):
     planned = bench.plan("table6", "paper", datasets=["dtd"])

@@ -226,4 +226,4 @@ def _load_hub_copy(
     names = name_classes(labels, class_names)
     notes = [note, *class_notes(names, present(splits))]
     templates = resolve_templates(None, record.name)
-    return Dataset(record.name, names, present(splits), templates, notes)
+    return Dataset(record.name, names, present(splits), templates, notes, hub.repository)
