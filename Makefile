@@ -48,7 +48,7 @@ demo: $(STAMP)
 	$(VENV)/bin/clip-adapter demo
 
 test: $(STAMP)
-	$(PY) -m pytest -n $(JOBS) $(TESTS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -1,10 +1,17 @@
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from clip_adapter.bench import runner
 from clip_adapter.bench.data import Place
+from clip_adapter.bench.results import Results
 from clip_adapter.bench.runner import run_bench
+from clip_adapter.bench.runs import Run
+from clip_adapter.bench.work import Worker
+from clip_adapter.bench.worker import RESULTS, do_and_write
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.write import write_features
 
@@ -91,6 +98,26 @@ def all_done(tmp_path_factory, toys):
     found = run_bench([str(folder / "toys.toml")], profile="features", place=done, jobs=2)
     assert not found.failed
     return folder / "out"
+
+
+class Inside:
+    """In the place of a ``Child``: the same work, and no process to start."""
+
+    def __init__(self, place):
+        self._place, self._results = place, Results(Path(place.out) / RESULTS, print)
+
+    def do(self, unit, say):
+        told = [Run.from_dict(json.loads(json.dumps(run.to_dict()))) for run in unit]
+        return do_and_write(Worker(self._place, say), self._results, told)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """Runs are done in this process."""
+    monkeypatch.setattr(runner, "Child", Inside)
 
 
 @pytest.fixture

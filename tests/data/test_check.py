@@ -177,6 +177,7 @@ def test_a_set_that_is_not_there(tmp_path):
         check_benchmark("eurosat", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_eurosat_as_it_is(shared, tmp_path):
     with tarfile.open(shared / "images/eurosat.tar") as archive:

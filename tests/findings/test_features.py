@@ -19,7 +19,11 @@ def test_sixteen_shots_gain_ten_points_over_zero_shot_and_the_one_shot_probe(sco
     adapter = score("clip-adapter", 16)
     assert adapter >= score("zero-shot", 16) + 10
     assert adapter >= score("linear-probe", 1) + 10
-    assert adapter > score("linear-probe", 16)
+
+
+@pytest.mark.slow
+def test_sixteen_shots_do_not_bring_a_probe_level(score):
+    assert score("clip-adapter", 16) > score("linear-probe", 16)
 
 
 def test_the_best_ratio_is_inside(score):
@@ -30,10 +34,10 @@ def test_the_best_ratio_is_inside(score):
     assert curve[0.0] == score("zero-shot", 16)
 
 
-RATIOS = (0.2, "auto", "learnable", "hypernetwork")
+LEARNT = ("learnable", "hypernetwork")
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("ratio", [0.2, pytest.param("auto", marks=pytest.mark.slow), *LEARNT])
 def test_every_branch_learns_and_both_are_not_above_the_visual_one_by_a_margin(score, ratio):
     visual = score("clip-adapter", 16, visual_ratio=ratio)
     text = score("clip-adapter", 16, branch="text", text_ratio=ratio)
@@ -42,7 +46,7 @@ def test_every_branch_learns_and_both_are_not_above_the_visual_one_by_a_margin(s
     assert both <= visual + 2
 
 
-@pytest.mark.parametrize("ratio", RATIOS[2:])
+@pytest.mark.parametrize("ratio", LEARNT)
 def test_a_ratio_that_is_learnt_is_no_worse_than_a_searched_one(score, ratio):
     assert score("clip-adapter", 16, visual_ratio=ratio) >= score("clip-adapter", 16) - 1
 

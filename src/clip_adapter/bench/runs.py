@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -73,7 +74,7 @@ class Run:
                 del found[name]
         return found | {k: list(found[k]) for k in ("prompts", "shifts")}
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """A digest of everything in it."""
         return content_digest(json.dumps(self.to_dict(), sort_keys=True).encode())

@@ -13,8 +13,14 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clip_adapter.bench.results import Results
+    from clip_adapter.bench.runs import Run
+    from clip_adapter.bench.work import Worker
 
 RESULTS = "results"
 
@@ -36,7 +42,6 @@ def main() -> None:
     from clip_adapter.bench.results import Results
     from clip_adapter.bench.runs import Run
     from clip_adapter.bench.work import Worker
-    from clip_adapter.errors import ClipAdapterError
 
     place = Place(**json.loads(place_line))
     torch.set_num_threads(place.threads)
@@ -44,21 +49,26 @@ def main() -> None:
     worker = Worker(place, lambda line: tell(say=line))
     while True:
         unit = [Run.from_dict(found) for found in json.loads(lines.get())]
-        try:
-            records = worker.do(unit)
-        except Exception as error:
-            # One run's trouble is not the others': it is told, and the next one is done.
-            known = isinstance(error, ClipAdapterError)
-            words = str(error) if known else f"{type(error).__name__}: {error}"
-            tell(failed=words, trace="" if known else traceback.format_exc())
-            continue
-        try:
-            for run, record in zip(unit, records, strict=True):
-                results.write(run, record)
-        except ClipAdapterError as error:
-            tell(fatal=str(error))
-            continue
-        tell(done=[run.key for run in unit])
+        tell(**do_and_write(worker, results, unit))
+
+
+def do_and_write(worker: Worker, results: Results, unit: Sequence[Run]) -> dict[str, Any]:
+    """Does the runs of ``unit`` and writes their results; the message that tells how it went."""
+    from clip_adapter.errors import ClipAdapterError
+
+    try:
+        records = worker.do(unit)
+    except Exception as error:
+        # One run's trouble is not the others': it is told, and the next one is done.
+        known = isinstance(error, ClipAdapterError)
+        words = str(error) if known else f"{type(error).__name__}: {error}"
+        return {"failed": words, "trace": "" if known else traceback.format_exc()}
+    try:
+        for run, record in zip(unit, records, strict=True):
+            results.write(run, record)
+    except ClipAdapterError as error:
+        return {"fatal": str(error)}
+    return {"done": [run.key for run in unit]}
 
 
 def _listen(lines: queue.Queue[str]) -> None:

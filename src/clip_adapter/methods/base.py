@@ -9,6 +9,7 @@ listed, documented and tested: the command line, the docs and the contract tests
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 import pkgutil
@@ -293,6 +294,12 @@ def get_method(name: str) -> type[Method]:
     return _REGISTRY[name]
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields; to resolve their names takes a millisecond, and tables ask thousands."""
+    return typing.get_type_hints(cls)
+
+
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """An instance of the method ``name`` with ``options``; strings are read as the field's type.
 
@@ -301,7 +308,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """
     cls = get_method(name)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     values: dict[str, Any] = {}
     for key, value in (options or {}).items():
         if key not in fields:
