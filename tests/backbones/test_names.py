@@ -73,6 +73,7 @@ def test_the_files_of_a_path(tmp_path, monkeypatch):
     names = ["open_clip_config.json", "open_clip_model.safetensors"]
     for name in ("clip", "local-dir:clip", str(tmp_path / "clip")):
         assert [path.name for path in files_of(name)] == names
+    (tmp_path / "repo").write_bytes(b"")  # called as the one on the hub
     for name in ("", "demo", "RN50/openai", "RN50", "hf-hub:org/repo", "RN50/./gone.pt"):
         assert files_of(name) == []
 

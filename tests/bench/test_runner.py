@@ -181,7 +181,7 @@ def test_the_weights_of_a_file_make_another_run(tmp_path):
 
 def test_two_recipes_of_one_name_are_refused(recipe, place, tmp_path):
     first = Path(recipe())
-    second = tmp_path / "more" / first.name
+    second = tmp_path / "more" / first.name.upper().replace(".TOML", ".toml")
     second.parent.mkdir()
     second.write_bytes(first.read_bytes())
     with pytest.raises(UsageError, match="both called 'toys'"):
@@ -212,7 +212,7 @@ def test_features_need_their_profile(recipe, place):
         run_bench([recipe()], profile="demo", place=place)
 
 
-def test_a_process_that_dies_costs_its_run_alone(recipe, done_place, monkeypatch):
+def test_a_process_that_dies_costs_its_run_alone(recipe, done_place, monkeypatch, request):
     place, died = done_place, []
     for path in results_of(place)[:-1]:
         path.unlink()
@@ -230,6 +230,8 @@ def test_a_process_that_dies_costs_its_run_alone(recipe, done_place, monkeypatch
     assert len(found.failed) == 1
     assert "signal 9" in next(iter(found.failed.values()))
     assert (found.done, found.present) == (ALL - 2, 1)
+    request.getfixturevalue("inside")
+    assert call(recipe(), place).done == 1
 
 
 def gone(pid):

@@ -75,8 +75,10 @@ def files_of(name: str) -> list[Path]:
     None for what is known by its name alone: pretrained tags, hub repositories, ``demo``; and for
     a path that is not there.
     """
+    if name in ("", DEMO) or name.startswith(HUB):
+        return []
     folder = Path(name.removeprefix(FOLDER))
-    if name not in ("", DEMO) and folder.is_dir():
+    if folder.is_dir():
         kept = (*WEIGHT_SUFFIXES, ".json", ".txt")
         return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in kept)
     target = Path(name.partition("/")[2])

@@ -12,7 +12,7 @@ from clip_adapter.bench.beside import row_of, table_number
 from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table
 from clip_adapter.bench.published import Published, TableFigure
 from clip_adapter.bench.recipe import System
-from clip_adapter.bench.values import Findings, Measured, Place, Read, again, field_of
+from clip_adapter.bench.values import Findings, Measured, Place, Read, again, field_of, first_line
 from clip_adapter.methods import make_method
 
 # Recipes of accuracies whose costs are of interest as well.
@@ -187,15 +187,11 @@ def _notes(findings: Findings, found: Sequence[Measured]) -> tuple[str, ...]:
             if (how := record.get("train_how", "timed whole")) != "timed whole":
                 told[f"{system.label}: {how}, and multiplied."] = None
         for reason in measured.failures:
-            told[f"{system.label} failed: {_first(reason)}"] = None
+            told[f"{system.label} failed: {first_line(reason)}"] = None
         for reason in measured.outdated:
-            told[f"{system.label}: {again(_first(reason))}"] = None
+            told[f"{system.label}: {again(reason)}"] = None
     machines = {_machine(r): None for m in found for r in m.records}
     return (*told, *(f"Measured on {machine}." for machine in machines if machine))
-
-
-def _first(reason: str) -> str:
-    return (reason.splitlines() or ["unknown"])[0]
 
 
 def _machine(record: dict) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from clip_adapter.bench.data import Place, SetOfData, every_set, open_set
 from clip_adapter.bench.plans import save_plan
 from clip_adapter.bench.recipe import Recipe, load_recipe
 from clip_adapter.bench.results import Results
-from clip_adapter.bench.runs import Plan, Run, plan, units
+from clip_adapter.bench.runs import Plan, Run, plan, units, weights_of
 from clip_adapter.bench.worker import RESULTS
 from clip_adapter.data.benchmarks import known_benchmark
 from clip_adapter.errors import DataError, UsageError
@@ -95,11 +96,13 @@ def make_plans(
             opened[name] = open_set(name, place, say)
         return opened[name]
 
+    weights = functools.cache(weights_of)  # of this call: a file is read once for all recipes
     return [
         plan(
             dataclasses.replace(recipe, datasets=every_set(recipe.datasets, place)),
             data,
             place.dtype,
+            weights,
         )
         for recipe in loaded
     ]
@@ -111,10 +114,10 @@ def _refuse_namesakes(loaded: Sequence[Recipe], recipes: Sequence[str]) -> None:
     Raises:
         UsageError: two recipes have one name.
     """
-    names = [recipe.name for recipe in loaded]
+    names = [recipe.name.lower() for recipe in loaded]  # some file systems do not tell case
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        paths = [path for path in dict.fromkeys(recipes) if Path(path).stem == twice]
+        paths = [path for path in dict.fromkeys(recipes) if Path(path).stem.lower() == twice]
         raise UsageError(
             f"{' and '.join(paths)} are both called {twice!r}, and plans and tables are called by "
             "the name.",

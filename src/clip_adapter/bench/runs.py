@@ -168,17 +168,29 @@ class Plan:
     cells: dict[tuple[str, str, str, int], list[list[Run]]] = field(default_factory=dict)
 
 
-def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32") -> Plan:
+def weights_of(backbone: str) -> str:
+    """Digest of the files of ``backbone``; "" where it is known by its name alone."""
+    files = [(path.name, file_digest(path)) for path in files_of(backbone)]
+    return content_digest(json.dumps(files).encode()) if files else ""
+
+
+def plan(
+    recipe: Recipe,
+    data: Callable[[str], Known],
+    dtype: Dtype = "float32",
+    weights: Callable[[str], str] = weights_of,
+) -> Plan:
     """Every run of ``recipe``.
 
     Args:
         recipe: what to run.
         data: a data set by name.
         dtype: of the backbone.
+        weights: digest of a backbone's files by its name.
     """
     made, told = Plan(recipe), dict[str, None]()
     names = recipe.backbones or ("",)
-    backbones = [(name, "" if recipe.measure == "cost" else _weights(name)) for name in names]
+    backbones = [(name, "" if recipe.measure == "cost" else weights(name)) for name in names]
     for name in recipe.datasets:
         try:
             known = Unopened(name) if recipe.measure == "cost" else data(name)
@@ -205,12 +217,6 @@ def plan(recipe: Recipe, data: Callable[[str], Known], dtype: Dtype = "float32")
     made.runs = list({run.key: run for run in runs}.values())
     made.left_out = list(told)
     return made
-
-
-def _weights(backbone: str) -> str:
-    """Digest of the files of ``backbone``; "" where it is known by its name alone."""
-    files = [(path.name, file_digest(path)) for path in files_of(backbone)]
-    return content_digest(json.dumps(files).encode()) if files else ""
 
 
 def _cell(

@@ -24,7 +24,7 @@ from clip_adapter.bench.layout import (
 )
 from clip_adapter.bench.published import Published
 from clip_adapter.bench.recipe import System
-from clip_adapter.bench.values import Findings, Measured, Place, again, field_of, top1
+from clip_adapter.bench.values import Findings, Measured, Place, again, field_of, first_line, top1
 
 SHAPE = (
     "The published numbers are of another data set, backbone, preprocessing or number of shots: "
@@ -219,5 +219,4 @@ class _Notes:
         return (*lines, *self._odd)
 
     def _number(self, reason: str) -> int:
-        first = reason.splitlines()[0] if reason else "unknown"
-        return self._failures.setdefault(first, len(self._failures) + 1)
+        return self._failures.setdefault(first_line(reason), len(self._failures) + 1)

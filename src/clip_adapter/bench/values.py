@@ -107,9 +107,14 @@ def _plain(value: Any) -> str:
     return ", ".join(map(shown, value)) if isinstance(value, list) else shown(value)
 
 
+def first_line(reason: str) -> str:
+    """Of why a run failed: enough for a page."""
+    return reason.splitlines()[0] if reason else "unknown"
+
+
 def again(reason: str) -> str:
     """Of a cell whose last attempt failed for ``reason``."""
-    return f"An older result; the last attempt failed: {reason or 'unknown'}"
+    return f"An older result; the last attempt failed: {first_line(reason)}"
 
 
 def top1(shift: str = "") -> Read:
