@@ -16,7 +16,6 @@ validation or test pictures; we on held-out shots.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,21 +28,22 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Cache, normalize
-from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.training.caching import (
     Auto,
     Candidate,
+    balanced,
     check_cache_options,
-    choose,
     enough,
     grid,
     in_grid,
-    one_hot,
+    scores_of,
     unit_keys,
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, check_channels, criterion
-from clip_adapter.training.selection import Curve, folds_of
+from clip_adapter.training.folds import folds_of
+from clip_adapter.training.selection import choose
 
 # The released configurations keep 500 to 900 of 1024 channels.
 SHARES = (0.5, 0.7, 0.9)
@@ -99,11 +99,9 @@ class APE(Method):
         options = (self.cache_weight, self.cache_sharpness)
         shares = list(SHARES) if self.channels == "auto" else [self.channels]
         pairs = grid(*options, task.logit_scale)
-        candidates = [{**p, "channels": s} for s in shares for p in pairs]
-        safe, *others = candidates
+        safe, *others = [{**p, "channels": s} for s in shares for p in pairs]
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
-        curve = Curve(", ".join(safe), candidates)
         folds = folds_of(task.train, task.seed, enough(len(keys), classes, len(candidates)))
         held_out = [normalize(task.train.first[f.held_out]) for f in folds]
         base = [rows @ (task.logit_scale * normalize(weights).T) for rows in held_out]
@@ -114,19 +112,26 @@ class APE(Method):
             if fold not in parts or parts[fold][0] != share:
                 index, amounts = self._refine(weights, keys[fit], labels[fit], share)
                 cosines = affinity(held_out[fold][:, index], keys[fit][:, index])
-                parts[fold] = share, cosines, amounts
-            _, cosines, amounts = parts[fold]
-            near = nearness(cosines, candidate["cache_sharpness"])
-            return class_sums(near * amounts, labels[fit], classes)
+                values = balanced(labels[fit], classes, task.mean_shots) * amounts
+                parts[fold] = share, cosines, values
+            _, cosines, values = parts[fold]
+            return scores_of(nearness(cosines, candidate["cache_sharpness"]), values)
 
-        mild = unsearched(*options, task.shots, task.logit_scale) | {"channels": shares[-1]}
-        evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
-        kept_logits = choose(curve, folds, labels, evaluate, mild, classes)
-        chosen = curve.chosen
+        mild = unsearched(*options, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
+        choice = choose(
+            ", ".join(safe),
+            "auto",
+            candidates,
+            one_shot=mild,
+            folds=lambda: folds,
+            labels=labels,
+            evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
+        )
+        chosen = choice.value
         index, amounts = self._refine(weights, keys, labels, chosen["channels"])
         cache = Cache(
             keys[:, index],
-            one_hot(labels, classes) * amounts,
+            balanced(labels, classes, task.mean_shots) * amounts,
             chosen["cache_weight"],
             chosen["cache_sharpness"],
             index,
@@ -142,11 +147,11 @@ class APE(Method):
                     "similarity_weight": self.similarity_weight,
                     "misjudged_weight": self.misjudged_weight,
                 },
-                "selection": [dataclasses.asdict(curve)],
+                "selection": choice.record,
                 "trained_parameters": 0,
             },
         )
-        classifier.held_out = kept_logits
+        classifier.held_out = choice.held_out
         return classifier
 
     def _refine(

@@ -33,18 +33,19 @@ from clip_adapter.nn.cache import affinity, class_sums, nearness
 from clip_adapter.training.caching import (
     Auto,
     Candidate,
+    balanced,
     check_cache_options,
-    choose,
     grid,
     in_grid,
     key_recipe,
-    one_hot,
+    scores_of,
     unit_keys,
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, check_channels, criterion, kept
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, folds_of
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 # Most released configurations train 900 of 1024 channels.
@@ -65,17 +66,19 @@ class Residuals(nn.Module):
         keys: (n, D) of unit length.
         labels: (n,).
         channels: (Q,).
-        used: (R, n, 1) ones, and noughts for shots that a run is not to see.
+        start: (R, n, C) values of the cache, 0 for shots that a run is not to see.
     """
 
     def __init__(
-        self, weights: Tensor, keys: Tensor, labels: Tensor, channels: Tensor, used: Tensor
+        self, weights: Tensor, keys: Tensor, labels: Tensor, channels: Tensor, start: Tensor
     ) -> None:
         super().__init__()
         self._weights, self._labels, self._channels = weights, labels, channels
-        self._keys, self._used = keys[:, channels], used
-        self.residual = nn.Parameter(torch.zeros(len(used), len(weights), len(channels)))
-        self.amounts = nn.Parameter(torch.ones_like(used))
+        self._keys, self._start = keys[:, channels], start
+        self.residual = nn.Parameter(torch.zeros(len(start), len(weights), len(channels)))
+        self.amounts = nn.Parameter(torch.ones(len(start), len(labels), 1))
+        own = (start != 0).sum(-1) <= 1  # with classes without pictures a shot speaks for several
+        self._sums = start.sum(-1, keepdim=True) if bool(own.all()) else None
 
     def class_weights(self) -> Tensor:
         """(R, C, D), of any length."""
@@ -87,12 +90,19 @@ class Residuals(nn.Module):
         """(R, n, Q), of any length."""
         return self._keys + self.residual[:, self._labels]
 
+    def values(self) -> Tensor:
+        """(R, n, C)."""
+        return self._start * self.amounts
+
     def forward(self, features: Tensor, scale: float, weight: float, sharpness: float) -> Tensor:
         """(R, B, D) -> logits (R, B, C)."""
         unit = normalize(features)
         near = nearness(affinity(unit[..., self._channels], self.keys()), sharpness)
-        classes = len(self._weights)
-        scores = class_sums(near * self.amounts * self._used, self._labels, classes)
+        if self._sums is None:
+            scores = near.transpose(-1, -2) @ self.values()
+        else:
+            near = near * (self.amounts * self._sums)
+            scores = class_sums(near, self._labels, len(self._weights))
         return scale * unit @ normalize(self.class_weights()).transpose(-1, -2) + weight * scores
 
 
@@ -144,25 +154,30 @@ class APET(Method):
         weights, labels = task.text(self.name), task.train.labels
         options = (self.cache_weight, self.cache_sharpness)
         index = best_channels(criterion(normalize(weights), self.similarity_weight), self.channels)
-        curve = Curve("cache_weight, cache_sharpness", grid(*options, task.logit_scale))
-        mild = unsearched(*options, task.shots, task.logit_scale)
+        mild = unsearched(*options, task.mean_shots, task.logit_scale)
         folds = folds_of(task.train, task.seed)
-        base, cosines, amounts = [], [], []
+        base, cosines, values = [], [], []
         if folds:
             runs = self._train(task, weights, index, mild, [f.fit for f in folds], progress)
-            base, cosines, amounts = _held_out(task, runs, index, folds)
+            base, cosines, values = _held_out(task, runs, index, folds)
 
         def scores(fold: int, candidate: Candidate) -> Tensor:
-            near = nearness(cosines[fold], candidate["cache_sharpness"]) * amounts[fold]
-            return class_sums(near, labels[folds[fold].fit], len(weights))
+            return scores_of(nearness(cosines[fold], candidate["cache_sharpness"]), values[fold])
 
-        evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
-        held_out = choose(curve, folds, labels, evaluate, mild, len(weights))
+        choice = choose(
+            "cache_weight, cache_sharpness",
+            "auto",
+            grid(*options, task.logit_scale),
+            one_shot=mild,
+            folds=lambda: folds,
+            labels=labels,
+            evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
+        )
         run = self._train(task, weights, index, mild, [torch.arange(len(labels))], progress)
-        chosen = curve.chosen
+        chosen = choice.value
         cache = Cache(
             run.keys()[0],
-            one_hot(labels, len(weights)) * run.amounts[0],
+            run.values()[0],
             chosen["cache_weight"],
             chosen["cache_sharpness"],
             index,
@@ -181,17 +196,17 @@ class APET(Method):
                     "recipe": self.recipe,
                     **{k: v for k, v in recipe.items() if v is not None},
                 },
-                "selection": [dataclasses.asdict(curve)],
+                "selection": choice.record,
                 "trained_parameters": sum(p.numel() for p in run.parameters()),
             },
         )
-        classifier.held_out = held_out
+        classifier.held_out = choice.held_out
         return classifier
 
     def _recipe(self, task: FewShotTask) -> Recipe:
         pictures = len(task.train)
         steps = self.epochs * max(pictures // min(self.batch_size, pictures), 1)
-        rate = min(LR, LARGEST_MOVE / steps) * min(task.shots / FULL_RATE_SHOTS, 1)
+        rate = min(LR, LARGEST_MOVE / steps) * min(task.mean_shots / FULL_RATE_SHOTS, 1)
         return key_recipe(
             self.recipe,
             pictures,
@@ -212,11 +227,11 @@ class APET(Method):
         progress: Progress | None,
     ) -> Residuals:
         labels = task.train.labels
-        used = torch.zeros(len(rows), len(labels), 1)
+        values = torch.zeros(len(rows), len(labels), len(weights))
         for run, index in enumerate(rows):
-            used[run, index] = 1
+            values[run, index] = balanced(labels[index], len(weights), task.mean_shots)
         keys = unit_keys(task.train.features)
-        module = Residuals(normalize(weights), keys, labels, channels, used)
+        module = Residuals(normalize(weights), keys, labels, channels, values)
         weight, sharpness = setting["cache_weight"], setting["cache_sharpness"]
 
         def logits(features: Tensor) -> Tensor:
@@ -233,13 +248,13 @@ class APET(Method):
 def _held_out(
     task: FewShotTask, runs: Residuals, channels: Tensor, folds: list[Fold]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Of each fold: logits (m, C) without the cache, cosines (n, m), weights v (n, 1)."""
+    """Of each fold: logits (m, C) without the cache, cosines (n, m), values (n, C)."""
     with torch.no_grad():
-        weights, keys = normalize(runs.class_weights()), runs.keys()
+        weights, keys, values = normalize(runs.class_weights()), runs.keys(), runs.values()
         rows = [normalize(task.train.first[f.held_out]) for f in folds]
         base = [task.logit_scale * x @ w.T for x, w in zip(rows, weights, strict=True)]
         cosines = [
             affinity(x[:, channels], k[f.fit]) for x, k, f in zip(rows, keys, folds, strict=True)
         ]
-        amounts = [a[f.fit].clone() for a, f in zip(runs.amounts.detach(), folds, strict=True)]
-    return base, cosines, amounts
+        own = [v[f.fit].clone() for v, f in zip(values, folds, strict=True)]
+    return base, cosines, own

@@ -101,6 +101,11 @@ class FewShotTask:
         """K: pictures of the class that has the most."""
         return int(torch.bincount(self.train.labels).max())
 
+    @property
+    def mean_shots(self) -> float:
+        """Pictures of the classes that have any, on average: what rates and penalties go by."""
+        return len(self.train) / len(self.train.labels.unique())
+
     def text(self, method: str) -> Tensor:
         """The text weights (C, D).
 

@@ -25,27 +25,28 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, Cache, ResidualAdapter, cosine_logits
-from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.training.caching import (
     Auto,
     Candidate,
+    balanced,
     check_cache_options,
-    choose,
     grid,
     in_grid,
-    one_hot,
+    scores_of,
     unit_keys,
     unsearched,
 )
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
 from clip_adapter.training.recipes import (
+    CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
-    candidates,
     fast_recipe,
     shorter,
 )
-from clip_adapter.training.selection import Curve, Fold, folds_of
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 
@@ -56,7 +57,7 @@ class CachedAdapter(Method):
 
     Attributes:
         visual_ratio: r, the share of the new image feature: 0 to 1, or "auto" (cross-validation on
-            the shots, 0 included; up to 0.2 where a class has no picture).
+            the shots, 0 included).
         cache_weight: a: 0 or more, or "auto", 0 included.
         cache_sharpness: b: above 0, or "auto".
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
@@ -95,37 +96,36 @@ class CachedAdapter(Method):
             )
         options = (self.cache_weight, self.cache_sharpness)
         auto = self.visual_ratio == "auto"
-        tried, milder = candidates(labels, classes)
-        ratios = tried if auto else [float(self.visual_ratio)]
+        ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
         pairs = grid(*options, task.logit_scale, coarse=auto)
-        curve = Curve(
-            "visual_ratio, cache_weight, cache_sharpness",
-            [{"visual_ratio": r, **p} for r in ratios for p in pairs],
-        )
         folds = folds_of(task.train, task.seed)
-        recipe = fast_recipe(task.shots, len(task.train))
+        recipe = fast_recipe(task.mean_shots, len(task.train))
         base = self._held_out(task, weights, folds, ratios, shorter(recipe), progress)
         cosines = [affinity(task.train.first[f.held_out], keys[f.fit]) for f in folds]
+        values = [balanced(labels[f.fit], classes, task.mean_shots) for f in folds]
 
         def scores(fold: int, candidate: Candidate) -> Tensor:
-            near = nearness(cosines[fold], candidate["cache_sharpness"])
-            return class_sums(near, labels[folds[fold].fit], classes)
+            return scores_of(nearness(cosines[fold], candidate["cache_sharpness"]), values[fold])
 
-        evaluate = in_grid(len(folds), lambda fold, c: base[c["visual_ratio"]][fold], scores)
         mild = {
             "visual_ratio": ONE_SHOT_RATIO if auto else ratios[0],
-            **unsearched(*options, task.shots, task.logit_scale),
+            **unsearched(*options, task.mean_shots, task.logit_scale),
         }
-        held_out = choose(curve, folds, labels, evaluate, mild, classes)
-        if auto and folds:
-            curve.rule += milder
-        chosen, adapter = curve.chosen, None
+        choice = choose(
+            "visual_ratio, cache_weight, cache_sharpness",
+            "auto",
+            [{"visual_ratio": r, **p} for r in ratios for p in pairs],
+            one_shot=mild,
+            folds=lambda: folds,
+            labels=labels,
+            evaluate=in_grid(len(folds), lambda fold, c: base[c["visual_ratio"]][fold], scores),
+        )
+        chosen, adapter = choice.value, None
         if chosen["visual_ratio"] > 0:
             rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]
             adapter = self._train(task, weights, rows, ratio, recipe, progress).take(0)
-        cache = Cache(
-            keys, one_hot(labels, classes), chosen["cache_weight"], chosen["cache_sharpness"]
-        )
+        values = balanced(labels, classes, task.mean_shots)
+        cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"])
         trained = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
         told = {k: v for k, v in dataclasses.asdict(recipe).items() if v is not None}
         classifier = Classifier(
@@ -140,11 +140,11 @@ class CachedAdapter(Method):
                     "reduction": self.reduction,
                     **told,
                 },
-                "selection": [dataclasses.asdict(curve)],
+                "selection": choice.record,
                 "trained_parameters": trained,
             },
         )
-        classifier.held_out = held_out
+        classifier.held_out = choice.held_out
         return classifier
 
     def _train(

@@ -27,22 +27,17 @@ from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, official_recipe, train
 from clip_adapter.training.recipes import (
+    CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
-    candidates,
+    ONE_SHOT_STRENGTH,
+    STRENGTHS,
     fast_recipe,
-    shorter,
 )
-from clip_adapter.training.selection import (
-    Curve,
-    Evaluate,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.selection import Choice, Evaluate, choose
 from clip_adapter.training.threads import suited_threads
 
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
@@ -88,15 +83,15 @@ class CLIPAdapter(Method):
     Attributes:
         branch: where the adapter sits.
         visual_ratio: a, the share of the new image feature: 0 to 1, "auto" (cross-validation on
-            the shots, 0 included; up to 0.2 where a class has no picture), "learnable", or
-            "hypernetwork" (predicted for each image).
+            the shots, 0 included), "learnable", or "hypernetwork" (predicted for each image).
         text_ratio: b, the same for the class weights.
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
         reduction: D / H; the paper takes 4 (Table 5).
         recipe: "fast", or "official" (SGD, CoOp's epochs).
         lr: learning rate, instead of the recipe's.
         batch_size: pictures per step, instead of the recipe's.
-        steps: steps of "fast", instead of its own.
+        steps: steps of "fast", instead of its own, which are chosen together with the first
+            ratio that is "auto".
         epochs: epochs of "official", instead of its own.
     """
 
@@ -150,15 +145,15 @@ class CLIPAdapter(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights, ratios = task.text(self.name), self._ratios()
-        curves, held_out = self._choose(task, weights, ratios, progress)
+        choices, recipe = self._choose(task, weights, ratios, progress)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
             b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
         }
-        branches = self._train(task, weights, run, rows, self._recipe(task), progress).take(0)
-        classifier = self._classifier(task, weights, ratios, branches)
-        classifier.info["selection"] = [dataclasses.asdict(c) for c in curves]
-        classifier.held_out = held_out
+        branches = self._train(task, weights, run, rows, recipe, progress).take(0)
+        classifier = self._classifier(task, weights, ratios, branches, recipe)
+        classifier.info["selection"] = [entry for c in choices for entry in c.record]
+        classifier.held_out = choices[-1].held_out if choices else None
         return classifier
 
     def together_key(self) -> Hashable:  # noqa: D102
@@ -202,7 +197,7 @@ class CLIPAdapter(Method):
         seeds = [task.seed for task in tasks]
         branches = one._train(pool, weights, run, rows, one._recipe(tasks[0]), progress, seeds)
         return [
-            m._classifier(task, weights, ratios, branches.take(r))
+            m._classifier(task, weights, ratios, branches.take(r), m._recipe(task))
             for r, (m, task, ratios) in enumerate(zip(methods, tasks, own, strict=True))
         ]
 
@@ -220,10 +215,11 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: Mapping[Branch, RatioOption],
         branches: Branches,
+        recipe: Recipe,
     ) -> Classifier:
         with torch.no_grad():
             adapted = branches.class_weights()
-        recipe = dataclasses.asdict(self._recipe(task))
+        told = dataclasses.asdict(recipe)
         return Classifier(
             Head(adapted, branches.visual, logit_scale=task.logit_scale),
             task.class_names,
@@ -236,7 +232,7 @@ class CLIPAdapter(Method):
                     "activation": self.activation,
                     "reduction": self.reduction,
                     "recipe": self.recipe,
-                    **{k: v for k, v in recipe.items() if v is not None},
+                    **{k: v for k, v in told.items() if v is not None},
                 },
                 "selection": [],
                 "trained_parameters": sum(p.numel() for p in branches.parameters()),
@@ -245,9 +241,9 @@ class CLIPAdapter(Method):
 
     def _recipe(self, task: FewShotTask) -> Recipe:
         if self.recipe == "official":
-            base = official_recipe(task.shots, len(task.class_names))
+            base = official_recipe(task.mean_shots, len(task.class_names))
         else:
-            base = fast_recipe(task.shots, len(task.train))
+            base = fast_recipe(task.mean_shots, len(task.train))
         names = ("lr", "batch_size", "steps", "epochs")
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
@@ -308,28 +304,54 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: dict[Branch, RatioOption],
         progress: Progress | None,
-    ) -> tuple[list[Curve], HeldOut | None]:
-        """Replaces every "auto" in ``ratios`` by a number, one branch after the other."""
+    ) -> tuple[list[Choice], Recipe]:
+        """Replaces every "auto" in ``ratios`` by a number, one branch after the other.
+
+        With the first of them, the number of steps is chosen, where it is not given.
+        """
+        recipe, choices = self._recipe(task), []
+        folds: list[Fold] = []
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
-        folds = folds_of(task.train, task.seed) if auto else []
-        curves, last = [], None
         for branch in auto:
-            tried, told = candidates(task.train.labels, len(task.class_names))
-            curve = Curve(f"{branch}_ratio", tried)
-            if folds:
-                # A branch still to be chosen stays as it is while this one is.
-                known: dict[Branch, RatioOption] = {
-                    b: r for b, r in ratios.items() if r != "auto" and b != branch
-                }
-                evaluate = self._evaluator(task, weights, branch, known, progress)
-                last = cross_validate(curve, folds, task.train.labels, evaluate)
-                curve.rule += told
-            else:
-                curve.chosen = ONE_SHOT_RATIO
-                curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_RATIO}"
-            ratios[branch] = curve.chosen
-            curves.append(curve)
-        return curves, last
+            folds = folds or folds_of(task.train, task.seed)
+            # A branch still to be chosen stays as it is while this one is.
+            known: dict[Branch, RatioOption] = {
+                b: r for b, r in ratios.items() if r != "auto" and b != branch
+            }
+            name, among, mild = self._candidates(branch, recipe, first=not choices)
+            choice = choose(
+                name,
+                "auto",
+                among,
+                one_shot=mild,
+                folds=lambda found=folds: found,
+                labels=task.train.labels,
+                evaluate=self._evaluator(task, weights, branch, known, recipe, progress),
+            )
+            choices.append(choice)
+            ratios[branch], recipe = self._read(choice.value, branch, recipe)
+        return choices, recipe
+
+    def _candidates(
+        self, branch: Branch, recipe: Recipe, first: bool
+    ) -> tuple[str, list[Any], Any]:
+        """(what is chosen, its candidates, what is taken in doubt)."""
+        name = f"{branch}_ratio"
+        if not first or recipe.steps is None or self.steps is not None:
+            return name, list(CANDIDATES), ONE_SHOT_RATIO
+
+        def pair(ratio: float, strength: float) -> dict[str, float]:
+            return {name: ratio, "steps": max(round(strength * (recipe.steps or 0)), 1)}
+
+        # Without a ratio nothing is trained: one such candidate is enough.
+        some = [pair(0.0, 1.0)] + [pair(r, s) for s in STRENGTHS for r in CANDIDATES if r > 0]
+        return f"{name}, steps", some, pair(ONE_SHOT_RATIO, ONE_SHOT_STRENGTH)
+
+    def _read(self, value: Any, branch: Branch, recipe: Recipe) -> tuple[float, Recipe]:
+        """(ratio, recipe) of a candidate."""
+        if not isinstance(value, dict):
+            return float(value), recipe
+        return value[f"{branch}_ratio"], dataclasses.replace(recipe, steps=int(value["steps"]))
 
     def _evaluator(
         self,
@@ -337,14 +359,14 @@ class CLIPAdapter(Method):
         weights: Tensor,
         branch: Branch,
         known: dict[Branch, RatioOption],
+        recipe: Recipe,
         progress: Progress | None,
     ) -> Evaluate:
-        """Trains every (fold, ratio) in batched passes and scores its held-out rows."""
-        recipe = shorter(self._recipe(task))
+        """Trains every (fold, candidate) in batched passes and scores its held-out rows."""
         per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
         limit = max(MAX_SCORES // per_run, 1)
 
-        def batch(jobs: list[tuple[Fold, float]]) -> list[Tensor]:
+        def batch(jobs: list[tuple[Fold, float]], recipe: Recipe) -> list[Tensor]:
             run: dict[Branch, Any] = {
                 b: r if isinstance(r, str) else torch.full((len(jobs),), float(r))
                 for b, r in known.items()
@@ -358,14 +380,17 @@ class CLIPAdapter(Method):
                     for r, (fold, _) in enumerate(jobs)
                 ]
 
-        def evaluate(jobs: list[tuple[Fold, float]]) -> list[Tensor]:
-            # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one.
+        def evaluate(jobs: list[tuple[Fold, Any]]) -> list[Tensor]:
+            # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one;
+            # runs of one pass take equally many steps.
+            read = [(fold, *self._read(value, branch, recipe)) for fold, value in jobs]
             results: dict[int, Tensor] = {}
-            for zero in (True, False):
-                chosen = [i for i, (_, r) in enumerate(jobs) if (r == 0) == zero]
+            for kind in dict.fromkeys((ratio == 0, own) for _, ratio, own in read):
+                chosen = [i for i, (_, r, own) in enumerate(read) if (r == 0, own) == kind]
                 for start in range(0, len(chosen), limit):
                     part = chosen[start : start + limit]
-                    results.update(zip(part, batch([jobs[i] for i in part]), strict=True))
+                    found = batch([read[i][:2] for i in part], kind[1])
+                    results.update(zip(part, found, strict=True))
             return [results[i] for i in range(len(jobs))]
 
         return evaluate

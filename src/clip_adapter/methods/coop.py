@@ -219,7 +219,7 @@ class CoOp(Method):
     def _recipe(self, task: FewShotTask) -> Recipe:
         base = FAST
         if self.recipe == "official":
-            base = official_recipe(task.shots, len(task.class_names))
+            base = official_recipe(task.mean_shots, len(task.class_names))
         base = dataclasses.replace(
             base, lr=self.lr or base.lr, batch_size=self.batch_size or base.batch_size
         )

@@ -21,7 +21,6 @@ compares with these.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,14 +36,9 @@ from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import (
-    Curve,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.selection import HeldOut, choose
 from clip_adapter.training.threads import suited_threads
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -130,8 +124,16 @@ class _LinearHead(Method):
             start: weights (C, X) and bias (C,).
             progress: called with (steps done, all steps).
         """
-        curve, held = self._choose(task, features, plain, start, progress)
-        rate = curve.chosen
+        choice = choose(
+            "lr",
+            self.lr,
+            RATES,
+            one_shot=self.one_shot_rate,
+            folds=lambda: folds_of(task.train, task.seed, text=self.needs_text),
+            labels=task.train.labels,
+            evaluate=lambda jobs: self._held_out(task, features, plain, start, jobs, progress),
+        )
+        rate = choice.value
         rows = [torch.arange(len(task.train))]
         ((weights, bias),) = self._train(task, features, start, rows, rate, progress)
         record = {
@@ -141,10 +143,11 @@ class _LinearHead(Method):
                 "batch_size": self.batch_size,
                 "epochs": self._epochs(len(task.train)),
             },
-            "selection": [dataclasses.asdict(curve)] if self.lr == "auto" else [],
+            "selection": choice.record,
             "trained_parameters": weights.numel() + bias.numel(),
         }
-        return Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"), record, held
+        head = Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear")
+        return head, record, choice.held_out
 
     def _epochs(self, pictures: int) -> int:
         if self.epochs != "auto":
@@ -164,7 +167,7 @@ class _LinearHead(Method):
         """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
         epochs = self._epochs(len(task.train))
-        size = min(len(r) for r in rows)
+        size = max(len(r) for r in rows)
         batch = min(self.batch_size, size)
         recipe = Recipe("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
         generator = torch.Generator().manual_seed(task.seed)
@@ -179,33 +182,21 @@ class _LinearHead(Method):
                 bias[counts == 0] = ABSENT
         return merged
 
-    def _choose(
+    def _held_out(
         self,
         task: FewShotTask,
         features: Tensor,
         plain: Tensor,
         start: tuple[Tensor, Tensor],
+        jobs: list[tuple[Fold, float]],
         progress: Progress | None,
-    ) -> tuple[Curve, HeldOut | None]:
-        curve = Curve("lr", list(RATES))
-        if self.lr != "auto":
-            curve.chosen = self.lr
-            return curve, None
-        folds = folds_of(task.train, task.seed)
-        if not folds:
-            curve.chosen = self.one_shot_rate
-            curve.rule = f"one picture per class leaves none to hold out: {curve.chosen}"
-            return curve, None
-
-        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            for rate in curve.candidates:
-                used = [f for f, r in jobs if r == rate]
-                fits = [f.fit for f in used]
-                heads = self._train(task, features, start, fits, rate, progress)
-                for fold, (weights, bias) in zip(used, heads, strict=True):
-                    yield plain[fold.held_out] @ weights.T + bias
-
-        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+    ) -> Iterator[Tensor]:
+        """Logits of every fold and rate; the folds of a rate train in one pass."""
+        for rate in dict.fromkeys(r for _, r in jobs):
+            used = [f for f, r in jobs if r == rate]
+            heads = self._train(task, features, start, [f.fit for f in used], rate, progress)
+            for fold, (weights, bias) in zip(used, heads, strict=True):
+                yield plain[fold.held_out] @ weights.T + bias
 
 
 def _classifier(

@@ -13,7 +13,6 @@ ImageNet, on the pictures it reports); here it is chosen on the shots.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,14 +27,8 @@ from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
-from clip_adapter.training.selection import (
-    Curve,
-    Evaluate,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training.selection import Choice, Evaluate, choose
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
 # features grow more numerous, and lies within this narrower and finer range.
@@ -151,9 +144,9 @@ class GDA(Method):
                     allowed="a number above 0, or auto",
                 )
             task.check_two_classes(f"{self.name} without text")
-        curve, held_out = self._choose(task)
-        chosen = curve.chosen
         found = _fit(task, None)
+        choice = self._choose(task, found)
+        chosen = choice.value
         w, b = found.weights(chosen["shrinkage"])
         w, b = chosen["gaussian_weight"] * w, chosen["gaussian_weight"] * b
         if text is None:
@@ -170,11 +163,11 @@ class GDA(Method):
                     **chosen,
                     "covariance": "within classes" if found.within else "around the mean of all",
                 },
-                "selection": [dataclasses.asdict(curve)],
+                "selection": choice.record,
                 "trained_parameters": w.numel() + b.numel(),
             },
         )
-        classifier.held_out = held_out
+        classifier.held_out = choice.held_out
         return classifier
 
     def _candidates(self, text: bool) -> list[dict[str, float]]:
@@ -187,19 +180,28 @@ class GDA(Method):
             shrinkages = (1.0 if self.shrinkage == "published" else float(self.shrinkage),)
         return [{"gaussian_weight": float(a), "shrinkage": r} for r in shrinkages for a in weights]
 
-    def _choose(self, task: FewShotTask) -> tuple[Curve, HeldOut | None]:
-        """The weight and the shrinkage; ``curve.chosen`` has both."""
-        text = task.classifier_weights
-        candidates = self._candidates(text is not None)
-        curve = Curve("gaussian_weight, shrinkage", candidates)
-        folds = folds_of(task.train, task.seed)
-        if folds:
-            return curve, cross_validate(curve, folds, task.train.labels, _evaluator(task))
-        default = ONE_SHOT_WEIGHT_ALONE if text is None else ONE_SHOT_WEIGHT
+    def _choose(self, task: FewShotTask, found: Gaussians) -> Choice:
+        """The weight and the shrinkage."""
+        text = task.classifier_weights is not None
+        candidates = self._candidates(text)
+        default = ONE_SHOT_WEIGHT if text else ONE_SHOT_WEIGHT_ALONE
         weight = default if self.gaussian_weight == "auto" else float(self.gaussian_weight)
-        curve.chosen = {"gaussian_weight": weight, "shrinkage": candidates[0]["shrinkage"]}
-        curve.rule = f"no class has a picture to hold out: {weight:g}, and the published shrinkage"
-        return curve, None
+
+        def folds() -> list[Fold]:
+            parts = folds_of(task.train, task.seed, text=text)
+            # A fold with one picture of each class has another covariance than all the shots.
+            alike = all(_fit(task, f.fit).within == found.within for f in parts)
+            return parts if alike else []
+
+        return choose(
+            "gaussian_weight, shrinkage",
+            "auto",
+            candidates,
+            one_shot={"gaussian_weight": weight, "shrinkage": candidates[0]["shrinkage"]},
+            folds=folds,
+            labels=task.train.labels,
+            evaluate=_evaluator(task, found),
+        )
 
 
 def _fit(task: FewShotTask, rows: Tensor | None) -> Gaussians:
@@ -207,13 +209,13 @@ def _fit(task: FewShotTask, rows: Tensor | None) -> Gaussians:
     return Gaussians.fit(train.features, train.labels, len(task.class_names))
 
 
-def _evaluator(task: FewShotTask) -> Evaluate:
+def _evaluator(task: FewShotTask, found: Gaussians) -> Evaluate:
     """Held-out logits; what candidates of one fold have in common is computed once."""
     text = task.classifier_weights
 
     def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
         fits: dict[int, Gaussians] = {}
-        spread = _fit(task, None).spread
+        spread = found.spread
         scores: dict[tuple[int, float], Tensor] = {}
         zero_shot: dict[int, Tensor] = {}
         for fold, candidate in jobs:

@@ -25,7 +25,8 @@ from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
-from clip_adapter.training.selection import Curve, Fold, HeldOut, folds_of, score
+from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training.selection import Curve, HeldOut, gathered, mean, score
 from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
@@ -103,6 +104,7 @@ class LinearProbe(Method):
         train = task.train if rows is None else task.train.subset(rows)
         x = train.features.reshape(-1, train.dim).numpy()
         y = train.labels.repeat(train.views).numpy()
+        uneven = len(train.labels.unique(return_counts=True)[1].unique()) > 1
         small = x.size * len(task.class_names) < SMALL
         with warnings.catch_warnings(), threadpool_limits(1 if small else None):
             # The bound on the iterations is the published one; large C rarely converge within it.
@@ -110,20 +112,23 @@ class LinearProbe(Method):
             # One shot of each class is no regression problem, as scikit-learn suspects.
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
             model = LogisticRegression(
-                C=c, max_iter=self.max_iter, fit_intercept=self.fit_intercept
+                C=c,
+                max_iter=self.max_iter,
+                fit_intercept=self.fit_intercept,
+                class_weight="balanced" if uneven else None,
             )
             return model.fit(x, y)
 
     def _sweep(self, task: FewShotTask, progress: Progress | None) -> tuple[Curve, HeldOut | None]:
         """The published search, with held-out shots in the place of validation data."""
         curve = Curve("C", [])
-        folds = folds_of(task.train, task.seed)
+        folds = folds_of(task.train, task.seed, text=False)
         if not folds:
             length = task.train.features.norm(dim=-1).mean().item()
             curve.chosen = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
             curve.rule = "no class has a picture to hold out: CLIP's C for features of this length"
             return curve, None
-        rows = torch.cat([fold.held_out for fold in folds])
+        rows, weight = gathered(folds)
         known: dict[float, tuple[float, float]] = {}
         logits: dict[float, Tensor] = {}
         total = len(COARSE) + 2 + BISECTIONS
@@ -132,8 +137,8 @@ class LinearProbe(Method):
             """Accuracy, then minus the loss to break ties."""
             if c not in known:
                 logits[c] = self._held_out(task, folds, c)
-                hits, losses = score(logits[c], task.train.labels[rows])
-                known[c] = 100 * hits.double().mean().item(), -losses.mean().item()
+                hits, losses = score(logits[c], task.train.labels[rows], weight)
+                known[c] = 100 * mean(hits, weight), -mean(losses, weight)
                 if progress is not None:
                     progress(min(len(known), total), total)
             return known[c]
@@ -152,7 +157,7 @@ class LinearProbe(Method):
         curve.pictures = len(rows)
         curve.chosen = max(curve.candidates, key=value)
         curve.rule = f"most of {curve.pictures} held-out pictures right, then lowest loss on them"
-        return curve, HeldOut(logits[curve.chosen], rows)
+        return curve, HeldOut(logits[curve.chosen], rows, weight)
 
     def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Tensor:
         """(n, C) logits of the rows that the folds hold out."""

@@ -21,7 +21,6 @@ of steps is chosen on the shots.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -35,13 +34,9 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
-from clip_adapter.training.selection import (
-    Curve,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training.loop import log_prior
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
@@ -76,11 +71,14 @@ class Blocks:
         self.labels, self.text = labels, text
         self.mean = features.mean(0)
         self.centred = features - self.mean
-        self.weights = torch.zeros_like(text).index_add_(0, labels, features)
         size = torch.bincount(labels, minlength=classes)
         # A class without pictures keeps its text, at the weight that all start with.
         self.present = (size > 0).float()
-        cosine = (self.weights * text).sum(1) / size.clamp(min=1)
+        means = torch.zeros_like(text).index_add_(0, labels, features) / size.clamp(min=1)[:, None]
+        # As long as if the pictures were shared out evenly.
+        self.weights = means * (count / self.present.sum())
+        self.prior = log_prior(labels, [torch.arange(count)], classes)[0]
+        cosine = (means * text).sum(1)
         start = ALPHA_START * cosine.sum() / self.present.sum()
         self.alpha = start.clamp(min=0).expand(classes).clone()
         self.offset = self.weights @ self.mean
@@ -91,10 +89,10 @@ class Blocks:
         self.alpha_step = float(count / (4 * sums.max().clamp(min=1e-6)))
 
     def logits(self) -> Tensor:
-        """(N, C) of the training pictures."""
+        """(N, C) of the training pictures, with the logarithm of how many a class has."""
         blended = self.weights + self.alpha[:, None] * self.text
         offset = self.offset + self.alpha * (self.text @ self.mean)
-        return torch.addmm(offset, self.centred, blended.T)
+        return torch.addmm(offset + self.prior, self.centred, blended.T)
 
     def loss(self) -> Tensor:
         """The mean cross entropy that both blocks minimise."""
@@ -166,13 +164,16 @@ class LPPlusPlus(Method):
             return self._fit(task, text, progress)
 
     def _fit(self, task: FewShotTask, text: Tensor, progress: Progress | None) -> Classifier:
-        curves: list[Curve] = []
-        held_out = None
-        steps = self.steps
-        if isinstance(steps, str):
-            curve, held_out = self._choose(task, text)
-            curves.append(curve)
-            steps = int(curve.chosen)
+        choice = choose(
+            "steps",
+            self.steps,
+            STEPS,
+            one_shot=ONE_SHOT_STEPS,
+            folds=lambda: folds_of(task.train, task.seed),
+            labels=task.train.labels,
+            evaluate=lambda jobs: self._held_out(task, text, jobs),
+        )
+        steps = int(choice.value)
         blocks = Blocks(unit_mean(task.train.features), task.train.labels, text)
         start = float(blocks.alpha[0])
         for number in range(1, steps + 1):
@@ -193,37 +194,32 @@ class LPPlusPlus(Method):
                     "weights_step": blocks.weights_step,
                     "alpha_step": blocks.alpha_step,
                 },
-                "selection": [dataclasses.asdict(curve) for curve in curves],
+                "selection": choice.record,
                 "trained_parameters": blocks.weights.numel() + blocks.alpha.numel(),
             },
         )
-        classifier.held_out = held_out
+        classifier.held_out = choice.held_out
         return classifier
 
-    def _choose(self, task: FewShotTask, text: Tensor) -> tuple[Curve, HeldOut | None]:
-        """The number of steps."""
-        curve = Curve("steps", list(STEPS))
-        folds = folds_of(task.train, task.seed)
-        if not folds:
-            curve.chosen = ONE_SHOT_STEPS
-            curve.rule = f"one picture per class leaves none to hold out: {ONE_SHOT_STEPS}"
-            return curve, None
+    def _held_out(
+        self, task: FewShotTask, text: Tensor, jobs: list[tuple[Fold, int]]
+    ) -> Iterator[Tensor]:
+        """Logits of every fold and number of steps; the numbers of a fold are of one descent."""
         features, labels = unit_mean(task.train.features), task.train.labels
         scored = unit_mean(task.train.first[None])
-
-        def evaluate(jobs: list[tuple[Fold, int]]) -> Iterator[Tensor]:
-            descents: dict[int, tuple[Blocks, int]] = {}
-            for fold, steps in jobs:  # the candidates ascend, so each fold goes on from the last
-                blocks, done = descents.get(id(fold), (None, 0))
-                if blocks is None:
-                    blocks = Blocks(features[fold.fit], labels[fold.fit], text)
-                for number in range(done + 1, steps + 1):
-                    blocks.step(number, self.momentum)
-                descents[id(fold)] = blocks, steps
-                weights, bias = blocks.classifier()
-                yield scored[fold.held_out] @ weights.T + bias
-
-        return curve, cross_validate(curve, folds, labels, evaluate)
+        passed: dict[int, dict[int, Tensor]] = {}
+        for fold, wanted in jobs:
+            if id(fold) not in passed:
+                stops = {steps for other, steps in jobs if other is fold}
+                blocks = Blocks(features[fold.fit], labels[fold.fit], text)
+                passed[id(fold)] = logits = {}
+                for number in range(max(stops) + 1):
+                    if number:
+                        blocks.step(number, self.momentum)
+                    if number in stops:
+                        weights, bias = blocks.classifier()
+                        logits[number] = scored[fold.held_out] @ weights.T + bias
+            yield passed[id(fold)][wanted]
 
 
 def unit_mean(features: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ rates are compared on held-out shots. They cache 300 random views; here as many 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,14 +31,9 @@ from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import (
-    Curve,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 EPSILON = 1e-4
@@ -90,10 +84,20 @@ class ProLIP(Method):
         # Held-out shots are scored on the plain view, whatever is trained on.
         plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         auto = self.distance_penalty == "auto"
-        strength = 1 / task.shots if auto else float(self.distance_penalty)
-        curve, held = self._choose(task, start, features, plain, strength, progress)
+        strength = 1 / task.mean_shots if auto else float(self.distance_penalty)
+        choice = choose(
+            "lr",
+            self.lr,
+            RATES,
+            one_shot=RATES[0],
+            folds=lambda: folds_of(task.train, task.seed),
+            labels=task.train.labels,
+            evaluate=lambda jobs: self._held_out(
+                task, start, features, plain, strength, jobs, progress
+            ),
+        )
         everything = [torch.arange(len(task.train))]
-        recipe = self._recipe(curve.chosen, len(task.train))
+        recipe = self._recipe(choice.value, len(task.train))
         fit = fit_projections(start, features, task, strength, recipe, everything, progress)
         trained = take(fit, 0)
         classifier = Classifier(
@@ -105,15 +109,15 @@ class ProLIP(Method):
             info={
                 "hyperparameters": {
                     "distance_penalty": strength,
-                    "lr": curve.chosen,
+                    "lr": choice.value,
                     "batch_size": recipe.batch_size,
                     "epochs": self.epochs,
                 },
-                "selection": [dataclasses.asdict(curve)] if self.lr == "auto" else [],
+                "selection": choice.record,
                 "trained_parameters": trained.matrix.numel(),
             },
         )
-        classifier.held_out = held
+        classifier.held_out = choice.held_out
         return classifier
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
@@ -123,36 +127,26 @@ class ProLIP(Method):
         batch = self.batch_size or pictures
         return Recipe("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
 
-    def _choose(
+    def _held_out(
         self,
         task: FewShotTask,
         start: Projection,
         features: Tensor,
         plain: Tensor,
         strength: float,
+        jobs: list[tuple[Fold, float]],
         progress: Progress | None,
-    ) -> tuple[Curve, HeldOut | None]:
-        curve = Curve("lr", list(RATES))
-        if self.lr != "auto":
-            curve.chosen = self.lr
-            return curve, None
-        folds = folds_of(task.train, task.seed)
-        if not folds:
-            curve.chosen = RATES[0]
-            curve.rule = f"one picture per class leaves none to hold out: {RATES[0]}"
-            return curve, None
-
-        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            rows = [f.fit for f in folds]
-            for rate in curve.candidates:
-                recipe = self._recipe(rate, len(task.train))
-                fit = fit_projections(start, features, task, strength, recipe, rows, progress)
-                for run, fold in enumerate(folds):
-                    with torch.no_grad():
-                        mapped = take(fit, run)(plain[fold.held_out])
-                    yield cosine_logits(mapped, task.text(self.name), task.logit_scale)
-
-        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+    ) -> Iterator[Tensor]:
+        """Logits of every fold and rate; the folds of a rate train in one pass."""
+        weights = task.text(self.name)
+        for rate in dict.fromkeys(r for _, r in jobs):
+            used = [f for f, r in jobs if r == rate]
+            rows, recipe = [f.fit for f in used], self._recipe(rate, len(task.train))
+            fit = fit_projections(start, features, task, strength, recipe, rows, progress)
+            for run, fold in enumerate(used):
+                with torch.no_grad():
+                    mapped = take(fit, run)(plain[fold.held_out])
+                yield cosine_logits(mapped, weights, task.logit_scale)
 
 
 def fit_projections(

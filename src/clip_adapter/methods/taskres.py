@@ -25,14 +25,9 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import (
-    Curve,
-    Fold,
-    HeldOut,
-    cross_validate,
-    folds_of,
-)
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 PUBLISHED_SCALE = 0.5
@@ -44,7 +39,7 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.5, 1.0)
 FAST_STEPS = 128
 
 
-def published_recipe(shots: int, classes: int) -> Recipe:
+def published_recipe(shots: float, classes: int) -> Recipe:
     """The released scripts; ImageNet is told by its 1,000 classes."""
     return Recipe(
         "adamw",
@@ -90,13 +85,16 @@ class TaskRes(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         text = task.text(self.name)
-        curves: list[Curve] = []
-        held_out = None
-        scale = self.residual_scale
-        if isinstance(scale, str):
-            curve, held_out = self._choose(task, text)
-            curves.append(curve)
-            scale = float(curve.chosen)
+        choice = choose(
+            "residual_scale",
+            self.residual_scale,
+            CANDIDATES,
+            one_shot=PUBLISHED_SCALE,
+            folds=lambda: folds_of(task.train, task.seed),
+            labels=task.train.labels,
+            evaluate=lambda jobs: self._held_out(task, text, jobs),
+        )
+        scale = float(choice.value)
         recipe = self._recipe(task, len(task.train))
         rows = [torch.arange(len(task.train))]
         module = self._train(task, text, torch.tensor([scale]), rows, recipe, progress)
@@ -113,16 +111,16 @@ class TaskRes(Method):
                     "recipe": self.recipe,
                     **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
                 },
-                "selection": [dataclasses.asdict(curve) for curve in curves],
+                "selection": choice.record,
                 "trained_parameters": module.residual[0].numel(),
             },
         )
-        classifier.held_out = held_out
+        classifier.held_out = choice.held_out
         return classifier
 
     def _recipe(self, task: FewShotTask, count: int) -> Recipe:
         """For ``count`` training pictures."""
-        recipe = published_recipe(task.shots, len(task.class_names))
+        recipe = published_recipe(task.mean_shots, len(task.class_names))
         if self.lr is not None:
             recipe = dataclasses.replace(recipe, lr=self.lr)
         if self.recipe == "official" or recipe.epochs is None:
@@ -154,23 +152,15 @@ class TaskRes(Method):
             train(module, logits, *data, rows, recipe, generator, progress)
         return module
 
-    def _choose(self, task: FewShotTask, text: Tensor) -> tuple[Curve, HeldOut | None]:
-        """The scale; all folds and scales train in one pass."""
-        curve = Curve("residual_scale", list(CANDIDATES))
-        folds = folds_of(task.train, task.seed)
-        if not folds:
-            curve.chosen = PUBLISHED_SCALE
-            curve.rule = f"one picture per class leaves none to hold out: {PUBLISHED_SCALE}"
-            return curve, None
-
-        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            scales = torch.tensor([s for _, s in jobs])
-            rows = [fold.fit for fold, _ in jobs]
-            recipe = self._recipe(task, min(len(r) for r in rows))
-            module = self._train(task, text, scales, rows, recipe, None)
-            with torch.no_grad():
-                weights = module.class_weights()
-                for (fold, _), w in zip(jobs, weights, strict=True):
-                    yield Head(w, logit_scale=task.logit_scale)(task.train.first[fold.held_out])
-
-        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+    def _held_out(
+        self, task: FewShotTask, text: Tensor, jobs: list[tuple[Fold, float]]
+    ) -> Iterator[Tensor]:
+        """Logits of every fold and scale, which all train in one pass."""
+        scales = torch.tensor([s for _, s in jobs])
+        rows = [fold.fit for fold, _ in jobs]
+        recipe = self._recipe(task, max(len(r) for r in rows))
+        module = self._train(task, text, scales, rows, recipe, None)
+        with torch.no_grad():
+            weights = module.class_weights()
+            for (fold, _), w in zip(jobs, weights, strict=True):
+                yield Head(w, logit_scale=task.logit_scale)(task.train.first[fold.held_out])

@@ -25,22 +25,23 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import Cache, normalize
-from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.training.caching import (
     Auto,
     Candidate,
+    balanced,
     check_cache_options,
-    choose,
     enough,
     grid,
     in_grid,
     key_recipe,
-    one_hot,
+    scores_of,
     unit_keys,
     unsearched,
 )
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, HeldOut, folds_of
+from clip_adapter.training.selection import Choice, choose
 from clip_adapter.training.threads import suited_threads
 
 # The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
@@ -75,12 +76,12 @@ class TipAdapter(Method):
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         weights = task.text(self.name)
         keys = unit_keys(task.train.features)
-        curve = _curve(self, task)
-        wanted = enough(len(keys), len(task.class_names), len(curve.candidates))
+        wanted = enough(len(keys), len(weights), len(_grid(self, task)))
         folds = folds_of(task.train, task.seed, wanted)
-        held_out = _choose(self, task, curve, folds, weights, [keys for _ in folds])
-        cache = Cache(keys, one_hot(task.train.labels, len(task.class_names)), *_pair(curve.chosen))
-        return _classifier(task, weights, cache, curve, held_out, {}, 0)
+        choice = _choose(self, task, folds, weights, [keys for _ in folds])
+        values = balanced(task.train.labels, len(weights), task.mean_shots)
+        cache = Cache(keys, values, *_pair(choice.value))
+        return _classifier(task, weights, cache, choice, {}, 0)
 
 
 @register
@@ -127,16 +128,13 @@ class TipAdapterF(Method):
         if folds:
             keys = self._train(task, weights, [f.fit for f in folds], progress).keys
             trained = list(normalize(keys.detach()))
-        curve = _curve(self, task)
-        held_out = _choose(self, task, curve, folds, weights, trained)
+        choice = _choose(self, task, folds, weights, trained)
         cache = self._train(task, weights, [torch.arange(len(task.train))], progress)
-        cache = Cache(normalize(cache.keys[0]), cache.values[0], *_pair(curve.chosen))
+        cache = Cache(normalize(cache.keys[0]), cache.values[0], *_pair(choice.value))
         recipe = dataclasses.asdict(self._recipe(len(task.train)))
         told = {k: v for k, v in recipe.items() if v is not None}
         count = cache.keys.numel()
-        return _classifier(
-            task, weights, cache, curve, held_out, {"recipe": self.recipe, **told}, count
-        )
+        return _classifier(task, weights, cache, choice, {"recipe": self.recipe, **told}, count)
 
     def _recipe(self, pictures: int) -> Recipe:
         return key_recipe(
@@ -154,7 +152,7 @@ class TipAdapterF(Method):
         labels, classes, runs = task.train.labels, len(task.class_names), len(rows)
         values = torch.zeros(runs, len(labels), classes)
         for run, index in enumerate(rows):
-            values[run, index] = one_hot(labels[index], classes)
+            values[run, index] = balanced(labels[index], classes, task.mean_shots)
         start = _unsearched(self, task)
         keys = unit_keys(task.train.features)
         cache = Cache(keys.expand(runs, -1, -1), values, *_pair(start))
@@ -177,36 +175,40 @@ def _pair(candidate: Candidate) -> tuple[float, float]:
     return float(candidate["cache_weight"]), float(candidate["cache_sharpness"])
 
 
+def _grid(method: TipAdapter | TipAdapterF, task: FewShotTask) -> list[Candidate]:
+    return grid(method.cache_weight, method.cache_sharpness, task.logit_scale)
+
+
 def _unsearched(method: TipAdapter | TipAdapterF, task: FewShotTask) -> Candidate:
-    return unsearched(method.cache_weight, method.cache_sharpness, task.shots, task.logit_scale)
-
-
-def _curve(method: TipAdapter | TipAdapterF, task: FewShotTask) -> Curve:
-    candidates = grid(method.cache_weight, method.cache_sharpness, task.logit_scale)
-    return Curve("cache_weight, cache_sharpness", candidates)
+    shots = task.mean_shots
+    return unsearched(method.cache_weight, method.cache_sharpness, shots, task.logit_scale)
 
 
 def _choose(
     method: TipAdapter | TipAdapterF,
     task: FewShotTask,
-    curve: Curve,
     folds: list[Fold],
     weights: Tensor,
     keys: list[Tensor],
-) -> HeldOut | None:
-    """Fills ``curve``; ``keys`` (N, D) are those of each fold, held-out ones included."""
-    scaled = task.logit_scale * normalize(weights).T
+) -> Choice:
+    """Weight and sharpness; ``keys`` (N, D) are those of each fold, held-out ones included."""
+    scaled, labels = task.logit_scale * normalize(weights).T, task.train.labels
     held_out = [normalize(task.train.first[f.held_out]) for f in folds]
     base = [rows @ scaled for rows in held_out]
     cosines = [affinity(x, k[f.fit]) for x, k, f in zip(held_out, keys, folds, strict=True)]
+    values = [balanced(labels[f.fit], len(weights), task.mean_shots) for f in folds]
 
     def scores(fold: int, candidate: Candidate) -> Tensor:
-        near = nearness(cosines[fold], candidate["cache_sharpness"])
-        return class_sums(near, task.train.labels[folds[fold].fit], len(task.class_names))
+        return scores_of(nearness(cosines[fold], candidate["cache_sharpness"]), values[fold])
 
-    evaluate = in_grid(len(folds), lambda fold, _: base[fold], scores)
     return choose(
-        curve, folds, task.train.labels, evaluate, _unsearched(method, task), len(weights)
+        "cache_weight, cache_sharpness",
+        "auto",
+        _grid(method, task),
+        one_shot=_unsearched(method, task),
+        folds=lambda: folds,
+        labels=labels,
+        evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
     )
 
 
@@ -214,8 +216,7 @@ def _classifier(
     task: FewShotTask,
     weights: Tensor,
     cache: Cache,
-    curve: Curve,
-    held_out: HeldOut | None,
+    choice: Choice,
     told: dict[str, Any],
     trained: int,
 ) -> Classifier:
@@ -225,10 +226,10 @@ def _classifier(
         feature_norm=task.train.feature_norm,
         zero_shot_weights=weights,
         info={
-            "hyperparameters": {**curve.chosen, **told},
-            "selection": [dataclasses.asdict(curve)],
+            "hyperparameters": {**choice.value, **told},
+            "selection": choice.record,
             "trained_parameters": trained,
         },
     )
-    classifier.held_out = held_out
+    classifier.held_out = choice.held_out
     return classifier

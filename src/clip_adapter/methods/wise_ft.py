@@ -38,8 +38,9 @@ from clip_adapter.methods.base import (
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightChange
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import Curve, Fold, HeldOut, cross_validate, folds_of
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 LINEAR = "linear-classifier"
@@ -85,20 +86,28 @@ class WiseFT(Method):
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         task.text(self.name)
         trained = self._train(task, progress)
-        curve, held = self._choose(task)
-        head = mixed(trained, task, curve.chosen, self.of)
+        choice = choose(
+            "mixing",
+            self.mixing,
+            CANDIDATES,
+            one_shot=PUBLISHED,
+            folds=lambda: folds_of(task.train, task.seed),
+            labels=task.train.labels,
+            evaluate=lambda jobs: self._held_out(task, jobs),
+        )
+        head = mixed(trained, task, choice.value, self.of)
         classifier = Classifier(
             head,
             task.class_names,
             feature_norm=task.train.feature_norm,
             zero_shot_weights=task.classifier_weights,
             info={
-                "hyperparameters": {"of": self.of, "mixing": curve.chosen},
-                "selection": [dataclasses.asdict(curve)] if self.mixing == "auto" else [],
+                "hyperparameters": {"of": self.of, "mixing": choice.value},
+                "selection": choice.record,
                 "trained_parameters": trained.info["trained_parameters"],
             },
         )
-        classifier.held_out = held
+        classifier.held_out = choice.held_out
         return classifier
 
     def parameters(self, sizes: Sizes) -> int | None:  # noqa: D102
@@ -111,25 +120,14 @@ class WiseFT(Method):
             return make_method(self.of).fit(task, progress)
         return linear_classifier(task, progress)
 
-    def _choose(self, task: FewShotTask) -> tuple[Curve, HeldOut | None]:
-        curve = Curve("mixing", list(CANDIDATES))
-        if self.mixing != "auto":
-            curve.chosen = self.mixing
-            return curve, None
-        folds = folds_of(task.train, task.seed)
-        if not folds:
-            curve.chosen = PUBLISHED
-            curve.rule = f"one picture per class leaves none to hold out: {PUBLISHED}"
-            return curve, None
-        parts = [dataclasses.replace(task, train=task.train.subset(f.fit)) for f in folds]
-        known = {id(f): self._train(part) for f, part in zip(folds, parts, strict=True)}
-
-        def evaluate(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            for fold, share in jobs:
-                head = mixed(known[id(fold)], task, share, self.of)
-                yield head(task.train.first[fold.held_out])
-
-        return curve, cross_validate(curve, folds, task.train.labels, evaluate)
+    def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+        """Logits of every fold and share; a fold is trained once."""
+        known: dict[int, Classifier] = {}
+        for fold, share in jobs:
+            if id(fold) not in known:
+                part = dataclasses.replace(task, train=task.train.subset(fold.fit))
+                known[id(fold)] = self._train(part)
+            yield mixed(known[id(fold)], task, share, self.of)(task.train.first[fold.held_out])
 
 
 @register

@@ -6,7 +6,7 @@ of the affinities for a sharpness, and one sum of logits for a weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -15,16 +15,10 @@ from torch import Tensor
 
 from clip_adapter.errors import UsageError
 from clip_adapter.nn import normalize
+from clip_adapter.nn.cache import class_sums
+from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 from clip_adapter.training.loop import Recipe
-from clip_adapter.training.selection import (
-    HELD_OUT_ENOUGH,
-    Curve,
-    Evaluate,
-    Fold,
-    HeldOut,
-    cross_validate,
-    without_pictures,
-)
+from clip_adapter.training.selection import Evaluate
 
 Auto = Literal["auto"]
 # The weights are for a logit scale of 100, CLIP's. The released search goes to 3 on ImageNet with
@@ -74,7 +68,7 @@ def unit_keys(features: Tensor) -> Tensor:
 
 
 def unsearched(
-    weight: float | str, sharpness: float | str, shots: int, logit_scale: float
+    weight: float | str, sharpness: float | str, shots: float, logit_scale: float
 ) -> Candidate:
     """What was given, and the published values, scaled, in the place of "auto"."""
     mild = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / shots, MOST_BEFORE_SEARCH)
@@ -148,43 +142,31 @@ def in_grid(
     return evaluate
 
 
-def choose(
-    curve: Curve,
-    folds: Sequence[Fold],
-    labels: Tensor,
-    evaluate: Evaluate,
-    one_shot: Candidate,
-    classes: int,
-) -> HeldOut | None:
-    """Fills ``curve``: cross-validation, or ``one_shot`` where nothing can be held out.
+def balanced(labels: Tensor, classes: int, shots: float) -> Tensor:
+    """(n, C) values of a cache in which all classes sum to ``shots``, however many they have.
 
-    A class without pictures has no part in a cache. Where there is one, no cache heavier than that
-    of ``one_shot`` is a candidate.
+    A class without pictures gets the mean of the others: their cache then says nothing for or
+    against it. With equally many of every class these are the one-hot labels.
 
     Args:
-        curve: its candidates; one alone is a setting that was given, and stays.
-        folds: maybe none.
-        labels: (N,).
-        evaluate: as in :func:`~clip_adapter.training.selection.cross_validate`.
-        one_shot: what is taken where there are no folds.
+        labels: (n,).
         classes: C.
-
-    Returns:
-        The held-out logits of the choice, or None.
+        shots: what a class sums to; on a part of the shots that of all of them, as a cache weight
+            is for so many.
     """
-    if absent := without_pictures(labels, classes):
-        most = float(one_shot["cache_weight"])
-        light = [c for c in curve.candidates if float(c["cache_weight"]) <= most]
-        curve.candidates = light or curve.candidates
-    if folds:
-        with torch.no_grad():
-            held_out = cross_validate(curve, folds, labels, evaluate)
-        if absent:
-            curve.rule += f"; no heavy cache, since {absent}"
-        return held_out
-    curve.chosen = one_shot
-    curve.rule = "one picture per class leaves none to hold out: a mild setting"
-    return None
+    counts = torch.bincount(labels, minlength=classes)
+    values = one_hot(labels, classes) * (shots / counts[labels])[:, None]
+    absent = counts == 0
+    values[:, absent] = values.sum(1, keepdim=True) / (~absent).sum()
+    return values
+
+
+def scores_of(near: Tensor, values: Tensor) -> Tensor:
+    """(m, C) from nearness (n, m) and values (n, C)."""
+    labels, own = values.argmax(1), values.amax(1, keepdim=True)
+    if int((values != 0).sum()) == len(values):  # one class each: summed, not multiplied
+        return class_sums(near * own, labels, values.shape[1])
+    return near.T @ values
 
 
 def key_recipe(

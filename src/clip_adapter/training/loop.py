@@ -44,7 +44,7 @@ class Recipe:
     constant: bool = False
 
 
-def official_recipe(shots: int, classes: int) -> Recipe:
+def official_recipe(shots: float, classes: int) -> Recipe:
     """SGD 2e-3 and CoOp's epochs: 50 for 1 shot and for ImageNet, 100 for 2 and 4, 200 above.
 
     Source: CLIP-Adapter, section 4.1.2, read with the configurations of the code it runs under
@@ -116,15 +116,14 @@ def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iter
     """Endless (R, B) row indices: each run goes through its own ``rows`` in shuffled epochs.
 
     An epoch's remainder is left out, unless the whole epoch is shorter than a batch. All runs
-    take as many batches as the one with the fewest rows.
+    take as many batches as the one with the most rows; the others go round again.
     """
-    size = min(len(r) for r in rows)
+    size = max(len(r) for r in rows)
     step = min(batch_size, size)
     each = per_run(generators, len(rows))
     while True:
-        order = torch.stack(
-            [r[torch.randperm(len(r), generator=g)[:size]] for r, g in zip(rows, each, strict=True)]
-        )
+        shuffled = [r[torch.randperm(len(r), generator=g)] for r, g in zip(rows, each, strict=True)]
+        order = torch.stack([r.repeat(-(-size // len(r)))[:size] for r in shuffled])
         for start in range(0, size - size % step, step):
             yield order[:, start : start + step]
 
@@ -142,6 +141,10 @@ def train(
 ) -> Tensor:
     """Trains ``module`` in place.
 
+    The scores get the logarithm of the class's pictures added while they are trained, and not
+    after: a class with many is then no more likely an answer than one with few, and one with none
+    stays out of the loss (Menon et al. 2021, arXiv 2007.07314). Even shots are trained as ever.
+
     Args:
         module: parameters with a leading dimension R.
         logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
@@ -158,18 +161,22 @@ def train(
     """
     views, count, dim = features.shape
     flat = features.reshape(views * count, dim)
-    size = min(len(r) for r in rows)
+    size = max(len(r) for r in rows)
     per_epoch = max(size // min(recipe.batch_size, size), 1)
     steps = recipe.epochs * per_epoch if recipe.epochs is not None else int(recipe.steps or 0)
     optimizer = Optimizer(module, recipe)
     stream = batches(rows, recipe.batch_size, generator)
     loss = torch.zeros(len(rows))
+    prior: Tensor | None = None
     for step in range(steps):
         index = next(stream)
         target = labels[index]
         if views > 1:
             index = index + count * _views(views, index, generator)
         scores = logits(flat[index])
+        if prior is None:
+            prior = log_prior(labels, rows, scores.shape[-1])
+        scores = scores + prior[:, None]
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
         loss = loss.view(target.shape).mean(1)
         if penalty is not None:
@@ -179,6 +186,12 @@ def train(
         if progress is not None:
             progress(step + 1, steps)
     return loss.detach()
+
+
+def log_prior(labels: Tensor, rows: Sequence[Tensor], classes: int) -> Tensor:
+    """(R, C): the logarithm of a class's pictures over the most of any; -inf where it has none."""
+    counts = torch.stack([torch.bincount(labels[r], minlength=classes) for r in rows])
+    return (counts / counts.amax(1, keepdim=True)).log()
 
 
 def per_run(generators: Generators, runs: int) -> list[torch.Generator]:

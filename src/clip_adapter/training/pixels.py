@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from clip_adapter import __version__
 from clip_adapter.nn import cosine_logits, normalize
+from clip_adapter.training.folds import folds_of
 from clip_adapter.training.pixel_job import Job, PixelRecipe, Trained, trainable
 from clip_adapter.training.pixel_loop import Report, run
-from clip_adapter.training.selection import folds_of
 
 if TYPE_CHECKING:
     from clip_adapter.methods.base import FewShotTask, Method

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
 from clip_adapter.training.loop import Recipe
-from clip_adapter.training.selection import without_pictures
 
 # Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
 CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -24,30 +21,21 @@ FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STE
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
+# Shares of the full number of steps: few pictures, or classes far from what their pictures say, are
+# memorised by the full number.
+STRENGTHS = (1 / 16, 1 / 4, 1.0)
+ONE_SHOT_STRENGTH = 1 / 4
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
 
 
-def candidates(labels: Tensor, classes: int) -> tuple[list[float], str]:
-    """The ratios to choose from, and what to add to the rule of the choice.
-
-    Args:
-        labels: (N,) of the shots.
-        classes: C; where one has no picture, no ratio above that of one shot is tried.
-    """
-    if absent := without_pictures(labels, classes):
-        mild = [ratio for ratio in CANDIDATES if ratio <= ONE_SHOT_RATIO]
-        return mild, f"; no ratio above {ONE_SHOT_RATIO}, since {absent}"
-    return list(CANDIDATES), ""
-
-
-def fast_recipe(shots: int, pictures: int) -> Recipe:
+def fast_recipe(shots: float, pictures: int) -> Recipe:
     """AdamW for a residual adapter.
 
     Args:
-        shots: K.
+        shots: K, the mean of the classes that have pictures.
         pictures: N.
     """
     rate = FAST.lr * min(shots / FULL_RATE_SHOTS, 1)

@@ -1,38 +1,40 @@
 """Choosing a hyper-parameter by cross-validation on the shots. No other data is seen.
 
-Each class's shots are dealt into folds; candidates are compared by their loss on the pictures they
-did not train on. The loss, not the accuracy: on a few hundred pictures it orders the candidates
-with far less noise. The accuracy has a veto: a candidate that classifies significantly fewer
-held-out pictures than the first candidate does (one standard error of the paired difference) is not
-taken. The first is the safe one: zero-shot wherever a method can be zero-shot (ratio 0, weight 0),
-else the setting nearest to its start.
+Candidates are compared by their loss on shots that they did not train on (``folds.py``). The loss,
+not the accuracy: on a few hundred pictures it orders the candidates with far less noise. Three
+things keep it honest:
+
+* Classes count alike, however many pictures they have, and what no picture can tell counts nothing.
+* Every candidate is read at its best temperature, so that none wins by being sure or timid; and a
+  picture costs at most a bounded loss, since its label may be wrong.
+* There is a reference: what is taken where nothing can be held out. It is left only for a candidate
+  whose loss is lower by more than the standard error of the paired difference.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.training.folds import Fold
 
-MAX_FOLDS = 5
-# Enough held-out pictures to order the candidates; a large task need not train on every fold.
-HELD_OUT_ENOUGH = 500
+# Powers of the square root of two; the ends are far from what any method needed.
+TEMPERATURES = tuple(2 ** (i / 2) for i in range(-10, 11))
+# A picture is taken to have a wrong label with this probability: log(C / 0.1) is all it can cost.
+WRONG = 0.1
+# So many standard errors of the difference must be gained before the reference is left.
+DOUBT = 1.0
 
-
-@dataclass(frozen=True)
-class Fold:
-    """Row indices to train on and to hold out."""
-
-    fit: Tensor
-    held_out: Tensor
+Candidate = Any
+Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Curve:
     Attributes:
         parameter: its name.
         candidates: its values; for several parameters at once, one {parameter: value} each.
-        accuracy: percent correct on held-out pictures, one per candidate.
-        loss: mean cross entropy on them, nats.
+        accuracy: percent correct on held-out pictures, mean over the classes, one per candidate.
+        loss: mean bounded cross entropy on them at the best temperature, nats, in the same way.
         pictures: how many pictures were held out in all.
         chosen: the candidate taken.
         rule: why, in words.
@@ -58,142 +60,182 @@ class Curve:
     rule: str = ""
 
 
-def folds_of(train: FeatureSet, seed: int, enough: int = HELD_OUT_ENOUGH) -> list[Fold]:
-    """The :func:`stratified_folds` of the shots, which know their exact duplicates."""
-    return stratified_folds(train.labels, seed, enough, train.digests)
-
-
-def stratified_folds(
-    labels: Tensor, seed: int, enough: int = HELD_OUT_ENOUGH, digests: Sequence[str] = ()
-) -> list[Fold]:
-    """Folds in which every class with a second picture keeps one to train on.
-
-    Exact duplicates stay together: a copy of a held-out picture among those that are trained on
-    would tell its answer. Copies under several labels are always trained on, never held out, as
-    is the one picture of a class.
-
-    Args:
-        labels: (N,).
-        seed: of the shuffle within each class.
-        enough: stop once this many pictures are held out.
-        digests: N content digests, equal for copies; "" is a copy of nothing. None at all, and
-            all pictures count as different.
-
-    Returns:
-        At most ``MAX_FOLDS`` folds; none when no class has two different pictures.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    classes = [_groups(labels, int(c), digests) for c in labels.unique()]
-    seen_in = Counter(key for groups in classes for key in groups)
-    largest = max((len(groups) for groups in classes), default=0)
-    count = min(MAX_FOLDS, largest)
-    if count < 2:
-        return []
-    fold = torch.full((len(labels),), -1)
-    for offset, groups in enumerate(classes):
-        own = [rows for key, rows in groups.items() if seen_in[key] == 1]
-        if len(groups) > 1:
-            order = torch.randperm(len(own), generator=generator).tolist()
-            for place, number in enumerate(order):
-                fold[own[number]] = (place + offset) % count
-    folds: list[Fold] = []
-    seen = 0
-    for k in range(count):
-        held_out = torch.nonzero(fold == k).flatten()
-        if len(held_out) and seen < enough:
-            folds.append(Fold(torch.nonzero(fold != k).flatten(), held_out))
-            seen += len(held_out)
-    return folds
-
-
-def _groups(labels: Tensor, label: int, digests: Sequence[str]) -> dict[str | int, list[int]]:
-    """The rows of a class in groups of copies, by digest, or by row where it has none."""
-    groups: dict[str | int, list[int]] = {}
-    members: list[int] = torch.nonzero(labels == label).flatten().tolist()
-    for row in members:
-        digest = digests[row] if digests else ""
-        groups.setdefault(digest or row, []).append(row)
-    return groups
-
-
-def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(hits (n,), losses (n,)) of logits (n, C)."""
-    hits = (logits.argmax(-1) == labels).float()
-    return hits, F.cross_entropy(logits, labels, reduction="none")
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """What the chosen candidate said of the shots that were held out.
 
     Attributes:
         logits: (n, C).
-        rows: (n,) which shots they are, as rows of the training set.
+        rows: (n,) which shots they are, as rows of the training set; one may come in two folds.
+        weight: (n,) how much each counts; None: all alike.
     """
 
     logits: Tensor
     rows: Tensor
+    weight: Tensor | None = None
 
 
-Candidate = Any
-Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
+@dataclass(frozen=True)
+class Choice:
+    """What :func:`choose` took.
+
+    Attributes:
+        value: of the parameter.
+        curve: what was seen; empty where the value was given.
+        held_out: what the choice said of the held-out shots, where there were any.
+    """
+
+    value: Any
+    curve: Curve
+    held_out: HeldOut | None = None
+
+    @property
+    def record(self) -> list[dict[str, Any]]:
+        """The curve for the classifier's record, unless the value was given."""
+        return [dataclasses.asdict(self.curve)] if self.curve.rule else []
+
+
+def choose(
+    parameter: str,
+    given: Any,
+    among: Sequence[Candidate],
+    *,
+    one_shot: Candidate,
+    folds: Callable[[], Sequence[Fold]],
+    labels: Tensor,
+    evaluate: Evaluate,
+) -> Choice:
+    """What was given; else what the held-out shots speak for; else ``one_shot``.
+
+    Args:
+        parameter: its name.
+        given: the option: "auto", or the value to take.
+        among: the candidates; ``one_shot`` is added where it is missing.
+        one_shot: the reference, taken where no class has two pictures, and in doubt.
+        folds: from :func:`~clip_adapter.training.folds.folds_of`, asked only if needed.
+        labels: (N,) of all shots.
+        evaluate: as in :func:`cross_validate`.
+    """
+    if given != "auto":
+        return Choice(given, Curve(parameter, [given], chosen=given))
+    candidates = list(among) if one_shot in among else [one_shot, *among]
+    curve = Curve(parameter, candidates)
+    if parts := folds():
+        held_out = cross_validate(curve, parts, labels, evaluate, candidates.index(one_shot))
+        return Choice(curve.chosen, curve, held_out)
+    curve.chosen = one_shot
+    curve.rule = f"no class has a second picture to hold out: {shown(one_shot)}"
+    return Choice(one_shot, curve)
 
 
 def cross_validate(
-    curve: Curve, folds: Sequence[Fold], labels: Tensor, evaluate: Evaluate
+    curve: Curve,
+    folds: Sequence[Fold],
+    labels: Tensor,
+    evaluate: Evaluate,
+    reference: int = 0,
 ) -> HeldOut:
     """Fills ``curve`` and chooses.
 
     Args:
-        curve: its first candidate is the safe one (ratio 0, which is zero-shot).
-        folds: from :func:`folds_of`, at least one.
+        curve: with its candidates.
+        folds: at least one.
         labels: (N,) of all shots.
         evaluate: gives the held-out logits (n, C) of every (fold, candidate), in the order given.
             Fitting may be one batched pass; a generator keeps the memory small.
+        reference: number of the candidate that is left only on evidence.
 
     Returns:
         The held-out logits of the candidate that was chosen.
     """
-    results = iter(evaluate([(f, c) for c in curve.candidates for f in folds]))
-    rows = torch.cat([f.held_out for f in folds])
-    safe: Tensor | None = None
-    best, lowest, kept = 0, float("inf"), torch.empty(0)
-    for number in range(len(curve.candidates)):
+    rows, weight = gathered(folds)
+    target = labels[rows]
+    # The reference is scored first, and each of the others against it as it comes.
+    order = [reference, *(i for i in range(len(curve.candidates)) if i != reference)]
+    results = iter(evaluate([(f, curve.candidates[i]) for i in order for f in folds]))
+    scores: dict[int, tuple[float, float]] = {}
+    best, lowest, kept = reference, 0.0, torch.empty(0)
+    start = torch.empty(0)
+    for number in order:
         logits = torch.cat([next(results) for _ in folds])
-        hits, losses = score(logits, labels[rows])
-        curve.accuracy.append(100 * hits.double().mean().item())
-        loss = losses.mean().item()
-        curve.loss.append(loss)
-        if safe is None:
-            safe, kept = hits, logits
-        if loss < lowest and losses.isfinite().all() and not significantly_worse(hits, safe):
-            best, lowest, kept = number, loss, logits
+        hits, losses = score(logits, target, weight)
+        scores[number] = _percent(hits, weight), mean(losses, weight)
+        if number == reference:
+            start, kept = losses, logits
+        elif (gain := cautious(losses - start, weight)) < lowest:
+            best, lowest, kept = number, gain, logits
+    curve.accuracy = [scores[i][0] for i in range(len(scores))]
+    curve.loss = [scores[i][1] for i in range(len(scores))]
     curve.pictures = len(rows)
     curve.chosen = curve.candidates[best]
     curve.rule = (
-        f"lowest loss on {curve.pictures} held-out pictures, of the candidates that classify not "
-        f"significantly fewer of them than {curve.parameter} = {shown(curve.candidates[0])}"
+        f"lowest loss on {curve.pictures} held-out pictures, classes counting alike; "
+        f"{shown(curve.candidates[reference])} unless another is better beyond doubt"
     )
-    return HeldOut(kept, rows)
+    return HeldOut(kept, rows, weight)
 
 
-def without_pictures(labels: Tensor, classes: int) -> str:
-    """``2 of 5 classes have no picture``, or "" where all have: a reason for milder candidates.
+def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
+    """(n,) rows held out by all folds, and their weights (n,), which sum to at most 1."""
+    rows = torch.cat([f.held_out for f in folds])
+    even = torch.full((len(rows),), 1 / max(len(rows), 1), dtype=torch.float64)
+    own = [f.weight for f in folds]
+    return rows, torch.cat([w for w in own if w is not None]) if None not in own else even
 
-    No held-out shot shows what a candidate does to a class without pictures, which is known by its
-    text alone. So none is tried that changes more than what is taken where nothing is held out.
+
+def score(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(hits (n,), bounded losses (n,) at the best temperature) of logits (n, C)."""
+    hits = (logits.argmax(-1) == labels).double()
+    return hits, bounded(logits, labels, temperature(logits, labels, weight))
+
+
+def bounded(logits: Tensor, labels: Tensor, factor: float) -> Tensor:
+    """(n,) losses, nats: cross entropy with a share of the pictures labelled at random.
+
+    Logits that are no numbers cost more than any that are.
     """
-    absent = classes - len(labels.unique())
-    return f"{absent} of {classes} classes have no picture" if absent else ""
+    floor = WRONG / logits.shape[-1]
+    if not bool(logits.isfinite().all()):
+        return torch.full((len(logits),), -2 * math.log(floor), dtype=torch.float64)
+    right = -F.cross_entropy(factor * logits, labels, reduction="none").double()
+    return -torch.log((1 - WRONG) * right.exp() + floor)
 
 
-def significantly_worse(hits: Tensor, reference: Tensor) -> bool:
-    """Whether ``hits`` (n,) of 0 and 1 are fewer than ``reference`` by over a standard error.
+def temperature(logits: Tensor, labels: Tensor, weight: Tensor) -> float:
+    """The factor at which ``logits`` (n, C) have the lowest loss, found downhill from 1."""
 
-    A paired difference of won minus lost pictures has variance won + lost (McNemar).
+    @functools.cache
+    def loss(place: int) -> float:
+        return mean(bounded(logits, labels, TEMPERATURES[place]), weight)
+
+    place = TEMPERATURES.index(1.0)
+    while True:
+        near = [p for p in (place, place - 1, place + 1) if 0 <= p < len(TEMPERATURES)]
+        best = min(near, key=loss)
+        if best == place:
+            return TEMPERATURES[place]
+        place = best
+
+
+def mean(values: Tensor, weight: Tensor) -> float:
+    """The weighted mean of ``values`` (n,)."""
+    return float((values * weight).sum() / weight.sum())
+
+
+def cautious(difference: Tensor, weight: Tensor) -> float:
+    """The mean of a paired ``difference`` (n,) of losses, plus its standard error.
+
+    Below 0 it is an improvement beyond doubt; few pictures leave much doubt.
     """
-    gain = hits - reference
-    return bool(gain.sum() < -gain.abs().sum().sqrt())
+    share = weight / weight.sum()
+    centre = float((difference * share).sum())
+    count = 1 / float(share.square().sum())  # pictures, if all counted alike
+    spread = float((share * (difference - centre).square()).sum())
+    return centre + DOUBT * math.sqrt(spread / max(count - 1, 0.5))
+
+
+def _percent(hits: Tensor, weight: Tensor) -> float:
+    return 100 * mean(hits, weight)
 
 
 def choice(parameter: str, chosen: Candidate) -> str:

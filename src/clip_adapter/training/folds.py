@@ -1,0 +1,186 @@
+"""Folds of the shots: what is held out to compare candidates, and what stands for what.
+
+A fold is a small folder as uneven as the whole one. Each class's pictures are dealt into at most
+five parts, and a fold holds one of them out. Where classes have unequal numbers of pictures, a fold
+also takes pictures away from the rest, so that its classes have about the numbers that the classes
+of the folder have: some are left with one picture, or with none at all, and their other pictures
+tell how a candidate treats such a class. An even folder is dealt and nothing else.
+
+Every held-out picture has a weight: classes count alike however many pictures they have, and
+classes with none, one and several pictures count as often as the folder has them. What no picture
+can tell (classes of one picture where none has two, say) has no weight in any fold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from clip_adapter.features.feature_set import FeatureSet
+
+MAX_FOLDS = 5
+# Enough held-out pictures to order the candidates; a large task need not train on every fold.
+HELD_OUT_ENOUGH = 500
+# Of classes with more pictures than this, no more are held out in a fold that leaves them few.
+MOST_OF_A_CLASS = 8
+SEVERAL = 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Row indices to train on and to hold out.
+
+    Attributes:
+        fit: (n,) rows to train on.
+        held_out: (m,) rows to score.
+        weight: (m,) how much each counts, in all folds together at most 1; None: all alike.
+    """
+
+    fit: Tensor
+    held_out: Tensor
+    weight: Tensor | None = None
+
+
+def folds_of(
+    train: FeatureSet, seed: int, enough: int = HELD_OUT_ENOUGH, *, text: bool = True
+) -> list[Fold]:
+    """The :func:`stratified_folds` of the shots, which know their exact duplicates.
+
+    Without ``text`` nothing is known of a class without pictures, so no class is left without.
+    """
+    classes = len(train.class_names) if text else None
+    return stratified_folds(train.labels, seed, enough, train.digests, classes)
+
+
+def stratified_folds(
+    labels: Tensor,
+    seed: int,
+    enough: int = HELD_OUT_ENOUGH,
+    digests: Sequence[str] = (),
+    classes: int | None = None,
+) -> list[Fold]:
+    """Folds that are as uneven as the whole.
+
+    Exact duplicates stay together: a copy of a held-out picture among those that are trained on
+    would tell its answer. Copies under several labels are always trained on, never held out.
+
+    Args:
+        labels: (N,).
+        seed: of the shuffle within each class, and of what each class stands for.
+        enough: stop once this many pictures are held out.
+        digests: N content digests, equal for copies; "" is a copy of nothing. None at all, and
+            all pictures count as different.
+        classes: C, of which some may have no picture; those in ``labels`` where it is not given.
+
+    Returns:
+        At most ``MAX_FOLDS`` folds; none when no class has two different pictures.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    owned = _classes(labels, digests)
+    numbers = [c.distinct for c in owned]
+    if max(numbers, default=0) < SEVERAL:
+        return []
+    for c in owned:
+        c.units = [c.units[i] for i in torch.randperm(len(c.units), generator=generator).tolist()]
+    numbers += [0] * ((classes or len(owned)) - len(owned))
+    uneven = len(set(numbers)) > 1
+    # Few classes of an uneven folder can be held out, so they are asked more often.
+    count = MAX_FOLDS if uneven else min(MAX_FOLDS, max(numbers))
+    parts: list[_Part] = []
+    for k in range(count):
+        order = torch.randperm(len(numbers), generator=generator).tolist() if uneven else []
+        part = _Part([], [])
+        for place, c in enumerate(owned):
+            wanted = numbers[order[place]] if uneven else c.distinct
+            part.take(c, slice((k - place) % count, None, count), wanted)
+        trained = len(labels[part.fit].unique())
+        if part.held and trained >= min(2, len(owned)) and sum(p.size for p in parts) < enough:
+            parts.append(part)
+    return _weighted(parts, numbers)
+
+
+@dataclass
+class _Class:
+    """The pictures of a class: ``units`` of copies that may be held out, and rows that may not."""
+
+    units: list[list[int]]
+    stuck: list[int]
+
+    @property
+    def distinct(self) -> int:
+        """Pictures that differ."""
+        return len(self.units) + bool(self.stuck)
+
+
+@dataclass
+class _Part:
+    """A fold in the making: rows to train on, and (what they stand for, rows) of every class."""
+
+    fit: list[int]
+    held: list[tuple[int, list[int]]]
+
+    @property
+    def size(self) -> int:
+        """Pictures held out."""
+        return sum(len(rows) for _, rows in self.held)
+
+    def take(self, own: _Class, part: slice, wanted: int) -> None:
+        """Adds a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
+        numbers = range(len(own.units))
+        if wanted and own.distinct < SEVERAL:
+            out: list[int] = []
+        elif wanted or own.stuck:
+            dealt = list(numbers[part])
+            if not dealt and wanted < own.distinct:
+                dealt = [numbers[-1]] if numbers else []
+            rest = [i for i in numbers if i not in dealt]
+            out = dealt + rest[max(wanted, 1) :]
+        else:
+            out = list(numbers)
+        self.fit += own.stuck + [r for i in numbers if i not in out for r in own.units[i]]
+        if out:
+            rows = [row for i in out[:MOST_OF_A_CLASS] for row in own.units[i]]
+            self.held.append((min(wanted, own.distinct, SEVERAL), rows))
+
+
+def _weighted(parts: list[_Part], numbers: list[int]) -> list[Fold]:
+    """The folds; ``numbers`` (C) of pictures say how often what stands for how many counts."""
+    stands = Counter(min(n, SEVERAL) for n in numbers)
+    asked = Counter(role for part in parts for role, _ in part.held)
+    folds = []
+    for part in parts:
+        rows, weights = [], []
+        for role, own in part.held:
+            rows += own
+            weights += [stands[role] / len(numbers) / asked[role] / len(own)] * len(own)
+        order = torch.tensor(rows).argsort()
+        folds.append(
+            Fold(
+                torch.tensor(sorted(part.fit)),
+                torch.tensor(rows)[order],
+                torch.tensor(weights, dtype=torch.float64)[order],
+            )
+        )
+    return folds
+
+
+def _classes(labels: Tensor, digests: Sequence[str]) -> list[_Class]:
+    """The classes that have pictures, in the order of their labels."""
+    groups: dict[int, dict[str | int, list[int]]] = {int(c): {} for c in labels.unique()}
+    for row, label in enumerate(labels.tolist()):
+        key = (digests[row] if digests else "") or row
+        groups[label].setdefault(key, []).append(row)
+    seen_in = Counter(key for own in groups.values() for key in own)
+    return [
+        _Class(
+            [rows for key, rows in own.items() if seen_in[key] == 1],
+            [row for key, rows in own.items() if seen_in[key] > 1 for row in rows],
+        )
+        for own in groups.values()
+    ]
