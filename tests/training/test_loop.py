@@ -1,7 +1,7 @@
 """The gradient loop: schedules, batches, and the independence of runs."""
 
+import dataclasses
 import itertools
-import math
 
 import pytest
 import torch
@@ -25,12 +25,24 @@ def test_official_epochs(shots, classes, epochs):
     assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, 2e-3, 32)
 
 
-def test_official_rate_is_one_constant_warm_up_epoch_then_a_cosine_per_epoch():
-    recipe = official_recipe(1, 10)
+def dassl_rates(epochs, warmup, lr, warmup_lr):
+    """A rate per epoch, by torch's schedule stepped as Dassl does: from the end of the warm-up."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for epoch in range(epochs):
+        yield cosine.get_last_lr()[0] if epoch >= warmup else warmup_lr
+        optimizer.step()
+        if epoch >= warmup:
+            cosine.step()
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_the_rate_by_epochs_is_dassls(warmup):
+    recipe = dataclasses.replace(official_recipe(1, 10), warmup=warmup)
     rates = [learning_rate(recipe, step, 150, 3) for step in range(150)]
-    assert rates[:3] == [1e-5] * 3
-    assert rates[3:6] == [2e-3 * 0.5 * (1 + math.cos(math.pi / 50))] * 3
-    assert rates[147:] == [2e-3 * 0.5 * (1 + math.cos(math.pi * 49 / 50))] * 3
+    want = [r for r in dassl_rates(50, warmup, 2e-3, 1e-5) for _ in range(3)]
+    assert rates == pytest.approx(want)
+    assert rates[3 * warmup] == 2e-3  # the first epoch after the warm-up has the full rate
 
 
 def test_step_recipe_warms_up_and_never_reaches_zero():

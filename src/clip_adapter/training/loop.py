@@ -28,8 +28,9 @@ class Recipe:
     """How to train. Exactly one of ``epochs`` and ``steps`` is set.
 
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
-    the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine.
-    With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
+    the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine; by epochs
+    the cosine spans all of them from the end of the warm-up on, as in Dassl, so its end is cut
+    off. With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
     """
 
     optimizer: Literal["sgd", "adamw"]
@@ -203,7 +204,8 @@ def learning_rate(recipe: Recipe, step: int, steps: int, per_epoch: int) -> floa
         epoch = step // per_epoch
         if epoch < recipe.warmup:
             return recipe.warmup_lr
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+        since = epoch - recipe.warmup
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * since / recipe.epochs))
     warm = recipe.warmup * steps
     if step + 1 <= warm:
         return recipe.lr * (step + 1) / warm
