@@ -10,6 +10,7 @@ from clip_adapter.nn import ResidualAdapter, normalize
 from clip_adapter.training.loop import (
     Recipe,
     batches,
+    clip,
     learning_rate,
     official_recipe,
     train,
@@ -50,6 +51,25 @@ def test_step_recipe_warms_up_and_never_reaches_zero():
     rates = [learning_rate(recipe, step, 100, 1) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
     assert all(a >= b > 0 for a, b in itertools.pairwise(rates[9:]))
+
+
+def test_gradients_of_each_run_are_cut_as_torch_cuts_them():
+    generator = torch.Generator().manual_seed(7)
+    scales = torch.tensor([0.01, 1.0, 100.0])  # the first run is short enough
+    shapes = [(3, 4, 5), (3, 2), (3,)]
+    whole = [torch.randn(s, generator=generator) for s in shapes]
+    whole = [x * scales.view(-1, *[1] * (x.ndim - 1)) for x in whole]
+    got = [x.clone() for x in whole]
+    clip(got, 1.0)
+    for run in range(3):
+        alone = [torch.nn.Parameter(torch.zeros_like(x[run])) for x in whole]
+        for parameter, x in zip(alone, whole, strict=True):
+            parameter.grad = x[run].clone()
+        torch.nn.utils.clip_grad_norm_(alone, 1.0)
+        for parameter, x in zip(alone, got, strict=True):
+            torch.testing.assert_close(x[run], parameter.grad)
+    assert torch.equal(got[0][0], whole[0][0])
+    assert got[0][2].norm() < 1
 
 
 def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():

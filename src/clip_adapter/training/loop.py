@@ -31,6 +31,7 @@ class Recipe:
     the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine; by epochs
     the cosine spans all of them from the end of the warm-up on, as in Dassl, so its end is cut
     off. With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
+    The gradient of a run, of all its parameters together, is cut to the length ``max_norm``.
     """
 
     optimizer: Literal["sgd", "adamw"]
@@ -43,6 +44,7 @@ class Recipe:
     warmup_lr: float = 0.0
     epsilon: float = 1e-8
     constant: bool = False
+    max_norm: float | None = None
 
 
 def official_recipe(shots: int, classes: int) -> Recipe:
@@ -78,6 +80,8 @@ class Optimizer:
         live = [i for i, p in enumerate(self._parameters) if p.grad is not None]
         parameters = [self._parameters[i] for i in live]
         gradients = [g for i in live if (g := self._parameters[i].grad) is not None]
+        if self._recipe.max_norm is not None:
+            clip(gradients, self._recipe.max_norm)
         if self._recipe.optimizer == "sgd":
             momentum = [self._momentum[i] for i in live]
             sgd(
@@ -111,6 +115,16 @@ class Optimizer:
             )
         for parameter in parameters:
             parameter.grad = None
+
+
+def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Shortens ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
+    squares = [g.reshape(len(g), -1).square().sum(1) for g in gradients]
+    length = torch.stack(squares).sum(0).sqrt()
+    # The small number is that of torch.nn.utils.clip_grad_norm_.
+    share = (max_norm / (length + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iterator[Tensor]:
