@@ -8,6 +8,7 @@ import torch
 
 from clip_adapter.nn import ResidualAdapter, normalize
 from clip_adapter.training.loop import (
+    Optimizer,
     Recipe,
     batches,
     clip,
@@ -70,6 +71,28 @@ def test_gradients_of_each_run_are_cut_as_torch_cuts_them():
             torch.testing.assert_close(x[run], parameter.grad)
     assert torch.equal(got[0][0], whole[0][0])
     assert got[0][2].norm() < 1
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.05])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_steps_are_those_of_torch(kind, max_norm):
+    generator = torch.Generator().manual_seed(8)
+    start = torch.randn(1, 3, 4, generator=generator)
+    module = torch.nn.ParameterDict({"x": start.clone()})
+    recipe = Recipe(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
+    optimizer = Optimizer(module, recipe)
+    alone = torch.nn.Parameter(start.clone())
+    makers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    momentum = {"momentum": 0.9} if kind == "sgd" else {}
+    theirs = makers[kind]([alone], lr=1e-2, weight_decay=0.1, **momentum)
+    for _ in range(9):
+        gradient = torch.randn(1, 3, 4, generator=generator) * 0.1
+        module["x"].grad, alone.grad = gradient.clone(), gradient.clone()
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([alone], max_norm)
+        optimizer.step(1e-2)
+        theirs.step()
+    torch.testing.assert_close(module["x"], alone)
 
 
 def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
@@ -30,11 +31,12 @@ class Recipe:
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
     the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine; by epochs
     the cosine spans all of them from the end of the warm-up on, as in Dassl, so its end is cut
-    off. With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
+    off. With ``constant`` it stays at ``lr``. "adam" adds the weight decay to the gradient, as
+    "sgd" does; "adamw" takes it off the parameters. ``epsilon`` is the one of their denominator.
     The gradient of a run, of all its parameters together, is cut to the length ``max_norm``.
     """
 
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: float
     weight_decay: float
     batch_size: int
@@ -60,7 +62,7 @@ def official_recipe(shots: int, classes: int) -> Recipe:
 
 
 class Optimizer:
-    """SGD with momentum 0.9, or AdamW, through torch's functional forms.
+    """SGD with momentum 0.9, Adam or AdamW, through torch's functional forms.
 
     The classes of ``torch.optim`` import the compiler at their first use, which takes seconds:
     longer than most trainings here.
@@ -98,7 +100,8 @@ class Optimizer:
             for i, buffer in zip(live, momentum, strict=True):
                 self._momentum[i] = buffer
         else:
-            adamw(
+            update = adam if self._recipe.optimizer == "adam" else adamw
+            update(
                 parameters,
                 gradients,
                 [self._mean[i] for i in live],
