@@ -18,6 +18,7 @@ from clip_adapter.bench.recipe import (
     recipe_folder,
     recipe_names,
 )
+from clip_adapter.bench.runs import Unopened, plan
 from clip_adapter.data.benchmarks import benchmark_names
 from clip_adapter.data.demo_sets import DEMO_SETS, DEMO_SHIFTS
 from clip_adapter.data.templates import TEMPLATES
@@ -114,6 +115,21 @@ def test_the_paper_profile_trains_as_the_paper_and_peers_at_their_defaults():
     assert own["CLIP-Adapter, the paper's recipe"] == {"recipe": "official"}
 
 
+def test_methods_beside_each_other_have_the_same_views():
+    def views(name, profile="paper"):
+        return {run.method: run.views for run in plan(load(name, profile), Unopened).runs}
+
+    assert set(views("table4").values()) == {10}
+    assert set(views("table4", "demo").values()) == {1}
+    many, one = views("peers"), {"zero-shot", "linear-probe", "fine-tune", "clip-lora", "houlsby"}
+    assert {many[m] for m in one} == {1}
+    assert {many[m] for m in ("clip-adapter", "r-2p", "l-1p", "prolip")} == {10}
+    # As in CLIP's own and in CoOp's code, the linear probe learns from plain pictures.
+    for name in ("figure3", "figure7", "table9"):
+        assert views(name)["linear-probe"] == 1
+        assert views(name)["clip-adapter"] == 10
+
+
 def write(tmp_path, text):
     path = tmp_path / "own.toml"
     path.write_text(f'title = "Mine"\n{text}')
@@ -191,6 +207,7 @@ def test_a_label_is_text(tmp_path, label):
         ("search = { visual_ratio = 0.2 }", "a table of one option with a list"),
         ("search = { visual_ratio = [] }", "a table of one option with a list"),
         ("of = 5", "text"),
+        ("plain = 1", "true or false"),
     ],
 )
 def test_a_wrong_type_in_a_system_is_told_with_file_system_and_key(tmp_path, line, allowed):

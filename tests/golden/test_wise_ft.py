@@ -46,10 +46,15 @@ def test_linear(data, share):
     np.testing.assert_allclose(got, (1 - share) * zero_shot + share * trained, atol=1e-4)
 
 
-def test_linear_classifier(data):
-    task, x, text, _ = data
-    f, y, w = unit(x), np.arange(N) % C, SCALE * text
-    mean, square = np.zeros_like(w), np.zeros_like(w)
+@pytest.mark.parametrize("misled", [False, True])
+def test_linear_classifier(data, misled):
+    task, x, text, draw = data
+    if misled:  # pictures alike, all of another class than their text's: the gradient is cut
+        x = 7 * text[1] + 0.1 * draw.normal(size=(N, D))
+        labels = torch.zeros(N, dtype=torch.long)
+        task.train = FeatureSet(torch.tensor(x), labels, task.class_names)
+    f, y, w = unit(x), task.train.labels.numpy(), SCALE * text
+    mean, square, longest = np.zeros_like(w), np.zeros_like(w), 0.0
     warm, rate = 0.1 * STEPS, RATE * SCALE / 100
     for step in range(STEPS):
         logits = f @ w.T
@@ -57,6 +62,9 @@ def test_linear_classifier(data):
         p /= p.sum(1, keepdims=True)
         p[np.arange(N), y] -= 1
         g = p.T @ f / N
+        length = np.sqrt((g**2).sum())
+        longest = max(longest, length)
+        g = g / max(length, 1)
         mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
         corrected = mean / (1 - 0.9 ** (step + 1)), square / (1 - 0.999 ** (step + 1))
         share = (step + 1) / warm
@@ -65,6 +73,7 @@ def test_linear_classifier(data):
         w = w * (1 - share * rate * WEIGHT_DECAY)
         w = w - share * rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
     got = linear_classifier(task).head
+    assert (longest > 1.2) == misled
     assert np.abs(w - SCALE * text).max() > 0.5
     np.testing.assert_allclose(got.weights.numpy(), w, atol=2e-3)
     np.testing.assert_allclose(got(task.train.first).numpy(), f @ w.T, atol=1e-2)

@@ -57,6 +57,7 @@ def test_scale_is_chosen_on_the_shots_when_asked():
 def test_published_recipe(shots, classes, rate, epochs):
     recipe = published_recipe(shots, classes)
     assert (recipe.lr, recipe.epochs, recipe.batch_size) == (rate, epochs, 256)
+    assert (recipe.optimizer, recipe.weight_decay) == ("adam", 5e-4)
 
 
 def test_fast_goes_as_far_in_fewer_steps():
@@ -66,8 +67,9 @@ def test_fast_goes_as_far_in_fewer_steps():
     assert many["steps"] == FAST_STEPS
     assert many["steps"] * many["lr"] == pytest.approx(200 * 2e-3)
     official = make_method("taskres", {"recipe": "official"}).fit(make()).info["hyperparameters"]
-    assert official["epochs"] == 100
+    assert (official["epochs"], official["weight_decay"]) == (100, 5e-4)
     assert "steps" not in official
+    assert few["weight_decay"] == many["weight_decay"] == 0
 
 
 def test_a_class_without_pictures_keeps_its_text():

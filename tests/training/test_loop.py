@@ -1,15 +1,17 @@
 """The gradient loop: schedules, batches, and the independence of runs."""
 
+import dataclasses
 import itertools
-import math
 
 import pytest
 import torch
 
 from clip_adapter.nn import ResidualAdapter, normalize
 from clip_adapter.training.loop import (
+    Optimizer,
     Recipe,
     batches,
+    clip,
     learning_rate,
     official_recipe,
     train,
@@ -25,12 +27,24 @@ def test_official_epochs(shots, classes, epochs):
     assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, 2e-3, 32)
 
 
-def test_official_rate_is_one_constant_warm_up_epoch_then_a_cosine_per_epoch():
-    recipe = official_recipe(1, 10)
+def dassl_rates(epochs, warmup, lr, warmup_lr):
+    """A rate per epoch, by torch's schedule stepped as Dassl does: from the end of the warm-up."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    for epoch in range(epochs):
+        yield cosine.get_last_lr()[0] if epoch >= warmup else warmup_lr
+        optimizer.step()
+        if epoch >= warmup:
+            cosine.step()
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_the_rate_by_epochs_is_dassls(warmup):
+    recipe = dataclasses.replace(official_recipe(1, 10), warmup=warmup)
     rates = [learning_rate(recipe, step, 150, 3) for step in range(150)]
-    assert rates[:3] == [1e-5] * 3
-    assert rates[3:6] == [2e-3 * 0.5 * (1 + math.cos(math.pi / 50))] * 3
-    assert rates[147:] == [2e-3 * 0.5 * (1 + math.cos(math.pi * 49 / 50))] * 3
+    want = [r for r in dassl_rates(50, warmup, 2e-3, 1e-5) for _ in range(3)]
+    assert rates == pytest.approx(want)
+    assert rates[3 * warmup] == 2e-3  # the first epoch after the warm-up has the full rate
 
 
 def test_step_recipe_warms_up_and_never_reaches_zero():
@@ -38,6 +52,47 @@ def test_step_recipe_warms_up_and_never_reaches_zero():
     rates = [learning_rate(recipe, step, 100, 1) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
     assert all(a >= b > 0 for a, b in itertools.pairwise(rates[9:]))
+
+
+def test_gradients_of_each_run_are_cut_as_torch_cuts_them():
+    generator = torch.Generator().manual_seed(7)
+    scales = torch.tensor([0.01, 1.0, 100.0])  # the first run is short enough
+    shapes = [(3, 4, 5), (3, 2), (3,)]
+    whole = [torch.randn(s, generator=generator) for s in shapes]
+    whole = [x * scales.view(-1, *[1] * (x.ndim - 1)) for x in whole]
+    got = [x.clone() for x in whole]
+    clip(got, 1.0)
+    for run in range(3):
+        alone = [torch.nn.Parameter(torch.zeros_like(x[run])) for x in whole]
+        for parameter, x in zip(alone, whole, strict=True):
+            parameter.grad = x[run].clone()
+        torch.nn.utils.clip_grad_norm_(alone, 1.0)
+        for parameter, x in zip(alone, got, strict=True):
+            torch.testing.assert_close(x[run], parameter.grad)
+    assert torch.equal(got[0][0], whole[0][0])
+    assert got[0][2].norm() < 1
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.05])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_steps_are_those_of_torch(kind, max_norm):
+    generator = torch.Generator().manual_seed(8)
+    start = torch.randn(1, 3, 4, generator=generator)
+    module = torch.nn.ParameterDict({"x": start.clone()})
+    recipe = Recipe(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
+    optimizer = Optimizer(module, recipe)
+    alone = torch.nn.Parameter(start.clone())
+    makers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    momentum = {"momentum": 0.9} if kind == "sgd" else {}
+    theirs = makers[kind]([alone], lr=1e-2, weight_decay=0.1, **momentum)
+    for _ in range(9):
+        gradient = torch.randn(1, 3, 4, generator=generator) * 0.1
+        module["x"].grad, alone.grad = gradient.clone(), gradient.clone()
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_([alone], max_norm)
+        optimizer.step(1e-2)
+        theirs.step()
+    torch.testing.assert_close(module["x"], alone)
 
 
 def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():

@@ -54,6 +54,7 @@ class System:
         search: {option: values}, one option. With protocol "paper" each value is trained and the
             best on the test set is reported; with "ours" it is not looked at.
         prompts: templates in place of the data set's.
+        plain: it learns from the plain pictures, whatever the recipe's ``views``.
         of: name in the published few-shot figures, where it is there.
     """
 
@@ -62,6 +63,7 @@ class System:
     options: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, list[Any]] = field(default_factory=dict)
     prompts: tuple[str, ...] = ()
+    plain: bool = False
     of: str = ""
 
 
@@ -80,7 +82,7 @@ class Recipe:
         datasets: names, or "all" with the profile "features".
         backbones: names as in ``--backbone``.
         style: preprocessing, "clip" or "coop".
-        views: augmented views of each shot, for methods that learn from cached features.
+        views: augmented views of each shot, for methods that learn from a fixed number of them.
         shots: numbers K.
         seeds: of draw and training.
         shifts: further test sets of each run, such as ImageNetV2.
@@ -296,6 +298,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 def _allowed(key: str, annotation: Any) -> str:
     words = {str: "text", int: "a whole number from 1 on", float: "a number from 0 on"}
+    words[bool] = "true or false"
     origin, inner = typing.get_origin(annotation), get_args(annotation)
     if origin is tuple:
         return "a list of texts" if inner[0] is str else "a list of whole numbers"

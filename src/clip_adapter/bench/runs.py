@@ -236,7 +236,7 @@ def _cell(
     settings = candidates(system) if searched else [dict(system.options)]
     # It learns nothing: every seed gives the same.
     seeds = recipe.seeds[:1] if system.method == ZERO_SHOT else recipe.seeds
-    cached = method.reads == "features" and method.uses_views and system.method != ZERO_SHOT
+    takes_views = method.uses_views and not system.plain and system.method != ZERO_SHOT
     return [
         [
             Run(
@@ -246,7 +246,7 @@ def _cell(
                 data=data[1],
                 backbone=backbone[0],
                 style=recipe.style,
-                views=recipe.views if cached else 1,
+                views=recipe.views if takes_views else 1,
                 prompts=system.prompts,
                 method=system.method,
                 options=options,

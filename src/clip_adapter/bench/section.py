@@ -99,6 +99,8 @@ def _how(found: Findings) -> str:
         told = ["Features as the files hold them"]
     else:
         views = f", {recipe.views} views of each shot" if recipe.views > 1 else ""
+        plain = [s.label for s in found.systems if s.plain]
+        views += f" (the plain one for {', '.join(plain)})" if views and plain else ""
         told = [f"Backbone {backbones}, {recipe.style}-style preprocessing{views}"]
     told += [
         one,

@@ -4,7 +4,9 @@
 
 Source: Radford et al. 2021 (arXiv 2103.00020), appendix A.3: L-BFGS, at most 1,000 iterations, C
 swept over 1e-6 ... 1e6 and then by bisection in log space. They sweep on validation data; we hold
-out shots, and the test split is never read.
+out shots, and the test split is never read. They learn from plain pictures, and so does the code
+that CLIP-Adapter's figures compare with (CoOp's ``lpclip``); random views, where the task has
+several, are as many more pictures.
 """
 
 from __future__ import annotations

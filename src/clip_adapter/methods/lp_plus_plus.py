@@ -11,12 +11,22 @@ Majorize-Minimize descent on the cross entropy; no learning rate is searched:
     start          w_k = sum of the features of class k; alpha_k = 250 x the mean over the classes
                    of the mean cosine between a class's pictures and its text
 
-One thing differs. The largest eigenvalue is that of the mean feature, which all CLIP features
-share and which tells no classes apart; it holds the steps back in all other directions. So W moves
-on features from which their mean is taken away, f - m, from the same start (the score of the mean
-stays that of the start). The formula then allows steps about 13 times as long, so tens of steps
-stand for the code's 300. The code keeps the step that is best on validation data; here the number
-of steps is chosen on the shots.
+It differs from the released code in this:
+
+* The largest eigenvalue is that of the mean feature, which all CLIP features share and which tells
+  no classes apart; it holds the steps back in all other directions. So W moves on features from
+  which their mean is taken away, f - m, from the same start (the score of the mean stays that of
+  the start). The formula then allows steps about 13 times as long, so tens of steps stand for the
+  code's 300.
+* The code keeps the one of its 300 steps that is best on validation pictures, as many per class as
+  shots; here the number of steps is chosen on the shots, and is 15 where each class has one.
+* Momentum is 0.7 in the place of 0.9, since the steps are longer.
+* The code trains a bias per class beside W, from PyTorch's random start of a layer. Here there is
+  none of its own: the bias is what the mean feature scores.
+* Every tenth step the code moves alpha as well as W, and along the sum of all gradients since the
+  start, which it never clears. Here that step is one of alpha alone, along its gradient, so that
+  without momentum no step can raise the loss.
+* The code learns from one random view of each picture; here from the mean of the task's views.
 """
 
 from __future__ import annotations
@@ -46,7 +56,7 @@ STEPS = (0, 5, 10, 15, 20, 30)
 # One shot leaves nothing to hold out. Chosen on the validation set of Caltech101 and on shots of
 # ImageNet that were set aside.
 ONE_SHOT_STEPS = 15
-# Every tenth step is one of alpha, as in the released code.
+# Every tenth step is one of alpha.
 ALPHA_EVERY = 10
 # alpha starts at this many times the mean cosine (released code).
 ALPHA_START = 250.0

@@ -5,8 +5,14 @@
 Source: Yu et al., "Task Residual for Tuning Vision-Language Models", CVPR 2023 (arXiv 2211.10277),
 with scale, rates and epochs from the released scripts (regular base): s = 0.5; Adam
 with batches of 256, rate 2e-3 (2e-4 on ImageNet), cosine after one epoch of warm-up; 100 epochs up
-to 4 shots, 200 above. T has its raw length there, see ``nn/text_residual.py``. Their weight decay
-of 5e-4 is left out: it acts on a residual that has hardly grown.
+to 4 shots, 200 above; their framework's weight decay of 5e-4, which Adam adds to the gradient. T
+has its raw length there, see ``nn/text_residual.py``.
+
+"official" has this decay and "fast" has not. It holds the residual back: its numbers are 0.034 in
+size with the decay and 0.088 without, in the mean after 16 shots of Caltech101. On that set's
+validation pictures the decay brings the official recipe from 96.75 to 96.93 % at one shot, from
+97.56 to 97.47 % at 4 and from 98.29 to 98.07 % at 16, and a higher loss at each (at 16 shots 0.076
+for 0.062 nats); with three of ImageNet's four shots, 64.10 to 63.90 % of the fourth are right.
 """
 
 from __future__ import annotations
@@ -35,16 +41,17 @@ PUBLISHED_SCALE = 0.5
 CANDIDATES = (0.0, 0.1, 0.2, 0.5, 1.0)
 # "fast" takes at most so many steps, each as much longer as they are fewer: Adam goes as far as
 # its rate times its steps, whatever the gradients. On the validation set of Caltech101 and on
-# shots of ImageNet that were set aside, loss and accuracy were those of the published recipe.
+# shots of ImageNet that were set aside, loss and accuracy were those of the published recipe
+# without its decay.
 FAST_STEPS = 128
 
 
 def published_recipe(shots: float, classes: int) -> Recipe:
     """The released scripts; ImageNet is told by its 1,000 classes."""
     return Recipe(
-        "adamw",
+        "adam",
         2e-4 if classes >= 1000 else 2e-3,
-        weight_decay=0.0,
+        weight_decay=5e-4,
         batch_size=256,
         epochs=100 if shots <= 4 else 200,
         warmup=1,
@@ -59,7 +66,7 @@ class TaskRes(Method):
 
     Attributes:
         residual_scale: s, 0 or above, or "auto": cross-validation on the shots, 0 included.
-        recipe: "fast" (at most 128 steps that go as far), or "official".
+        recipe: "fast" (at most 128 steps that go as far, without weight decay), or "official".
         lr: Adam's rate in place of the published one.
     """
 
@@ -128,7 +135,9 @@ class TaskRes(Method):
         published = recipe.epochs * max(count // min(recipe.batch_size, count), 1)
         steps = min(published, FAST_STEPS)
         rate = recipe.lr * published / steps
-        return dataclasses.replace(recipe, lr=rate, steps=steps, epochs=None, warmup=0.1)
+        return dataclasses.replace(
+            recipe, lr=rate, weight_decay=0.0, steps=steps, epochs=None, warmup=0.1
+        )
 
     def _train(
         self,

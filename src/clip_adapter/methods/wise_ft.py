@@ -7,9 +7,10 @@ visual tower.
 
 Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2021 (arXiv 2109.01903), and its
 code, whose default is a = 0.5. Its linear classifier is a layer on features of unit length that
-starts from logit_scale * T, T the text weights; its bias, which starts at 0, is left away. AdamW
-and the cosine are the code's, weight decay 0.1 the paper's; its rate is for all of ImageNet, and
-ours was chosen on the validation set of Caltech101.
+starts from logit_scale * T, T the text weights; its bias, which starts at 0, is left away. AdamW,
+the cosine and gradients cut to length 1 are the code's, weight decay 0.1 the paper's; its rate is
+for all of ImageNet, and ours was chosen on the validation set of Caltech101. The cut is a bound for
+odd data: on the shots of eight files of CLIP features no gradient was longer than 0.15.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
 PUBLISHED = 0.5
 RATE, WEIGHT_DECAY, BATCH, STEPS, EPOCHS_AT_LEAST = 0.03, 0.1, 256, 128, 8
+MAX_NORM = 1.0
 
 
 @register
@@ -182,9 +184,10 @@ def linear_classifier(task: FewShotTask, progress: Progress | None = None) -> Cl
     features = normalize(task.train.features)
     batch = min(BATCH, len(task.train))
     steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
-    # The weights that move are logit_scale long, about 100 for CLIP's own.
+    # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
+    # does not depend on theirs: features are of unit length.
     rate = RATE * task.logit_scale / 100
-    recipe = Recipe("adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1)
+    recipe = Recipe("adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM)
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)

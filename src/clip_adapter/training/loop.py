@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
@@ -28,11 +29,14 @@ class Recipe:
     """How to train. Exactly one of ``epochs`` and ``steps`` is set.
 
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
-    the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine.
-    With ``constant`` it stays at ``lr``. ``epsilon`` is the one of AdamW's denominator.
+    the steps when ``steps`` is set (linear). After it the rate falls to 0 along a cosine; by epochs
+    the cosine spans all of them from the end of the warm-up on, as in Dassl, so its end is cut
+    off. With ``constant`` it stays at ``lr``. "adam" adds the weight decay to the gradient, as
+    "sgd" does; "adamw" takes it off the parameters. ``epsilon`` is the one of their denominator.
+    The gradient of a run, of all its parameters together, is cut to the length ``max_norm``.
     """
 
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: float
     weight_decay: float
     batch_size: int
@@ -42,6 +46,7 @@ class Recipe:
     warmup_lr: float = 0.0
     epsilon: float = 1e-8
     constant: bool = False
+    max_norm: float | None = None
 
 
 def official_recipe(shots: float, classes: int) -> Recipe:
@@ -57,7 +62,7 @@ def official_recipe(shots: float, classes: int) -> Recipe:
 
 
 class Optimizer:
-    """SGD with momentum 0.9, or AdamW, through torch's functional forms.
+    """SGD with momentum 0.9, Adam or AdamW, through torch's functional forms.
 
     The classes of ``torch.optim`` import the compiler at their first use, which takes seconds:
     longer than most trainings here.
@@ -77,6 +82,8 @@ class Optimizer:
         live = [i for i, p in enumerate(self._parameters) if p.grad is not None]
         parameters = [self._parameters[i] for i in live]
         gradients = [g for i in live if (g := self._parameters[i].grad) is not None]
+        if self._recipe.max_norm is not None:
+            clip(gradients, self._recipe.max_norm)
         if self._recipe.optimizer == "sgd":
             momentum = [self._momentum[i] for i in live]
             sgd(
@@ -93,7 +100,8 @@ class Optimizer:
             for i, buffer in zip(live, momentum, strict=True):
                 self._momentum[i] = buffer
         else:
-            adamw(
+            update = adam if self._recipe.optimizer == "adam" else adamw
+            update(
                 parameters,
                 gradients,
                 [self._mean[i] for i in live],
@@ -110,6 +118,16 @@ class Optimizer:
             )
         for parameter in parameters:
             parameter.grad = None
+
+
+def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Shortens ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
+    squares = [g.reshape(len(g), -1).square().sum(1) for g in gradients]
+    length = torch.stack(squares).sum(0).sqrt()
+    # The small number is that of torch.nn.utils.clip_grad_norm_.
+    share = (max_norm / (length + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iterator[Tensor]:
@@ -216,7 +234,8 @@ def learning_rate(recipe: Recipe, step: int, steps: int, per_epoch: int) -> floa
         epoch = step // per_epoch
         if epoch < recipe.warmup:
             return recipe.warmup_lr
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+        since = epoch - recipe.warmup
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * since / recipe.epochs))
     warm = recipe.warmup * steps
     if step + 1 <= warm:
         return recipe.lr * (step + 1) / warm

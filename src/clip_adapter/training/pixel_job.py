@@ -28,13 +28,11 @@ class PixelRecipe(Recipe):
         augment: a new random view of every picture in each epoch; else the plain view.
         patience: epochs without a better held-out accuracy before it stops; the best parameters
             are restored. None holds nothing out, and the last step is the model.
-        max_norm: the gradient of all parameters together is cut to this length; None cuts none.
         rates: (start of a parameter's name, its rate as a multiple of ``lr``); 1 for the others.
     """
 
     augment: bool = True
     patience: int | None = None
-    max_norm: float | None = None
     rates: tuple[tuple[str, float], ...] = ()
 
     def rate(self, name: str) -> float:

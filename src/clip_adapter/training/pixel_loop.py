@@ -96,7 +96,8 @@ class _Run:
         decay = recipe.weight_decay
         if recipe.optimizer == "sgd":
             return torch.optim.SGD(groups, recipe.lr, momentum=0.9, weight_decay=decay)
-        return torch.optim.AdamW(groups, recipe.lr, eps=recipe.epsilon, weight_decay=decay)
+        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, recipe.lr, eps=recipe.epsilon, weight_decay=decay)
 
     def all(self) -> Trained:
         """Every step that is still to be done."""

@@ -142,6 +142,16 @@ def test_a_copy_of_a_data_set_is_named(bench, tmp_path):
     assert "Test pictures: dtd 1,692 (the copy org/textures, split its own way)." in text
 
 
+def test_rows_that_learn_from_plain_pictures_are_named(bench, tmp_path):
+    planned = [
+        bench.fill(bench.plan("figure3", profile, datasets=[name]), accuracy)
+        for profile, name in (("paper", "dtd"), ("demo", "demo"))
+    ]
+    text = write_page(planned, bench.results, tmp_path).path.read_text()
+    told = "coop-style preprocessing, 10 views of each shot (the plain one for Linear probe CLIP);"
+    assert text.count(told) == text.count("the plain one") == 1
+
+
 def test_the_same_runs_are_shown_once(bench, tmp_path):
     planned = [
         bench.fill(bench.plan(n, "features", datasets=["imagenet"]), accuracy)
