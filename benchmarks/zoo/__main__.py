@@ -26,6 +26,7 @@ BLIND = ("auto", "gda", "linear-probe", "r-2p")
 
 
 def main() -> None:
+    """Runs, then prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -50,7 +50,12 @@ SETS: dict[tuple[str, str], Rows] = {
     ("whurs19_clip_rn50", "alike"): Rows("train_16shot", "test", 16),
 }
 # Nothing is ever chosen on these.
-CONFIRMING = ("stanford_cars_vitb32", "dtd_vitb16_train", "whurs19_clip_vitb32", "whurs19_clip_rn50")
+CONFIRMING = (
+    "stanford_cars_vitb32",
+    "dtd_vitb16_train",
+    "whurs19_clip_vitb32",
+    "whurs19_clip_rn50",
+)
 WITHOUT_TEXT = ("oxford_flowers", "ucf101")
 
 UNEVEN = ("long-tailed", "8-to-1", "three-more", "one-of-many", "half-absent")
@@ -146,7 +151,7 @@ def profile(name: str) -> list[Cell]:
         return cells + whole + large
     if name == "confirm":
         cells = _cells(confirming, (2, 3, 5, 10), False)
-        cells += [c for c in _cells(confirming[:2], (23,), False)]
+        cells += _cells(confirming[:2], (23,), False)
         cells += [c for c in _cells(confirming[:1], (50,), False) if c.shots <= 8]
         return cells + [Cell(d, k, 0, s) for d, k in confirming for s in (1, 4, 8)]
     if name == "blind":

@@ -1,4 +1,4 @@
-"""Runs of the zoo: a method on all draws of a cell, one JSON file each, skipped when it is there."""
+"""Runs of the zoo: a method on all draws of a cell, one JSON file each, skipped when there."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from clip_adapter.methods import make_method
 
 
 def parse(spec: str) -> tuple[str, dict[str, str]]:
-    """``clip-adapter:visual_ratio=0.2,recipe=official`` as (method, options)."""
+    """``clip-adapter:visual_ratio=0.2;recipe=official`` as (method, options)."""
     name, _, given = spec.partition(":")
-    return name, dict(pair.split("=", 1) for pair in given.split(",") if pair)
+    return name, dict(pair.split("=", 1) for pair in given.split(";") if pair)
 
 
 def path_of(out: Path, cell: Cell, spec: str) -> Path:
@@ -74,4 +74,3 @@ def run_all(
                 say(f"FAILED {cell.name} {spec}: {type(error).__name__}: {error}")
             if done % 25 == 0 or done == len(todo):
                 say(f"{done} of {len(todo)}")
-

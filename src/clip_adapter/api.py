@@ -178,9 +178,11 @@ def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
     held = classifier.held_out
     assert held is not None  # noqa: S101 - asked by the caller
     labels = task.train.labels[held.rows]
+    weight = torch.ones(len(labels)) if held.weight is None else held.weight
 
     def percent(logits: Tensor) -> float:
-        return 100 * (logits.argmax(-1) == labels).double().mean().item()
+        hits = (logits.argmax(-1) == labels).double()
+        return 100 * float((hits * weight).sum() / weight.sum())
 
     zero_shot = None
     if task.classifier_weights is not None:

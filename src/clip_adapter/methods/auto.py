@@ -1,21 +1,20 @@
-"""``auto``: fits several feature methods, compares them on held-out shots, and takes or blends.
+"""``auto``: fits several feature methods and blends them, as far as held-out shots speak for it.
 
     logits = sum_m  share_m * t_m * logits_m(f)         sum_m share_m = 1
 
-Every candidate m is fitted once, and brings the logits that its own cross-validation gave to the
-held-out shots (all candidates hold out the same ones); one without a cross-validation of its own is
-fitted again on every fold. The former are those of the winner of a search on these shots, which
-flatters them a little. A temperature t_m > 0 makes the losses comparable. Members are then added
-one at a time, with replacement, as long as the loss on the held-out shots falls: Caruana et al.,
-"Ensemble selection from libraries of models", ICML 2004; the place of validation data is taken by
-the shots. The blend is safe: where text weights exist, zero-shot is among the candidates, and a
-blend that classifies significantly fewer held-out pictures than zero-shot is not taken. A candidate
-that cannot be fitted is left out, and this is told. Candidates are named by their own papers; the
-first is CLIP-Adapter (arXiv 2110.04544).
+Every candidate m is fitted once, and brings the logits of the held-out shots (all candidates hold
+out the same ones): those of its own selection, which flatters the winner of a search a little, or
+those of a fit on every fold. t_m = S / s_m makes the candidates equally loud: s_m is the spread of
+a member's logits over the classes, and S the mean of the s_m.
 
-One shot of every class leaves nothing to hold out. Then a fixed few are blended in equal shares,
-t_m = S / s_m: s_m is the spread of a member's logits over the classes, on the shots, and S the mean
-of the s_m.
+There is a fixed mild blend, half of which is zero-shot CLIP. It is what one picture per class gets.
+Where shots can be held out it is where the search starts: members are added one at a time, with
+replacement, as long as the held-out loss falls beyond doubt (Caruana et al., "Ensemble selection
+from libraries of models", ICML 2004; the place of validation data is taken by the shots, that of a
+lower loss by one that is lower by over a standard error). Classes count alike, and what is meant by
+loss and doubt is said in ``training/selection.py``. A candidate that cannot be fitted is left out,
+and this is told. Candidates are named by their own papers; the first is CLIP-Adapter (arXiv
+2110.04544).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
@@ -40,25 +38,22 @@ from clip_adapter.methods.base import (
     make_method,
     register,
 )
-from clip_adapter.training.selection import (
-    Curve,
-    Fold,
-    HeldOut,
-    folds_of,
-    score,
-    significantly_worse,
-)
+from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training.selection import Curve, HeldOut, cautious, gathered, mean, score
 
-# Zero-shot leads, so that a tie falls back on it. The lists, here and for one shot, were compared
-# on the validation sets of Caltech101, Flowers102 and UCF101 and on shots of ImageNet that were set
-# aside; linear-probe is no member beyond one shot, since its search takes minutes on many classes.
-WITH_TEXT = ("zero-shot", "clip-adapter", "gda", "lp++", "clap", "taskres", "tip-adapter-f")
-WITHOUT_TEXT = ("gda", "r-2p")
-ONE_SHOT_WITH_TEXT = ("clip-adapter", "gda", "lp++", "clap")
-ONE_SHOT_WITHOUT_TEXT = ("linear-probe", "r-2p")
-# Powers of the square root of two; the ends are far from what any method needed.
-TEMPERATURES = tuple(2 ** (i / 2) for i in range(-10, 11))
-ROUNDS = 6
+# The shares of the mild blend; candidates that it leaves out have 0. It and the list were compared
+# on the tuning part of the zoo (benchmarks/zoo).
+WITH_TEXT = {
+    "zero-shot": 0.0,
+    "wise-ft": 0.5,
+    "linear-adapter": 0.25,
+    "gda": 0.25,
+    "clap": 0.0,
+    "tip-adapter-f": 0.0,
+}
+WITHOUT_TEXT = {"gda": 0.5, "r-2p": 0.5}
+# A member is added as so much of what the mild blend weighs.
+PART, ROUNDS = 0.25, 12
 
 
 @register
@@ -72,7 +67,7 @@ class Auto(Method):
     """
 
     name: ClassVar[str] = "auto"
-    summary: ClassVar[str] = "chooses or blends among the feature methods, on held-out shots"
+    summary: ClassVar[str] = "blends the feature methods, as far as held-out shots speak for it"
     citation: ClassVar[str] = (
         "Caruana et al. 2004 (the blending); Gao et al. 2024, arXiv 2110.04544"
     )
@@ -99,22 +94,27 @@ class Auto(Method):
         return names
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        folds = folds_of(task.train, task.seed)
-        blind = task.classifier_weights is None
+        text = task.classifier_weights is not None
+        folds = folds_of(task.train, task.seed, text=text)
+        start = WITH_TEXT if text else WITHOUT_TEXT
         if self.among != "auto":
-            names = self._named()
-        elif folds:
-            names = list(WITHOUT_TEXT if blind else WITH_TEXT)
-        else:
-            names = list(ONE_SHOT_WITHOUT_TEXT if blind else ONE_SHOT_WITH_TEXT)
+            start = dict.fromkeys(self._named(), 1.0)
+        names = [n for n, share in start.items() if folds or share]
         fitted, held, left_out = self._candidates(names, task, folds, progress)
-        curve = Curve("members", [])
+        curve = Curve("members", list(fitted))
+        mild = _shares(fitted, start)
+        loud = _loudness(fitted, held, task)
+        last = None
         if folds:
-            weights, last = _choose(curve, held, task.train.labels)
+            rows, weight = gathered(folds)
+            logits = {n: loud[n] * h for n, h in held.items()}
+            shares, total = _search(curve, logits, mild, task.train.labels[rows], weight)
+            last = HeldOut(total, rows, weight)
         else:
-            weights, last = _equal_shares(fitted, task), None
-            curve.chosen = ", ".join(weights)
+            shares = mild
             curve.rule = "one picture per class leaves none to hold out: a fixed blend"
+        curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
+        weights = {n: s * loud[n] for n, s in shares.items()}
         classifier = self._blend(task, fitted, weights, curve)
         classifier.info["left_out"] = left_out
         classifier.held_out = last
@@ -126,10 +126,10 @@ class Auto(Method):
         task: FewShotTask,
         folds: Sequence[Fold],
         progress: Progress | None,
-    ) -> tuple[dict[str, Classifier], dict[str, HeldOut], dict[str, str]]:
+    ) -> tuple[dict[str, Classifier], dict[str, Tensor], dict[str, str]]:
         """Every candidate fitted, its held-out logits, and why others are left out."""
         fitted: dict[str, Classifier] = {}
-        held: dict[str, HeldOut] = {}
+        held: dict[str, Tensor] = {}
         left_out: dict[str, str] = {}
         for number, name in enumerate(names):
             try:
@@ -182,71 +182,77 @@ def _parts(head: Head | Mixture) -> list[tuple[Head, float]]:
 
 def _held_out(
     name: str, classifier: Classifier, task: FewShotTask, folds: Sequence[Fold]
-) -> HeldOut:
+) -> Tensor:
     """The candidate's logits of the held-out shots: its own, or by fitting it on every fold."""
-    rows = torch.cat([f.held_out for f in folds])
     own = classifier.held_out
-    if own is not None and torch.equal(own.rows, rows):
-        return own
-    parts = []
-    for fold in folds:
-        part = dataclasses.replace(task, train=task.train.subset(fold.fit))
-        parts.append(make_method(name).fit(part).logits(task.train.subset(fold.held_out)))
-    return HeldOut(torch.cat(parts), rows)
+    if own is not None and torch.equal(own.rows, gathered(folds)[0]):
+        return own.logits
+    return torch.cat(list(make_method(name).held_out_logits(task, folds)))
 
 
-def _choose(
-    curve: Curve, held: Mapping[str, HeldOut], labels: Tensor
-) -> tuple[dict[str, float], HeldOut]:
-    """The weight of every member (share times temperature), and the blend's held-out logits."""
-    names = list(held)
-    rows = held[names[0]].rows
-    target = labels[rows]
-    warmth = {n: _temperature(h.logits, target) for n, h in held.items()}
-    logits = {n: warmth[n] * h.logits for n, h in held.items()}
-    scores = {n: score(x, target) for n, x in logits.items()}
-    safe = scores["zero-shot"][0] if "zero-shot" in scores else None
-    curve.candidates = names
-    curve.accuracy = [100 * scores[n][0].double().mean().item() for n in names]
-    curve.loss = [scores[n][1].mean().item() for n in names]
-    curve.pictures = len(rows)
-
-    def allowed(hits: Tensor) -> bool:
-        return safe is None or not significantly_worse(hits, safe)
-
-    able = [n for n in names if allowed(scores[n][0])]
-    first = min(able, key=lambda n: scores[n][1].mean().item())
-    counts = {first: 1}
-    total, loss = logits[first], scores[first][1].mean().item()
-    for size in range(2, ROUNDS + 1):
-        trials = {n: score((total + logits[n]) / size, target) for n in able}
-        best = min(trials, key=lambda n: trials[n][1].mean().item())
-        hits, losses = trials[best]
-        if losses.mean().item() >= loss or not allowed(hits):
-            break
-        counts[best] = counts.get(best, 0) + 1
-        total, loss = total + logits[best], losses.mean().item()
-    rounds = sum(counts.values())
-    curve.chosen = ", ".join(f"{n} x {c}" if c > 1 else n for n, c in counts.items())
-    curve.rule = (
-        f"lowest loss on {curve.pictures} held-out pictures ({loss:.3f} nats); "
-        f"{first} alone has the lowest of the single methods ({scores[first][1].mean():.3f})"
-    )
-    weights = {n: warmth[n] * c / rounds for n, c in counts.items()}
-    return weights, HeldOut(total / rounds, rows)
+def _shares(fitted: Mapping[str, Classifier], start: Mapping[str, float]) -> dict[str, float]:
+    """The mild blend of what could be fitted."""
+    some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
+    return {n: share / sum(some.values()) for n, share in some.items()}
 
 
-def _temperature(logits: Tensor, target: Tensor) -> float:
-    """The factor at which ``logits`` (n, C) have the lowest loss."""
-    losses = [F.cross_entropy(t * logits, target).item() for t in TEMPERATURES]
-    return TEMPERATURES[min(range(len(losses)), key=losses.__getitem__)]
-
-
-def _equal_shares(fitted: Mapping[str, Classifier], task: FewShotTask) -> dict[str, float]:
-    """Weights by which the logits of all members spread alike over the classes with pictures."""
+def _loudness(
+    fitted: Mapping[str, Classifier], held: Mapping[str, Tensor], task: FewShotTask
+) -> dict[str, float]:
+    """Factors by which the logits of all candidates spread alike over the classes with pictures."""
     present = task.train.labels.unique()
     if len(present) < 2:  # one column has no spread
         present = torch.arange(len(task.class_names))
-    spread = {n: c.logits(task.train)[:, present].std(1).mean().item() for n, c in fitted.items()}
-    mean = sum(spread.values()) / len(spread)
-    return {n: mean / max(s, 1e-6) / len(spread) for n, s in spread.items()}
+    logits = held or {n: c.logits(task.train) for n, c in fitted.items()}
+    spread = {n: x[:, present].std(1).mean().item() for n, x in logits.items()}
+    middle = sum(spread.values()) / len(spread)
+    return {n: middle / max(s, 1e-6) for n, s in spread.items()}
+
+
+def _search(
+    curve: Curve,
+    logits: Mapping[str, Tensor],
+    mild: Mapping[str, float],
+    target: Tensor,
+    weight: Tensor,
+) -> tuple[dict[str, float], Tensor]:
+    """Shares of the members, and the blend's held-out logits (n, C); fills ``curve``.
+
+    Args:
+        curve: of the members.
+        logits: (n, C) of every candidate, equally loud.
+        mild: the shares to start from.
+        target: labels (n,).
+        weight: (n,) of the pictures.
+    """
+
+    def blend(counts: Mapping[str, float]) -> Tensor:
+        size = sum(counts.values())
+        return torch.stack([c / size * logits[n] for n, c in counts.items() if c]).sum(0)
+
+    counts = dict(mild)
+    hits, losses = score(blend(counts), target, weight)
+    start = 100 * mean(hits, weight), mean(losses, weight)
+    for name in logits:
+        own_hits, own_losses = score(logits[name], target, weight)
+        curve.accuracy.append(100 * mean(own_hits, weight))
+        curve.loss.append(mean(own_losses, weight))
+    # One member alone, where it is better than the blend, saves many rounds.
+    trials = [{n: 1.0} for n in logits]
+    for _ in range(ROUNDS + 1):
+        found = [(score(blend(t), target, weight), t) for t in trials]
+        gains = [cautious(own - losses, weight) for (_, own), _ in found]
+        best = min(range(len(gains)), key=gains.__getitem__)
+        if gains[best] < 0:
+            (hits, losses), counts = found[best]
+        elif len(trials[0]) > 1:
+            break
+        trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
+    curve.pictures = len(target)
+    curve.rule = (
+        f"held-out loss {mean(losses, weight):.3f} on {curve.pictures} pictures, classes counting "
+        f"alike, {100 * mean(hits, weight):.1f} % right; the mild blend: {start[1]:.3f}, "
+        f"{start[0]:.1f} %"
+    )
+    size = sum(counts.values())
+    return {n: c / size for n, c in counts.items()}, blend(counts)

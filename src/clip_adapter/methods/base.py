@@ -17,7 +17,7 @@ import types
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clip_adapter.backbones.base import Backbone
     from clip_adapter.classifier import Classifier
     from clip_adapter.features.pixels import Pictures
+    from clip_adapter.training.folds import Fold
 
 Progress = Callable[[int, int], None]
 
@@ -208,6 +209,15 @@ class Method(ABC):
             MissingTextError: the method needs text weights and the task has none.
             UsageError: it needs pictures or a backbone and the task has none.
         """
+
+    def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:
+        """Logits (m, C) of every fold's held-out shots, fitted on its other shots.
+
+        A method that can train all folds in one pass does so here.
+        """
+        for fold in folds:
+            part = dataclasses.replace(task, train=task.train.subset(fold.fit))
+            yield self.fit(part).logits(task.train.subset(fold.held_out))
 
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""

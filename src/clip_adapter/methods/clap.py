@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -29,6 +30,7 @@ from clip_adapter.methods.base import FewShotTask, Method, Progress, register
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.training.folds import Fold
 from clip_adapter.training.loop import Recipe, train
 from clip_adapter.training.threads import suited_threads
 
@@ -64,7 +66,7 @@ def penalty_weights(features: Tensor, labels: Tensor, text: Tensor, logit_scale:
 
 
 def distance(module: TextResidual, held: Tensor) -> Tensor:
-    """(R,): the mean over the classes of ``held`` (C,) times |w_c - t_c|^2."""
+    """(R,): the mean over the classes of ``held`` (C,) or (R, C) times |w_c - t_c|^2."""
     return (held * module.residual.square().sum(-1)).mean(-1)
 
 
@@ -98,19 +100,8 @@ class CLAP(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         text = task.text(self.name)
-        module = TextResidual(text, task.train.labels)
-        data = (task.train.features, task.train.labels)
-        held = penalty_weights(*data, text, task.logit_scale)
+        module, held = self._train(task, [torch.arange(len(task.train))], progress)
         recipe = self._recipe(len(task.train))
-        generator = torch.Generator().manual_seed(task.seed)
-
-        def logits(features: Tensor) -> Tensor:
-            return task.logit_scale * module(features)
-
-        rows = [torch.arange(len(task.train))]
-        with suited_threads(min(recipe.batch_size, len(task.train)) * text.numel()):
-            penalty = None if self.constraint == "none" else partial(distance, module, held)
-            train(module, logits, *data, rows, recipe, generator, progress, penalty)
         with torch.no_grad():
             weights = module.class_weights()[0]
         return Classifier(
@@ -129,6 +120,37 @@ class CLAP(Method):
                 "trained_parameters": module.residual.numel(),
             },
         )
+
+    def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
+        module, _ = self._train(task, [f.fit for f in folds])
+        with torch.no_grad():
+            weights = module.class_weights()
+        for fold, own in zip(folds, weights, strict=True):
+            yield cosine_logits(task.train.first[fold.held_out], own, task.logit_scale)
+
+    def _train(
+        self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
+    ) -> tuple[TextResidual, Tensor]:
+        """R residuals, one for each tensor of ``rows``, and the lambdas (R, C)."""
+        text, labels = task.text(self.name), task.train.labels
+        module = TextResidual(text, labels, runs=len(rows))
+        held = torch.stack(
+            [
+                penalty_weights(task.train.features[:, r], labels[r], text, task.logit_scale)
+                for r in rows
+            ]
+        )
+        recipe = self._recipe(max(len(r) for r in rows))
+        generator = torch.Generator().manual_seed(task.seed)
+
+        def logits(features: Tensor) -> Tensor:
+            return task.logit_scale * module(features)
+
+        with suited_threads(len(rows) * min(recipe.batch_size, len(labels)) * text.numel()):
+            penalty = None if self.constraint == "none" else partial(distance, module, held)
+            data = (task.train.features, labels)
+            train(module, logits, *data, rows, recipe, generator, progress, penalty)
+        return module, held
 
     def _recipe(self, count: int) -> Recipe:
         """For ``count`` pictures."""

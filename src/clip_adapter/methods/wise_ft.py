@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -87,7 +87,7 @@ class WiseFT(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         task.text(self.name)
-        trained = self._train(task, progress)
+        (trained,) = self._train(task, [torch.arange(len(task.train))], progress)
         choice = choose(
             "mixing",
             self.mixing,
@@ -117,18 +117,27 @@ class WiseFT(Method):
             return make_method(self.of).parameters(sizes)
         return sizes.classes * sizes.dim
 
-    def _train(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
-        if self.of != LINEAR:
-            return make_method(self.of).fit(task, progress)
-        return linear_classifier(task, progress)
+    def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
+        share = PUBLISHED if self.mixing == "auto" else self.mixing
+        yield from self._held_out(task, [(fold, share) for fold in folds])
+
+    def _train(
+        self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
+    ) -> list[Classifier]:
+        if self.of == LINEAR:
+            return linear_classifiers(task, rows, progress)
+        method = make_method(self.of)
+        whole = len(rows) == 1 and len(rows[0]) == len(task.train)
+        parts = [
+            task if whole else dataclasses.replace(task, train=task.train.subset(r)) for r in rows
+        ]
+        return [method.fit(part, progress) for part in parts]
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
-        known: dict[int, Classifier] = {}
+        folds = list({id(fold): fold for fold, _ in jobs}.values())
+        known = dict(zip(map(id, folds), self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            if id(fold) not in known:
-                part = dataclasses.replace(task, train=task.train.subset(fold.fit))
-                known[id(fold)] = self._train(part)
             yield mixed(known[id(fold)], task, share, self.of)(task.train.first[fold.held_out])
 
 
@@ -177,12 +186,17 @@ class WiseFTTower(Method):
         return make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
 
 
-def linear_classifier(task: FewShotTask, progress: Progress | None = None) -> Classifier:
-    """The paper's: a layer on features of unit length that starts as zero-shot CLIP."""
+def linear_classifiers(
+    task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
+) -> list[Classifier]:
+    """The paper's, one for each tensor of ``rows``, in one pass.
+
+    A layer on features of unit length that starts as zero-shot CLIP.
+    """
     start = task.logit_scale * normalize(task.text(WiseFT.name))
-    module = torch.nn.ParameterDict({"weights": start[None].clone()})
+    module = torch.nn.ParameterDict({"weights": start.repeat(len(rows), 1, 1)})
     features = normalize(task.train.features)
-    batch = min(BATCH, len(task.train))
+    batch = min(BATCH, max(len(r) for r in rows))
     steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
     # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
     # does not depend on theirs: features are of unit length.
@@ -193,15 +207,16 @@ def linear_classifier(task: FewShotTask, progress: Progress | None = None) -> Cl
         return x @ module["weights"].transpose(-1, -2)
 
     generator = torch.Generator().manual_seed(task.seed)
-    rows = [torch.arange(len(task.train))]
-    with suited_threads(batch * start.numel()):
+    with suited_threads(len(rows) * batch * start.numel()):
         train(module, logits, features, task.train.labels, rows, recipe, generator, progress)
-    weights = module["weights"].detach()[0]
-    return Classifier(
-        Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),
-        task.class_names,
-        info={"trained_parameters": weights.numel()},
-    )
+    return [
+        Classifier(
+            Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),
+            task.class_names,
+            info={"trained_parameters": weights.numel()},
+        )
+        for weights in module["weights"].detach()
+    ]
 
 
 def mixed(trained: Classifier, task: FewShotTask, share: float, of: str = "") -> Head:
