@@ -38,6 +38,26 @@ TINY_CLIP = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fake-accelerator",
+        action="store_true",
+        help="run as where there is a card: the device auto finds a pretend accelerator",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fake_accelerator(request):
+    """With ``--fake-accelerator``, "auto" finds one, and what mixes devices fails."""
+    if not request.config.getoption("--fake-accelerator"):
+        yield
+        return
+    from fake_accelerator import present
+
+    with present():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """A feature store of the test's own, also in the processes that it starts."""
