@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
 
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220)}
 TINY_CLIP = {
     "embed_dim": 16,
     "quick_gelu": False,
@@ -35,6 +36,26 @@ TINY_CLIP = {
         "layers": 2,
     },
 }
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fake-accelerator",
+        action="store_true",
+        help="run as where there is a card: the device auto finds a pretend accelerator",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fake_accelerator(request):
+    """With ``--fake-accelerator``, "auto" finds one, and what mixes devices fails."""
+    if not request.config.getoption("--fake-accelerator"):
+        yield
+        return
+    from fake_accelerator import present
+
+    with present():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +119,20 @@ def make_folder(tmp_path_factory):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory):
+    """A folder of tiny pictures: 2, 3 and 4 to train of three colours, 2 to test of each."""
+    import numpy as np
+    from PIL import Image
+
+    root, generator = tmp_path_factory.mktemp("uneven"), np.random.default_rng(0)
+    for split, counts in {"train": (2, 3, 4), "test": (2, 2, 2)}.items():
+        for (name, colour), count in zip(COLOURS.items(), counts, strict=True):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.array(colour) + generator.normal(0, 25, (24, 32, 3))
+                picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                picture.save(root / split / name / f"{i}.png")
+    return root

@@ -148,9 +148,10 @@ def _recorded(
     seconds: float,
 ) -> Classifier:
     """``classifier``, checked and with the record of how it was made."""
-    # Features of a changed tower are not at hand; its parameters were checked.
-    some = task.train.first[:PROBED] if classifier.change is None else task.train.first[:0]
-    if not torch.isfinite(classifier.logits(some)).all():
+    # Features of a changed tower are not at hand, and may be of another size than those of the
+    # task; its parameters were checked.
+    probed = classifier.change is None
+    if probed and not torch.isfinite(classifier.logits(task.train.first[:PROBED])).all():
         raise ClassifierError(
             f"What {method.name} learnt scores pictures as NaN or infinite.",
             hint="Its options are out of any useful range, or its training diverged.",

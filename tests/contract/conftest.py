@@ -1,5 +1,6 @@
 """A small task with a prior that helps: text weights near the classes' true directions."""
 
+import functools
 import shutil
 
 import pytest
@@ -11,6 +12,37 @@ from clip_adapter.methods import FewShotTask
 from clip_adapter.nn import normalize
 
 C, D, K = 6, 32, 8
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+# D is 16, 16 and 64; the towers are 32, 256 and 64 wide, and their text towers 8: one size stands
+# for another nowhere but in the visual tower of SigLIP, whose D is its width.
+ARCHITECTURES = {
+    "transformer": {
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 16,
+        },
+        "text_cfg": TEXT,
+    },
+    "resnet": {
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+        "text_cfg": TEXT,
+    },
+    "siglip": {
+        "custom_text": True,
+        "embed_dim": 64,
+        "init_logit_bias": -10.0,
+        "vision_cfg": {
+            "image_size": 160,
+            "timm_model_name": "test_vit2",
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
+    },
+}
 
 
 def features(centres, per_class, seed, noise=1.2):
@@ -46,3 +78,9 @@ def pictures(tmp_path_factory):
             for path in sorted((whole / split / name).iterdir())[:6]:
                 shutil.copy(path, small / split / name)
     return small
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(make_folder):
+    """tiny_backbone(architecture): the name of a tiny backbone, one of ARCHITECTURES."""
+    return functools.cache(lambda name: f"local-dir:{make_folder(**ARCHITECTURES[name])}")

@@ -60,7 +60,7 @@ def test_a_training_without_steps_to_speak_of_is_zero_shot(
 def test_backbones_and_blocks_that_do_not_fit(
     name, change, per_block, demo, pixel_task, make_folder
 ):
-    resnet = load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}")
+    resnet = load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu")
     with pytest.raises(BackboneError, match="ViT-B-16/openai"):
         make_method(name).fit(pixel_task(resnet))
     with pytest.raises(UsageError, match="all, or numbers of 1, 2, 3, 4 "):

@@ -90,7 +90,7 @@ def test_saved_and_loaded_is_the_same_to_the_bit(demo, pixel_task, tmp_path):
 
 
 def test_a_resnet_takes_the_text_tower_alone(make_folder, pixel_task):
-    task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}"))
+    task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu"))
     classifier = make_method(NAME, {"encoder": "text", "epochs": 1}).fit(task)
     assert classifier.change is None
     with pytest.raises(BackboneError, match="ViT-B-16"):

@@ -76,7 +76,7 @@ def test_it_learns_the_shots(layers, demo, pixel_task):
 
 
 def test_it_trains_in_the_stages_of_a_resnet(make_folder, pixel_task):
-    task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}"))
+    task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu"))
     before = {k: v.clone() for k, v in task.backbone.model.state_dict().items()}
     classifier = make_method(NAME, {"layers": "all", "hidden": 8, "epochs": 2}).fit(task)
     assert classifier.info["hyperparameters"]["layers"] == [0, 1, 2, 3, 4, 5]

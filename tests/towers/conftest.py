@@ -9,19 +9,19 @@ RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 3
 
 @pytest.fixture(scope="session")
 def demo():
-    return load_backbone("demo")
+    return load_backbone("demo", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tiny_vit(make_folder):
     """Three blocks of width 32, D = 16."""
-    return load_backbone(f"local-dir:{make_folder(vision_cfg=VIT)}")
+    return load_backbone(f"local-dir:{make_folder(vision_cfg=VIT)}", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tiny_resnet(make_folder):
     """Stages of 16, 64, 128, 256 and 512 channels, D = 16."""
-    return load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}")
+    return load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu")
 
 
 @pytest.fixture

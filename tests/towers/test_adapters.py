@@ -151,7 +151,9 @@ def test_a_tower_of_timm_has_its_end_alone(make_folder, pictures):
         "timm_pool": "",
         "timm_proj": "linear",
     }
-    backbone = load_backbone(f"local-dir:{make_folder(custom_text=True, vision_cfg=tower)}")
+    backbone = load_backbone(
+        f"local-dir:{make_folder(custom_text=True, vision_cfg=tower)}", device="cpu"
+    )
     assert len(places(backbone.model.visual)) == 1
     change = ResidualInside.build({0: 16}, 8, generator=generator())
     images = pictures(backbone)

@@ -17,7 +17,7 @@ TEMPLATES = ["a photo of a {}.", "{} texture."]
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "custom"])
 def tiny(request, make_folder):
-    return load_backbone(f"local-dir:{make_folder(custom_text=request.param)}")
+    return load_backbone(f"local-dir:{make_folder(custom_text=request.param)}", device="cpu")
 
 
 @pytest.mark.parametrize("templates", [TEMPLATES[:1], TEMPLATES])
@@ -84,7 +84,7 @@ def test_the_backbone_is_left_as_it_is(tiny):
 def test_towers_that_see_their_padding_keep_it(make_folder):
     text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
     folder = make_folder(custom_text=True, text_cfg={**text, "no_causal_mask": True})
-    backbone = load_backbone(f"local-dir:{folder}")
+    backbone = load_backbone(f"local-dir:{folder}", device="cpu")
     tower = TextTower(backbone, NAMES, TEMPLATES)
     assert tower.tokens.shape[1] == 16
     expected = text_weights(backbone, NAMES, TEMPLATES)

@@ -1,0 +1,75 @@
+"""Every method through the public door, on the architectures that users have."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import clip_adapter
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import BackboneError
+from clip_adapter.methods import get_method, method_names
+
+# For a short training, in the methods that have them; searches and blends are tested elsewhere.
+QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "C": 1.0, "among": "zero-shot,tip-adapter"}
+OFFICIAL = {"clip-adapter": {"epochs": 2, "steps": None, "recipe": "official"}}
+
+IN_BLOCKS = dict.fromkeys(
+    ("clip-lora", "houlsby", "parallel-adapter"), "goes into the blocks of a vision transformer"
+)
+BELOW = dict.fromkeys(("l-1p", "prolip"), "has no last projection that can be taken out")
+# What cannot be, and what is said of it. Anything else must work.
+REFUSED = {"transformer": {}, "resnet": IN_BLOCKS, "siglip": IN_BLOCKS | BELOW}
+
+
+def quick(name):
+    fields = {f.name for f in dataclasses.fields(get_method(name))}
+    return {k: v for k, v in QUICK.items() if k in fields} | OFFICIAL.get(name, {})
+
+
+def test_what_is_refused_is_registered():
+    assert {name for refused in REFUSED.values() for name in refused} <= set(method_names())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One feature store for all: pictures and class names are embedded once by each backbone."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("architecture", REFUSED)
+@pytest.mark.parametrize("name", method_names())
+def test_fit_predict_save_load_predict_evaluate(
+    name, architecture, uneven, tiny_backbone, store, tmp_path
+):
+    def fit():
+        return clip_adapter.fit(
+            uneven,
+            method=name,
+            options=quick(name),
+            backbone=tiny_backbone(architecture),
+            device="cpu",
+            cache=store,
+        )
+
+    if (reason := REFUSED[architecture].get(name)) is not None:
+        with pytest.raises(BackboneError, match=f"{reason}(.|\n)*Allowed: (.|\n)*Next: "):
+            fit()
+        return
+    classifier = fit()
+    paths = sorted((uneven / "test").rglob("*.png"))
+    before = classifier.predict_proba(paths)
+    loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
+    loaded.backbone("cpu")
+    assert np.array_equal(loaded.predict_proba(paths), before)
+    answers = loaded.predict(paths)
+    assert answers == [classifier.class_names[i] for i in before.argmax(1)]
+    report = clip_adapter.evaluate(loaded, uneven, cache=store)
+    truth = [path.parent.name for path in paths]
+    assert report.top1 == pytest.approx(percent(answers, truth))
+    plain = [loaded.class_names[i] for i in loaded.zero_shot_logits(paths).argmax(1).tolist()]
+    assert report.zero_shot_top1 == pytest.approx(percent(plain, truth))
+
+
+def percent(answers, truth):
+    return 100 * sum(a == b for a, b in zip(answers, truth, strict=True)) / len(truth)

@@ -1,0 +1,77 @@
+"""What methods learn on a card is what they learn on the CPU."""
+
+import dataclasses
+
+import pytest
+import torch
+from fake_accelerator import CARD, present
+
+import clip_adapter
+from clip_adapter.classifier import Classifier
+from clip_adapter.methods import get_method, method_names
+
+# Short trainings; dropout is drawn on the device that it runs on.
+QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "dropout": 0.0}
+OFFICIAL = {"clip-adapter": {"epochs": 2, "steps": None, "recipe": "official"}}
+# All others are given features, which come to the CPU where they are made.
+RUN_A_TOWER = [
+    n for n in method_names() if get_method(n).reads == "images" or get_method(n).runs_text_tower
+]
+# Towers of other kinds: what trains in them, and below their projection.
+ELSEWHERE = [
+    ("fine-tune", "resnet"),
+    ("clip-adapter-inside", "resnet"),
+    ("prolip", "resnet"),
+    ("fine-tune", "siglip"),
+    ("clip-adapter-inside", "siglip"),
+]
+# Of the largest logit. Orders of summation differ, and trainings multiply what differs.
+TOLERANCE = 1e-2
+
+
+def compare(name, device, data, backbone, tmp_path):
+    """Fits ``name`` on the CPU and on ``device``: alike there, and when it is loaded on the CPU."""
+    fields = {f.name for f in dataclasses.fields(get_method(name))}
+    options = {k: v for k, v in QUICK.items() if k in fields} | OFFICIAL.get(name, {})
+    paths = sorted((data / "test").rglob("*.png"))
+    found = []
+    for place in ("cpu", device):
+        # A store of its own, else the features of the CPU would be taken.
+        store = tmp_path / place.replace(":", "-")
+        classifier = clip_adapter.fit(
+            data, method=name, options=options, backbone=backbone, device=place, cache=store
+        )
+        used = classifier.backbone(place).device
+        assert classifier.info.get("compute", {"device": used})["device"] == used
+        assert (used == "cpu") == (place == "cpu")
+        found += [classifier.logits(paths), classifier.zero_shot_logits(paths)]
+    loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
+    loaded.backbone("cpu")
+    found += [loaded.logits(paths), loaded.zero_shot_logits(paths)]
+    for on_cpu, other in zip(found[:2] * 2, found[2:], strict=True):
+        atol = TOLERANCE * on_cpu.abs().max().item()
+        torch.testing.assert_close(other, on_cpu, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["zero-shot", *RUN_A_TOWER])
+def test_on_the_pretend_accelerator(name, uneven, tiny_backbone, tmp_path):
+    with present():
+        assert clip_adapter.load_backbone("demo").device == str(CARD)
+        compare(name, "auto", uneven, tiny_backbone("transformer"), tmp_path)
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Products of float32 numbers in float32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [*((name, "transformer") for name in method_names()), *ELSEWHERE],
+)
+def test_on_cuda(name, architecture, uneven, tiny_backbone, exact, tmp_path):
+    compare(name, "cuda", uneven, tiny_backbone(architecture), tmp_path)
