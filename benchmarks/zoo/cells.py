@@ -112,48 +112,51 @@ class Cell:
         return counts
 
 
-def _cells(keys: tuple[tuple[str, str], ...], sizes: tuple[int, ...], groups: bool) -> list[Cell]:
+def _cells(
+    keys: tuple[tuple[str, str], ...], sizes: tuple[int, ...], shots: tuple[int, ...]
+) -> list[Cell]:
+    """Every size with every number of ``shots``, even, and with every departure once."""
     cells = []
     for (dataset, kind), classes in product(keys, sizes):
         most = SETS[dataset, kind].most
-        even = [k for k in (1, 2, 4, 8, 16) if k <= most]
-        cells += [Cell(dataset, kind, classes, k) for k in even]
-        some = min(4, most)
-        blind = dataset in WITHOUT_TEXT
+        cells += [Cell(dataset, kind, classes, k) for k in shots if k <= most]
         for departure in DEPARTURES[1:]:
-            if blind and departure == "permuted-text":
+            if departure == "permuted-text" and dataset in WITHOUT_TEXT:
                 continue
+            # Of two or three classes such a folder is another one, or has no second class at all.
             if classes in (2, 3) and departure in ("three-more", "half-absent", "wrong-10"):
                 continue
-            if classes == 5 and blind and departure == "half-absent":
-                continue
             many = departure in ("long-tailed", "8-to-1", "one-of-many")
-            cells.append(Cell(dataset, kind, classes, min(8, most) if many else some, departure))
-    if groups:
-        for k, departure in ((1, "even"), (4, "even"), (4, "8-to-1"), (4, "half-absent")):
-            cells.append(Cell("imagenet", "alike", 23, k, departure, "dogs"))
-        cells.append(Cell("imagenet", "alike", 118, 4, "even", "dogs"))
+            cells.append(Cell(dataset, kind, classes, min(8 if many else 4, most), departure))
     return cells
 
 
 def profile(name: str) -> list[Cell]:
     """The cells of a profile: small, tune, confirm or blind (without text)."""
-    tuned = tuple(k for k in SETS if k[0] not in (*CONFIRMING, *WITHOUT_TEXT))
-    confirming = tuple(k for k in SETS if k[0] in CONFIRMING)
-    blind = tuple(k for k in SETS if k[0] in WITHOUT_TEXT)
+    keys = tuple(SETS)
+    tuned = tuple(k for k in keys if k[0] not in (*CONFIRMING, *WITHOUT_TEXT))
+    confirming = tuple(k for k in keys if k[0] in CONFIRMING)
+    blind = tuple(k for k in keys if k[0] in WITHOUT_TEXT)
     single = tuple(k for k in tuned if k[1] != "averaged")
+    every = (1, 2, 4, 8, 16)
     if name == "small":
-        return _cells((("ucf101_vitb16", "single"), ("imagenet", "alike")), (10,), False)
+        return _cells((("ucf101_vitb16", "single"), ("imagenet", "alike")), (10,), every)
     if name == "tune":
-        cells = _cells(tuned, (10, 23), True) + _cells(single, (2, 5, 50), False)
-        whole = [Cell(d, k, 0, s) for d, k in tuned if d != "imagenet" for s in (1, 4)]
-        large = [Cell("imagenet", "alike", 200, k) for k in (1, 4)]
-        return cells + whole + large
+        cells = _cells(tuned, (10, 23), every) + _cells(single, (2, 5, 50), every)
+        cells += [Cell(d, k, 0, s) for d, k in tuned if d != "imagenet" for s in (1, 4)]
+        cells += [Cell("imagenet", "alike", 200, k) for k in (1, 4)]
+        cells += [
+            Cell("imagenet", "alike", classes, k, departure, "dogs")
+            for classes, k, departure in (
+                (23, 1, "even"), (23, 4, "even"), (23, 4, "8-to-1"), (23, 4, "half-absent"),
+                (118, 4, "even"),
+            )
+        ]  # fmt: skip
+        return cells
     if name == "confirm":
-        cells = _cells(confirming, (2, 3, 5, 10), False)
-        cells += _cells(confirming[:2], (23,), False)
-        cells += [c for c in _cells(confirming[:1], (50,), False) if c.shots <= 8]
-        return cells + [Cell(d, k, 0, s) for d, k in confirming for s in (1, 4, 8)]
+        cells = _cells(confirming, (3, 10), (1, 2, 4, 16)) + _cells(confirming[:2], (23,), (1, 8))
+        cells += [Cell(confirming[0][0], confirming[0][1], 50, s) for s in (1, 4)]
+        return cells + [Cell(d, k, 0, s) for d, k in confirming for s in (1, 8)]
     if name == "blind":
-        return _cells(blind, (5, 23), False)
+        return _cells(blind, (5, 23), every)
     raise ValueError(f"profile {name!r}; allowed: small, tune, confirm, blind")

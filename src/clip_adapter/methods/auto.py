@@ -46,10 +46,9 @@ from clip_adapter.training.selection import Curve, HeldOut, cautious, gathered, 
 WITH_TEXT = {
     "zero-shot": 0.0,
     "wise-ft": 0.5,
-    "linear-adapter": 0.25,
+    "linear-adapter": 0.15,
     "gda": 0.25,
-    "clap": 0.0,
-    "tip-adapter-f": 0.0,
+    "clap": 0.1,
 }
 WITHOUT_TEXT = {"gda": 0.5, "r-2p": 0.5}
 # A member is added as so much of what the mild blend weighs.
@@ -237,17 +236,14 @@ def _search(
         own_hits, own_losses = score(logits[name], target, weight)
         curve.accuracy.append(100 * mean(own_hits, weight))
         curve.loss.append(mean(own_losses, weight))
-    # One member alone, where it is better than the blend, saves many rounds.
-    trials = [{n: 1.0} for n in logits]
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
+        trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
         found = [(score(blend(t), target, weight), t) for t in trials]
         gains = [cautious(own - losses, weight) for (_, own), _ in found]
         best = min(range(len(gains)), key=gains.__getitem__)
-        if gains[best] < 0:
-            (hits, losses), counts = found[best]
-        elif len(trials[0]) > 1:
+        if gains[best] >= 0:
             break
-        trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
+        (hits, losses), counts = found[best]
     curve.pictures = len(target)
     curve.rule = (
         f"held-out loss {mean(losses, weight):.3f} on {curve.pictures} pictures, classes counting "

@@ -33,9 +33,9 @@ from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
-    ONE_SHOT_STRENGTH,
     STRENGTHS,
     fast_recipe,
+    mild_share,
 )
 from clip_adapter.training.selection import Choice, Evaluate, choose
 from clip_adapter.training.threads import suited_threads
@@ -318,7 +318,8 @@ class CLIPAdapter(Method):
             known: dict[Branch, RatioOption] = {
                 b: r for b, r in ratios.items() if r != "auto" and b != branch
             }
-            name, among, mild = self._candidates(branch, recipe, first=not choices)
+            pictures = 0 if choices else len(task.train)
+            name, among, mild = self._candidates(branch, recipe, pictures)
             choice = choose(
                 name,
                 "auto",
@@ -333,19 +334,19 @@ class CLIPAdapter(Method):
         return choices, recipe
 
     def _candidates(
-        self, branch: Branch, recipe: Recipe, first: bool
+        self, branch: Branch, recipe: Recipe, pictures: int
     ) -> tuple[str, list[Any], Any]:
-        """(what is chosen, its candidates, what is taken in doubt)."""
+        """(what is chosen, its candidates, what is taken in doubt); no steps for 0 pictures."""
         name = f"{branch}_ratio"
-        if not first or recipe.steps is None or self.steps is not None:
+        if not pictures or recipe.steps is None or self.steps is not None:
             return name, list(CANDIDATES), ONE_SHOT_RATIO
 
-        def pair(ratio: float, strength: float) -> dict[str, float]:
-            return {name: ratio, "steps": max(round(strength * (recipe.steps or 0)), 1)}
+        def pair(share: float, ratio: float) -> dict[str, float]:
+            return {name: ratio, "steps": max(round(share * (recipe.steps or 0)), 1)}
 
         # Without a ratio nothing is trained: one such candidate is enough.
-        some = [pair(0.0, 1.0)] + [pair(r, s) for s in STRENGTHS for r in CANDIDATES if r > 0]
-        return f"{name}, steps", some, pair(ONE_SHOT_RATIO, ONE_SHOT_STRENGTH)
+        some = [pair(1.0, 0.0), *(pair(share, ratio) for share, ratio in STRENGTHS)]
+        return f"{name}, steps", some, pair(mild_share(pictures), ONE_SHOT_RATIO)
 
     def _read(self, value: Any, branch: Branch, recipe: Recipe) -> tuple[float, Recipe]:
         """(ratio, recipe) of a candidate."""

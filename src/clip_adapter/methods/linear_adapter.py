@@ -6,8 +6,10 @@
 Source: Fahes et al., "CLIP's Visual Embedding Projector is a Few-shot Cornucopia", 2024 (arXiv
 2410.05270, version 4: RLA), which reads CLIP-Adapter in the light of ProLIP: no bottleneck, no
 ReLU, no ratio, and a penalty in the place of all three. K is the mean number of shots of the
-classes that have any. Nothing is left to choose. Ours: AdamW without decay, few and long steps; on
-shots of ImageNet that were set aside 40 steps at 3e-3 did as well as 128 at 1e-3.
+classes that have any. Nothing is left to choose. Ours: few and long steps of Adam, and an epsilon
+of 1e-2 where the released code of ProLIP has 1e-4. Where zero-shot is sure and right, gradients are
+tiny, and a smaller epsilon takes full steps along their noise: two classes lost up to 28 points by
+it on the tuning part of the zoo (benchmarks/zoo).
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from clip_adapter.training.loop import Recipe, train
 from clip_adapter.training.threads import suited_threads
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
-RECIPE = Recipe("adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=STEPS, warmup=0.1)
+RECIPE = Recipe(
+    "adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=STEPS, warmup=0.1, epsilon=1e-2
+)
 
 
 @register

@@ -21,10 +21,15 @@ FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STE
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
-# Shares of the full number of steps: few pictures, or classes far from what their pictures say, are
-# memorised by the full number.
-STRENGTHS = (1 / 16, 1 / 4, 1.0)
-ONE_SHOT_STRENGTH = 1 / 4
+# Few pictures of few classes are memorised by the full number of steps, so the ratio is tried at
+# these shares of it: (share of the steps, ratio).
+STRENGTHS = (
+    (1 / 16, 0.2), (1 / 16, 0.4), (1 / 16, 0.8),
+    (1 / 4, 0.1), (1 / 4, 0.2), (1 / 4, 0.4),
+    (1.0, 0.2), (1.0, 0.6),
+)  # fmt: skip
+# All steps are for so many pictures; fewer take fewer, by the cube root, where nothing is chosen.
+FULL_PICTURES = 1000
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
@@ -48,3 +53,8 @@ def shorter(recipe: Recipe) -> Recipe:
     if recipe.steps is None:
         return recipe
     return dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
+
+
+def mild_share(pictures: int) -> float:
+    """The share of the full number of steps that is taken in doubt, for N ``pictures``."""
+    return min((pictures / FULL_PICTURES) ** (1 / 3), 1.0)

@@ -31,7 +31,7 @@ TEMPERATURES = tuple(2 ** (i / 2) for i in range(-10, 11))
 # A picture is taken to have a wrong label with this probability: log(C / 0.1) is all it can cost.
 WRONG = 0.1
 # So many standard errors of the difference must be gained before the reference is left.
-DOUBT = 1.0
+DOUBT = 1.5
 
 Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
@@ -223,7 +223,7 @@ def mean(values: Tensor, weight: Tensor) -> float:
 
 
 def cautious(difference: Tensor, weight: Tensor) -> float:
-    """The mean of a paired ``difference`` (n,) of losses, plus its standard error.
+    """The mean of a paired ``difference`` (n,) of losses, plus ``DOUBT`` times its standard error.
 
     Below 0 it is an improvement beyond doubt; few pictures leave much doubt.
     """
