@@ -15,8 +15,8 @@ from clip_adapter.data.demo_task import demo_task
 def main(photos: Path, backbone: str) -> None:
     """The whole way, once."""
     classifier = clip_adapter.fit(photos, shots=4, backbone=backbone)
-    chosen = classifier.info["hyperparameters"]["visual_ratio"]
-    print(f"{classifier}\nratio chosen on the shots: {chosen:g}")
+    (chosen,) = classifier.info["selection"]
+    print(f"{classifier}\nblended: {chosen['chosen']}")
 
     report = clip_adapter.evaluate(classifier, photos)
     print(*report.lines(), sep="\n")

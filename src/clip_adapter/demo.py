@@ -24,7 +24,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.files import write_file
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.options import SourceOptions
+from clip_adapter.options import DEFAULT_METHOD, SourceOptions
 from clip_adapter.sources import PictureSource
 from clip_adapter.training.threads import one_thread
 
@@ -36,8 +36,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "clip-adapter, visual": ("clip-adapter", {"branch": "visual"}),
     "clip-adapter, text": ("clip-adapter", {"branch": "text"}),
     "clip-adapter, both": ("clip-adapter", {"branch": "both"}),
+    "auto": (DEFAULT_METHOD, {}),
 }
-KEPT = "clip-adapter, visual"
+KEPT = "auto"
 SHOTS = (1, 4, 16)
 SEEDS = 3
 
@@ -57,7 +58,7 @@ class Row:
     mean: float
     sd: float
     runs: list[float]
-    chosen: list[dict[str, float]]
+    chosen: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

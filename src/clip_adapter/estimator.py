@@ -13,13 +13,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.options import DEFAULT_METHOD
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A few-shot classifier over features (n, D), for pipelines and grid searches.
 
     Args:
-        method: a name from ``clip-adapter ls methods``. The default needs no text weights.
+        method: a name from ``clip-adapter ls methods``. The default uses
+            text weights where it is given any.
         text_weights: (C, D) text features in the order of ``sorted(set(y))``, for the methods that
             need them.
         logit_scale: 1/tau of the backbone, about 100.
@@ -33,7 +35,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str = "linear-probe",
+        method: str = DEFAULT_METHOD,
         text_weights: Any = None,
         logit_scale: float = 100.0,
         options: Mapping[str, Any] | None = None,

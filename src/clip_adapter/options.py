@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The smallest of CLIP's own models: good on photographs, and quick on a laptop.
 DEFAULT_BACKBONE = "ViT-B-32/openai"
-DEFAULT_METHOD = "clip-adapter"
+DEFAULT_METHOD = "auto"
 # The first of CoOp's three seeds, so that a draw can be compared with published ones.
 DEFAULT_SEED = 1
 

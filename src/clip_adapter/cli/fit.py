@@ -115,8 +115,9 @@ def fit(
     each are enough. Name the folders in plain English: CLIP reads the names. Folders `train` and
     `test` above the classes are understood, and only `train` is learned from.
 
-    How strongly your pictures may change CLIP (the *ratio*: 0 is CLIP as it was) is chosen on your
-    own pictures, by learning from some of them and trying the rest.
+    Several ways of learning are blended, half of the blend being CLIP as it was. How far your
+    pictures may change it is decided on your own pictures, by learning from some of them and
+    trying the rest; `--method clip-adapter` is the method of the paper alone.
 
     **Examples**
 
@@ -180,6 +181,7 @@ def told(
     for curve in (c for c in info["selection"] if len(c["candidates"]) != 1):
         chosen = choice(curve["parameter"], curve["chosen"])
         lines.append(f"Chosen: {chosen} ({curve['rule']}).")
+    lines += _members(info["hyperparameters"].get("members"))
     lines += _held_out(info.get("held_out"))
     lines.append(
         f"Time: {info['embed_seconds']:.1f} s to get the features, "
@@ -192,6 +194,16 @@ def told(
     if info.get("backbone_fingerprint"):
         lines.append(f"      {command('predict', info['out'])} NEW_PICTURES")
     return lines
+
+
+def _members(found: dict[str, Any] | None) -> list[str]:
+    """What a blend is made of, and what each part is."""
+    from clip_adapter.methods import get_method
+
+    if not found:
+        return []
+    shares = sorted(found, key=lambda name: -found[name]["share"])
+    return [f"  {100 * found[n]['share']:3.0f} % {n}: {get_method(n).summary}" for n in shares]
 
 
 def _held_out(found: dict[str, Any] | None) -> list[str]:

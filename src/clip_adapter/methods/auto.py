@@ -111,10 +111,14 @@ class Auto(Method):
             last = HeldOut(total, rows, weight)
         else:
             shares = mild
-            curve.rule = "one picture per class leaves none to hold out: a fixed blend"
+            curve.rule = "no class has a second picture to hold out: a fixed mild blend" + (
+                ", half of which is CLIP as it was" if text else ""
+            )
         curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         weights = {n: s * loud[n] for n, s in shares.items()}
         classifier = self._blend(task, fitted, weights, curve)
+        for name, share in shares.items():
+            classifier.info["hyperparameters"]["members"][name]["share"] = round(share, 4)
         classifier.info["left_out"] = left_out
         classifier.held_out = last
         return classifier
@@ -245,10 +249,12 @@ def _search(
             break
         (hits, losses), counts = found[best]
     curve.pictures = len(target)
+    more = [n for n, share in counts.items() if share > mild.get(n, 0.0)]
     curve.rule = (
-        f"held-out loss {mean(losses, weight):.3f} on {curve.pictures} pictures, classes counting "
-        f"alike, {100 * mean(hits, weight):.1f} % right; the mild blend: {start[1]:.3f}, "
-        f"{start[0]:.1f} %"
+        f"{curve.pictures} held-out pictures, classes counting alike, speak for "
+        f"{'more of ' + ', '.join(more) if more else 'nothing else beyond doubt'}: "
+        f"{100 * mean(hits, weight):.1f} % right, loss {mean(losses, weight):.3f}; the mild blend, "
+        f"half of which is CLIP as it was: {start[0]:.1f} %, {start[1]:.3f}"
     )
     size = sum(counts.values())
     return {n: c / size for n, c in counts.items()}, blend(counts)

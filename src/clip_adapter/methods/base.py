@@ -329,7 +329,12 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         if key not in fields:
             listed = [f"{n} (default {f.default})" for n, f in fields.items()]
             error = unknown_name(f"option of {name}", key, fields)
-            raise UsageError(error.found, allowed="; ".join(listed) or "none: it has no options")
+            others = [n for n in method_names() if key in _hints(get_method(n))]
+            raise UsageError(
+                error.found,
+                allowed="; ".join(listed) or "none: it has no options",
+                hint=f"Name the method that has it: {', '.join(others)}." if others else "",
+            )
         values[key] = read_value(f"{name} option {key}", hints[key], value)
     return cls(**values)
 

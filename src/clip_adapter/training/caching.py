@@ -73,7 +73,7 @@ def unsearched(
     """What was given, and the published values, scaled, in the place of "auto"."""
     mild = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / shots, MOST_BEFORE_SEARCH)
     return {
-        "cache_weight": mild * logit_scale / PUBLISHED_SCALE if weight == "auto" else weight,
+        "cache_weight": mild * (logit_scale / PUBLISHED_SCALE) if weight == "auto" else weight,
         "cache_sharpness": PUBLISHED_SHARPNESS if sharpness == "auto" else sharpness,
     }
 
