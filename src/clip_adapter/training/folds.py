@@ -58,12 +58,23 @@ def folds_of(
     return stratified_folds(train.labels, seed, enough, train.digests, classes)
 
 
+def stopping_fold(train: FeatureSet, seed: int) -> Fold | None:
+    """One fold to stop a training early by: all is trained on that it does not hold out.
+
+    None when no class has two different pictures.
+    """
+    folds = stratified_folds(train.labels, seed, digests=train.digests, thin=False)
+    return folds[0] if folds else None
+
+
 def stratified_folds(
     labels: Tensor,
     seed: int,
     enough: int = HELD_OUT_ENOUGH,
     digests: Sequence[str] = (),
     classes: int | None = None,
+    *,
+    thin: bool = True,
 ) -> list[Fold]:
     """Folds that are as uneven as the whole.
 
@@ -77,6 +88,7 @@ def stratified_folds(
         digests: N content digests, equal for copies; "" is a copy of nothing. None at all, and
             all pictures count as different.
         classes: C, of which some may have no picture; those in ``labels`` where it is not given.
+        thin: whether folds of an uneven folder take pictures away from what is trained on.
 
     Returns:
         At most ``MAX_FOLDS`` folds; none when no class has two different pictures.
@@ -89,7 +101,7 @@ def stratified_folds(
     for c in owned:
         c.units = [c.units[i] for i in torch.randperm(len(c.units), generator=generator).tolist()]
     numbers += [0] * ((classes or len(owned)) - len(owned))
-    uneven = len(set(numbers)) > 1
+    uneven = thin and len(set(numbers)) > 1
     # Few classes of an uneven folder can be held out, so they are asked more often.
     count = MAX_FOLDS if uneven else min(MAX_FOLDS, max(numbers))
     parts: list[_Part] = []

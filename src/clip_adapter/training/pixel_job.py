@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.training.compute import Compute
-from clip_adapter.training.loop import Recipe
+from clip_adapter.training.loop import Recipe, log_prior
 
 if TYPE_CHECKING:
     from clip_adapter.features.pixels import Pictures
@@ -63,6 +63,10 @@ class Job:
     seed: int
     compute: Compute
     digest: str
+
+    def prior(self, classes: int) -> Tensor:
+        """(C,): what is added to the scores in training, as in the loop on features."""
+        return log_prior(self.labels, [self.rows], classes)[0]
 
     @property
     def per_epoch(self) -> int:

@@ -168,7 +168,8 @@ class _Run:
             last = i + 1 == len(parts)
             with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
                 scores = self.wrapped(images.to(self.fabric.device))
-                loss = share * F.cross_entropy(scores.float(), target, reduction="sum")
+                prior = job.prior(scores.shape[-1]).to(scores.device)
+                loss = share * F.cross_entropy(scores.float() + prior, target, reduction="sum")
                 self.fabric.backward(loss)
             total += loss.detach()
         if job.recipe.max_norm is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clip_adapter import __version__
 from clip_adapter.nn import cosine_logits, normalize
-from clip_adapter.training.folds import folds_of
+from clip_adapter.training.folds import stopping_fold
 from clip_adapter.training.pixel_job import Job, PixelRecipe, Trained, trainable
 from clip_adapter.training.pixel_loop import Report, run
 
@@ -114,8 +114,8 @@ def train_pixels(
     """
     pictures, rows = task.pixels(method.name), torch.arange(len(task.train))
     held_out = None
-    if recipe.patience is not None and (folds := folds_of(task.train, task.seed)):
-        rows, held_out = folds[0].fit, folds[0].held_out
+    if recipe.patience is not None and (fold := stopping_fold(task.train, task.seed)):
+        rows, held_out = fold.fit, fold.held_out
     job = Job(
         pictures=pictures,
         labels=task.train.labels,
