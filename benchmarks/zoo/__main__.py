@@ -2,8 +2,9 @@
 
     python benchmarks/zoo --features FOLDER --out FOLDER [--profile small] [--methods a,b]
 
-Writes one JSON file per run into OUT, skips those that are there, and prints per method: the mean
-gain over zero-shot, the regret, the cells significantly under zero-shot, the worst cell, seconds.
+Needs the extra ``dev`` (pandas). Writes one JSON file per run into OUT, skips those that are there,
+and prints per method: the mean gain over zero-shot, the regret, the cells significantly under
+zero-shot, the worst cell, seconds.
 The profiles: small (minutes), tune, confirm (sets on which nothing was chosen), blind (no text).
 """
 
@@ -18,11 +19,26 @@ from cells import profile
 from report import ZERO_SHOT, by_departure, compared, load, summary, table
 from run import run_all
 
+from clip_adapter.files import write_file
+
 WITH_TEXT = (
     "auto", "ape", "ape-t", "clap", "clip-adapter", "clip-adapter-cache", "gda", "l-2p", "lp++",
     "taskres", "tip-adapter", "tip-adapter-f", "wise-ft", ZERO_SHOT,
 )  # fmt: skip
 BLIND = ("auto", "gda", "linear-probe", "r-2p")
+
+EXPLAINED = """# The zoo
+
+<!-- Written by `{command} --features FOLDER --out FOLDER --page FILE`. -->
+
+Few-shot tasks drawn from feature sets: a cell is a set, a number of classes and shots, and one
+departure from the even folder; it pools disjoint class subsets and ten draws or more. Differences
+are paired over test pictures, averaged over draws, in points. *mean gain* is over `{base}`; *mean
+regret* is to the best single method of each cell, found on one half of the test pictures and
+compared on the other, both ways; *cells under*: by over two standard errors; *under by 1*: those
+that with two standard errors added are still under by one point. The second table has mean gains
+by departure, the last what `{default}`'s gain is above that of each method, with its standard
+error over the cells. Seconds are of `fit`, on a machine that was busy."""
 
 
 def main() -> None:
@@ -36,6 +52,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--default", default="auto")
+    parser.add_argument("--page", type=Path, help="a file that gets the tables too")
     parser.add_argument("--permuted", action="store_true", help="permuted text, in the summary too")
     given = parser.parse_args()
     blind = given.profile == "blind"
@@ -51,10 +68,15 @@ def main() -> None:
         return
     pd.set_option("display.width", 250, "display.max_columns", 30, "display.precision", 2)
     counted = frame if given.permuted else frame[frame.departure != "permuted-text"]
-    print(summary(counted).to_string())
-    print(by_departure(frame).to_string())
+    parts = [summary(counted), by_departure(frame)]
     if given.default in methods and len(methods) > 1:
-        print(compared(counted, given.default).to_string())
+        parts.append(compared(counted, given.default))
+    text = "\n\n".join(part.to_string() for part in parts)
+    print(text)
+    if given.page is not None:
+        command = f"python benchmarks/zoo --profile {given.profile}"
+        words = f"{EXPLAINED.format(base=base, default=given.default, command=command)}\n"
+        write_file(given.page, f"{words}\n```text\n{text}\n```\n".encode())
 
 
 if __name__ == "__main__":
