@@ -151,9 +151,10 @@ def table(runs: list[Run]) -> str:
         "<!-- Written by `make bench-methods`; a pure function of results/methods.json. -->",
         "",
         "Features of OpenAI's CLIP, ViT-B/32 where nothing else is said; top-1 accuracy in "
-        "percent, the mean of three seeds (and the standard deviation), every method at its defaults. Hyper-parameters are chosen "
-        "on the shots; what was chosen is that of the first seed. Seconds are those of `fit` with "
-        f"{versions()['threads']} thread, one run after the other on a machine that did other "
+        "percent, the mean of three seeds (and the standard deviation), every method at its "
+        "defaults. Hyper-parameters are chosen on the shots; what was chosen is that of the first "
+        f"seed. Seconds are those of `fit` with {versions()['threads']} thread, one run after the "
+        "other on a machine that did other "
         "things as well: take them as an order of magnitude. The shots are given by the files, so "
         "a seed decides the folds and the training, not the draw.",
         "",
