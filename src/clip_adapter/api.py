@@ -189,7 +189,7 @@ def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
     if task.classifier_weights is not None:
         zero_shot = percent(task.train.first[held.rows] @ task.classifier_weights.T)
     return {
-        "pictures": len(held.rows),
+        "pictures": len(held.rows.unique()),
         "accuracy": percent(held.logits),
         "zero_shot_accuracy": zero_shot,
     }

@@ -107,6 +107,7 @@ class Auto(Method):
         if folds:
             rows, weight = gathered(folds)
             logits = {n: loud[n] * h for n, h in held.items()}
+            curve.pictures = len(rows.unique())
             shares, total = _search(curve, logits, mild, task.train.labels[rows], weight)
             last = HeldOut(total, rows, weight)
         else:
@@ -248,13 +249,13 @@ def _search(
         if gains[best] >= 0:
             break
         (hits, losses), counts = found[best]
-    curve.pictures = len(target)
     more = [n for n, share in counts.items() if share > mild.get(n, 0.0)]
+    found = f"{100 * mean(hits, weight):.1f} % of them right, loss {mean(losses, weight):.3f}"
     curve.rule = (
-        f"{curve.pictures} held-out pictures, classes counting alike, speak for "
-        f"{'more of ' + ', '.join(more) if more else 'nothing else beyond doubt'}: "
-        f"{100 * mean(hits, weight):.1f} % right, loss {mean(losses, weight):.3f}; the mild blend, "
-        f"half of which is CLIP as it was: {start[0]:.1f} %, {start[1]:.3f}"
+        f"a mild blend is where it starts; {curve.pictures} held-out pictures speak for "
+        + (f"more of {', '.join(more)}: " if more else "nothing else beyond doubt: ")
+        + found
+        + (f", against {start[0]:.1f} % and {start[1]:.3f}" if more else "")
     )
     size = sum(counts.values())
     return {n: c / size for n, c in counts.items()}, blend(counts)

@@ -156,7 +156,7 @@ class LinearProbe(Method):
         curve.candidates = sorted(known)
         curve.accuracy = [known[c][0] for c in curve.candidates]
         curve.loss = [-known[c][1] for c in curve.candidates]
-        curve.pictures = len(rows)
+        curve.pictures = len(rows.unique())
         curve.chosen = max(curve.candidates, key=value)
         curve.rule = f"most of {curve.pictures} held-out pictures right, then lowest loss on them"
         return curve, HeldOut(logits[curve.chosen], rows, weight)

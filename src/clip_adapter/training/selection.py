@@ -46,7 +46,7 @@ class Curve:
         candidates: its values; for several parameters at once, one {parameter: value} each.
         accuracy: percent correct on held-out pictures, mean over the classes, one per candidate.
         loss: mean bounded cross entropy on them at the best temperature, nats, in the same way.
-        pictures: how many pictures were held out in all.
+        pictures: how many different pictures were held out.
         chosen: the candidate taken.
         rule: why, in words.
     """
@@ -166,7 +166,7 @@ def cross_validate(
             best, lowest, kept = number, gain, logits
     curve.accuracy = [scores[i][0] for i in range(len(scores))]
     curve.loss = [scores[i][1] for i in range(len(scores))]
-    curve.pictures = len(rows)
+    curve.pictures = len(rows.unique())
     curve.chosen = curve.candidates[best]
     curve.rule = (
         f"lowest loss on {curve.pictures} held-out pictures, classes counting alike; "
