@@ -11,7 +11,7 @@ from clip_adapter.errors import MissingTextError
 from clip_adapter.estimator import FewShotClassifier
 
 # A fixed C: the checks fit dozens of times, and what they check does not depend on the sweep.
-FAST = FewShotClassifier(options={"C": 1.0})
+FAST = FewShotClassifier("linear-probe", options={"C": 1.0})
 
 
 def names():
@@ -42,6 +42,18 @@ def test_clip_adapter_with_text_weights():
     assert (model.predict(x) == y).mean() > 0.9
     assert model.predict_proba(x).shape == (len(y), 3)
     assert list(model.classes_) == ["ant", "bee", "cow"]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_the_default_blends_with_text_or_without(text):
+    x, y, centres = shots()
+    model = FewShotClassifier(text_weights=centres if text else None, logit_scale=20.0).fit(x, y)
+    assert model.method == "auto"
+    others, truth, _ = shots(seed=0, per_class=20)
+    assert (model.predict(others) == truth).mean() > 0.9
+    np.testing.assert_allclose(model.predict_proba(x).sum(1), 1, rtol=1e-5)
+    members = set(model.classifier_.info["hyperparameters"]["members"])
+    assert ("wise-ft" in members) == text
 
 
 def test_text_methods_without_text_weights_say_so():

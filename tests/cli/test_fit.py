@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,13 @@ def test_json_contract(run, photos, tiny, out):
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
     assert set(told) >= FIELDS
-    assert told["method"] == "clip-adapter"
+    assert told["method"] == "auto"
     assert told["backbone"] == f"local-dir:{tiny}"
     assert (told["shots"], told["seed"], told["classes"], told["train_pictures"]) == (4, 1, 3, 12)
-    chosen = told["hyperparameters"]["visual_ratio"]
-    assert chosen == told["selection"][0]["chosen"]
+    members = told["hyperparameters"]["members"]
+    assert sum(m["share"] for m in members.values()) == pytest.approx(1, abs=1e-3)
+    chosen = told["selection"][0]["chosen"].split(", ")
+    assert sorted(chosen) == sorted(f"{100 * m['share']:.0f} % {n}" for n, m in members.items())
     assert told["skipped"] == []
     assert "Device: " in result.stderr
     assert (Path(out) / "classifier.json").is_file()
@@ -45,10 +48,22 @@ def test_json_contract(run, photos, tiny, out):
 def test_plain_words(run, photos, tiny, out):
     result = run("fit", photos, "--backbone", tiny, "--out", out)
     assert result.exit_code == 0, result.stderr
-    for words in ("3 classes (blue, green, red)", "18 pictures", "Chosen: visual_ratio = "):
+    for words in ("3 classes (blue, green, red)", "18 pictures", "Chosen: members = "):
         assert words in result.stdout
+    parts = re.findall(r"^ +(\d+) % ([a-z+-]+): .+", result.stdout, re.MULTILINE)
+    assert "wise-ft" in [name for _, name in parts]
+    shares = [int(share) for share, _ in parts]
+    assert shares == sorted(shares, reverse=True)
+    assert 97 <= sum(shares) <= 103
     assert f"Next: clip-adapter evaluate {out} {photos}" in result.stdout
     assert "Device" not in result.stdout
+
+
+def test_plain_words_of_one_method(run, photos, tiny, out):
+    result = run("fit", photos, "--backbone", tiny, "--method", "clip-adapter", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "Chosen: visual_ratio " in result.stdout
+    assert " % clip-adapter" not in result.stdout
 
 
 def test_same_seed_same_classifier(run_json, photos, tiny, tmp_path):
@@ -62,6 +77,7 @@ def test_same_seed_same_classifier(run_json, photos, tiny, tmp_path):
 
 def test_options_reach_the_method(run_json, run, photos, tiny, out):
     words = ["fit", photos, "--backbone", tiny, "--out", out, "--json"]
+    words += ["--method", "clip-adapter"]
     told = run_json(*words, "-o", "visual_ratio=0.25", "-o", "steps=3")
     assert told["hyperparameters"]["visual_ratio"] == 0.25
     assert told["hyperparameters"]["steps"] == 3

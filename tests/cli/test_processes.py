@@ -106,7 +106,8 @@ def killed_and_resumed(tmp_path, words, kills, suffix):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_fit_killed_at_random_moments(many, tiny, tmp_path, kills):
-    words = ["fit", many, "--backbone", tiny, "--batch-size", "4", "-o", "visual_ratio=0.5"]
+    words = ["fit", many, "--backbone", tiny, "--batch-size", "4"]
+    words += ["--method", "clip-adapter", "-o", "visual_ratio=0.5"]
     killed_and_resumed(tmp_path, words, kills, "")
     for name in ("adapter", "class_weights"):
         pair = [(tmp_path / w / f"{name}.safetensors").read_bytes() for w in ("calm", "made")]
@@ -130,6 +131,7 @@ def test_embed_killed_ten_times(many, tiny, tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="needs signals")
 def test_interrupted_by_the_keyboard(many, tiny, tmp_path):
     words = [sys.executable, "-m", "clip_adapter", "fit", many, "--backbone", tiny]
+    words += ["--method", "clip-adapter"]
     process = subprocess.Popen(
         [*words, "-o", "recipe=official", "-o", "epochs=100000"],
         cwd=tmp_path,

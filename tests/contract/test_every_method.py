@@ -16,7 +16,8 @@ from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
 from clip_adapter.methods.sizes import Sizes
-from clip_adapter.training.selection import cross_validate, folds_of
+from clip_adapter.training.folds import folds_of
+from clip_adapter.training.selection import cross_validate
 
 FEATURE_METHODS = [
     n
@@ -126,6 +127,32 @@ def test_held_out_logits_are_of_rows_of_the_shots(name, world, fitted):
         assert hits.float().mean() > 3 / len(task.class_names)
 
 
+OWN_PASS = [
+    n for n in FEATURE_METHODS if get_method(n).held_out_logits is not Method.held_out_logits
+]
+
+
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("name", OWN_PASS)
+def test_all_folds_in_one_pass_are_as_one_fit_for_each(name, even, world):
+    task, _ = world
+    if not even:
+        labels = task.train.labels.tolist()
+        wanted = [8, 8, 3, 3, 1, 0]
+        rows = [i for i, c in enumerate(labels) if labels[:i].count(c) < wanted[c]]
+        task = dataclasses.replace(task, train=task.train.subset(rows))
+    folds = folds_of(task.train, task.seed)
+    assert len(folds) > 2
+    method = make_method(name)
+    together = list(method.held_out_logits(task, folds))
+    alone = list(Method.held_out_logits(method, task, folds))
+    assert [x.shape for x in together] == [(len(f.held_out), len(task.class_names)) for f in folds]
+    got, want = torch.cat(together), torch.cat(alone)
+    # Shorter folds go round again, and a penalty may be that of all shots: about the same.
+    assert (got - want).abs().mean() < 0.1 * want.std(1).mean()
+    assert (got.argmax(1) == want.argmax(1)).float().mean() > 0.9
+
+
 def everywhere(monkeypatch, name, new):
     """Replaces ``name`` in every module of the package that imported it."""
     for key, module in list(sys.modules.items()):
@@ -143,10 +170,10 @@ def watched_fit(world, monkeypatch):
     task, _ = world
     seen = []
 
-    def one_fold(train, seed, enough=None):
-        return folds_of(train, seed)[:1]
+    def one_fold(train, seed, enough=None, *, text=True):
+        return folds_of(train, seed, text=text)[:1]
 
-    def spy(curve, folds, labels, evaluate):
+    def spy(curve, folds, labels, evaluate, reference=0):
         # A fit on a part of the shots numbers its rows anew.
         rows = folds[0].held_out if len(labels) == len(task.train) else None
 
@@ -155,7 +182,7 @@ def watched_fit(world, monkeypatch):
                 seen.append((curve.parameter, candidate, rows, logits.clone()))
                 yield logits
 
-        return cross_validate(curve, folds, labels, evaluate_and_note)
+        return cross_validate(curve, folds, labels, evaluate_and_note, reference)
 
     everywhere(monkeypatch, "folds_of", one_fold)
     everywhere(monkeypatch, "cross_validate", spy)

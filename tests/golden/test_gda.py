@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.gda import GDA, Gaussians
-from clip_adapter.training.selection import stratified_folds
+from clip_adapter.training.folds import stratified_folds
 
 C, D, K, SCALE = 4, 6, 5, 20.0
 
@@ -101,6 +101,20 @@ def test_a_class_without_pictures_has_the_mean_of_all(shots):
     want = unit(x[some].double().numpy()).mean(0)
     np.testing.assert_allclose(found.means[1].numpy(), want, rtol=1e-5)
     assert found.present.tolist() == [True, False, True, True]
+
+
+def test_means_of_classes_with_fewer_pictures_are_nearer_to_the_middle(shots):
+    x, y, _ = shots
+    some = torch.tensor([0, 1, 2, 3, 4, 5, 6, 10, 15, 16])  # 5, 2, 1 and 2 of the classes
+    found = Gaussians.fit(x[None, some], y[some], C)
+    f, labels = unit(x[some].double().numpy()), y[some].numpy()
+    means = np.stack([f[labels == c].mean(0) for c in range(C)])
+    counts = np.bincount(labels)
+    trust = counts / (counts + 1) / (5 / 6)
+    want = means.mean(0) + trust[:, None] * (means - means.mean(0))
+    np.testing.assert_allclose(found.means.numpy(), want, rtol=1e-5, atol=1e-7)
+    centred = f - means[labels]  # the spread within classes is around their own means
+    np.testing.assert_allclose(found.scatter.numpy(), centred.T @ centred, rtol=1e-4, atol=1e-6)
 
 
 def test_a_weight_is_carried_to_the_folds_in_proportion_to_the_spread(shots):

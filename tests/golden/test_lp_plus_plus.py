@@ -9,14 +9,15 @@ import torch
 from clip_adapter.methods.lp_plus_plus import Blocks
 from clip_adapter.nn import normalize
 
-C, D, K = 5, 8, 3
-N = C * K
+C, D = 5, 8
+FOLDERS = {"even": [3, 3, 3, 3, 3], "uneven": [6, 1, 2, 4, 2], "absent": [6, 0, 2, 5, 2]}
+N = 15
 
 
-@pytest.fixture
-def data():
+@pytest.fixture(params=FOLDERS)
+def data(request):
     generator = torch.Generator().manual_seed(4)
-    labels = torch.arange(C).repeat_interleave(K)
+    labels = torch.arange(C).repeat_interleave(torch.tensor(FOLDERS[request.param]))
     centres = torch.randn(C, D, generator=generator)
     common = 2 * torch.randn(D, generator=generator)
     noise = torch.randn(N, D, generator=generator)
@@ -31,17 +32,25 @@ class ByHand:
         self.f, self.t = f.double().numpy(), t.double().numpy()
         self.y = np.eye(C)[y.numpy()]
         self.m = self.f.mean(0)
-        self.w = self.y.T @ self.f
+        counts = self.y.sum(0)
+        present = counts > 0
+        # Means of the classes, as long as if the pictures were shared out evenly.
+        self.w = np.zeros((C, D))
+        self.w[present] = (self.y.T @ self.f)[present] / counts[present, None]
+        self.w *= N / present.sum()
         self.start = self.w.copy()
-        cosines = [(self.f[self.y[:, k] == 1] @ self.t[k]).mean() for k in range(C)]
+        cosines = [(self.f[self.y[:, k] == 1] @ self.t[k]).mean() for k in np.flatnonzero(present)]
         self.alpha = np.full(C, 250 * np.mean(cosines))
+        with np.errstate(divide="ignore"):
+            self.prior = np.log(counts / counts.max())
 
     def logits(self, f):
         moved = (f - self.m) @ self.w.T + self.m @ self.start.T
         return moved + (f @ self.t.T) * self.alpha
 
     def error(self):
-        e = np.exp(self.logits(self.f) - self.logits(self.f).max(1, keepdims=True))
+        trained = self.logits(self.f) + self.prior
+        e = np.exp(trained - trained.max(1, keepdims=True))
         return (e / e.sum(1, keepdims=True) - self.y) / N
 
     def step_weights(self):
@@ -69,7 +78,8 @@ def test_start_and_steps(data):
         hand.step_alpha()
         assert np.abs(hand.alpha - before).max() > 1e-4
         np.testing.assert_allclose(blocks.alpha.numpy(), hand.alpha, rtol=1e-5)
-    np.testing.assert_allclose(blocks.logits().numpy(), hand.logits(hand.f), rtol=1e-3, atol=1e-3)
+    want = hand.logits(hand.f) + hand.prior
+    np.testing.assert_allclose(blocks.logits().numpy(), want, rtol=1e-3, atol=1e-3)
 
 
 def test_every_tenth_step_is_one_of_alpha(data):

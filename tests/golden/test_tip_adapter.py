@@ -8,8 +8,8 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.tip_adapter import TipAdapter, TipAdapterF
 
-N, C, D, SCALE, WEIGHT, SHARPNESS = 6, 4, 12, 20.0, 1.7, 2.3
-LABELS = np.array([0, 1, 2, 3, 1, 2])
+C, D, SCALE, WEIGHT, SHARPNESS = 4, 12, 20.0, 1.7, 2.3
+LABELS = [[0, 1, 2, 3], [0, 1, 2, 3, 1, 2, 2], [0, 1, 3, 3, 3, 1]]  # uneven; class 2 without
 
 
 def unit(x):
@@ -21,25 +21,37 @@ def softmax(x):
     return e / e.sum(1, keepdims=True)
 
 
-def logits_of(f, w, keys):
+def values_of(labels, shots=None):
+    """One-hot labels, raised so that all classes sum alike; absent ones get the others' mean."""
+    counts = np.bincount(labels, minlength=C)
+    present = np.count_nonzero(counts)
+    shots = len(labels) / present if shots is None else shots
+    values = np.zeros((len(labels), C))
+    for row, label in enumerate(labels):
+        values[row, label] = shots / counts[label]
+        values[row, counts == 0] = values[row, label] / present
+    return values
+
+
+def logits_of(f, w, keys, values):
     near = np.exp(-SHARPNESS * (1 - unit(f) @ unit(keys).T))
-    return SCALE * unit(f) @ unit(w).T + WEIGHT * near @ np.eye(C)[LABELS], near
+    return SCALE * unit(f) @ unit(w).T + WEIGHT * near @ values, near
 
 
-@pytest.fixture
-def task():
+@pytest.fixture(params=LABELS, ids=["even", "uneven", "absent"])
+def task(request):
     generator = torch.Generator().manual_seed(5)
-    views = 10 * torch.randn(2, N, D, generator=generator)
+    views = 10 * torch.randn(2, len(request.param), D, generator=generator)
     weights = torch.nn.functional.normalize(torch.randn(C, D, generator=generator), dim=-1)
     names = [str(i) for i in range(C)]
-    return FewShotTask(FeatureSet(views, torch.tensor(LABELS), names), weights, SCALE)
+    return FewShotTask(FeatureSet(views, torch.tensor(request.param), names), weights, SCALE)
 
 
 def test_logits_with_two_views(task):
     views, w = task.train.features.double().numpy(), task.classifier_weights.double().numpy()
     f = np.random.default_rng(0).normal(size=(5, D))
     keys = unit(unit(views).mean(0))
-    want, _ = logits_of(f, w, keys)
+    want, _ = logits_of(f, w, keys, values_of(task.train.labels.numpy()))
     classifier = TipAdapter(WEIGHT, SHARPNESS).fit(task)
     got = classifier.logits(f)
     np.testing.assert_allclose(got.numpy(), want, atol=1e-4)
@@ -59,9 +71,14 @@ def test_one_step_of_tip_adapter_f(task):
     )
     f, w = one.train.first.double().numpy(), one.classifier_weights.double().numpy()
     keys = unit(f)
-    logits, near = logits_of(f, w, keys)
-    upstream = (softmax(logits) - np.eye(C)[LABELS]) / N
-    g = (WEIGHT * SHARPNESS * near * (upstream @ np.eye(C)[LABELS].T)).T @ unit(f)
+    labels = one.train.labels.numpy()
+    values, counts = values_of(labels), np.bincount(labels, minlength=C)
+    logits, near = logits_of(f, w, keys, values)
+    with np.errstate(divide="ignore"):
+        logits = logits + np.log(counts / counts.max())  # while it is trained, and not after
+    upstream = (softmax(logits) - np.eye(C)[labels]) / len(labels)
+    assert (np.abs(upstream[:, counts == 0]) == 0).all()
+    g = (WEIGHT * SHARPNESS * near * (upstream @ values.T)).T @ unit(f)
     g -= keys * (g * keys).sum(1, keepdims=True)
     assert np.abs(g).max() > 1e-3
     want = unit(adamw(keys, g, 0.1 / 2))  # the cosine takes the only step at half the rate

@@ -7,7 +7,7 @@ import torch
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
-from clip_adapter.methods.wise_ft import RATE, STEPS, WEIGHT_DECAY, linear_classifier, mixed
+from clip_adapter.methods.wise_ft import RATE, STEPS, WEIGHT_DECAY, linear_classifiers, mixed
 
 N, D, C, SCALE = 8, 5, 4, 20.0
 
@@ -46,18 +46,27 @@ def test_linear(data, share):
     np.testing.assert_allclose(got, (1 - share) * zero_shot + share * trained, atol=1e-4)
 
 
-@pytest.mark.parametrize("misled", [False, True])
-def test_linear_classifier(data, misled):
+@pytest.mark.parametrize("folder", ["even", "uneven", "misled"])
+def test_linear_classifier(data, folder):
     task, x, text, draw = data
-    if misled:  # pictures alike, all of another class than their text's: the gradient is cut
-        x = 7 * text[1] + 0.1 * draw.normal(size=(N, D))
-        labels = torch.zeros(N, dtype=torch.long)
-        task.train = FeatureSet(torch.tensor(x), labels, task.class_names)
+    labels = task.train.labels
+    if folder == "uneven":  # class 2 has no picture
+        labels = torch.tensor([0, 0, 0, 0, 0, 1, 3, 3])
+    if (
+        folder == "misled"
+    ):  # pictures alike, most of another class than their text's: a cut gradient
+        other = int(np.argmin(text @ text[0]))
+        x = 7 * text[other] + 0.1 * draw.normal(size=(N, D))
+        labels = torch.tensor([0] * (N - 1) + [other])
+    task.train = FeatureSet(torch.tensor(x), labels, task.class_names)
+    counts = np.bincount(labels, minlength=C)
+    with np.errstate(divide="ignore"):
+        prior = np.log(counts / counts.max())
     f, y, w = unit(x), task.train.labels.numpy(), SCALE * text
     mean, square, longest = np.zeros_like(w), np.zeros_like(w), 0.0
     warm, rate = 0.1 * STEPS, RATE * SCALE / 100
     for step in range(STEPS):
-        logits = f @ w.T
+        logits = f @ w.T + prior
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         p[np.arange(N), y] -= 1
@@ -72,8 +81,8 @@ def test_linear_classifier(data, misled):
             share = 0.5 * (1 + np.cos(np.pi * (step + 1 - warm) / (STEPS - warm + 1)))
         w = w * (1 - share * rate * WEIGHT_DECAY)
         w = w - share * rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
-    got = linear_classifier(task).head
-    assert (longest > 1.2) == misled
+    got = linear_classifiers(task, [torch.arange(N)])[0].head
+    assert (longest > 1.2) == (folder == "misled")
     assert np.abs(w - SCALE * text).max() > 0.5
     np.testing.assert_allclose(got.weights.numpy(), w, atol=2e-3)
     np.testing.assert_allclose(got(task.train.first).numpy(), f @ w.T, atol=1e-2)

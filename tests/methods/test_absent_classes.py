@@ -1,7 +1,5 @@
 """Classes without a picture keep their text, whatever a cross-validation on the others prefers."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -41,6 +39,4 @@ def test_they_are_still_recognised(name):
         return hits[absent].float().mean().item()
 
     assert right("zero-shot") > 0.8
-    # Chance is 0.08.
-    caches = "cache_weight" in {f.name for f in dataclasses.fields(get_method(name))}
-    assert right(name) > (0.7 if caches else 0.25)
+    assert right(name) >= 0.6  # chance is 0.08

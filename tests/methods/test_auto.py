@@ -6,14 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clip_adapter.api import fit_task
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods import FewShotTask, Method, base, make_method, register
-from clip_adapter.methods.auto import ONE_SHOT_WITH_TEXT, _choose
+from clip_adapter.methods import FewShotTask, Method, base, get_method, make_method, register
+from clip_adapter.methods.auto import PART, WITH_TEXT, WITHOUT_TEXT, _search
 from clip_adapter.nn import normalize
-from clip_adapter.training.selection import Curve, HeldOut
+from clip_adapter.training.folds import folds_of
+from clip_adapter.training.selection import DOUBT, Curve, gathered, score
 
 C, D = 4, 16
 
@@ -27,78 +29,150 @@ def make(shots=6, noise=1.0, text_noise=0.5, seed=0):
     return FewShotTask(FeatureSet(10 * x, labels, list("abcd")), text, 30.0)
 
 
-def held(logits):
-    return HeldOut(logits, torch.arange(len(logits)))
+def members(classifier):
+    return classifier.info["hyperparameters"]["members"]
 
 
-def test_the_blend_is_the_weighted_sum_of_its_members():
-    task = make()
-    auto = make_method("auto", {"among": "zero-shot,clip-adapter,gda"}).fit(task)
-    members = auto.info["hyperparameters"]["members"]
+@pytest.mark.parametrize("shots", [1, 6])
+def test_the_blend_is_the_weighted_sum_of_its_members(shots):
+    task = make(shots)
+    auto = make_method("auto", {"among": "zero-shot,wise-ft,gda"}).fit(task)
     total = sum(
         member["weight"] * make_method(name).fit(task).logits(task.train)
-        for name, member in members.items()
+        for name, member in members(auto).items()
     )
     torch.testing.assert_close(auto.logits(task.train), total, rtol=1e-4, atol=1e-4)
     assert isinstance(auto.head, Mixture)
     (curve,) = auto.info["selection"]
-    assert curve["candidates"] == ["zero-shot", "clip-adapter", "gda"]
-    assert set(members) <= set(curve["candidates"])
-    assert all(name in curve["chosen"] for name in members)
+    assert curve["candidates"] == ["zero-shot", "wise-ft", "gda"]
+    assert set(members(auto)) <= set(curve["candidates"])
+    assert all(name in curve["chosen"] for name in members(auto))
+    assert sum(m["share"] for m in members(auto).values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_far_better_candidate_is_taken_and_a_useless_one_is_not():
-    labels = torch.arange(3).repeat(30)
-    generator = torch.Generator().manual_seed(0)
-    right = 5.0 * F.one_hot(labels, 3) + torch.randn(90, 3, generator=generator)
-    useless = torch.randn(90, 3, generator=generator)
-    curve = Curve("members", [])
-    weights, last = _choose(curve, {"good": held(right), "bad": held(useless)}, labels)
-    assert list(weights) == ["good"]
-    assert curve.accuracy[0] > curve.accuracy[1] + 30
-    assert torch.equal(last.logits, weights["good"] * right)
+def test_the_held_out_logits_are_those_of_the_same_blend():
+    task = make()
+    auto = make_method("auto", {"among": "zero-shot,wise-ft,clap"}).fit(task)
+    folds = folds_of(task.train, task.seed)
+    rows, weight = gathered(folds)
+    assert torch.equal(auto.held_out.rows, rows)
+    assert torch.equal(auto.held_out.weight, weight)
+    assert auto.info["selection"][0]["pictures"] == len(rows.unique()) == len(task.train)
+    parts = {n: torch.cat(list(make_method(n).held_out_logits(task, folds))) for n in members(auto)}
+    total = sum(m["weight"] * parts[name] for name, m in members(auto).items())
+    torch.testing.assert_close(auto.held_out.logits, total, rtol=1e-4, atol=1e-3)
 
 
-def test_temperature_makes_losses_comparable():
-    labels = torch.arange(3).repeat(30)
-    generator = torch.Generator().manual_seed(0)
-    right = 2.0 * F.one_hot(labels, 3) + torch.randn(90, 3, generator=generator)
-    worse = right + torch.randn(90, 3, generator=generator)
-    # Too loud, the better candidate has the higher loss.
-    assert F.cross_entropy(20 * right, labels) > F.cross_entropy(worse, labels)
-    curve = Curve("members", [])
-    weights, _ = _choose(curve, {"loud": held(20 * right), "other": held(worse)}, labels)
-    assert next(iter(weights)) == "loud"
-    assert weights["loud"] < 0.2
+EVEN = torch.full((90,), 1 / 90, dtype=torch.float64)
+LABELS = torch.arange(3).repeat(30)
 
 
-def test_a_blend_that_loses_to_zero_shot_is_vetoed():
-    """A candidate of low loss that is wrong more often than zero-shot is not taken."""
-    labels = torch.zeros(40, dtype=torch.long)
-    timid = torch.tensor([[0.01, 0.0]]).repeat(40, 1)  # always right, never sure
-    bold = torch.tensor([[4.0, 0.0]] * 30 + [[-0.1, 0.0]] * 10)
-    assert F.cross_entropy(bold, labels) < F.cross_entropy(32 * timid, labels)
-    curve = Curve("members", [])
-    weights, _ = _choose(curve, {"zero-shot": held(timid), "bold": held(bold)}, labels)
-    assert list(weights) == ["zero-shot"]
+def search(logits, mild, target=LABELS, weight=EVEN):
+    curve = Curve("members", list(logits))
+    shares, total = _search(curve, logits, mild, target, weight, torch.arange(len(target)))
+    assert sum(shares.values()) == pytest.approx(1)
+    want = sum(share * logits[name] for name, share in shares.items())
+    torch.testing.assert_close(total, want)
+    return shares, curve
 
 
-def test_one_shot_is_a_fixed_blend():
+def noise(seed, count=90):
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_moves_to_a_far_better_candidate_and_never_to_a_useless_one():
+    right = 5.0 * F.one_hot(LABELS, 3) + noise(0)
+    logits = {"mild": F.one_hot(LABELS, 3) + noise(1), "good": right, "bad": noise(2)}
+    shares, curve = search(logits, {"mild": 1.0})
+    assert set(shares) == {"mild", "good"}
+    assert shares["good"] > 0.4
+    assert "more of good" in curve.rule
+    assert curve.accuracy[1] > curve.accuracy[2] + 30
+    assert curve.loss[1] < curve.loss[0] < curve.loss[2]
+
+
+def test_it_stays_in_doubt():
+    """What is better on a few pictures, but not beyond their standard error, moves nothing."""
+    few = LABELS[::9]
+    weight = torch.full((10,), 0.1, dtype=torch.float64)
+    doubted = moved = 0
+    for seed in range(20):
+        start = 1.5 * F.one_hot(few, 3) + noise(seed, 10)
+        other = start + 0.3 * F.one_hot(few, 3) + noise(100 + seed, 10)
+        _, before = score(start, few, weight)
+        _, after = score((start + PART * other) / (1 + PART), few, weight)
+        mild = {"zero-shot": 1.0}
+        logits = {"zero-shot": start, "other": other}
+        shares, curve = search(logits, mild, few, weight)
+        d = (after - before).numpy()
+        if d.mean() + DOUBT * d.std(ddof=1) / 10**0.5 >= 0:
+            assert shares == mild
+            assert "beyond doubt" in curve.rule
+            assert "more of" not in curve.rule
+            doubted += d.mean() < 0
+        else:
+            assert shares["other"] > 0
+            moved += 1
+    assert doubted > 2
+    assert moved > 2
+
+
+def test_members_are_added_a_part_at_a_time():
+    logits = {"start": noise(5), "good": 4.0 * F.one_hot(LABELS, 3) + noise(6)}
+    shares, _ = search(logits, {"start": 1.0})
+    steps = shares["good"] / (1 - shares["good"]) / PART
+    assert steps == pytest.approx(round(steps))
+    assert steps >= 1
+
+
+def test_a_frequent_class_does_not_decide():
+    """Classes count alike: what is right on the frequent one alone is not moved to."""
+    target = torch.tensor([0] * 60 + [1] * 6 + [2] * 6)
+    weight = torch.tensor([1 / 180] * 60 + [1 / 18] * 12, dtype=torch.float64)
+    fair = 2.0 * F.one_hot(target, 3) + noise(7, 72)
+    frequent = torch.tensor([[3.0, 0.0, 0.0]]).repeat(72, 1)
+    shares, _ = search({"fair": fair, "frequent": frequent}, {"fair": 1.0}, target, weight)
+    assert shares == {"fair": 1.0}
+
+
+def test_one_shot_is_the_mild_blend():
     task = make(shots=1)
     auto = make_method("auto").fit(task)
-    assert list(auto.info["hyperparameters"]["members"]) == list(ONE_SHOT_WITH_TEXT)
-    assert "none to hold out" in auto.info["selection"][0]["rule"]
+    wanted = {n: s for n, s in WITH_TEXT.items() if s}
+    assert {n: m["share"] for n, m in members(auto).items()} == wanted
+    (curve,) = auto.info["selection"]
+    assert "a fixed mild blend, half of which is CLIP as it was" in curve["rule"]
     assert auto.held_out is None
+    assert curve["accuracy"] == []
+    blind = make_method("auto").fit(dataclasses.replace(task, classifier_weights=None))
+    assert {n: m["share"] for n, m in members(blind).items()} == WITHOUT_TEXT
+    assert "CLIP" not in blind.info["selection"][0]["rule"]
 
 
-def test_the_members_spread_alike_at_one_shot():
-    task = make(shots=1)
-    auto = make_method("auto", {"among": "zero-shot,gda"}).fit(task)
-    spreads = [
-        member["weight"] * make_method(name).fit(task).logits(task.train).std(1).mean().item()
-        for name, member in auto.info["hyperparameters"]["members"].items()
-    ]
-    assert spreads[0] == pytest.approx(spreads[1], rel=1e-4)
+def test_the_mild_shares_are_of_known_methods_and_sum_to_one():
+    for start in (WITH_TEXT, WITHOUT_TEXT):
+        assert sum(start.values()) == pytest.approx(1)
+        assert all(get_method(name).reads == "features" for name in start)
+    assert not any(get_method(name).needs_text for name in WITHOUT_TEXT)
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_the_members_are_equally_loud(shots):
+    task = make(shots)
+    auto = make_method("auto", {"among": "zero-shot,gda,clap"}).fit(task)
+    folds = folds_of(task.train, task.seed)
+    spreads = []
+    for name, member in members(auto).items():
+        method = make_method(name)
+        held = method.fit(task).held_out
+        if not folds:
+            logits = method.fit(task).logits(task.train)
+        elif held is not None:
+            logits = held.logits
+        else:
+            logits = torch.cat(list(method.held_out_logits(task, folds)))
+        spreads.append(member["weight"] / member["share"] * logits.std(1).mean().item())
+    assert spreads == pytest.approx([spreads[0]] * len(spreads), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["auto", "coop", "fine-tune", "no-such-method"])
@@ -132,21 +206,27 @@ def test_a_third_partys_method_can_be_a_candidate(monkeypatch):
     assert len(auto.held_out.rows) == len(task.train)  # fitted again on every fold
 
 
-def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told():
-    task = make()
-    thin = FewShotTask(
-        FeatureSet(task.train.first[:, :3], task.train.labels, task.class_names),
-        task.classifier_weights[:, :3],
-        30.0,
-    )
-    told = []
-    thin.say = told.append
-    auto = make_method("auto").fit(thin)  # three dimensions leave clip-adapter no hidden unit
-    assert "hidden unit" in auto.info["left_out"]["clip-adapter"]
-    assert any("clip-adapter" in line for line in told)
-    assert torch.isfinite(auto.logits(thin.train)).all()
-    with pytest.raises(UsageError, match="hidden unit"):
-        make_method("auto", {"among": "clip-adapter,gda"}).fit(thin)
+def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch):
+    def refuse(self, task, progress=None):
+        raise UsageError("no hidden unit here.")
+
+    monkeypatch.setattr(get_method("clap"), "fit", refuse)
+    for shots in (1, 6):
+        told = []
+        task = dataclasses.replace(make(shots), say=told.append)
+        auto = make_method("auto").fit(task)
+        assert "hidden unit" in auto.info["left_out"]["clap"]
+        assert any("clap" in line for line in told)
+        assert "clap" not in members(auto)
+        assert torch.isfinite(auto.logits(task.train)).all()
+        with pytest.raises(UsageError, match="hidden unit"):
+            make_method("auto", {"among": "clap,gda"}).fit(task)
+    # The others keep their proportions.
+    shares = {n: m["share"] for n, m in members(make_method("auto").fit(make(1))).items()}
+    rest = sum(s for n, s in WITH_TEXT.items() if n != "clap")
+    assert shares == {
+        n: pytest.approx(s / rest, abs=1e-4) for n, s in WITH_TEXT.items() if s and n != "clap"
+    }
 
 
 def test_pictures_of_one_class_alone():
@@ -166,3 +246,42 @@ def test_pictures_of_one_class_without_text_leave_no_candidate(shots):
     with pytest.raises(DataError, match=r"two classes.*'c'"):
         make_method("auto").fit(one)
     assert any("goes on without" in line for line in told)
+
+
+CLASSES, WIDTH = 12, 32
+FOLDERS = {
+    "even": [4] * CLASSES,
+    "8-to-1": [8] * 6 + [1] * 6,
+    "three-more": [3] * 3 + [1] * 9,
+    "one-of-many": [8] + [1] * 11,
+    "half-absent": [4] * 6 + [0] * 6,
+    "wrong-25": [4] * CLASSES,
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_folder_takes_it_far_below_zero_shot(folder, seed):
+    generator = torch.Generator().manual_seed(seed)
+    centres = normalize(torch.randn(CLASSES, WIDTH, generator=generator))
+    apart = torch.randn(CLASSES, WIDTH, generator=generator) / WIDTH**0.5
+    text = normalize(centres + 1.3 * apart)
+
+    def draw(counts):
+        labels = torch.arange(CLASSES).repeat_interleave(torch.tensor(counts))
+        x = centres[labels] + 1.3 * torch.randn(len(labels), WIDTH, generator=generator) / 32**0.5
+        return FeatureSet(10 * x, labels, [f"class {i}" for i in range(CLASSES)])
+
+    train, test = draw(FOLDERS[folder]), draw([40] * CLASSES)
+    if folder == "wrong-25":
+        some = torch.randperm(len(train), generator=generator)[: len(train) // 4]
+        others = torch.randint(1, CLASSES, (len(some),), generator=generator)
+        train.labels[some] = (train.labels[some] + others) % CLASSES
+    classifier = fit_task(make_method("auto"), FewShotTask(train, text, 30.0, seed=seed), {})
+    right = (classifier.logits(test).argmax(1) == test.labels).double().mean().item()
+    zero = (classifier.zero_shot_logits(test).argmax(1) == test.labels).double().mean().item()
+    assert 0.5 < zero < 0.9
+    # 480 test pictures: two points are one standard error.
+    assert right > zero - 0.02
+    if folder == "even":
+        assert right > zero

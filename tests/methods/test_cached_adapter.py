@@ -14,6 +14,7 @@ from clip_adapter.methods.sizes import RN50
 from clip_adapter.methods.tip_adapter import TipAdapter
 from clip_adapter.nn import normalize
 from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
+from clip_adapter.training.selection import mean, score
 
 C, D = 5, 16
 
@@ -79,8 +80,11 @@ def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
     classifier = CachedAdapter().fit(task)
     rows, curve = classifier.held_out.rows, classifier.info["selection"][0]
     logits = classifier.zero_shot_logits(task.train.first[rows])
-    loss = torch.nn.functional.cross_entropy(logits, task.train.labels[rows]).item()
-    assert curve["loss"][0] == pytest.approx(loss, abs=1e-5)
+    hits, losses = score(logits, task.train.labels[rows], classifier.held_out.weight)
+    assert curve["loss"][0] == pytest.approx(mean(losses, classifier.held_out.weight), abs=1e-5)
+    share = mean(hits, classifier.held_out.weight)
+    assert curve["accuracy"][0] == pytest.approx(100 * share)
+    assert share == pytest.approx(hits.mean().item())  # of an even folder, all at their one place
 
 
 def test_passes_of_the_cross_validation_do_not_change_its_order(monkeypatch):

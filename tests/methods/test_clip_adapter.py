@@ -11,7 +11,9 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.clip_adapter import CLIPAdapter
 from clip_adapter.nn import normalize
-from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
+from clip_adapter.training.folds import folds_of
+from clip_adapter.training.recipes import CANDIDATES, FULL_PICTURES, ONE_SHOT_RATIO, STRENGTHS
+from clip_adapter.training.selection import gathered, mean, score
 
 C, D, K = 4, 16, 6
 
@@ -61,44 +63,101 @@ def test_ratio_zero_is_zero_shot_to_the_bit():
         assert torch.equal(same.logits(task.train), zero.logits(task.train))
 
 
-def test_auto_finds_zero_where_text_is_perfect_and_more_where_it_is_not():
+def test_auto_changes_little_where_text_is_perfect_and_more_where_it_is_not():
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(C).repeat_interleave(K)
     text = normalize(torch.randn(C, D, generator=generator))
     perfect = FewShotTask(FeatureSet(text[labels], labels, list("abcd")), text, 100.0)
-    assert CLIPAdapter().fit(perfect).info["hyperparameters"]["visual_ratio"] == 0.0
+    mild = round((C * K / FULL_PICTURES) ** (1 / 3) * 128)
+    sure = CLIPAdapter().fit(perfect)
+    # Nothing is better than perfect, so the mild setting stays, and spoils nothing.
+    (curve,) = sure.info["selection"]
+    assert curve["chosen"] == {"visual_ratio": ONE_SHOT_RATIO, "steps": mild}
+    assert curve["accuracy"] == [100] * len(curve["candidates"])
+    assert (sure.logits(text).argmax(1) == torch.arange(C)).all()
     shifted = CLIPAdapter().fit(make(shift=3.0))
-    assert shifted.info["hyperparameters"]["visual_ratio"] > 0
     (curve,) = shifted.info["selection"]
-    assert curve["candidates"] == list(CANDIDATES)
-    assert len(curve["accuracy"]) == len(curve["loss"]) == len(CANDIDATES)
+    assert curve["parameter"] == "visual_ratio, steps"
+    pairs = [(c["visual_ratio"], c["steps"]) for c in curve["candidates"]]
+    tried = [(0.0, 128), *((ratio, round(128 * share)) for share, ratio in STRENGTHS)]
+    assert pairs == [(ONE_SHOT_RATIO, mild), *tried]
+    assert len(curve["accuracy"]) == len(curve["loss"]) == len(pairs)
+    told = shifted.info["hyperparameters"]
+    assert (told["visual_ratio"], told["steps"]) == tuple(curve["chosen"].values())
+    assert told["visual_ratio"] * told["steps"] > 4 * ONE_SHOT_RATIO * mild
+    assert curve["loss"][pairs.index(tuple(curve["chosen"].values()))] == min(curve["loss"])
+
+
+def test_auto_finds_zero_where_every_training_does_harm():
+    """A quarter of the labels is wrong and the rate is wild: only zero-shot is left unharmed."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.arange(C).repeat_interleave(20)
+    text = normalize(torch.randn(C, D, generator=generator))
+    x = text[right] + 0.3 * torch.randn(len(right), D, generator=generator) / D**0.5
+    wrong = right.clone()
+    some = torch.randperm(len(right), generator=generator)[: len(right) // 4]
+    wrong[some] = (right[some] + 1 + torch.randint(3, (len(some),), generator=generator)) % C
+    classifier = CLIPAdapter(lr=0.3).fit(
+        FewShotTask(FeatureSet(x, wrong, list("abcd")), text, 20.0)
+    )
+    assert classifier.info["hyperparameters"]["visual_ratio"] == 0.0
+    assert torch.equal(classifier.logits(x), classifier.zero_shot_logits(x))
 
 
 @pytest.mark.parametrize("name", ["clip-adapter", "clip-adapter-cache"])
-def test_no_high_ratio_is_tried_where_a_class_has_no_picture(name):
+def test_what_is_tried_does_not_depend_on_classes_without_pictures(name):
+    """Folds that leave classes without pictures take the place of a rule."""
     whole = make(shift=3.0)
     kept = torch.nonzero(whole.train.labels != 2).flatten()
     thin = dataclasses.replace(whole, train=whole.train.subset(kept))
     options = {"branch": "both"} if name == "clip-adapter" else {}
 
     def tried(task):
-        curves = make_method(name, options).fit(task).info["selection"]
-        rules = {"1 of 4 classes have no picture" in curve["rule"] for curve in curves}
-        found = [c for curve in curves for c in curve["candidates"]]
-        return {c["visual_ratio"] if isinstance(c, dict) else c for c in found}, rules
+        classifier = make_method(name, options).fit(task)
+        found = [c for curve in classifier.info["selection"] for c in curve["candidates"]]
+        held, y = classifier.held_out, task.train.labels
+        asked = {
+            label
+            for fold in folds_of(task.train, task.seed)
+            for label in y[fold.held_out].tolist()
+            if label not in y[fold.fit].tolist()
+        }
+        assert held.logits.shape[1] == C
+        return {c["visual_ratio"] if isinstance(c, dict) else c for c in found}, bool(asked)
 
-    assert tried(whole) == ({0.0, 0.1, 0.2, 0.4, 0.6, 0.8}, {False})
-    assert tried(thin) == ({0.0, 0.1, 0.2}, {True})
-    given = {"visual_ratio": 0.8}
-    (*_, curve) = make_method("clip-adapter-cache", given).fit(thin).info["selection"]
-    assert "no ratio" not in curve["rule"]
+    assert tried(whole) == (set(CANDIDATES), False)
+    assert tried(thin) == (set(CANDIDATES), True)
 
 
-def test_one_shot_takes_the_documented_ratio():
+def test_the_steps_that_are_given_are_not_chosen():
+    (curve,) = CLIPAdapter(steps=20).fit(make()).info["selection"]
+    assert curve["parameter"] == "visual_ratio"
+    assert curve["candidates"] == list(CANDIDATES)
+    (curve,) = CLIPAdapter(recipe="official", epochs=2).fit(make()).info["selection"]
+    assert curve["candidates"] == list(CANDIDATES)
+    fixed = CLIPAdapter(visual_ratio=0.4).fit(make())
+    assert fixed.info["selection"] == []
+    assert fixed.info["hyperparameters"]["steps"] == 128
+
+
+def test_the_second_branch_is_chosen_at_the_steps_of_the_first():
+    classifier = CLIPAdapter(branch="both").fit(make(shift=3.0))
+    first, second = classifier.info["selection"]
+    assert (first["parameter"], second["parameter"]) == ("visual_ratio, steps", "text_ratio")
+    assert second["candidates"] == list(CANDIDATES)
+    told = classifier.info["hyperparameters"]
+    assert told["steps"] == first["chosen"]["steps"]
+    assert told["visual_ratio"] == first["chosen"]["visual_ratio"]
+    assert told["text_ratio"] == second["chosen"]
+
+
+def test_one_shot_takes_the_documented_ratio_and_few_steps():
     classifier = CLIPAdapter(branch="both").fit(make(per_class=1))
     chosen = classifier.info["hyperparameters"]
     assert (chosen["visual_ratio"], chosen["text_ratio"]) == (ONE_SHOT_RATIO, ONE_SHOT_RATIO)
-    assert "one picture per class" in classifier.info["selection"][0]["rule"]
+    assert chosen["steps"] == round((C / FULL_PICTURES) ** (1 / 3) * 128)
+    assert "nothing can be held out" in classifier.info["selection"][0]["rule"]
+    assert classifier.held_out is None
 
 
 def test_official_recipe_with_the_chosen_ratio():
@@ -169,17 +228,17 @@ def test_trainings_that_diverge_are_not_chosen_and_not_saved():
 
 def test_the_curve_tells_true_zero_shot_whatever_the_other_branch_does():
     task = make(shift=3.0)
-    logits = make_method("zero-shot").fit(task).logits(task.train)
-    zero = logits.argmax(1) == task.train.labels
-    loss = torch.nn.functional.cross_entropy(logits, task.train.labels).item()
+    rows, weight = gathered(folds_of(task.train, task.seed))
+    logits = make_method("zero-shot").fit(task).logits(task.train)[rows]
+    hits, losses = score(logits, task.train.labels[rows], weight)
     method = CLIPAdapter(branch="both", visual_ratio="auto", text_ratio="learnable")
     info = fit_task(method, task, {}).info
     (curve,) = info["selection"]
-    assert curve["pictures"] == len(task.train)  # all are held out once
-    assert info["held_out"]["zero_shot_accuracy"] == pytest.approx(
-        100 * zero.double().mean().item()
-    )
-    assert abs(curve["loss"][0] - loss) > 0.1  # visual ratio 0, and a trained text branch
+    assert curve["pictures"] == len(task.train) == len(rows.unique())  # all are held out once
+    assert info["held_out"]["zero_shot_accuracy"] == pytest.approx(100 * mean(hits, weight))
+    none = [c["visual_ratio"] for c in curve["candidates"]].index(0)
+    trained = abs(curve["loss"][none] - mean(losses, weight))
+    assert trained > 0.02  # visual ratio 0, and a trained text branch
 
 
 def test_a_reduction_that_leaves_nothing():

@@ -8,7 +8,7 @@ import torch
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.gda import ONE_SHOT_WEIGHT, Gaussians
+from clip_adapter.methods.gda import MILD_WEIGHT, WEIGHT_ALONE, WEIGHTS, Gaussians
 from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 
@@ -44,7 +44,11 @@ def test_weight_and_shrinkage_are_chosen_on_the_shots():
     classifier = make_method("gda", {"shrinkage": "auto"}).fit(task)
     curve = classifier.info["selection"][0]
     assert curve["parameter"] == "gaussian_weight, shrinkage"
-    assert curve["candidates"][0] == {"gaussian_weight": 0.0, "shrinkage": 1.0}
+    mild, zero = curve["candidates"][:2]
+    found = Gaussians.fit(task.train.features, task.train.labels, C)
+    assert mild["gaussian_weight"] == pytest.approx(MILD_WEIGHT * found.spread, rel=0.05)
+    assert zero == {"gaussian_weight": 0.0, "shrinkage": 1.0}
+    assert {c["gaussian_weight"] for c in curve["candidates"][1:]} == {0.0, *WEIGHTS}
     assert curve["chosen"]["gaussian_weight"] > 0
     assert {c["shrinkage"] for c in curve["candidates"]} > {0.1, 1.0, 10.0}
     assert classifier.held_out is not None
@@ -65,9 +69,13 @@ def test_a_text_that_says_all_is_kept():
 
 
 def test_one_shot_has_a_fixed_weight_and_the_spread_around_the_mean_of_all():
-    told = make_method("gda").fit(make(1)).info["hyperparameters"]
-    assert told["gaussian_weight"] == ONE_SHOT_WEIGHT
+    task = make(1)
+    told = make_method("gda").fit(task).info["hyperparameters"]
+    spread = Gaussians.fit(task.train.features, task.train.labels, C).spread
+    assert told["gaussian_weight"] == pytest.approx(MILD_WEIGHT * spread, rel=0.05)
     assert told["covariance"] == "around the mean of all"
+    alone = make_method("gda").fit(make(1, text=False)).info["hyperparameters"]
+    assert alone["gaussian_weight"] == WEIGHT_ALONE
     two = make_method("gda").fit(make(2)).info["hyperparameters"]
     assert two["covariance"] == "within classes"
 

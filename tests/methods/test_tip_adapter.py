@@ -11,6 +11,7 @@ from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.sizes import RN50
 from clip_adapter.methods.tip_adapter import TipAdapter, TipAdapterF
 from clip_adapter.nn import normalize
+from clip_adapter.training.folds import folds_of
 
 C, D = 5, 16
 
@@ -63,15 +64,23 @@ def test_what_was_chosen_is_recorded_and_used(method):
     assert cache.sharpness.item() == pytest.approx(curve["chosen"]["cache_sharpness"])
 
 
-def test_held_out_logits_are_those_of_a_cache_without_the_fold():
-    task, _ = make(shots=2)
+@pytest.mark.parametrize("kept", [[4, 4, 4, 4, 4], [4, 1, 2, 4, 0]])
+def test_held_out_logits_are_those_of_a_cache_without_the_fold(kept):
+    """Its classes sum to the shots of the whole: the weight is for so many."""
+    whole, _ = make()
+    rows = [4 * c + i for c, count in enumerate(kept) for i in range(count)]
+    task = dataclasses.replace(whole, train=whole.train.subset(rows))
     chosen = TipAdapter(cache_weight=2.0, cache_sharpness=3.0).fit(task).held_out
-    first = chosen.rows[: len(chosen.rows) // 2]
-    others = [i for i in range(len(task.train)) if i not in first.tolist()]
-    less = dataclasses.replace(task, train=task.train.subset(others))
-    want = TipAdapter(cache_weight=2.0, cache_sharpness=3.0).fit(less)
-    got = chosen.logits[: len(first)]
-    torch.testing.assert_close(got, want.logits(task.train.first[first]), atol=1e-4, rtol=1e-5)
+    start = 0
+    for fold in folds_of(task.train, task.seed):
+        less = dataclasses.replace(task, train=task.train.subset(fold.fit))
+        weight = 2.0 * task.mean_shots / less.mean_shots
+        want = TipAdapter(cache_weight=weight, cache_sharpness=3.0).fit(less)
+        got = chosen.logits[start : start + len(fold.held_out)]
+        held = task.train.first[fold.held_out]
+        torch.testing.assert_close(got, want.logits(held), atol=1e-4, rtol=1e-5)
+        start += len(fold.held_out)
+    assert start == len(chosen.rows) > 0
 
 
 def test_weights_follow_the_logit_scale():
@@ -79,6 +88,7 @@ def test_weights_follow_the_logit_scale():
     chosen = [TipAdapter(cache_sharpness=4.0).fit(t).info["selection"][0] for t in (large, small)]
     tenth = [c["cache_weight"] / 10 for c in chosen[0]["candidates"]]
     assert tenth == pytest.approx([c["cache_weight"] for c in chosen[1]["candidates"]])
+    assert 0.0 in tenth
 
 
 @pytest.mark.parametrize(("shots", "weight"), [(1, 3.0), (2, 3.0), (8, 2.0), (16, 1.0)])

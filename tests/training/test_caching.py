@@ -5,14 +5,17 @@ import torch
 
 from clip_adapter.errors import UsageError
 from clip_adapter.training.caching import (
+    balanced,
     check_cache_options,
     enough,
     grid,
     in_grid,
+    one_hot,
+    scores_of,
     unit_keys,
     unsearched,
 )
-from clip_adapter.training.selection import HELD_OUT_ENOUGH, Fold
+from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 
 
 def test_the_safe_candidate_comes_first_and_none_comes_twice():
@@ -74,3 +77,32 @@ def test_how_many_are_held_out(pictures, least):
 def test_keys_are_the_mean_of_unit_views():
     features = torch.tensor([[[3.0, 0.0]], [[0.0, 0.5]]])
     torch.testing.assert_close(unit_keys(features), torch.full((1, 2), 0.5**0.5))
+
+
+def test_values_of_an_even_folder_are_one_hot():
+    labels = torch.tensor([0, 2, 1, 1, 0, 2])
+    assert torch.equal(balanced(labels, 3, 2.0), one_hot(labels, 3))
+
+
+@pytest.mark.parametrize("shots", [1.0, 2.5])
+def test_all_classes_of_the_cache_sum_alike_and_absent_ones_say_nothing(shots):
+    labels = torch.tensor([0, 0, 0, 0, 2, 3, 3])  # neither 1 nor 4
+    values = balanced(labels, 5, shots)
+    present = [0, 2, 3]
+    torch.testing.assert_close(values[:, present].sum(0), torch.full((3,), shots))
+    assert ((values[:, present] != 0).sum(1) == 1).all()
+    # Of whatever nearness: the mean of the others, so no more and no less than they on average.
+    near = torch.rand(7, 6, generator=torch.Generator().manual_seed(0))
+    scores = near.T @ values
+    for absent in (1, 4):
+        torch.testing.assert_close(scores[:, absent], scores[:, present].mean(1))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [0, 1, 3, 1, 1]])
+def test_scores_are_the_product_with_the_values(labels):
+    y = torch.tensor(labels)
+    generator = torch.Generator().manual_seed(1)
+    near = torch.rand(len(y), 3, generator=generator)
+    amounts = torch.rand(len(y), 1, generator=generator)
+    values = balanced(y, 4, 2.0) * amounts
+    torch.testing.assert_close(scores_of(near, values), near.T @ values)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from clip_adapter.training.loop import (
     batches,
     clip,
     learning_rate,
+    log_prior,
     official_recipe,
     train,
 )
@@ -101,8 +103,20 @@ def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():
     epoch = torch.cat([next(stream), next(stream)], 1)
     assert epoch.shape == (2, 8)
     for own, seen in zip(rows, epoch, strict=True):
-        assert len(seen.unique()) == 8
         assert set(seen.tolist()) <= set(own.tolist())
+    # As many batches as the longest has; the other goes round again within the epoch.
+    assert len(epoch[1].unique()) == 8
+    assert len(epoch[0].unique()) == 8
+
+
+def test_a_run_with_fewer_rows_goes_round_again_and_the_longest_is_not_cut():
+    rows = [torch.arange(3), torch.arange(10, 20)]
+    stream = batches(rows, 5, torch.Generator().manual_seed(0))
+    for _ in range(3):
+        epoch = torch.cat([next(stream), next(stream)], 1)
+        assert sorted(epoch[1].tolist()) == list(range(10, 20))
+        times = torch.bincount(epoch[0], minlength=3)
+        assert sorted(times.tolist()) == [3, 3, 4]  # three times round, and a part
 
 
 def test_fewer_rows_than_a_batch_still_train():
@@ -147,3 +161,93 @@ def test_same_seed_same_weights_to_the_bit_and_views_are_drawn():
     c, _ = trained([0.5], rows, views=1)
     assert torch.equal(a.bottleneck.up, b.bottleneck.up)
     assert not torch.equal(a.bottleneck.up, c.bottleneck.up)
+
+
+def test_the_prior_is_the_logarithm_of_the_shares():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 0, 3])
+    rows = [torch.arange(9), torch.tensor([4, 6]), torch.tensor([0, 4, 6])]
+    got = log_prior(labels, rows, 5)
+    with np.errstate(divide="ignore"):
+        want = np.log([[1, 2 / 5, 0, 2 / 5, 0], [0, 1, 0, 1, 0], [1, 1, 0, 1, 0]])
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
+
+
+def linear(labels, rows, recipe, penalty=None, classes=4):
+    """Weights (R, C, D) of linear classifiers from a random start, and the features."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, len(labels), 3, generator=generator)
+    start = torch.randn(len(rows), classes, 3, generator=generator)
+    module = torch.nn.ParameterDict({"w": start.clone()})
+    loss = train(
+        module,
+        lambda f: f @ module["w"].transpose(-1, -2),
+        x,
+        labels,
+        rows,
+        recipe,
+        torch.Generator().manual_seed(3),
+        penalty=penalty,
+    )
+    return x[0].double().numpy(), start.double().numpy(), module["w"].detach(), loss
+
+
+STEP = Recipe("sgd", 0.5, 0.0, 99, steps=1, constant=True)
+
+
+def test_a_step_on_uneven_shots():
+    """Against NumPy: the gradient of n_c exp(s_c) over its sum, for each run its own n."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 3, 0, 3])
+    rows = [torch.arange(9), torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0])]
+    x, start, got, loss = linear(labels, rows, STEP)
+    for run, own in enumerate(rows):
+        f, y = x[own], labels[own].numpy()
+        scores, counts = f @ start[run].T, np.bincount(y, minlength=4)
+        p = counts * np.exp(scores)
+        p /= p.sum(1, keepdims=True)
+        want_loss = -np.log(p[np.arange(len(y)), y]).mean()
+        p[np.arange(len(y)), y] -= 1
+        want = start[run] - 0.5 * p.T @ f / len(y)
+        assert np.abs(want - start[run]).max() > 0.05
+        np.testing.assert_allclose(got[run].numpy(), want, atol=1e-6)
+        assert loss[run].item() == pytest.approx(want_loss, rel=1e-5)
+
+
+def test_a_class_without_pictures_does_not_move():
+    labels = torch.tensor([0, 1, 3, 1, 0, 3, 1])
+    everything = torch.arange(7)
+    rows = [everything, everything[labels != 3]]
+    for kind in ("sgd", "adamw"):
+        _, start, got, _ = linear(labels, rows, Recipe(kind, 0.1, 0.0, 3, steps=20))
+        moved = np.abs(got.double().numpy() - start).max(-1)
+        assert (moved[0, [2]] == 0).all()
+        assert (moved[1, [2, 3]] == 0).all()
+        assert moved[0, [0, 1, 3]].min() > 0.01
+        assert moved[1, [0, 1]].min() > 0.01
+
+
+def test_even_shots_train_as_without_any_prior_to_the_bit(monkeypatch):
+    labels = torch.arange(12) % 4
+    recipe = Recipe("adamw", 0.05, 1e-2, 5, steps=30, warmup=0.1)
+    _, _, ours, loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], recipe)
+    none = torch.zeros(2, 4)
+    monkeypatch.setattr("clip_adapter.training.loop.log_prior", lambda *_: none)
+    _, _, plain, plain_loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], recipe)
+    assert torch.equal(ours, plain)
+    assert torch.equal(loss, plain_loss)
+
+
+def test_a_frequent_class_is_no_more_likely_an_answer():
+    """Pictures that say nothing: what is learnt is that they say nothing, not who is frequent."""
+    labels = torch.tensor([0] * 24 + [1] * 3)
+    module = torch.nn.ParameterDict({"b": torch.zeros(1, 1, 2)})
+    recipe = Recipe("sgd", 0.5, 0.0, 99, steps=200, constant=True)
+    train(
+        module,
+        lambda f: f[..., :1] * 0 + module["b"],
+        torch.ones(1, 27, 2),
+        labels,
+        [torch.arange(27)],
+        recipe,
+        torch.Generator(),
+    )
+    assert module["b"].detach().abs().max() < 1e-4

@@ -18,8 +18,8 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.methods import Method
 from clip_adapter.training import pixel_loop
 from clip_adapter.training.compute import Compute
+from clip_adapter.training.folds import folds_of
 from clip_adapter.training.pixels import PixelModel, PixelRecipe, train_pixels
-from clip_adapter.training.selection import folds_of
 
 SIZE, D = 16, 6  # of the fixture's pictures and features
 RECIPE = PixelRecipe("adamw", 3e-3, 0.01, 6, epochs=3)

@@ -1,143 +1,322 @@
-"""Cross-validation on the shots."""
+"""Cross-validation on the shots: how candidates are scored, and when the reference is left."""
 
+import math
+
+import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.training.folds import Fold, stratified_folds
 from clip_adapter.training.selection import (
-    MAX_FOLDS,
+    DOUBT,
+    TEMPERATURES,
+    WRONG,
     Curve,
-    Fold,
+    bounded,
+    cautious,
+    choose,
     cross_validate,
-    folds_of,
-    stratified_folds,
+    gathered,
+    score,
+    temperature,
 )
 
-
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 5))
-def test_folds_partition_and_keep_every_class_in_training(labels, seed):
-    y = torch.tensor(labels)
-    folds = stratified_folds(y, seed, enough=10**9)
-    counts = torch.bincount(y)
-    if counts.max() < 2:
-        assert folds == []
-        return
-    held = torch.cat([f.held_out for f in folds])
-    assert len(held.unique()) == len(held)
-    # Every picture is held out once, but for those that are their class's only one.
-    assert set(held.tolist()) == {i for i, c in enumerate(labels) if counts[c] > 1}
-    for fold in folds:
-        assert set(fold.fit.tolist()).isdisjoint(fold.held_out.tolist())
-        assert len(fold.fit) + len(fold.held_out) == len(y)
-        assert set(y[fold.fit].tolist()) == set(labels)
+C = 4
 
 
-def plainly(labels, seed, enough):
-    """The folds of pictures that all differ: (fit, held out) of each."""
+def even(count):
+    return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def noisy(labels, strength, seed=0, classes=C):
     generator = torch.Generator().manual_seed(seed)
-    members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
-    count = min(MAX_FOLDS, max(len(m) for m in members))
-    fold = torch.full((len(labels),), -1)
-    for offset, rows in enumerate(members):
-        if len(rows) > 1:
-            order = torch.randperm(len(rows), generator=generator)
-            fold[rows[order]] = (torch.arange(len(rows)) + offset) % count
-    found, seen = [], 0
-    for k in range(count if count > 1 else 0):
-        held_out = torch.nonzero(fold == k).flatten().tolist()
-        if held_out and seen < enough:
-            found.append((torch.nonzero(fold != k).flatten().tolist(), held_out))
-            seen += len(held_out)
-    return found
+    noise = torch.randn(len(labels), classes, generator=generator)
+    return strength * F.one_hot(labels, classes) + noise
 
 
-@given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=60),
-    st.integers(0, 5),
-    st.sampled_from([3, 20, 10**9]),
-    st.booleans(),
-)
-def test_without_duplicates_digests_change_nothing(labels, seed, enough, known):
-    y = torch.tensor(labels)
-    digests = [f"{i:02x}" for i in range(len(labels))] if known else [""] * len(labels)
-    train = FeatureSet(torch.ones(len(labels), 2), y, list("abcdefg"), digests=digests)
-    for folds in (stratified_folds(y, seed, enough), folds_of(train, seed, enough)):
-        assert [(f.fit.tolist(), f.held_out.tolist()) for f in folds] == plainly(y, seed, enough)
-
-
-# (label, content) of every picture; no content is drawn as often as a few
-PICTURES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=50)
-
-
-@given(PICTURES, st.integers(0, 5), st.booleans())
-def test_copies_never_straddle_folds(pictures, seed, torn):
-    # with ``torn``, copies lie under several labels too
-    digests = [str(c) if torn else f"{y}-{c}" for y, c in pictures]
-    labels = [y for y, _ in pictures]
-    train = FeatureSet(
-        torch.ones(len(labels), 2), torch.tensor(labels), list("abcde"), digests=digests
-    )
-    folds = folds_of(train, seed, enough=10**9)
-    distinct = {y: {d for d, z in zip(digests, labels, strict=True) if z == y} for y in labels}
-    held = []
-    for fold in folds:
-        inside = {digests[i] for i in fold.held_out.tolist()}
-        assert inside.isdisjoint(digests[i] for i in fold.fit.tolist())
-        assert {labels[i] for i in fold.fit.tolist()} == set(labels)
-        assert sorted([*fold.fit.tolist(), *fold.held_out.tolist()]) == list(range(len(labels)))
-        held += fold.held_out.tolist()
-    # Held out once: all of classes with several pictures, but for copies under several labels.
-    own = {
-        i
-        for i, (d, y) in enumerate(zip(digests, labels, strict=True))
-        if len(distinct[y]) > 1 and sum(d in of for of in distinct.values()) == 1
-    }
-    assert sorted(held) == sorted(own)
-
-
-def test_enough_held_out_pictures_stop_the_folds():
-    y = torch.arange(1000).repeat(4)
-    assert len(stratified_folds(y, 0)) == 1
-    assert len(stratified_folds(y, 0, enough=10**9)) == 4
-
-
-def logits_of(hits, losses):
-    """Logits (n, 2) of pictures of class 0 with these hits and about these losses."""
-    right = torch.tensor(hits, dtype=torch.bool)
-    loss = torch.tensor(losses, dtype=torch.float64)
-    gap = torch.log(1 / torch.expm1(loss))  # loss = log(1 + exp(-gap))
-    assert ((gap > 0) == right).all(), "a hit has a loss under log 2"
-    return torch.stack([gap, torch.zeros_like(gap)], 1).float()
-
-
-def run(table):
-    """``table``: for each candidate, hits and losses on one fold of pictures of class 0."""
-    count = len(next(iter(table.values()))[0])
-    fold = Fold(torch.arange(count), torch.arange(count))
+def run(table, labels, reference=0, weight=None):
+    """``table``: the logits (n, C) of every candidate, on one fold that holds out everything."""
+    rows = torch.arange(len(labels))
     curve = Curve("ratio", list(table))
-    labels = torch.zeros(count, dtype=torch.long)
+    fold = Fold(rows, rows, weight)
     held = cross_validate(
-        curve, [fold], labels, lambda jobs: (logits_of(*table[c]) for _, c in jobs)
+        curve, [fold], labels, lambda jobs: (table[c] for _, c in jobs), reference
     )
-    assert torch.equal(held.logits, logits_of(*table[curve.chosen]))
-    assert torch.equal(held.rows, fold.held_out)
+    assert torch.equal(held.logits, table[curve.chosen])
+    assert torch.equal(held.rows, rows)
     return curve
 
 
-def test_lowest_loss_wins_even_at_equal_accuracy():
-    curve = run({0.0: ([1, 0, 1], [0.6, 1, 0.6]), 0.2: ([1, 0, 1], [0.5, 0.8, 0.5])})
+def on_folds(table, y, folds, reference=0):
+    curve = Curve("which", list(table))
+    cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs), reference)
+    return curve
+
+
+def test_a_clearly_better_candidate_is_taken_and_the_curve_tells_of_all():
+    y = torch.arange(C).repeat(20)
+    curve = run({0.0: noisy(y, 1.0), 0.2: noisy(y, 5.0), 0.4: noisy(y, 0.0)}, y)
     assert curve.chosen == 0.2
-    assert curve.pictures == 3
-    assert curve.accuracy[0] == curve.accuracy[1]
+    assert curve.pictures == 80
+    assert curve.accuracy[1] > curve.accuracy[0] > curve.accuracy[2]
+    assert curve.loss[1] < curve.loss[0] < curve.loss[2] <= math.log(C) + 0.02
+    assert "80 held-out pictures" in curve.rule
 
 
-def test_a_candidate_that_loses_many_pictures_is_vetoed():
-    good, bad = [1] * 20, [1] * 12 + [0] * 8
-    curve = run({0.0: (good, [0.6] * 20), 0.6: (bad, [0.1] * 12 + [0.7] * 8)})
-    assert curve.chosen == 0.0
-    assert curve.loss[1] < curve.loss[0]
+def test_of_several_better_ones_the_surest_gain_is_taken():
+    y = torch.arange(C).repeat(20)
+    table = {0.0: noisy(y, 1.0), 0.1: noisy(y, 2.0), 0.2: noisy(y, 6.0), 0.3: noisy(y, 3.0)}
+    assert run(table, y).chosen == 0.2
+    assert run(table, y, reference=3).chosen == 0.2
 
 
-def test_zero_is_chosen_when_nothing_helps():
-    assert run({0.0: ([1, 1], [0.1, 0.1]), 0.4: ([1, 1], [0.2, 0.2])}).chosen == 0.0
+def test_the_reference_is_scored_first_and_results_are_told_in_the_order_of_the_candidates():
+    y = torch.arange(C).repeat(6)
+    folds = stratified_folds(y, 0)
+    strengths, jobs_seen = [1.0, 2.0, 4.0], []
+
+    def evaluate(jobs):
+        jobs_seen.extend(jobs)
+        return (noisy(y, c)[fold.held_out] for fold, c in jobs)
+
+    curve = Curve("strength", strengths)
+    held = cross_validate(curve, folds, y, evaluate, reference=1)
+    assert [c for _, c in jobs_seen] == [2.0] * 5 + [1.0] * 5 + [4.0] * 5
+    assert all(a is b for (a, _), b in zip(jobs_seen, folds * 3, strict=True))
+    rows, weight = gathered(folds)
+    for strength, accuracy, loss in zip(strengths, curve.accuracy, curve.loss, strict=True):
+        hits, losses = score(noisy(y, strength)[rows], y[rows], weight)
+        assert accuracy == pytest.approx(100 * float((hits * weight).sum()))
+        assert loss == pytest.approx(float((losses * weight).sum()))
+    assert torch.equal(held.rows, rows)
+    assert torch.equal(held.weight, weight)
+    assert torch.equal(held.logits, noisy(y, curve.chosen)[rows])
+    assert curve.pictures == len(y)
+
+
+def test_a_picture_that_is_held_out_twice_is_one_picture():
+    y = torch.arange(C).repeat_interleave(torch.tensor([8, 8, 1, 1]))
+    folds = stratified_folds(y, 0)
+    rows, weight = gathered(folds)
+    assert len(rows.unique()) < len(rows)
+    curve = Curve("a", [1.0, 2.0])
+    table = {1.0: noisy(y, 1.0), 2.0: noisy(y, 9.0)}
+    held = cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs))
+    assert curve.pictures == len(rows.unique())
+    assert len(held.rows) == len(held.weight) == len(held.logits) == len(rows)
+    hits = (table[1.0].argmax(1) == y).double()[rows]
+    assert curve.accuracy[0] == pytest.approx(100 * float((hits * weight).sum() / weight.sum()))
+    assert torch.equal(held.logits, table[curve.chosen][rows])
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+def test_a_candidate_that_always_answers_the_frequent_class_is_not_chosen(reference):
+    y = torch.arange(C).repeat_interleave(torch.tensor([60, 3, 3, 3]))
+    frequent = torch.zeros(len(y), C)
+    frequent[:, 0] = 3.0
+    honest = noisy(y, 3.5, seed=1)
+    honest[:60:2] = -honest[:60:2]  # wrong on half of the frequent class
+    table = {"honest": honest, "frequent": frequent}
+    # By the picture it looks better in both respects.
+    assert (frequent.argmax(1) == y).sum() > (honest.argmax(1) == y).sum() + 15
+    assert F.cross_entropy(frequent, y) < F.cross_entropy(honest, y)
+    folds = stratified_folds(y, 0, 10**9)
+    assert on_folds(table, y, folds, reference).chosen == "honest"
+
+
+def test_the_curve_is_the_mean_over_the_classes():
+    y = torch.arange(C).repeat(7)
+    logits = noisy(y, 1.5)
+    curve = on_folds({"a": logits}, y, stratified_folds(y, 0))
+    hits = (logits.argmax(1) == y).double()
+    # Seven pictures are dealt into five parts; within a part a class counts once.
+    rows, weight = gathered(stratified_folds(y, 0))
+    assert float(weight.sum()) == pytest.approx(1)
+    assert curve.accuracy == [pytest.approx(100 * float((hits[rows] * weight).sum()))]
+    per_class = [float(weight[y[rows] == c].sum()) for c in range(C)]
+    assert per_class == pytest.approx([1 / C] * C)
+
+
+@pytest.mark.parametrize("power", range(-3, 4))
+def test_scaled_logits_are_the_same_candidate(power):
+    y = torch.arange(C).repeat(10)
+    for seed in range(10):
+        weak, strong = noisy(y, 1.0, seed), noisy(y, 4.0, seed + 100)
+        plain = run({"weak": weak, "strong": strong}, y)
+        assert plain.chosen == "strong"
+        for table in (
+            {"weak": weak, "strong": 2.0**power * strong},
+            {"weak": 2.0**power * weak, "strong": strong},
+        ):
+            scaled = run(table, y)
+            assert scaled.chosen == "strong"
+            assert run(table, y, reference=1).chosen == "strong"
+            assert scaled.accuracy == plain.accuracy
+            assert scaled.loss == pytest.approx(plain.loss, abs=2e-2)
+
+
+@given(st.integers(0, 60), st.sampled_from([0.2, 0.5, 1.0, 3.0, 10.0]))
+def test_the_temperature_is_about_the_best_of_all(seed, loudness):
+    y = torch.arange(C).repeat(10)
+    logits = loudness * noisy(y, 2.0, seed)
+    losses = [float(bounded(logits, y, t).mean()) for t in TEMPERATURES]
+    found = temperature(logits, y, even(len(y)))
+    # Downhill may end in a dent of the bounded loss: it is never deep.
+    assert float(bounded(logits, y, found).mean()) <= min(losses) + 2e-2
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_a_wrong_label_costs_no_more_than_a_bound(classes):
+    limit = math.log(classes / WRONG)
+    y = torch.zeros(5, dtype=torch.long)
+    logits = torch.zeros(5, classes)
+    logits[:, 0] = torch.tensor([-1e6, -50.0, 0.0, 50.0, 1e6])
+    loss = bounded(logits, y, 1.0)
+    want = -np.log((1 - WRONG) * logits.double().softmax(1)[:, 0].numpy() + WRONG / classes)
+    np.testing.assert_allclose(loss.numpy(), want, rtol=1e-5)
+    assert float(loss.max()) == pytest.approx(limit)
+    assert float(loss.min()) > 0
+
+
+def test_one_wrong_label_does_not_condemn_a_sure_candidate():
+    y = torch.arange(C).repeat(15)
+    sure = 40.0 * F.one_hot(y, C).float()
+    sure[0] = 40.0 * F.one_hot(torch.tensor(1), C)  # sure, and told to be wrong
+    timid = 0.5 * F.one_hot(y, C) + torch.zeros(len(y), C)
+    timid[:12] = 0.0
+    assert F.cross_entropy(sure, y) > F.cross_entropy(torch.zeros_like(sure), y) / 3
+    curve = run({"timid": timid + 0.3 * noisy(y, 0.0), "sure": sure}, y)
+    assert curve.chosen == "sure"
+    kind = -math.log(1 - WRONG + WRONG / C)
+    assert curve.loss[1] <= (math.log(C / WRONG) + 59 * kind) / 60 + 0.05
+
+
+def test_cautious_is_the_mean_and_the_standard_error():
+    d, rows = np.random.default_rng(0).normal(size=30), torch.arange(30)
+    want = d.mean() + DOUBT * d.std(ddof=1) / len(d) ** 0.5
+    assert cautious(torch.tensor(d), even(30), rows) == pytest.approx(want)
+    # Weights need not sum to 1.
+    assert cautious(torch.tensor(d), 3 * even(30), rows.flip(0)) == pytest.approx(want)
+    # What is held out again brings no new evidence.
+    twice = torch.tensor([*d, *d])
+    assert cautious(twice, even(60), rows.repeat(2)) == pytest.approx(want)
+    assert cautious(twice, even(60), torch.arange(60)) < want
+
+
+def test_a_picture_with_much_weight_leaves_more_doubt():
+    d = torch.tensor(np.random.default_rng(1).normal(size=20) - 1)
+    heavy = torch.tensor([0.5] + [0.5 / 19] * 19, dtype=torch.float64)
+    share, rows = heavy.numpy(), torch.arange(20)
+    centre = (d.numpy() * share).sum()
+    spread = (share * (d.numpy() - centre) ** 2).sum()
+    want = centre + DOUBT * (spread / (1 / (share**2).sum() - 1)) ** 0.5
+    assert cautious(d, heavy, rows) == pytest.approx(want)
+    assert cautious(d, heavy, rows) - centre > cautious(d, even(20), rows) - d.mean()
+
+
+def test_the_reference_is_kept_in_doubt_and_left_beyond_it():
+    y = torch.arange(C).repeat(10)
+    base = noisy(y, 1.0, seed=3)
+    generator = torch.Generator().manual_seed(5)
+    changes, chosen = [], []
+    for strength in (0.0, 0.05, 0.1, 0.3, 0.6, 1.0, 2.0):
+        noise = torch.randn(len(y), C, generator=generator)
+        other = base + strength * F.one_hot(y, C) + 0.7 * noise
+        curve = run({"kept": base, "new": other}, y)
+        weight = even(len(y))
+        d = score(other, y, weight)[1] - score(base, y, weight)[1]
+        d = d.numpy()
+        changes.append(d.mean())
+        chosen.append(curve.chosen)
+        left = d.mean() + DOUBT * d.std(ddof=1) / len(d) ** 0.5 < 0
+        assert (curve.chosen == "new") == left
+    assert chosen[0] == "kept"
+    assert chosen[-1] == "new"
+    # Some were lower, and were not believed.
+    assert any(c < 0 and name == "kept" for c, name in zip(changes, chosen, strict=True))
+
+
+def test_equal_candidates_leave_the_reference():
+    y = torch.arange(C).repeat(5)
+    same = noisy(y, 2.0)
+    assert run({0.0: same, 0.4: same.clone()}, y).chosen == 0.0
+    assert run({0.0: same, 0.4: same.clone()}, y, reference=1).chosen == 0.4
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_never_win(value):
+    y = torch.arange(C).repeat(5)
+    poor, broken = noisy(y, -3.0), noisy(y, 9.0)
+    broken[3, 1] = value
+    assert run({"poor": poor, "broken": broken}, y).chosen == "poor"
+    # They are left where they are the reference themselves.
+    curve = run({"poor": poor, "broken": broken}, y, reference=1)
+    assert curve.chosen == "poor"
+    assert curve.loss[1] > math.log(C / WRONG) > curve.loss[0]
+
+
+def never(*_):
+    raise AssertionError("asked")
+
+
+def test_what_is_given_is_taken_and_nothing_evaluated():
+    y = torch.arange(C)
+    for value in (0.3, "learnable", {"a": 1}):
+        found = choose(
+            "ratio", value, [0.0, 1.0], one_shot=0.0, folds=never, labels=y, evaluate=never
+        )
+        assert found.value == value
+        assert found.record == []
+        assert found.held_out is None
+
+
+def test_without_anything_to_hold_out_it_is_the_one_shot_value():
+    found = choose(
+        "ratio",
+        "auto",
+        [0.0, 1.0],
+        one_shot=0.2,
+        folds=list,
+        labels=torch.arange(C),
+        evaluate=never,
+    )
+    assert found.value == 0.2
+    assert found.held_out is None
+    (record,) = found.record
+    assert record["candidates"] == [0.2, 0.0, 1.0]
+    assert record["chosen"] == 0.2
+    assert record["pictures"] == 0
+    assert record["rule"] == "nothing can be held out and learned without: 0.2"
+
+
+@pytest.mark.parametrize("among", [(1.0, 5.0), (5.0, 0.0, 1.0)])
+def test_choose_compares_with_the_one_shot_value(among):
+    y = torch.arange(C).repeat(10)
+    found = choose(
+        "strength",
+        "auto",
+        among,
+        one_shot=0.0,
+        folds=lambda: stratified_folds(y, 0),
+        labels=y,
+        evaluate=lambda jobs: (noisy(y, c)[f.held_out] for f, c in jobs),
+    )
+    assert found.value == found.curve.chosen == 5.0
+    assert sorted(found.curve.candidates) == [0.0, 1.0, 5.0]
+    assert len(found.curve.loss) == 3
+    assert found.record[0]["parameter"] == "strength"
+    assert torch.equal(found.held_out.logits, noisy(y, 5.0)[found.held_out.rows])
+    # With no evidence at all the one-shot value stays, wherever it stands in the list.
+    same = choose(
+        "strength",
+        "auto",
+        among,
+        one_shot=0.0,
+        folds=lambda: stratified_folds(y, 0),
+        labels=y,
+        evaluate=lambda jobs: (noisy(y, 1.0)[f.held_out] for f, _ in jobs),
+    )
+    assert same.value == 0.0

@@ -108,7 +108,8 @@ class Auto(Method):
             rows, weight = gathered(folds)
             logits = {n: loud[n] * h for n, h in held.items()}
             curve.pictures = len(rows.unique())
-            shares, total = _search(curve, logits, mild, task.train.labels[rows], weight)
+            target = task.train.labels[rows]
+            shares, total = _search(curve, logits, mild, target, weight, rows)
             last = HeldOut(total, rows, weight)
         else:
             shares = mild
@@ -219,6 +220,7 @@ def _search(
     mild: Mapping[str, float],
     target: Tensor,
     weight: Tensor,
+    rows: Tensor,
 ) -> tuple[dict[str, float], Tensor]:
     """Shares of the members, and the blend's held-out logits (n, C); fills ``curve``.
 
@@ -228,6 +230,7 @@ def _search(
         mild: the shares to start from.
         target: labels (n,).
         weight: (n,) of the pictures.
+        rows: (n,) which shots they are.
     """
 
     def blend(counts: Mapping[str, float]) -> Tensor:
@@ -244,7 +247,7 @@ def _search(
     for _ in range(ROUNDS):
         trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
         found = [(score(blend(t), target, weight), t) for t in trials]
-        gains = [cautious(own - losses, weight) for (_, own), _ in found]
+        gains = [cautious(own - losses, weight, rows) for (_, own), _ in found]
         best = min(range(len(gains)), key=gains.__getitem__)
         if gains[best] >= 0:
             break

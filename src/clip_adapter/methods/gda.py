@@ -71,10 +71,10 @@ class Gaussians:
         centre = x.mean(0) if bool((size == size.max()).all()) else means[present].mean(0)
         # The mean of few pictures lies farther out than it should beside that of many.
         trust = size / (size + len(features))
-        means = centre + (trust / trust.max()).double()[:, None] * (means - centre)
+        drawn = centre + (trust / trust.max()).double()[:, None] * (means - centre)
         within = bool((size > 1).any())
         centred = x - (means[y] if within else x.mean(0))
-        return cls(means, present, centred.T @ centred, len(x), within)
+        return cls(drawn, present, centred.T @ centred, len(x), within)
 
     @property
     def spread(self) -> float:
@@ -193,8 +193,7 @@ class GDA(Method):
         def folds() -> list[Fold]:
             parts = folds_of(task.train, task.seed, text=text)
             # A fold with one picture of each class has another covariance than all the shots.
-            alike = all(_fit(task, f.fit).within == found.within for f in parts)
-            return parts if alike else []
+            return [f for f in parts if _fit(task, f.fit).within == found.within]
 
         return choose(
             "gaussian_weight, shrinkage",

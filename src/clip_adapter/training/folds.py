@@ -30,6 +30,8 @@ HELD_OUT_ENOUGH = 500
 # Of classes with more pictures than this, no more are held out in a fold that leaves them few.
 MOST_OF_A_CLASS = 8
 SEVERAL = 2
+# So often is a fold of an uneven folder drawn, where no two classes are left to train on.
+DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,17 @@ def stratified_folds(
     count = MAX_FOLDS if uneven else min(MAX_FOLDS, max(numbers))
     parts: list[_Part] = []
     for k in range(count):
-        order = torch.randperm(len(numbers), generator=generator).tolist() if uneven else []
-        part = _Part([], [])
-        for place, c in enumerate(owned):
-            wanted = numbers[order[place]] if uneven else c.distinct
-            part.take(c, slice((k - place) % count, None, count), wanted)
-        trained = len(labels[part.fit].unique())
-        if part.held and trained >= min(2, len(owned)) and sum(p.size for p in parts) < enough:
-            parts.append(part)
+        # Drawn again until two classes are left to train on; at last, nothing more is taken away.
+        for last in [*[False] * (DRAWS if uneven else 0), True]:
+            order = [] if last else torch.randperm(len(numbers), generator=generator).tolist()
+            part = _Part([], [])
+            for place, c in enumerate(owned):
+                wanted = c.distinct if last else numbers[order[place]]
+                part.take(c, slice((k - place) % count, None, count), wanted)
+            if part.held and len(labels[part.fit].unique()) >= min(2, len(owned)):
+                if sum(p.size for p in parts) < enough:
+                    parts.append(part)
+                break
     return _weighted(parts, numbers)
 
 
@@ -144,20 +149,21 @@ class _Part:
 
     def take(self, own: _Class, part: slice, wanted: int) -> None:
         """Adds a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
-        numbers = range(len(own.units))
-        if wanted and own.distinct < SEVERAL:
-            out: list[int] = []
-        elif wanted or own.stuck:
+        numbers, dealt = range(len(own.units)), list[int]()
+        if not wanted and not own.stuck:
+            left = list(numbers)
+        elif own.distinct < SEVERAL:
+            left = []
+        else:
+            wanted = max(wanted, 1)
             dealt = list(numbers[part])
             if not dealt and wanted < own.distinct:
-                dealt = [numbers[-1]] if numbers else []
-            rest = [i for i in numbers if i not in dealt]
-            out = dealt + rest[max(wanted, 1) :]
-        else:
-            out = list(numbers)
+                dealt = list(numbers[-1:])
+            left = [i for i in numbers if i not in dealt][wanted:]
+        out = {*dealt, *left}
         self.fit += own.stuck + [r for i in numbers if i not in out for r in own.units[i]]
-        if out:
-            rows = [row for i in out[:MOST_OF_A_CLASS] for row in own.units[i]]
+        if scored := (dealt + left)[: max(MOST_OF_A_CLASS, len(dealt))]:
+            rows = [row for i in scored for row in own.units[i]]
             self.held.append((min(wanted, own.distinct, SEVERAL), rows))
 
 

@@ -124,7 +124,7 @@ def choose(
         held_out = cross_validate(curve, parts, labels, evaluate, candidates.index(one_shot))
         return Choice(curve.chosen, curve, held_out)
     curve.chosen = one_shot
-    curve.rule = f"no class has a second picture to hold out: {shown(one_shot)}"
+    curve.rule = f"nothing can be held out and learned without: {shown(one_shot)}"
     return Choice(one_shot, curve)
 
 
@@ -162,7 +162,7 @@ def cross_validate(
         scores[number] = _percent(hits, weight), mean(losses, weight)
         if number == reference:
             start, kept = losses, logits
-        elif (gain := cautious(losses - start, weight)) < lowest:
+        elif (gain := cautious(losses - start, weight, rows)) < lowest:
             best, lowest, kept = number, gain, logits
     curve.accuracy = [scores[i][0] for i in range(len(scores))]
     curve.loss = [scores[i][1] for i in range(len(scores))]
@@ -202,19 +202,19 @@ def bounded(logits: Tensor, labels: Tensor, factor: float) -> Tensor:
 
 
 def temperature(logits: Tensor, labels: Tensor, weight: Tensor) -> float:
-    """The factor at which ``logits`` (n, C) have the lowest loss, found downhill from 1."""
+    """The factor at which ``logits`` (n, C) have the lowest loss: the best of a few, then between.
+
+    The loss is bounded, so it may have more than one dip.
+    """
 
     @functools.cache
     def loss(place: int) -> float:
         return mean(bounded(logits, labels, TEMPERATURES[place]), weight)
 
-    place = TEMPERATURES.index(1.0)
-    while True:
-        near = [p for p in (place, place - 1, place + 1) if 0 <= p < len(TEMPERATURES)]
-        best = min(near, key=loss)
-        if best == place:
-            return TEMPERATURES[place]
-        place = best
+    place, last = min(range(0, len(TEMPERATURES), 4), key=loss), len(TEMPERATURES) - 1
+    for step in (2, 1):
+        place = min((place, max(place - step, 0), min(place + step, last)), key=loss)
+    return TEMPERATURES[place]
 
 
 def mean(values: Tensor, weight: Tensor) -> float:
@@ -222,16 +222,22 @@ def mean(values: Tensor, weight: Tensor) -> float:
     return float((values * weight).sum() / weight.sum())
 
 
-def cautious(difference: Tensor, weight: Tensor) -> float:
+def cautious(difference: Tensor, weight: Tensor, rows: Tensor) -> float:
     """The mean of a paired ``difference`` (n,) of losses, plus ``DOUBT`` times its standard error.
 
-    Below 0 it is an improvement beyond doubt; few pictures leave much doubt.
+    Below 0 it is an improvement beyond doubt; few pictures leave much doubt. A picture that was
+    held out in several folds, as ``rows`` (n,) tell, is one picture.
     """
-    share = weight / weight.sum()
-    centre = float((difference * share).sum())
-    count = 1 / float(share.square().sum())  # pictures, if all counted alike
-    spread = float((share * (difference - centre).square()).sum())
-    return centre + DOUBT * math.sqrt(spread / max(count - 1, 0.5))
+    _, place = rows.unique(return_inverse=True)
+    count = int(place.max()) + 1
+    share = torch.zeros(count, dtype=weight.dtype).index_add(0, place, weight / weight.sum())
+    summed = torch.zeros(count, dtype=weight.dtype).index_add(
+        0, place, difference * weight / weight.sum()
+    )
+    centre = float(summed.sum())
+    pictures = 1 / float(share.square().sum())  # if all counted alike
+    spread = float((share * (summed / share - centre).square()).sum())
+    return centre + DOUBT * math.sqrt(spread / max(pictures - 1, 0.5))
 
 
 def _percent(hits: Tensor, weight: Tensor) -> float:
