@@ -96,7 +96,7 @@ def test_it_stays_in_doubt():
     few = LABELS[::9]
     weight = torch.full((10,), 0.1, dtype=torch.float64)
     doubted = moved = 0
-    for seed in range(20):
+    for seed in range(60):
         start = 1.5 * F.one_hot(few, 3) + noise(seed, 10)
         other = start + 0.3 * F.one_hot(few, 3) + noise(100 + seed, 10)
         _, before = score(start, few, weight)

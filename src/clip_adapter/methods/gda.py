@@ -38,6 +38,7 @@ SHRINKAGES = (1.0, 0.1, 0.3, 3.0, 10.0, 30.0)
 # as wide as the unbiased covariance (Gaussians.spread), settled on the tuning part of the zoo
 # (benchmarks/zoo); without text it only decides how sure the probabilities are.
 MILD_WEIGHT, WEIGHT_ALONE = 0.008, 0.1
+SMALLEST_RIDGE = 1e-12  # of the trace
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class Gaussians:
     def weights(self, shrinkage: float = 1.0) -> tuple[Tensor, Tensor]:
         """W (C, D) and b (C,), float32, with the ridge ``shrinkage`` times the published one."""
         classes, dim = self.means.shape
-        ridge = shrinkage * float(self.scatter.trace()) / max(self.count - 1, 1)
+        trace = float(self.scatter.trace())
+        # Below the floor the matrix of few pictures cannot be inverted any more.
+        ridge = max(shrinkage * trace / max(self.count - 1, 1), SMALLEST_RIDGE * trace)
         # Without any spread (equal pictures) the precision is the identity: the nearest mean.
         ridge = ridge if ridge > 0 else 1.0
         matrix = self.scatter + ridge * torch.eye(dim, dtype=torch.float64)
