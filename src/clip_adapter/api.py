@@ -23,6 +23,7 @@ from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, SourceOptions
 from clip_adapter.sources import Source, open_source
 from clip_adapter.training.compute import Compute
+from clip_adapter.training.selection import mean
 
 # What torch's generators take.
 MAX_SEED = 2**63
@@ -182,8 +183,7 @@ def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
     weight = torch.ones(len(labels)) if held.weight is None else held.weight
 
     def percent(logits: Tensor) -> float:
-        hits = (logits.argmax(-1) == labels).double()
-        return 100 * float((hits * weight).sum() / weight.sum())
+        return 100 * mean((logits.argmax(-1) == labels).double(), weight)
 
     zero_shot = None
     if task.classifier_weights is not None:

@@ -11,9 +11,9 @@ There is a fixed mild blend, half of which is zero-shot CLIP. It is what one pic
 Where shots can be held out it is where the search starts: members are added one at a time, with
 replacement, as long as the held-out loss falls beyond doubt (Caruana et al., "Ensemble selection
 from libraries of models", ICML 2004; the place of validation data is taken by the shots, that of a
-lower loss by one that is lower by over a standard error). Classes count alike, and what is meant by
-loss and doubt is said in ``training/selection.py``. A candidate that cannot be fitted is left out,
-and this is told. Candidates are named by their own papers; the first is CLIP-Adapter (arXiv
+lower loss by one that is lower by over 1.5 standard errors). Classes count alike, and what is meant
+by loss and doubt is said in ``training/selection.py``. A candidate that cannot be fitted is left
+out, and this is told. Candidates are named by their own papers; the first is CLIP-Adapter (arXiv
 2110.04544).
 """
 
@@ -113,7 +113,7 @@ class Auto(Method):
             last = HeldOut(total, rows, weight)
         else:
             shares = mild
-            curve.rule = "no class has a second picture to hold out: a fixed mild blend" + (
+            curve.rule = "nothing can be held out and learned without: a fixed mild blend" + (
                 ", half of which is CLIP as it was" if text else ""
             )
         curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())

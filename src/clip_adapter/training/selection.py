@@ -8,7 +8,7 @@ things keep it honest:
 * Every candidate is read at its best temperature, so that none wins by being sure or timid; and a
   picture costs at most a bounded loss, since its label may be wrong.
 * There is a reference: what is taken where nothing can be held out. It is left only for a candidate
-  whose loss is lower by more than the standard error of the paired difference.
+  whose loss is lower by more than ``DOUBT`` standard errors of the paired difference.
 """
 
 from __future__ import annotations
