@@ -319,7 +319,9 @@ def test_killed_and_resumed_gives_the_same_tables(recipe, done_place, tmp_path, 
     there = len(results_of(place))
     assert 3 <= there < ALL
     found = call(recipe(), place)
-    assert (found.done, found.present) == (ALL - there, there)
+    # A worker may end its run and write it in the moment after the command is gone.
+    assert there <= found.present < ALL
+    assert found.done + found.present == ALL
     assert numbers(place) == numbers(done_place)
     pages = []
     for out in (Path(place.out), Path(done_place.out)):
