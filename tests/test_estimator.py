@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from clip_adapter.errors import MissingTextError
+from clip_adapter.errors import DataError, MissingTextError
 from clip_adapter.estimator import FewShotClassifier
 
 # A fixed C: the checks fit dozens of times, and what they check does not depend on the sweep.
@@ -67,3 +67,20 @@ def test_grid_search_over_methods():
     model = FewShotClassifier(text_weights=centres, logit_scale=20.0, options={})
     search = GridSearchCV(model, {"method": ["zero-shot", "linear-probe"]}, cv=2).fit(x, y)
     assert search.best_score_ > 0.8
+
+
+def test_text_weights_that_are_none_are_refused():
+    x, y, centres = shots()
+    with pytest.raises(ValueError, match="text_weights are no array of numbers"):
+        FewShotClassifier(text_weights=["ant", "bee", "cow"]).fit(x, y)
+    centres[1] = 0
+    with pytest.raises(DataError, match="text weights of 'bee' are all 0"):
+        FewShotClassifier(text_weights=centres).fit(x, y)
+
+
+def test_copies_of_a_row_count_as_one():
+    x, y, centres = shots(per_class=1)
+    often = np.repeat(np.arange(3), 4)
+    model = FewShotClassifier(text_weights=centres, logit_scale=20.0).fit(x[often], y[often])
+    # Nothing can be held out that was not learned from.
+    assert "fixed mild blend" in model.classifier_.info["selection"][0]["rule"]

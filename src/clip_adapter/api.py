@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.data.coverage import empty_classes
+from clip_adapter.data.coverage import distinct_pictures, empty_classes
 from clip_adapter.data.guard import nothing_but_the_task
 from clip_adapter.data.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, UsageError
@@ -251,7 +251,11 @@ def make_task(
     if shots is not None:
         rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
     start = time.perf_counter()
-    train, skipped = source.features("train", rows, views)
+    read, skipped = source.features("train", rows, views)
+    distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)
+    for note in notes:
+        source.say(note)
+    train = read.subset(distinct) if notes else read
     text = source.text_weights()
     runs_tower = method is not None and (reads_images or method.runs_text_tower)
     tower = source.tower() if runs_tower else None
@@ -268,7 +272,8 @@ def make_task(
         task.tower(method.name)
     if reads_images and task.backbone is not None:
         skipped_names = {bad.name for bad in skipped}
-        task.pictures = source.pictures("train", rows, skipped_names, train.digests)
+        pictures = source.pictures("train", rows, skipped_names, read.digests)
+        task.pictures = pictures.subset(distinct)
         task.compute = dataclasses.replace(compute or Compute(), device=task.backbone.device)
         training = dataclasses.asdict(task.compute)
         training.pop("checkpoint")  # where it lay says nothing of the result

@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.precomputed import row_digests
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD
 
@@ -61,20 +62,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
             )
-        text = None if self.text_weights is None else np.asarray(self.text_weights)
+        text = None if self.text_weights is None else _numbers(self.text_weights)
         if text is not None and text.shape != (len(self.classes_), X.shape[1]):
             raise ValueError(
                 f"text_weights has shape {text.shape}; y has {len(self.classes_)} classes and X "
                 f"{X.shape[1]} features."
             )
+        features = torch.from_numpy(np.ascontiguousarray(X))
         train = FeatureSet(
-            torch.from_numpy(np.ascontiguousarray(X)),
+            features,
             torch.from_numpy(labels),
             [str(c) for c in self.classes_],
+            digests=row_digests(features),
         )
         task = FewShotTask(
             train,
-            None if text is None else torch.as_tensor(text).float(),
+            None if text is None else torch.from_numpy(text),
             self.logit_scale,
             self.seed,
         )
@@ -98,3 +101,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Labels (n,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]
+
+
+def _numbers(text_weights: Any) -> np.ndarray:
+    try:
+        return np.asarray(text_weights, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"text_weights are no array of numbers: {error}.") from error

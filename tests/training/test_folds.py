@@ -48,7 +48,7 @@ def asked(folds, labels):
 def test_an_even_folder_is_dealt(classes, each, seed, text):
     train = set_of([each] * classes)
     folds = folds_of(train, seed, ALL, text=text)
-    if each == 1:
+    if each == 1 or classes == 1:
         assert folds == []
         return
     assert len(folds) == min(each, MAX_FOLDS)
@@ -67,6 +67,8 @@ def plainly(labels, seed, enough):
     """The folds of an even folder without copies: (fit, held out) of each."""
     generator = torch.Generator().manual_seed(seed)
     members = [torch.nonzero(labels == c).flatten() for c in labels.unique()]
+    if len(members) < 2:
+        return []
     count = min(MAX_FOLDS, max(len(m) for m in members))
     fold = torch.full((len(labels),), -1)
     for offset, rows in enumerate(members):
@@ -99,7 +101,7 @@ def test_an_uneven_folder_is_held_out_by_what_it_is(numbers, seed, text):
     if not present:
         return
     folds = folds_of(train, seed, ALL, text=text)
-    if max(present) < 2:
+    if sum(n > 1 for n in present) < 2:
         assert folds == []
         return
     # Two classes are left to train on in all folds, however few there are.
@@ -169,13 +171,22 @@ def test_classes_stand_for_those_without_pictures_where_there_is_text(seed):
 
 
 def test_what_no_picture_can_tell_has_no_weight():
-    """One class has two pictures, all others one: how such a class is treated is half unknown."""
-    y = labels_of([3, 1])
+    """All classes but two have one picture: half of what becomes of such a class is unknown."""
+    y = labels_of([3, 3, 1, 1])
     for seed in range(10):
         found = asked(stratified_folds(y, seed), y)
-        assert {label for _, label, _, _ in found} == {0}
+        assert {label for _, label, _, _ in found} == {0, 1}
         shares = {role: 0.5 for _, _, role, _ in found}
         assert sum(weight for *_, weight in found) == pytest.approx(sum(shares.values()))
+
+
+def test_one_class_alone_tells_nothing():
+    """All that could be held out is of one class: whoever always says that class would win."""
+    for seed in range(10):
+        assert stratified_folds(labels_of([8, 1, 1]), seed) == []
+        # A huge class is no reason to stop before another one is held out.
+        folds = stratified_folds(labels_of([5000, 2]), seed, enough=10)
+        assert {int(i >= 5000) for fold in folds for i in fold.held_out} == {0, 1}
 
 
 # (label, content) of every picture; no content is drawn as often as a few
@@ -207,7 +218,8 @@ def test_copies_never_straddle_folds(pictures, seed, torn, text):
     numbers = [len(distinct.get(y, ())) for y in range(5)]
     if len(set(numbers)) == 1 or (not text and len(set(numbers) - {0}) == 1):
         # An even folder: all are held out once, but for those copies.
-        wanted = [] if max(numbers) < 2 else sorted(set(range(len(labels))) - stuck)
+        free = set(range(len(labels))) - stuck if max(numbers) > 1 else set()
+        wanted = sorted(free) if len({labels[i] for i in free}) > 1 else []
         assert sorted(i for f in folds for i in f.held_out.tolist()) == wanted
 
 

@@ -1,4 +1,4 @@
-"""Notes on classes that have few or no pictures to learn from."""
+"""What there is to learn from: pictures that differ, and classes with few of them or none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from clip_adapter.data._common import counted, listed
+from clip_adapter.errors import DataError
 
 
 def thin_classes(
@@ -54,3 +55,43 @@ def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text
     if text:
         return f"{said} Text alone speaks for what has none."
     return f"{said} What has none can never be the answer."
+
+
+def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The rows to learn from, and notes on the others.
+
+    Exact copies of one class count once, or they would pass for so many shots. Of a picture that
+    lies under several labels no more is known than that one of them is wrong.
+
+    Args:
+        labels: (N,).
+        digests: N content digests, equal for copies; none at all, and all pictures differ.
+
+    Raises:
+        DataError: every picture lies under several labels.
+    """
+    under: dict[str, set[int]] = {}
+    for label, digest in zip(labels, digests, strict=False):
+        under.setdefault(digest, set()).add(label)
+    kept, torn, met = list[int](), 0, set[str]()
+    for row in range(len(labels)):
+        digest = digests[row] if digests else ""
+        if digest and len(under[digest]) > 1:
+            torn += 1
+        elif not digest or digest not in met:
+            met.add(digest)
+            kept.append(row)
+    notes = []
+    if labels and not kept:
+        raise DataError(
+            f"All {torn} training pictures lie under two labels or more.",
+            allowed="a picture under one label",
+            hint="Remove each from every class but its own.",
+        )
+    if torn:
+        has = "picture is" if torn == 1 else "pictures are"
+        notes.append(f"{torn} training {has} left out: also there under another label.")
+    if copies := len(labels) - len(kept) - torn:
+        has = "copy counts" if copies == 1 else "copies count"
+        notes.append(f"{copies} exact {has} no second time.")
+    return kept, notes

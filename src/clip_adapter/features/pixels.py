@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,13 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def subset(self, rows: Sequence[int]) -> Pictures:
+        """The pictures ``rows``, in that order."""
+        some = copy.copy(self)
+        some._samples = [self._samples[i] for i in rows]
+        some._digests = [self._digests[i] for i in rows]
+        return some
 
     def identity(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: contents, preprocessing, random views."""

@@ -202,7 +202,7 @@ def _assemble(
     names = rows.names or [
         f"{path.name}{'#' + set_name if set_name else ''}[{i}]" for i in range(n)
     ]
-    digests = rows.digests or _row_digests(features)
+    digests = rows.digests or row_digests(features)
     for what, found in (("names", names), ("digests", digests)):
         if len(found) != n:
             raise DataError(f"{len(found)} {what} for {n} rows of features.")
@@ -264,7 +264,7 @@ def _some(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(json.dumps(name, ensure_ascii=False) for name in listed[:most]) + more
 
 
-def _row_digests(features: Tensor) -> list[str]:
+def row_digests(features: Tensor) -> list[str]:
     """One digest per row, over its stored bytes in every view."""
     rows = features if features.ndim == 2 else features.transpose(0, 1).flatten(1)
     raw = rows.contiguous().view(torch.uint8).numpy() if rows.numel() else rows.numpy()

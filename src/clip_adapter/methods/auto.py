@@ -7,14 +7,14 @@ out the same ones): those of its own selection, which flatters the winner of a s
 those of a fit on every fold. t_m = S / s_m makes the candidates equally loud: s_m is the spread of
 a member's logits over the classes, and S the mean of the s_m.
 
-There is a fixed mild blend, half of which is zero-shot CLIP. It is what one picture per class gets.
-Where shots can be held out it is where the search starts: members are added one at a time, with
-replacement, as long as the held-out loss falls beyond doubt (Caruana et al., "Ensemble selection
-from libraries of models", ICML 2004; the place of validation data is taken by the shots, that of a
-lower loss by one that is lower by over 1.5 standard errors). Classes count alike, and what is meant
-by loss and doubt is said in ``training/selection.py``. A candidate that cannot be fitted is left
-out, and this is told. Candidates are named by their own papers; the first is CLIP-Adapter (arXiv
-2110.04544).
+There is a fixed mild blend of methods that keep near to CLIP. It is what one picture per class
+gets. Where shots can be held out it is where the search starts: members are added one at a time,
+with replacement, as long as the held-out loss falls beyond doubt (Caruana et al., "Ensemble
+selection from libraries of models", ICML 2004; the place of validation data is taken by the shots,
+that of a lower loss by one that is lower by over 1.5 standard errors). Classes count alike, and
+what is meant by loss and doubt is said in ``training/selection.py``. A candidate that cannot be
+fitted is left out, and this is told. Candidates are named by their own papers; the first is
+CLIP-Adapter (arXiv 2110.04544).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from clip_adapter.training.selection import Curve, HeldOut, cautious, gathered, 
 # on the tuning part of the zoo (benchmarks/zoo).
 WITH_TEXT = {
     "zero-shot": 0.0,
-    "wise-ft": 0.5,
-    "linear-adapter": 0.15,
+    "wise-ft": 0.45,
+    "linear-adapter": 0.2,
     "gda": 0.25,
     "clap": 0.1,
 }
 WITHOUT_TEXT = {"gda": 0.5, "r-2p": 0.5}
 # A member is added as so much of what the mild blend weighs.
-PART, ROUNDS = 0.25, 12
+PART, ROUNDS = 0.5, 12
 
 
 @register
@@ -94,6 +94,8 @@ class Auto(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         text = task.classifier_weights is not None
+        if not text:
+            task.check_two_classes(self.name)
         folds = folds_of(task.train, task.seed, text=text)
         start = WITH_TEXT if text else WITHOUT_TEXT
         if self.among != "auto":
@@ -114,7 +116,7 @@ class Auto(Method):
         else:
             shares = mild
             curve.rule = "nothing can be held out and learned without: a fixed mild blend" + (
-                ", half of which is CLIP as it was" if text else ""
+                " that keeps near to CLIP" if text else ""
             )
         curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         weights = {n: s * loud[n] for n, s in shares.items()}

@@ -89,6 +89,12 @@ class FewShotTask:
             )
         if weights is not None and not torch.isfinite(weights).all():
             raise DataError("The text weights hold NaN or infinite values.")
+        if weights is not None and (empty := (weights == 0).all(1).nonzero().flatten()).numel():
+            raise DataError(
+                f"The text weights of {self.class_names[int(empty[0])]!r} are all 0.",
+                allowed="a direction for each class",
+                hint="Embed the names of the classes anew.",
+            )
         if weights is not None:
             self.classifier_weights = unit_rows(weights)
 

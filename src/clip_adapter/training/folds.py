@@ -63,7 +63,7 @@ def folds_of(
 def stopping_fold(train: FeatureSet, seed: int) -> Fold | None:
     """One fold to stop a training early by: all is trained on that it does not hold out.
 
-    None when no class has two different pictures.
+    None when fewer than two classes have two different pictures.
     """
     folds = stratified_folds(train.labels, seed, digests=train.digests, thin=False)
     return folds[0] if folds else None
@@ -93,12 +93,12 @@ def stratified_folds(
         thin: whether folds of an uneven folder take pictures away from what is trained on.
 
     Returns:
-        At most ``MAX_FOLDS`` folds; none when no class has two different pictures.
+        At most ``MAX_FOLDS`` folds; none when fewer than two classes have two different pictures.
     """
     generator = torch.Generator().manual_seed(seed)
     owned = _classes(labels, digests)
     numbers = [c.distinct for c in owned]
-    if max(numbers, default=0) < SEVERAL:
+    if sum(n >= SEVERAL for n in numbers) < SEVERAL:
         return []
     for c in owned:
         c.units = [c.units[i] for i in torch.randperm(len(c.units), generator=generator).tolist()]
@@ -116,9 +116,12 @@ def stratified_folds(
                 wanted = c.distinct if last else numbers[order[place]]
                 part.take(c, slice((k - place) % count, None, count), wanted)
             if part.held and len(labels[part.fit].unique()) >= min(2, len(owned)):
-                if sum(p.size for p in parts) < enough:
+                if sum(p.size for p in parts) < enough or _told_by(parts, labels) < SEVERAL:
                     parts.append(part)
                 break
+    # What is held out of one class alone would speak for a classifier that always says it.
+    if _told_by(parts, labels) < SEVERAL:
+        return []
     return _weighted(parts, numbers)
 
 
@@ -165,6 +168,11 @@ class _Part:
         if scored := (dealt + left)[: max(MOST_OF_A_CLASS, len(dealt))]:
             rows = [row for i in scored for row in own.units[i]]
             self.held.append((min(wanted, own.distinct, SEVERAL), rows))
+
+
+def _told_by(parts: Sequence[_Part], labels: Tensor) -> int:
+    """Of how many classes something is held out."""
+    return len({int(labels[rows[0]]) for part in parts for _, rows in part.held})
 
 
 def _weighted(parts: list[_Part], numbers: list[int]) -> list[Fold]:
