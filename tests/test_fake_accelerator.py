@@ -43,6 +43,7 @@ def test_a_module_is_trained_there_as_on_the_cpu():
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.slow
 def test_the_tests_of_towers_name_their_device(root):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--fake-accelerator", "-p", "no:cacheprovider"]

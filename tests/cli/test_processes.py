@@ -104,7 +104,7 @@ def killed_and_resumed(tmp_path, words, kills, suffix):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_fit_killed_at_random_moments(many, tiny, tmp_path, kills):
     words = ["fit", many, "--backbone", tiny, "--batch-size", "4"]
     words += ["--method", "clip-adapter", "-o", "visual_ratio=0.5"]
