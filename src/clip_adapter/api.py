@@ -265,7 +265,8 @@ def make_task(
         task.text(method.name)
     if method is not None:
         speaks = method.uses_text and text is not None
-        labels, named = train.labels.tolist(), source.names_empty_classes
+        # What was left out may have been all that a class had.
+        labels, named = train.labels.tolist(), source.names_empty_classes and not notes
         if note := empty_classes(labels, train.class_names, named, speaks):
             source.say(note)
     if method is not None and runs_tower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from clip_adapter.data.coverage import distinct_pictures
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.precomputed import row_digests
 from clip_adapter.methods import FewShotTask, make_method
@@ -69,12 +71,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"{X.shape[1]} features."
             )
         features = torch.from_numpy(np.ascontiguousarray(X))
+        digests = row_digests(features)
+        distinct, notes = distinct_pictures(labels.tolist(), digests)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
         train = FeatureSet(
             features,
             torch.from_numpy(labels),
             [str(c) for c in self.classes_],
-            digests=row_digests(features),
-        )
+            digests=digests,
+        ).subset(distinct)
         task = FewShotTask(
             train,
             None if text is None else torch.from_numpy(text),

@@ -88,3 +88,13 @@ def test_copies_in_a_folder_are_told(uneven, make_folder, tmp_path, method):
     assert found.info["train_pictures"] == 8
     assert "2 training pictures are left out: also there under another label." in told
     assert "1 exact copy counts no second time." in told
+
+
+@pytest.mark.parametrize("method", ["auto", "linear-probe"])
+def test_a_class_that_loses_all_of_its_pictures_is_named(uneven, make_folder, tmp_path, method):
+    folder = shutil.copytree(uneven / "train", tmp_path / "pictures")
+    (folder / "grey").mkdir()
+    shutil.copy(folder / "red" / "0.png", folder / "grey" / "same.png")
+    told = []
+    clip_adapter.fit(str(folder), method=method, backbone=str(make_folder()), say=told.append)
+    assert any("'grey'" in line and "no training picture" in line for line in told), told

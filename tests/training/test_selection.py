@@ -289,7 +289,7 @@ def test_without_anything_to_hold_out_it_is_the_one_shot_value():
     assert record["candidates"] == [0.2, 0.0, 1.0]
     assert record["chosen"] == 0.2
     assert record["pictures"] == 0
-    assert record["rule"] == "nothing can be held out and learned without: 0.2"
+    assert record["rule"] == "too few classes have two pictures, so that one could be held out: 0.2"
 
 
 @pytest.mark.parametrize("among", [(1.0, 5.0), (5.0, 0.0, 1.0)])

@@ -115,9 +115,9 @@ def fit(
     each are enough. Name the folders in plain English: CLIP reads the names. Folders `train` and
     `test` above the classes are understood, and only `train` is learned from.
 
-    Several ways of learning are blended, half of the blend being CLIP as it was. How far your
-    pictures may change it is decided on your own pictures, by learning from some of them and
-    trying the rest; `--method clip-adapter` is the method of the paper alone.
+    Several ways of learning are blended, mildly at first. How far your pictures may change what
+    CLIP says is decided on your own pictures, by learning from some of them and trying the rest;
+    `--method clip-adapter` is the method of the paper alone.
 
     **Examples**
 

@@ -39,7 +39,15 @@ from clip_adapter.methods.base import (
     register,
 )
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import Curve, HeldOut, cautious, gathered, mean, score
+from clip_adapter.training.selection import (
+    NOTHING_HELD_OUT,
+    Curve,
+    HeldOut,
+    cautious,
+    gathered,
+    mean,
+    score,
+)
 
 # The shares of the mild blend; candidates that it leaves out have 0. It and the list were compared
 # on the tuning part of the zoo (benchmarks/zoo).
@@ -115,7 +123,7 @@ class Auto(Method):
             last = HeldOut(total, rows, weight)
         else:
             shares = mild
-            curve.rule = "nothing can be held out and learned without: a fixed mild blend" + (
+            curve.rule = f"{NOTHING_HELD_OUT}: a fixed mild blend" + (
                 " that keeps near to CLIP" if text else ""
             )
         curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())

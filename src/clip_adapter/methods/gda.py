@@ -119,7 +119,7 @@ class GDA(Method):
     """
 
     name: ClassVar[str] = "gda"
-    summary: ClassVar[str] = "Gaussian discriminant analysis in closed form, added to zero-shot"
+    summary: ClassVar[str] = "Gaussian discriminant analysis in closed form, beside any text"
     citation: ClassVar[str] = "Wang et al. 2024, arXiv 2402.04087"
     trains: ClassVar[str] = "a linear layer on image features, fitted in closed form"
     one_vector_per_class: ClassVar[bool] = True

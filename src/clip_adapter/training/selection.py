@@ -33,6 +33,9 @@ WRONG = 0.1
 # So many standard errors of the difference must be gained before the reference is left.
 DOUBT = 1.5
 
+# Said where there are no folds.
+NOTHING_HELD_OUT = "too few classes have two pictures, so that one could be held out"
+
 Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
@@ -120,11 +123,13 @@ def choose(
         return Choice(given, Curve(parameter, [given], chosen=given))
     candidates = list(among) if one_shot in among else [one_shot, *among]
     curve = Curve(parameter, candidates)
-    if parts := folds():
+    parts = folds()
+    # What is held out of one class alone would speak for a candidate that always says it.
+    if parts and len(labels[gathered(parts)[0]].unique()) > 1:
         held_out = cross_validate(curve, parts, labels, evaluate, candidates.index(one_shot))
         return Choice(curve.chosen, curve, held_out)
     curve.chosen = one_shot
-    curve.rule = f"nothing can be held out and learned without: {shown(one_shot)}"
+    curve.rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
     return Choice(one_shot, curve)
 
 
