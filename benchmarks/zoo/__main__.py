@@ -75,6 +75,8 @@ def main() -> None:
     print(text)
     if given.page is not None:
         command = f"python benchmarks/zoo --profile {given.profile}"
+        command += f" --cells '{given.cells}'" if given.cells else ""
+        command += f" --methods {' '.join(given.methods)}" if given.methods else ""
         words = f"{EXPLAINED.format(base=base, default=given.default, command=command)}\n"
         write_file(given.page, f"{words}\n```text\n{text}\n```\n".encode())
 
