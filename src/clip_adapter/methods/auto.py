@@ -58,7 +58,7 @@ WITH_TEXT = {
     "gda": 0.25,
     "clap": 0.1,
 }
-WITHOUT_TEXT = {"gda": 0.5, "r-2p": 0.5}
+WITHOUT_TEXT = {"gda": 0.65, "r-2p": 0.35}
 # A member is added as so much of what the mild blend weighs.
 PART, ROUNDS = 0.5, 12
 
