@@ -6,7 +6,7 @@ from PIL import Image
 from clip_adapter.data.demo_task import DEMO_CLASSES, class_folder, render_task_picture
 
 CLASSES = DEMO_CLASSES[:4]
-COUNTS = {"train": 5, "test": 2}
+COUNTS = {"train": 3, "test": 2}
 
 
 @pytest.fixture(scope="session")
