@@ -90,7 +90,7 @@ def test_copies_in_a_folder_are_told(uneven, make_folder, tmp_path, method):
     assert "1 exact copy counts no second time." in told
 
 
-@pytest.mark.parametrize("method", ["auto", "linear-probe"])
+@pytest.mark.parametrize("method", ["auto"])
 def test_a_class_that_loses_all_of_its_pictures_is_named(uneven, make_folder, tmp_path, method):
     folder = shutil.copytree(uneven / "train", tmp_path / "pictures")
     (folder / "grey").mkdir()
