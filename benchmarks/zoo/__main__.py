@@ -1,6 +1,6 @@
 """The zoo: every method on many small tasks, even and uneven, against zero-shot.
 
-    python benchmarks/zoo --features FOLDER --out FOLDER [--profile small] [--methods a,b]
+    python benchmarks/zoo --features FOLDER --out FOLDER [--profile small] [--methods a b]
 
 Needs the extra ``dev`` (pandas). Writes one JSON file per run into OUT, skips those that are there,
 and prints per method: the mean gain over zero-shot, the regret, the cells significantly under

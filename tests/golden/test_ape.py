@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from cache_values import cache_values
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -15,18 +16,6 @@ from clip_adapter.training.channels import best_channels, criterion
 C, D, SCALE, WEIGHT, SHARPNESS = 4, 12, 20.0, 1.7, 2.3
 LABELS = np.array([0, 1, 2, 3, 1, 2, 2])
 N, Q = len(LABELS), 6
-
-
-def values_of(labels, shots=None):
-    """One-hot labels, raised so that all classes sum alike; absent ones get the others' mean."""
-    counts = np.bincount(labels, minlength=C)
-    present = np.count_nonzero(counts)
-    shots = len(labels) / present if shots is None else shots
-    values = np.zeros((len(labels), C))
-    for row, label in enumerate(labels):
-        values[row, label] = shots / counts[label]
-        values[row, counts == 0] = values[row, label] / present
-    return values
 
 
 def unit(x):
@@ -76,7 +65,7 @@ def test_logits_of_ape(task):
     amounts = np.exp(0.6 * np.log2(1 / p))
     assert amounts.std() > 0.01
     near = np.exp(-SHARPNESS * (1 - unit(f[:, index]) @ unit(keys[:, index]).T))
-    want = SCALE * unit(f) @ unit(w).T + WEIGHT * (near * amounts) @ values_of(LABELS)
+    want = SCALE * unit(f) @ unit(w).T + WEIGHT * (near * amounts) @ cache_values(LABELS, C)
     method = APE(WEIGHT, SHARPNESS, channels=Q / D, misjudged_weight=0.6)
     np.testing.assert_allclose(method.fit(task).logits(f).numpy(), want, rtol=1e-4)
 
@@ -91,7 +80,7 @@ def unit_gradient(x, upstream):
 def test_gradient_of_ape_t(task, own):
     """Forward and gradient of residuals and shot weights, from a start that is not nought."""
     task.train.labels = torch.tensor(own)  # some of no picture: a shot speaks for several then
-    values = values_of(np.array(own))
+    values = cache_values(np.array(own), C)
     index = torch.tensor([0, 2, 3, 7, 8, 11])
     keys = torch.nn.functional.normalize(task.train.first, dim=-1)
     labels = task.train.labels
@@ -130,7 +119,7 @@ def test_gradient_of_ape_t(task, own):
 def test_a_shot_that_a_run_is_not_to_see_changes_nothing(task):
     index = torch.arange(Q)
     keys = torch.nn.functional.normalize(task.train.first, dim=-1)
-    used = torch.tensor(values_of(LABELS), dtype=torch.float32)[None]
+    used = torch.tensor(cache_values(LABELS, C), dtype=torch.float32)[None]
     used[0, 2] = 0
     other = keys.clone()
     other[2] = -keys[2]
@@ -149,6 +138,6 @@ def test_nothing_trained_is_tip_adapter_on_the_channels(task):
     w, keys = task.classifier_weights.double().numpy(), unit(task.train.first.double().numpy())
     index = np.argsort(-wanted_criterion(w, 0.2))[:Q]
     near = np.exp(-SHARPNESS * (1 - unit(f[:, index]) @ unit(keys[:, index]).T))
-    want = SCALE * unit(f) @ unit(w).T + WEIGHT * near @ values_of(LABELS)
+    want = SCALE * unit(f) @ unit(w).T + WEIGHT * near @ cache_values(LABELS, C)
     got = APET(WEIGHT, SHARPNESS, channels=Q / D, lr=1e-12).fit(task).logits(f)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cache_values import cache_values
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -19,18 +20,6 @@ def unit(x):
 def softmax(x):
     e = np.exp(x - x.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
-
-
-def values_of(labels, shots=None):
-    """One-hot labels, raised so that all classes sum alike; absent ones get the others' mean."""
-    counts = np.bincount(labels, minlength=C)
-    present = np.count_nonzero(counts)
-    shots = len(labels) / present if shots is None else shots
-    values = np.zeros((len(labels), C))
-    for row, label in enumerate(labels):
-        values[row, label] = shots / counts[label]
-        values[row, counts == 0] = values[row, label] / present
-    return values
 
 
 def logits_of(f, w, keys, values):
@@ -51,7 +40,7 @@ def test_logits_with_two_views(task):
     views, w = task.train.features.double().numpy(), task.classifier_weights.double().numpy()
     f = np.random.default_rng(0).normal(size=(5, D))
     keys = unit(unit(views).mean(0))
-    want, _ = logits_of(f, w, keys, values_of(task.train.labels.numpy()))
+    want, _ = logits_of(f, w, keys, cache_values(task.train.labels.numpy(), C))
     classifier = TipAdapter(WEIGHT, SHARPNESS).fit(task)
     got = classifier.logits(f)
     np.testing.assert_allclose(got.numpy(), want, atol=1e-4)
@@ -72,7 +61,7 @@ def test_one_step_of_tip_adapter_f(task):
     f, w = one.train.first.double().numpy(), one.classifier_weights.double().numpy()
     keys = unit(f)
     labels = one.train.labels.numpy()
-    values, counts = values_of(labels), np.bincount(labels, minlength=C)
+    values, counts = cache_values(labels, C), np.bincount(labels, minlength=C)
     logits, near = logits_of(f, w, keys, values)
     with np.errstate(divide="ignore"):
         logits = logits + np.log(counts / counts.max())  # while it is trained, and not after

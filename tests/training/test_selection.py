@@ -295,28 +295,23 @@ def test_without_anything_to_hold_out_it_is_the_one_shot_value():
 @pytest.mark.parametrize("among", [(1.0, 5.0), (5.0, 0.0, 1.0)])
 def test_choose_compares_with_the_one_shot_value(among):
     y = torch.arange(C).repeat(10)
-    found = choose(
-        "strength",
-        "auto",
-        among,
-        one_shot=0.0,
-        folds=lambda: stratified_folds(y, 0),
-        labels=y,
-        evaluate=lambda jobs: (noisy(y, c)[f.held_out] for f, c in jobs),
-    )
+
+    def taken(strength_of):
+        return choose(
+            "strength",
+            "auto",
+            among,
+            one_shot=0.0,
+            folds=lambda: stratified_folds(y, 0),
+            labels=y,
+            evaluate=lambda jobs: (noisy(y, strength_of(c))[f.held_out] for f, c in jobs),
+        )
+
+    found = taken(lambda c: c)
     assert found.value == found.curve.chosen == 5.0
     assert sorted(found.curve.candidates) == [0.0, 1.0, 5.0]
     assert len(found.curve.loss) == 3
     assert found.record[0]["parameter"] == "strength"
     assert torch.equal(found.held_out.logits, noisy(y, 5.0)[found.held_out.rows])
     # With no evidence at all the one-shot value stays, wherever it stands in the list.
-    same = choose(
-        "strength",
-        "auto",
-        among,
-        one_shot=0.0,
-        folds=lambda: stratified_folds(y, 0),
-        labels=y,
-        evaluate=lambda jobs: (noisy(y, 1.0)[f.held_out] for f, _ in jobs),
-    )
-    assert same.value == 0.0
+    assert taken(lambda _: 1.0).value == 0.0

@@ -70,17 +70,13 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
     Raises:
         DataError: every picture lies under several labels.
     """
-    under: dict[str, set[int]] = {}
-    for label, digest in zip(labels, digests, strict=False):
-        under.setdefault(digest, set()).add(label)
-    kept, torn, met = list[int](), 0, set[str]()
-    for row in range(len(labels)):
-        digest = digests[row] if digests else ""
-        if digest and len(under[digest]) > 1:
-            torn += 1
-        elif not digest or digest not in met:
-            met.add(digest)
-            kept.append(row)
+    under: dict[str | int, dict[int, int]] = {}
+    for row, label in enumerate(labels):
+        key = (digests[row] if digests else "") or row
+        under.setdefault(key, {}).setdefault(label, row)
+    kept = [row for rows in under.values() if len(rows) == 1 for row in rows.values()]
+    shared = {key for key, rows in under.items() if len(rows) > 1}
+    torn = sum(digest in shared for digest in digests)
     notes = []
     if labels and not kept:
         raise DataError(

@@ -263,11 +263,11 @@ def _search(
             break
         (hits, losses), counts = found[best]
     more = [n for n, share in counts.items() if share > mild.get(n, 0.0)]
-    found = f"{100 * mean(hits, weight):.1f} % of them right, loss {mean(losses, weight):.3f}"
+    told = f"{100 * mean(hits, weight):.1f} % of them right, loss {mean(losses, weight):.3f}"
     curve.rule = (
         f"a mild blend is where it starts; {curve.pictures} held-out pictures speak for "
         + (f"more of {', '.join(more)}: " if more else "nothing else beyond doubt: ")
-        + found
+        + told
         + (f", against {start[0]:.1f} % and {start[1]:.3f}" if more else "")
     )
     size = sum(counts.values())
