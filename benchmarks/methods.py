@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import clip_adapter
-from clip_adapter.api import versions
 from clip_adapter.errors import ClipAdapterError
 from clip_adapter.files import write_file
+from clip_adapter.fitting import versions
 from clip_adapter.methods import get_method
 from clip_adapter.training.selection import choice
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.precomputed import load_features
+from clip_adapter.features.files import load_features
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.training.selection import stratified_folds
+from clip_adapter.training.folds import stratified_folds
 
 SEEDS = (1, 2, 3)
 SHOTS = (1, 2, 4, 8, 16)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import torch
 
-from clip_adapter.api import fit_task, fit_tasks
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task, fit_tasks
 from clip_adapter.methods import FewShotTask, clip_adapter, make_method
 
 # D, C, N, options of the recipe.

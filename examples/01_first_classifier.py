@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import clip_adapter
-from clip_adapter.data.demo_task import demo_task
+from clip_adapter.demo.task import demo_task
 
 
 def main(photos: Path, backbone: str) -> None:

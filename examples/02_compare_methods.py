@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import clip_adapter
-from clip_adapter.data.demo_task import demo_task
+from clip_adapter.demo.task import demo_task
 
 METHODS = ("zero-shot", "tip-adapter-f", "gda", "clip-adapter", "auto")
 SHOTS = (1, 8)

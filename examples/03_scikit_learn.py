@@ -9,8 +9,8 @@ from pathlib import Path
 from sklearn.model_selection import GridSearchCV
 
 from clip_adapter import FewShotClassifier, load_backbone, load_dataset
-from clip_adapter.data.demo_task import demo_task
-from clip_adapter.features.extract import extract
+from clip_adapter.demo.task import demo_task
+from clip_adapter.features.embed import extract
 from clip_adapter.features.store import FeatureStore
 from clip_adapter.features.text import text_weights
 
@@ -24,7 +24,7 @@ def main(photos: Path, backbone_name: str) -> None:
         for split in ("train", "test")
     )
     # Labels are indices into class_names, and so are the rows of the text weights.
-    x, y = train.first.numpy(), train.labels.numpy()
+    x, y = train.plain_view.numpy(), train.labels.numpy()
 
     estimator = FewShotClassifier(
         "clip-adapter", text_weights=text.numpy(), logit_scale=backbone.logit_scale
@@ -32,7 +32,7 @@ def main(photos: Path, backbone_name: str) -> None:
     grid = {"options": [{"visual_ratio": ratio} for ratio in (0.0, 0.2, 0.6)]}
     search = GridSearchCV(estimator, grid, cv=3).fit(x, y)
     print(f"chosen: {search.best_params_['options']}, {search.best_score_:.1%} held out")
-    accuracy = search.score(test.first.numpy(), test.labels.numpy())
+    accuracy = search.score(test.plain_view.numpy(), test.labels.numpy())
     print(f"test: {accuracy:.1%}")
 
 

@@ -14,9 +14,9 @@ import torch
 
 import clip_adapter
 from clip_adapter import Classifier, FewShotTask, Method
-from clip_adapter.classifier import Head
-from clip_adapter.data.demo_task import demo_task
+from clip_adapter.demo.task import demo_task
 from clip_adapter.errors import UsageError
+from clip_adapter.heads import Head
 from clip_adapter.methods.base import Progress
 from clip_adapter.nn import normalize
 
@@ -42,7 +42,7 @@ class MeanAndText(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
         """Reads every shot once; a class without one keeps its text weight."""
-        text = task.text(self.name)
+        text = task.require_text(self.name)
         features, labels = normalize(task.train.features.mean(0)), task.train.labels
         sums = torch.zeros_like(text).index_add(0, labels, features)
         counts = torch.bincount(labels, minlength=len(text)).unsqueeze(1)
@@ -51,7 +51,7 @@ class MeanAndText(Method):
             Head(self.ratio * means + (1 - self.ratio) * text, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=text,
+            text_weights=text,
             info={"hyperparameters": {"ratio": self.ratio}, "trained_parameters": 0},
         )
 

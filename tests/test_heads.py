@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError
-from clip_adapter.heads import Mixture
+from clip_adapter.heads import Head, Mixture
 from clip_adapter.nn import Cache, Projection, ResidualAdapter
 
 C, D, N, SHOTS = 3, 8, 5, 6
@@ -49,7 +49,7 @@ def heads():
 @pytest.mark.parametrize("kind", list(heads()))
 def test_saved_and_loaded_is_the_same_to_the_bit(kind, tmp_path):
     head, x = heads()[kind], draw(N, D, seed=9)
-    classifier = Classifier(head, ["a", "b", "c"], zero_shot_weights=draw(C, D, seed=4))
+    classifier = Classifier(head, ["a", "b", "c"], text_weights=draw(C, D, seed=4))
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
     assert torch.equal(loaded.logits(x), classifier.logits(x))
     assert torch.equal(loaded.zero_shot_logits(x), classifier.zero_shot_logits(x))

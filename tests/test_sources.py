@@ -97,7 +97,7 @@ def test_a_backbone_beside_text_serves_methods_that_run_the_text_tower(make_file
     backbone = load_backbone(tiny, device="cpu")
     spec = make_file(text=True, backbone_fingerprint=backbone.fingerprint)
     classifier = clip_adapter.fit(spec, backbone=tiny, **COOP)
-    assert torch.equal(classifier.zero_shot_weights, torch.eye(3, 16))  # the file's own text
+    assert torch.equal(classifier.text_weights, torch.eye(3, 16))  # the file's own text
     assert classifier.info["backbone_fingerprint"] == backbone.fingerprint
     assert classifier.head.logit_scale == backbone.logit_scale
     with pytest.raises(UsageError, match="--backbone"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clip_adapter.methods import get_method, method_names
 from clip_adapter.methods.base import Method
-from clip_adapter.methods.sizes import VIT_B_16
+from clip_adapter.task import VIT_B_16
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 OPENING = """<!-- Written by 'make docs' from the files in src/clip_adapter/methods. -->

@@ -15,17 +15,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_adapter.api import fit
     from clip_adapter.backbones import list_backbones, load_backbone
     from clip_adapter.classifier import Classifier
-    from clip_adapter.data.load import load_dataset
+    from clip_adapter.datasets.open import load_dataset
     from clip_adapter.errors import ClipAdapterError
     from clip_adapter.estimator import FewShotClassifier
     from clip_adapter.evaluation import Report, evaluate
     from clip_adapter.features.feature_set import FeatureSet
-    from clip_adapter.features.precomputed import load_features
+    from clip_adapter.features.files import load_features
     from clip_adapter.features.store import FeatureStore
-    from clip_adapter.methods import FewShotTask, Method, make_method, method_names, register
+    from clip_adapter.fitting import fit
+    from clip_adapter.methods import Method, make_method, method_names, register
+    from clip_adapter.task import FewShotTask
 
 _HOME = {
     "Classifier": "classifier",
@@ -33,15 +34,15 @@ _HOME = {
     "FeatureSet": "features.feature_set",
     "FeatureStore": "features.store",
     "FewShotClassifier": "estimator",
-    "FewShotTask": "methods",
+    "FewShotTask": "task",
     "Method": "methods",
     "Report": "evaluation",
     "evaluate": "evaluation",
-    "fit": "api",
+    "fit": "fitting",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
-    "load_dataset": "data.load",
-    "load_features": "features.precomputed",
+    "load_dataset": "datasets.open",
+    "load_features": "features.files",
     "make_method": "methods",
     "method_names": "methods",
     "register": "methods",

@@ -8,7 +8,7 @@
     ├── MissingTextError      a method needs text weights and the task has none
     ├── BackboneError         weights that cannot be found, fetched or loaded
     ├── ClassifierError       a saved classifier that cannot be read or used
-    │   └── UnknownChangeError  it needs a package that is not installed
+    │   └── UnknownTowerAdapterError  it needs a package that is not installed
     ├── LeakError             a method that opened data beyond its task
     └── StoreError            the feature store cannot be read or written
 
@@ -72,7 +72,7 @@ class ClassifierError(ClipAdapterError):
     """A saved classifier that cannot be read or used."""
 
 
-class UnknownChangeError(ClassifierError):
+class UnknownTowerAdapterError(ClassifierError):
     """A saved classifier needs what no installed package provides."""
 
 

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from clip_adapter.data.coverage import distinct_pictures
+from clip_adapter.datasets.coverage import distinct_pictures
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.precomputed import row_digests
+from clip_adapter.features.files import row_digests
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the digest of one."""
+"""Files: written whole or not at all, digested, and read as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clip_adapter.errors import DataError
+from clip_adapter.wording import shown
 
 
 @contextlib.contextmanager
@@ -69,3 +70,21 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """The UTF-8 text of a file, without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{what} {shown(path)} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{what} {shown(path)} is not UTF-8 text (byte {error.start}).",
+            hint="Save it again with the encoding UTF-8.",
+        ) from error

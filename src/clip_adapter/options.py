@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from clip_adapter.errors import unknown_name
+from clip_adapter.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from clip_adapter.backbones import Backbone
-    from clip_adapter.data.class_names import ClassNames
+    from clip_adapter.datasets.class_names import ClassNames
     from clip_adapter.features.store import FeatureStore
 
 # The smallest of CLIP's own models: good on photographs, and quick on a laptop.
@@ -91,3 +91,51 @@ class SourceOptions:
         from clip_adapter.features.store import FeatureStore
 
         return FeatureStore(self.cache, say=self.say)
+
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to train inside a backbone.
+
+    Attributes:
+        device: of the backbone, such as "cpu" or "cuda".
+        devices: how many of them work together.
+        precision: "32-true", or mixed precision ("16-mixed" on CUDA, "bf16-mixed").
+        accumulate: parts that a batch is cut into, to fit into memory; the gradient is theirs
+            together.
+        checkpoint: folder where the state of the training is kept, so that it resumes after it was
+            interrupted; None keeps nothing.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    device: str = "cpu"
+    devices: int = 1
+    precision: Precision = "32-true"
+    accumulate: int = 1
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}.", allowed="1 or more")
+        if self.precision not in get_args(Precision):
+            raise unknown_name("precision", str(self.precision), get_args(Precision))
+
+    def refuse(self, method: str) -> None:
+        """Stops where a method would not look at anything but the device.
+
+        Raises:
+            UsageError: something else is set.
+        """
+        names = ("devices", "precision", "accumulate", "checkpoint")
+        if given := [n for n in names if getattr(self, n) != getattr(Compute(), n)]:
+            raise UsageError(
+                f"{method} runs the tower once and trains on its features in seconds: "
+                f"{', '.join(given)} would change nothing.",
+                hint="Leave it away.",
+            )

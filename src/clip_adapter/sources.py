@@ -9,21 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
-from clip_adapter.data._common import listed
-from clip_adapter.data.coverage import thin_classes
-from clip_adapter.data.dataset import UNSPLIT
-from clip_adapter.data.descriptions import Descriptions, read_descriptions
-from clip_adapter.data.guard import check_opening
-from clip_adapter.data.load import is_feature_spec, load_dataset, takes_root
-from clip_adapter.data.templates import resolve_templates
+from clip_adapter.datasets.coverage import thin_classes
+from clip_adapter.datasets.dataset import UNSPLIT
+from clip_adapter.datasets.descriptions import Descriptions, read_descriptions
+from clip_adapter.datasets.leak_guard import check_opening
+from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
+from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.features.extract import BadPicture, extract
+from clip_adapter.features.embed import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.files import load_features
 from clip_adapter.features.pixels import Pictures
-from clip_adapter.features.precomputed import load_features
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions
+from clip_adapter.wording import listed
 
 
 class PictureSource:
@@ -365,7 +365,7 @@ def open_source(spec: str | Path, options: SourceOptions) -> Source:
     """Pictures or features, told by the name.
 
     Args:
-        spec: see ``clip_adapter.data.load.FORMS``.
+        spec: see ``clip_adapter.datasets.open.FORMS``.
         options: how to read it.
     """
     if is_feature_spec(spec):

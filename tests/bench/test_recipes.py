@@ -19,9 +19,9 @@ from clip_adapter.bench.recipe import (
     recipe_names,
 )
 from clip_adapter.bench.runs import Unopened, plan
-from clip_adapter.data.benchmarks import benchmark_names
-from clip_adapter.data.demo_sets import DEMO_SETS, DEMO_SHIFTS
-from clip_adapter.data.templates import TEMPLATES
+from clip_adapter.datasets.catalog import benchmark_names
+from clip_adapter.datasets.templates import TEMPLATES
+from clip_adapter.demo.sets import DEMO_SETS, DEMO_SHIFTS
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.methods import get_method, method_names
 

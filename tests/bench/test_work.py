@@ -10,11 +10,12 @@ from clip_adapter.bench.data import PictureSet, Place
 from clip_adapter.bench.plane import in_the_plane
 from clip_adapter.bench.runs import Run, units
 from clip_adapter.bench.work import Worker
-from clip_adapter.classifier import Classifier, Head
-from clip_adapter.data import demo_sets, demo_task
+from clip_adapter.classifier import Classifier
+from clip_adapter.datasets import demo_sets, demo_task
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import FeatureStore
+from clip_adapter.heads import Head
 
 SHOTS = 2
 

@@ -114,7 +114,7 @@ def test_draws_are_deterministic_and_what_they_are_called(zoo, features, departu
     (a, test, rows), (b, _, again) = (zoo.draws.draw(features, cell, 3) for _ in range(2))
     assert torch.equal(a.train.features, b.train.features)
     assert torch.equal(a.train.labels, b.train.labels)
-    assert torch.equal(a.classifier_weights, b.classifier_weights)
+    assert torch.equal(a.text_weights, b.text_weights)
     assert (rows, a.seed) == (again, b.seed)
     other, _, _ = zoo.draws.draw(features, cell, 3 + 3)  # the same classes, other pictures
     assert other.class_names == a.class_names
@@ -133,13 +133,13 @@ def test_draws_are_deterministic_and_what_they_are_called(zoo, features, departu
     want = {"8-to-1": [1] * 5 + [4] * 5, "half-absent": [0] * 5 + [4] * 5}
     assert numbers == want.get(departure, [4] * 10)
     x = torch.nn.functional.normalize(tensors["val.features"][own].float(), dim=-1)
-    torch.testing.assert_close(a.train.first, x)
+    torch.testing.assert_close(a.train.plain_view, x)
     held = [place[names[int(tensors["test.labels"][row])]] for row in rows]
     assert test.labels.tolist() == held
     text = tensors["text"][[names.index(n) for n in a.class_names]]
     text = torch.nn.functional.normalize(text, dim=-1)
-    assert torch.allclose(a.classifier_weights, text) == (departure != "permuted-text")
-    order = text @ a.classifier_weights.T
+    assert torch.allclose(a.text_weights, text) == (departure != "permuted-text")
+    order = text @ a.text_weights.T
     assert sorted(order.argmax(1).tolist()) == list(range(10))  # the same texts, of others
 
 

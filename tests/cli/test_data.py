@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clip_adapter.cli.data import MOST_LINES
-from clip_adapter.data.benchmarks import benchmark_names, get_benchmark
+from clip_adapter.datasets.catalog import benchmark_names, get_benchmark
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_long_lists_are_cut_but_not_in_json(run, aircraft):
 
 
 def test_check_of_a_whole_set_succeeds(run, run_json, aircraft, monkeypatch):
-    import clip_adapter.data.check as module
+    import clip_adapter.datasets.download.check as module
 
     record = get_benchmark("fgvc_aircraft")
     sizes = {"train": 20, "val": 20, "test": 20}
@@ -85,7 +85,7 @@ def test_get_says_what_is_left_to_do(run, run_json, tmp_path, monkeypatch):
     def unreachable(url, *_, **__):
         raise DataError(f"{url} cannot be downloaded: no network")
 
-    monkeypatch.setattr("clip_adapter.data.get.download", unreachable)
+    monkeypatch.setattr("clip_adapter.datasets.download.get.download", unreachable)
     result = run("data", "get", "imagenet", "--root", tmp_path)
     assert result.exit_code == 0
     assert "Left to do by hand" in result.stdout

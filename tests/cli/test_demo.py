@@ -22,8 +22,8 @@ def small(monkeypatch, tiny, tmp_path):
             Image.new("RGB", (40, 40), (200 * i, 40, 40)).save(folder / "unseen" / f"{i}.png")
         return folder
 
-    monkeypatch.setattr("clip_adapter.demo.demo_task", draw)
-    monkeypatch.setattr("clip_adapter.demo.BACKBONE", tiny)
+    monkeypatch.setattr("clip_adapter.demo.run.demo_task", draw)
+    monkeypatch.setattr("clip_adapter.demo.run.BACKBONE", tiny)
     return tmp_path / "demo"
 
 

@@ -70,7 +70,7 @@ def failing(monkeypatch, error):
     def fit(*_, **__):
         raise error
 
-    monkeypatch.setattr("clip_adapter.api.fit", fit)
+    monkeypatch.setattr("clip_adapter.fitting.fit", fit)
 
 
 def test_an_error_says_what_and_what_next(run, monkeypatch):

@@ -136,7 +136,7 @@ def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     told = run_json("predict", saved, tmp_path, "--json")
     assert {os.fsencode(Path(one["path"]).name) for one in told} == set(names)
     assert all("label" in one for one in told)
-    from clip_adapter.cli.answers import as_bytes
+    from clip_adapter.cli.predictions import as_bytes
 
     assert pq.read_table(io.BytesIO(as_bytes(told, "parquet"))).num_rows == 3
     assert b"caf\xe9.png" in as_bytes(told, "csv")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from clip_adapter.data.demo_task import demo_task
+from clip_adapter.demo.task import demo_task
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.nn import normalize

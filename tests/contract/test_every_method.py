@@ -10,12 +10,12 @@ import typing
 import pytest
 import torch
 
-from clip_adapter.api import fit_task
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
+from clip_adapter.fitting import fit_task
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.task import Sizes
 from clip_adapter.training.folds import folds_of
 from clip_adapter.training.selection import cross_validate
 
@@ -106,7 +106,7 @@ def test_beats_chance_and_leaves_the_task_alone(name, world, fitted):
     classifier = fitted(name, task)
     assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
     assert torch.equal(before.train.features, task.train.features)
-    assert torch.equal(before.classifier_weights, task.classifier_weights)
+    assert torch.equal(before.text_weights, task.text_weights)
     json.dumps(classifier.info)
     assert "hyperparameters" in classifier.info
     # Selection may choose to train nothing, which is zero-shot.
@@ -276,7 +276,7 @@ def test_saved_and_loaded_is_the_same_to_the_bit(name, world, fitted, tmp_path):
 @pytest.mark.parametrize("name", FEATURE_METHODS)
 def test_without_text(name, world):
     task, test = world
-    blind = dataclasses.replace(task, classifier_weights=None)
+    blind = dataclasses.replace(task, text_weights=None)
     if get_method(name).needs_text:
         with pytest.raises(MissingTextError, match="backbone"):
             make_method(name).fit(blind)
@@ -299,7 +299,7 @@ def test_whether_text_speaks_for_a_class_without_pictures(name, world):
         return bool((make_method(name).fit(task).logits(of_class).argmax(1) == 2).any())
 
     assert found(few) == get_method(name).uses_text
-    assert not found(dataclasses.replace(few, classifier_weights=None))
+    assert not found(dataclasses.replace(few, text_weights=None))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)

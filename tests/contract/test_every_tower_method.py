@@ -10,7 +10,7 @@ import clip_adapter
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import get_method, make_method, method_names
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.task import Sizes
 
 IMAGE_METHODS = [n for n in method_names() if get_method(n).reads == "images"]
 TOWER_METHODS = IMAGE_METHODS + [n for n in method_names() if get_method(n).runs_text_tower]

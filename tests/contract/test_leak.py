@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import clip_adapter
-from clip_adapter.api import fit_task, fit_tasks, make_task
-from clip_adapter.data.load import load_dataset
+from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import LeakError
 from clip_adapter.evaluation import evaluate, held_out_features
-from clip_adapter.features.precomputed import load_features
+from clip_adapter.features.files import load_features
 from clip_adapter.features.write import write_features
+from clip_adapter.fitting import fit_task, fit_tasks, make_task
 from clip_adapter.methods import Method, make_method, method_names
 from clip_adapter.methods.base import get_method
 from clip_adapter.options import SourceOptions
@@ -27,9 +27,10 @@ BACKBONE = "demo"
 PACKAGE = Path(clip_adapter.__file__).parent
 # All that opens data by its name, and all that is handed opened data of every split.
 OPENERS = {
-    *(f"clip_adapter.data.{m}" for m in ("load", "folder", "table", "hub", "coop", "benchmarks")),
-    *(f"clip_adapter.data.{m}" for m in ("check", "get", "demo_task", "demo_sets")),
-    "clip_adapter.features.precomputed",
+    *(f"clip_adapter.datasets.{m}" for m in ("open", "folder", "table", "hub", "coop", "catalog")),
+    "clip_adapter.datasets.download",
+    *(f"clip_adapter.demo.{m}" for m in ("task", "sets")),
+    "clip_adapter.features.files",
     *(f"clip_adapter.{m}" for m in ("sources", "api", "estimator", "evaluation", "bench")),
     *(f"clip_adapter.{m}" for m in ("demo", "cli", "scale", "serve")),
 }

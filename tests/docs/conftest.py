@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from clip_adapter.data.demo_task import DEMO_CLASSES, class_folder, render_task_picture
+from clip_adapter.demo.task import DEMO_CLASSES, class_folder, render_task_picture
 
 CLASSES = DEMO_CLASSES[:4]
 COUNTS = {"train": 3, "test": 2}

@@ -5,11 +5,12 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import evaluate
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.write import write_features
+from clip_adapter.heads import Head
 
 C, D, N = 7, 12, 90
 NAMES = [f"class {i}" for i in range(C)]
@@ -22,8 +23,8 @@ def classifier():
     return Classifier(
         Head(weights),
         NAMES,
-        zero_shot_weights=weights + 0.5,
-        seen=["d3", "d4"],
+        text_weights=weights + 0.5,
+        train_digests=["d3", "d4"],
         info={"method": "test"},
     )
 
@@ -79,7 +80,7 @@ def test_unknown_classes_are_named(classifier):
 
 
 def test_without_text_zero_shot_is_null(classifier):
-    classifier.zero_shot_weights = None
+    classifier.text_weights = None
     report = evaluate(classifier, data())
     assert report.zero_shot_top1 is None
     assert report.zero_shot_per_class is None
@@ -175,7 +176,7 @@ def weights_of(rows, names):
     from clip_adapter.classifier import Classifier
     from clip_adapter.heads import Head
 
-    return Classifier(Head(torch.eye(rows), logit_scale=1.0), names, zero_shot_weights=None)
+    return Classifier(Head(torch.eye(rows), logit_scale=1.0), names, text_weights=None)
 
 
 def pictures(rows, labels, names):

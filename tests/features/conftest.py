@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapter.data.dataset import Sample
+from clip_adapter.datasets.dataset import Sample
 
 
 @pytest.fixture(scope="session")

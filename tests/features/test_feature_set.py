@@ -5,7 +5,7 @@ import torch
 
 from clip_adapter.errors import DataError
 from clip_adapter.features import FeatureSet
-from clip_adapter.features.precomputed import load_features
+from clip_adapter.features.files import load_features
 from clip_adapter.features.write import write_features
 
 N, D, VIEWS = 5, 3, 2
@@ -20,9 +20,9 @@ def make(**changes):
 
 def test_the_plain_view_is_scored_where_it_is_known():
     one = make()
-    assert torch.equal(one.first, one.plain)
+    assert torch.equal(one.plain_view, one.plain)
     assert one.features.shape == (VIEWS, N, D)
-    assert torch.equal(make(plain=None).first, one.features[0])
+    assert torch.equal(make(plain=None).plain_view, one.features[0])
 
 
 def test_it_goes_with_the_rows():
@@ -34,7 +34,7 @@ def test_it_goes_with_the_rows():
 
 def test_it_has_the_length_of_the_others():
     unit = make(feature_norm="unit")
-    torch.testing.assert_close(unit.first.norm(dim=-1), torch.ones(N))
+    torch.testing.assert_close(unit.plain_view.norm(dim=-1), torch.ones(N))
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_feature_files_keep_the_views_to_learn_from(tmp_path):
     back = load_features(f"{path}#train").feature_set
     assert torch.equal(back.features, one.features)
     assert back.plain is None
-    assert torch.equal(back.first, one.features[0])
+    assert torch.equal(back.plain_view, one.features[0])

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 import filelock, safetensors.torch, torchvision.transforms.functional  # once, for all children
 from clip_adapter.backbones import Preprocess
-from clip_adapter.data.dataset import Sample
+from clip_adapter.datasets.dataset import Sample
 from clip_adapter.features import FeatureStore, extract
-module = sys.modules["clip_adapter.features.extract"]
+module = sys.modules["clip_adapter.features.embed"]
 module._SHARD_ROWS = 8  # a shard per two batches, so that kills fall between some of them
 torch.set_num_threads(1)
 pictures, folder, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

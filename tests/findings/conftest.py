@@ -5,9 +5,9 @@ from statistics import mean
 import pytest
 
 from clip_adapter import evaluate, load_backbone, make_method
-from clip_adapter.api import fit_task, make_task
-from clip_adapter.data.demo_task import DEMO_TEMPLATES, demo_task
+from clip_adapter.demo.task import DEMO_TEMPLATES, demo_task
 from clip_adapter.evaluation import held_out_features
+from clip_adapter.fitting import fit_task, make_task
 from clip_adapter.options import SourceOptions
 from clip_adapter.sources import PictureSource
 
@@ -38,7 +38,7 @@ def score(tmp_path_factory):
             for seed in SEEDS:
                 task, facts = make_task(source, shots=shots, seed=seed, method=method)
                 classifier = fit_task(method, task, facts)
-                inside = classifier.change is not None
+                inside = classifier.tower_adapter is not None
                 runs.append(evaluate(classifier, folder if inside else test).top1)
             known[key] = mean(runs)
         return known[key]

@@ -3,7 +3,7 @@
 import pytest
 
 from clip_adapter.methods import make_method
-from clip_adapter.methods.sizes import VIT_B_16
+from clip_adapter.task import VIT_B_16
 
 pytestmark = pytest.mark.slow
 

@@ -46,7 +46,7 @@ def task():
 
 @pytest.mark.parametrize("with_shots", [False, True])
 def test_criterion_and_choice(task, with_shots):
-    w, keys = task.classifier_weights, unit(task.train.first.double().numpy())
+    w, keys = task.text_weights, unit(task.train.plain_view.double().numpy())
     samples = list(zip(LABELS.tolist(), keys, strict=True)) if with_shots else None
     want = wanted_criterion(w.double().numpy(), 0.7, samples)
     given = (torch.tensor(keys), torch.tensor(LABELS)) if with_shots else ()
@@ -57,7 +57,7 @@ def test_criterion_and_choice(task, with_shots):
 
 
 def test_logits_of_ape(task):
-    w, keys = task.classifier_weights.double().numpy(), unit(task.train.first.double().numpy())
+    w, keys = task.text_weights.double().numpy(), unit(task.train.plain_view.double().numpy())
     f = np.random.default_rng(0).normal(size=(5, D))
     scores = wanted_criterion(w, 0.7, list(zip(LABELS.tolist(), keys, strict=True)))
     index = np.argsort(-scores)[:Q]
@@ -82,10 +82,10 @@ def test_gradient_of_ape_t(task, own):
     task.train.labels = torch.tensor(own)  # some of no picture: a shot speaks for several then
     values = cache_values(np.array(own), C)
     index = torch.tensor([0, 2, 3, 7, 8, 11])
-    keys = torch.nn.functional.normalize(task.train.first, dim=-1)
+    keys = torch.nn.functional.normalize(task.train.plain_view, dim=-1)
     labels = task.train.labels
     start = torch.tensor(values, dtype=torch.float32)[None]
-    module = Residuals(task.classifier_weights, keys, labels, index, start)
+    module = Residuals(task.text_weights, keys, labels, index, start)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         module.residual.normal_(0, 0.3, generator=generator)
@@ -93,7 +93,7 @@ def test_gradient_of_ape_t(task, own):
     logits = module(task.train.features, SCALE, WEIGHT, SHARPNESS)[0]
     torch.nn.functional.cross_entropy(logits, labels).backward()
 
-    f, w, k = (t.double().numpy() for t in (task.train.first, task.classifier_weights, keys))
+    f, w, k = (t.double().numpy() for t in (task.train.plain_view, task.text_weights, keys))
     i, r = index.numpy(), module.residual.detach()[0].double().numpy()
     v = module.amounts.detach()[0, :, 0].double().numpy()
     text = w.copy()
@@ -118,13 +118,13 @@ def test_gradient_of_ape_t(task, own):
 
 def test_a_shot_that_a_run_is_not_to_see_changes_nothing(task):
     index = torch.arange(Q)
-    keys = torch.nn.functional.normalize(task.train.first, dim=-1)
+    keys = torch.nn.functional.normalize(task.train.plain_view, dim=-1)
     used = torch.tensor(cache_values(LABELS, C), dtype=torch.float32)[None]
     used[0, 2] = 0
     other = keys.clone()
     other[2] = -keys[2]
     both = [
-        Residuals(task.classifier_weights, k, task.train.labels, index, used)(
+        Residuals(task.text_weights, k, task.train.labels, index, used)(
             task.train.features, SCALE, WEIGHT, SHARPNESS
         )
         for k in (keys, other)
@@ -135,7 +135,7 @@ def test_a_shot_that_a_run_is_not_to_see_changes_nothing(task):
 def test_nothing_trained_is_tip_adapter_on_the_channels(task):
     """At a rate that moves nothing, APE-T is zero-shot plus the cache on its channels."""
     f = np.random.default_rng(0).normal(size=(5, D))
-    w, keys = task.classifier_weights.double().numpy(), unit(task.train.first.double().numpy())
+    w, keys = task.text_weights.double().numpy(), unit(task.train.plain_view.double().numpy())
     index = np.argsort(-wanted_criterion(w, 0.2))[:Q]
     near = np.exp(-SHARPNESS * (1 - unit(f[:, index]) @ unit(keys[:, index]).T))
     want = SCALE * unit(f) @ unit(w).T + WEIGHT * near @ cache_values(LABELS, C)

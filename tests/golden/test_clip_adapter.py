@@ -92,12 +92,12 @@ def test_forward_and_gradient(activation):
 
 
 def test_official_sgd_step_is_momentum_with_weight_decay():
-    from clip_adapter.training.loop import Optimizer, official_recipe
+    from clip_adapter.training.loop import Optimizer, official_schedule
 
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     module = torch.nn.Module()
     module.weight = weight
-    optimizer = Optimizer(module, official_recipe(1, 10))
+    optimizer = Optimizer(module, official_schedule(1, 10))
     value, velocity = np.array([1.0, -2.0]), np.zeros(2)
     for gradient in (np.array([0.5, 0.1]), np.array([-0.2, 0.3])):
         weight.grad = torch.tensor(gradient, dtype=torch.float32)

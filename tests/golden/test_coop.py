@@ -137,7 +137,7 @@ def test_a_beginning_computed_once_gives_the_same_weights_and_gradient(
     monkeypatch.setattr("clip_adapter.backbones.prompts.PACK", pack)
     names = ["cat", "hot dog", "sea", "eel", "big red hot dog"]
     features = FeatureSet(torch.randn(5, 128), torch.arange(5), names)
-    wider = dataclasses.replace(task, train=features, classifier_weights=None)
+    wider = dataclasses.replace(task, train=features, text_weights=None)
     module = make_method("coop", {"context_length": 5, "class_token_position": position}).build(
         wider
     )
@@ -156,14 +156,16 @@ def test_a_beginning_computed_once_gives_the_same_weights_and_gradient(
 def test_the_mixture_is_the_mean_of_both_prompts_below_an_adapter(backbone, task):
     module = make_method("coop-adapter", {"context_init": "many", "visual_ratio": 0.3}).build(task)
     soft = backbone.encode_text([f"many {n}." for n in NAMES]).double()
-    hard = task.classifier_weights.double()
+    hard = task.text_weights.double()
     mean = (soft / soft.norm(dim=1, keepdim=True) + hard) / 2
     mean = mean / mean.norm(dim=1, keepdim=True)
     torch.testing.assert_close(module.class_weights().double(), mean, rtol=1e-5, atol=1e-5)
     adapter = module.adapter
     assert isinstance(adapter, ResidualAdapter)
-    f = task.train.first.double()
+    f = task.train.plain_view.double()
     down, up = adapter.bottleneck.down.double(), adapter.bottleneck.up.double()
     mapped = 0.3 * ((f @ down).clamp(min=0) @ up).clamp(min=0) + 0.7 * f
     expected = mapped / mapped.norm(dim=1, keepdim=True) @ mean.T
-    torch.testing.assert_close(module(task.train.first).double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        module(task.train.plain_view).double(), expected, rtol=1e-5, atol=1e-5
+    )

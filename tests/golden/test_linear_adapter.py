@@ -59,7 +59,7 @@ def test_trained_matrix(folder):
     counts = FOLDERS[folder]
     strength = sum(c > 0 for c in counts) / sum(counts)  # one over the mean number of shots
     want, losses = plainly(
-        task.train.first, task.train.labels, task.classifier_weights, strength, 40
+        task.train.plain_view, task.train.labels, task.text_weights, strength, 40
     )
     classifier = LinearAdapter().fit(task)
     got = classifier.head.image_map.matrix.detach()
@@ -70,14 +70,14 @@ def test_trained_matrix(folder):
     assert told["distance_penalty"] == pytest.approx(strength)
     assert told["steps"] == 40
     probe = torch.randn(5, D, generator=torch.Generator().manual_seed(3)).double()
-    scores = SCALE * unit(probe @ want) @ unit(task.classifier_weights.double()).T
+    scores = SCALE * unit(probe @ want) @ unit(task.text_weights.double()).T
     np.testing.assert_allclose(classifier.logits(probe).numpy(), scores.numpy(), atol=2e-2)
 
 
 def test_given_options():
     task = task_of(FOLDERS["uneven"])
     method = LinearAdapter(distance_penalty=0.05, lr=1e-2, steps=15)
-    data = (task.train.first, task.train.labels, task.classifier_weights)
+    data = (task.train.plain_view, task.train.labels, task.text_weights)
     want, _ = plainly(*data, 0.05, 15, lr=1e-2)
     got = method.fit(task).head.image_map.matrix.detach()
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=2e-4)
@@ -90,8 +90,8 @@ def test_every_fold_trains_on_its_own_pictures_alone():
     folds = [Fold(rows[rows % 3 != k], rows[rows % 3 == k]) for k in range(3)]
     got = list(LinearAdapter().held_out_logits(task, folds))
     for logits, fold in zip(got, folds, strict=True):
-        x, y = task.train.first[fold.fit], task.train.labels[fold.fit]
-        matrix, _ = plainly(x, y, task.classifier_weights, 1 / 3, 40)
-        mapped = task.train.first[fold.held_out].double() @ matrix
-        want = SCALE * unit(mapped) @ unit(task.classifier_weights.double()).T
+        x, y = task.train.plain_view[fold.fit], task.train.labels[fold.fit]
+        matrix, _ = plainly(x, y, task.text_weights, 1 / 3, 40)
+        mapped = task.train.plain_view[fold.held_out].double() @ matrix
+        want = SCALE * unit(mapped) @ unit(task.text_weights.double()).T
         np.testing.assert_allclose(logits.numpy(), want.numpy(), atol=2e-2)

@@ -25,8 +25,8 @@ from torchvision.transforms import functional as tv
 from torchvision.transforms.functional import InterpolationMode
 
 from clip_adapter.backbones.base import Preprocess
-from clip_adapter.data.decode import decode
-from clip_adapter.data.transforms import make_transform
+from clip_adapter.datasets.decode import decode
+from clip_adapter.datasets.transforms import make_transform
 
 pytestmark = pytest.mark.shared
 

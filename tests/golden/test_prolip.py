@@ -8,7 +8,7 @@ from clip_adapter.heads import Head
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.prolip import EPSILON, fit_projections, take
 from clip_adapter.nn import Projection
-from clip_adapter.training.loop import Recipe
+from clip_adapter.training.loop import Schedule
 
 N, TRUNK, D, C = 9, 7, 5, 4
 SCALE, STRENGTH, RATE, EPOCHS = 6.0, 0.8, 0.03, 4
@@ -60,7 +60,7 @@ def test_trained_projection():
     given = Projection(t[1], t[2])
     features = FeatureSet(torch.ones(N, D), torch.tensor(y), [str(i) for i in range(C)])
     task = FewShotTask(features, t[3], SCALE)
-    recipe = Recipe("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON)
+    recipe = Schedule("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON)
     rows = [torch.arange(N), torch.arange(N).flip(0)]
     fit = fit_projections(given, t[0][None], task, STRENGTH, recipe, rows)
     got = take(fit, 0)

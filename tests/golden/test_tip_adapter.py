@@ -37,7 +37,7 @@ def task(request):
 
 
 def test_logits_with_two_views(task):
-    views, w = task.train.features.double().numpy(), task.classifier_weights.double().numpy()
+    views, w = task.train.features.double().numpy(), task.text_weights.double().numpy()
     f = np.random.default_rng(0).normal(size=(5, D))
     keys = unit(unit(views).mean(0))
     want, _ = logits_of(f, w, keys, cache_values(task.train.labels.numpy(), C))
@@ -55,10 +55,10 @@ def adamw(p, g, lr, decay=1e-2, eps=1e-4):
 def test_one_step_of_tip_adapter_f(task):
     one = FewShotTask(
         FeatureSet(task.train.features[:1], task.train.labels, task.class_names),
-        task.classifier_weights,
+        task.text_weights,
         SCALE,
     )
-    f, w = one.train.first.double().numpy(), one.classifier_weights.double().numpy()
+    f, w = one.train.plain_view.double().numpy(), one.text_weights.double().numpy()
     keys = unit(f)
     labels = one.train.labels.numpy()
     values, counts = cache_values(labels, C), np.bincount(labels, minlength=C)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.heads import Head
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.wise_ft import RATE, STEPS, WEIGHT_DECAY, linear_classifiers, mixed
 
@@ -31,7 +32,7 @@ def test_cosine(data, share):
     task, x, text, draw = data
     w = 3 * draw.normal(size=(C, D))
     trained = Classifier(Head(torch.tensor(w), logit_scale=SCALE), task.class_names)
-    got = mixed(trained, task, share)(task.train.first).numpy()
+    got = mixed(trained, task, share)(task.train.plain_view).numpy()
     want = SCALE * unit(x) @ unit((1 - share) * text + share * unit(w)).T
     np.testing.assert_allclose(got, want, atol=1e-4)
 
@@ -41,7 +42,7 @@ def test_linear(data, share):
     task, x, text, draw = data
     w, bias = 3 * draw.normal(size=(C, D)), draw.normal(size=C)
     head = Head(torch.tensor(w), bias=torch.tensor(bias), kind="linear", unit=True)
-    got = mixed(Classifier(head, task.class_names), task, share)(task.train.first).numpy()
+    got = mixed(Classifier(head, task.class_names), task, share)(task.train.plain_view).numpy()
     zero_shot, trained = SCALE * unit(x) @ text.T, unit(x) @ w.T + bias
     np.testing.assert_allclose(got, (1 - share) * zero_shot + share * trained, atol=1e-4)
 
@@ -85,4 +86,4 @@ def test_linear_classifier(data, folder):
     assert (longest > 1.2) == (folder == "misled")
     assert np.abs(w - SCALE * text).max() > 0.5
     np.testing.assert_allclose(got.weights.numpy(), w, atol=2e-3)
-    np.testing.assert_allclose(got(task.train.first).numpy(), f @ w.T, atol=1e-2)
+    np.testing.assert_allclose(got(task.train.plain_view).numpy(), f @ w.T, atol=1e-2)

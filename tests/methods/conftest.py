@@ -4,7 +4,7 @@ import torch
 from clip_adapter.features import text_weights
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
-from clip_adapter.training.compute import Compute
+from clip_adapter.options import Compute
 
 NAMES = ["red ring", "blue star", "green gear"]
 TEMPLATES = ("a photo of a {}.",)

@@ -7,7 +7,7 @@ import torch
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.methods import make_method
-from clip_adapter.methods.sizes import VIT_B_16
+from clip_adapter.task import VIT_B_16
 from clip_adapter.towers import tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel
 
@@ -39,9 +39,9 @@ def test_it_learns_the_shots_in_the_chosen_blocks(name, change, per_block, demo,
     task = pixel_task(demo)
     options = {"blocks": "2, 4", "hidden": 8, "epochs": 20, "lr": 3e-3}
     classifier = make_method(name, options).fit(task)
-    features = tuned(demo, classifier.change).encode_images(task.pictures.batch(range(12)))
+    features = tuned(demo, classifier.tower_adapter).encode_images(task.pictures.batch(range(12)))
     assert torch.equal(classifier.logits(features).argmax(1), task.train.labels)
-    assert isinstance(classifier.change, change)
+    assert isinstance(classifier.tower_adapter, change)
     assert classifier.info["hyperparameters"]["blocks"] == [2, 4]
     assert classifier.info["trained_parameters"] == per_block * 2 * (2 * 128 * 8 + 8 + 128)
 
@@ -52,8 +52,8 @@ def test_a_training_without_steps_to_speak_of_is_zero_shot(
 ):
     task = pixel_task(demo)
     classifier = make_method(name, {"epochs": 1, "lr": 1e-12}).fit(task)
-    features = tuned(demo, classifier.change).encode_images(task.pictures.batch([0, 1, 2]))
-    torch.testing.assert_close(features, task.train.first[:3])
+    features = tuned(demo, classifier.tower_adapter).encode_images(task.pictures.batch([0, 1, 2]))
+    torch.testing.assert_close(features, task.train.plain_view[:3])
 
 
 @METHODS

@@ -8,8 +8,8 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.ape import APE, SHARES
 from clip_adapter.methods.ape_t import APET
-from clip_adapter.methods.sizes import RN50, VIT_B_16
 from clip_adapter.nn import normalize
+from clip_adapter.task import RN50, VIT_B_16
 
 C, D, NOISY = 5, 32, 16
 
@@ -80,11 +80,11 @@ def test_ape_t_moves_text_and_shots_by_the_same_residual():
     task, _ = make()
     classifier = APET(1.0, 5.5).fit(task)
     cache = classifier.head.cache
-    moved = classifier.head.weights - task.classifier_weights
+    moved = classifier.head.weights - task.text_weights
     assert moved.abs().max() > 1e-4
     untouched = [i for i in range(D) if i not in cache.channels.tolist()]
     assert moved[:, untouched].abs().max() < 1e-7
-    start = normalize(task.train.first)[:, cache.channels]
+    start = normalize(task.train.plain_view)[:, cache.channels]
     expected = start + moved[task.train.labels][:, cache.channels]
     torch.testing.assert_close(cache.keys.data, expected, atol=1e-6, rtol=0)
 

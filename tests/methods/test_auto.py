@@ -6,16 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip_adapter.api import fit_task
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task
 from clip_adapter.heads import Head, Mixture
 from clip_adapter.methods import FewShotTask, Method, base, get_method, make_method, register
 from clip_adapter.methods.auto import PART, WITH_TEXT, WITHOUT_TEXT, _search
 from clip_adapter.nn import normalize
 from clip_adapter.training.folds import folds_of
-from clip_adapter.training.selection import DOUBT, Curve, gathered, score
+from clip_adapter.training.selection import DOUBT, Selection, gathered, score
 
 C, D = 4, 16
 
@@ -68,7 +68,7 @@ LABELS = torch.arange(3).repeat(30)
 
 
 def search(logits, mild, target=LABELS, weight=EVEN):
-    curve = Curve("members", list(logits))
+    curve = Selection("members", list(logits))
     shares, total = _search(curve, logits, mild, target, weight, torch.arange(len(target)))
     assert sum(shares.values()) == pytest.approx(1)
     want = sum(share * logits[name] for name, share in shares.items())
@@ -144,7 +144,7 @@ def test_one_shot_is_the_mild_blend():
     assert "a fixed mild blend that keeps near to CLIP" in curve["rule"]
     assert auto.held_out is None
     assert curve["accuracy"] == []
-    blind = make_method("auto").fit(dataclasses.replace(task, classifier_weights=None))
+    blind = make_method("auto").fit(dataclasses.replace(task, text_weights=None))
     assert {n: m["share"] for n, m in members(blind).items()} == WITHOUT_TEXT
     assert "CLIP" not in blind.info["selection"][0]["rule"]
 
@@ -195,7 +195,7 @@ def test_a_third_partys_method_can_be_a_candidate(monkeypatch):
         trains = "nothing"
 
         def fit(self, task, progress=None):
-            weights = task.text(self.name)
+            weights = task.require_text(self.name)
             info = {"hyperparameters": {}, "trained_parameters": 0}
             return Classifier(Head(weights, logit_scale=30.0), task.class_names, info=info)
 
@@ -239,7 +239,7 @@ def test_pictures_of_one_class_alone():
 def test_pictures_of_one_class_without_text_are_refused(shots):
     task = make(shots=shots)
     alone = torch.nonzero(task.train.labels == 2).flatten()
-    one = dataclasses.replace(task, train=task.train.subset(alone), classifier_weights=None)
+    one = dataclasses.replace(task, train=task.train.subset(alone), text_weights=None)
     with pytest.raises(DataError, match=r"auto needs pictures of two classes.*'c'"):
         make_method("auto").fit(one)
 

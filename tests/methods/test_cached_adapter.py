@@ -10,9 +10,9 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.cached_adapter import CachedAdapter
 from clip_adapter.methods.clip_adapter import CLIPAdapter
-from clip_adapter.methods.sizes import RN50
 from clip_adapter.methods.tip_adapter import TipAdapter
 from clip_adapter.nn import normalize
+from clip_adapter.task import RN50
 from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
 from clip_adapter.training.selection import mean, score
 
@@ -79,7 +79,7 @@ def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
     task, _ = make()
     classifier = CachedAdapter().fit(task)
     rows, curve = classifier.held_out.rows, classifier.info["selection"][0]
-    logits = classifier.zero_shot_logits(task.train.first[rows])
+    logits = classifier.zero_shot_logits(task.train.plain_view[rows])
     hits, losses = score(logits, task.train.labels[rows], classifier.held_out.weight)
     assert curve["loss"][0] == pytest.approx(mean(losses, classifier.held_out.weight), abs=1e-5)
     share = mean(hits, classifier.held_out.weight)

@@ -9,9 +9,9 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.clap import distance, penalty_weights
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
 from clip_adapter.nn.text_residual import RAW_LENGTH, TextResidual
+from clip_adapter.task import Sizes
 
 C, D = 4, 12
 
@@ -28,17 +28,17 @@ def task():
 
 
 def moved(classifier):
-    start = RAW_LENGTH * normalize(classifier.zero_shot_weights)
+    start = RAW_LENGTH * normalize(classifier.text_weights)
     return (classifier.head.weights - start).norm(dim=1)
 
 
 def objective(classifier, task):
-    module = TextResidual(task.classifier_weights, task.train.labels)
-    start = RAW_LENGTH * normalize(task.classifier_weights)
+    module = TextResidual(task.text_weights, task.train.labels)
+    start = RAW_LENGTH * normalize(task.text_weights)
     with torch.no_grad():
         module.residual.copy_((classifier.head.weights - start)[None])
     held = penalty_weights(
-        task.train.features, task.train.labels, task.classifier_weights, task.logit_scale
+        task.train.features, task.train.labels, task.text_weights, task.logit_scale
     )
     logits = classifier.logits(task.train)
     fit = torch.nn.functional.cross_entropy(logits, task.train.labels)

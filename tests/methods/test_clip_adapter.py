@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from clip_adapter.api import fit_task
 from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.clip_adapter import CLIPAdapter
 from clip_adapter.nn import normalize
@@ -197,7 +197,7 @@ def test_more_runs_than_fit_one_pass_give_the_same_curve(monkeypatch):
 
 def test_views_take_part_in_training():
     task = make()
-    views = torch.stack([task.train.first, task.train.first + 0.1])
+    views = torch.stack([task.train.plain_view, task.train.plain_view + 0.1])
     several = dataclasses.replace(
         task, train=FeatureSet(views, task.train.labels, task.class_names)
     )

@@ -10,7 +10,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.methods import make_method
 from clip_adapter.methods.clip_lora import ClipLora
-from clip_adapter.methods.sizes import RN50, VIT_B_16
+from clip_adapter.task import RN50, VIT_B_16
 from clip_adapter.towers import tuned
 
 NAME = "clip-lora"
@@ -25,8 +25,8 @@ def demo():
 
 def logits(classifier, task):
     encoder = task.backbone
-    if classifier.change is not None:
-        encoder = tuned(encoder, classifier.change)
+    if classifier.tower_adapter is not None:
+        encoder = tuned(encoder, classifier.tower_adapter)
     return classifier.logits(encoder.encode_images(task.pictures.batch(range(12))))
 
 
@@ -50,15 +50,15 @@ def test_the_recipe_is_the_published_one():
 def test_each_tower_learns_the_shots(encoder, demo, pixel_task):
     task = pixel_task(demo)
     before = torch.nn.functional.cross_entropy(
-        task.logit_scale * task.train.first @ task.classifier_weights.T, task.train.labels
+        task.logit_scale * task.train.plain_view @ task.text_weights.T, task.train.labels
     )
     classifier = make_method(NAME, QUICK | {"encoder": encoder}).fit(task)
     after = torch.nn.functional.cross_entropy(logits(classifier, task), task.train.labels)
     assert after < 0.7 * before
-    assert (classifier.change is None) == (encoder == "text")
-    moved = not torch.equal(classifier.head.weights, task.classifier_weights)
+    assert (classifier.tower_adapter is None) == (encoder == "text")
+    moved = not torch.equal(classifier.head.weights, task.text_weights)
     assert moved == (encoder != "visual")
-    assert torch.equal(classifier.zero_shot_weights, task.classifier_weights)
+    assert torch.equal(classifier.text_weights, task.text_weights)
     count = 6 * 2 * ((encoder != "text") * 4 * 128 + (encoder != "visual") * 3 * 48)
     assert classifier.info["trained_parameters"] == count
 
@@ -66,7 +66,7 @@ def test_each_tower_learns_the_shots(encoder, demo, pixel_task):
 def test_what_is_kept_of_the_text_tower_was_made_without_dropout(demo, pixel_task):
     task = pixel_task(demo)
     classifier = make_method(NAME, {"epochs": 1, "lr": 1e-12}).fit(task)
-    torch.testing.assert_close(classifier.head.weights, task.classifier_weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(classifier.head.weights, task.text_weights, rtol=0, atol=1e-6)
 
 
 def test_dropout_changes_the_training_and_the_seed_decides_it(demo, pixel_task):
@@ -92,7 +92,7 @@ def test_saved_and_loaded_is_the_same_to_the_bit(demo, pixel_task, tmp_path):
 def test_a_resnet_takes_the_text_tower_alone(make_folder, pixel_task):
     task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu"))
     classifier = make_method(NAME, {"encoder": "text", "epochs": 1}).fit(task)
-    assert classifier.change is None
+    assert classifier.tower_adapter is None
     with pytest.raises(BackboneError, match="ViT-B-16"):
         make_method(NAME).fit(task)
 

@@ -7,8 +7,8 @@ from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.sizes import RN50, VIT_B_16
 from clip_adapter.nn import normalize
+from clip_adapter.task import RN50, VIT_B_16
 
 NAMES = ["red ring", "blue star", "green gear"]
 

@@ -10,8 +10,8 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.elevater import RATES
-from clip_adapter.methods.sizes import VIT_B_16
 from clip_adapter.nn import normalize
+from clip_adapter.task import VIT_B_16
 from clip_adapter.towers import tuned
 from clip_adapter.towers.trunk import projection
 from clip_adapter.training.folds import folds_of
@@ -33,13 +33,13 @@ def test_l_1p_starts_as_l_2p_does(changes, make_folder, pixel_task):
     task = pixel_task(backbone)
     one = make_method("l-1p", {"lr": 1e-12, "epochs": 1}).fit(task)
     pixels = task.pictures.batch(range(len(task.pictures)))
-    trunk = tuned(backbone, one.change).encode_images(pixels)
+    trunk = tuned(backbone, one.tower_adapter).encode_images(pixels)
     # before any step: T P^T on normalised trunk features, and the bias of CLIP's projection
     matrix, bias = projection(backbone)
     normal = (trunk - trunk.mean(0)) / (trunk.var(0, unbiased=False) + 1e-5).sqrt()
-    merged = normal @ matrix @ task.classifier_weights.T
+    merged = normal @ matrix @ task.text_weights.T
     if bias is not None:
-        merged = merged + task.classifier_weights @ bias
+        merged = merged + task.text_weights @ bias
     torch.testing.assert_close(one.logits(trunk), merged, atol=1e-3, rtol=1e-3)
 
 
@@ -47,7 +47,7 @@ def test_l_1p_learns(pixel_task):
     task = pixel_task(load_backbone("demo", device="cpu"))
     classifier = make_method("l-1p").fit(task)
     pixels = task.pictures.batch(range(len(task.pictures)))
-    logits = classifier.logits(tuned(task.backbone, classifier.change).encode_images(pixels))
+    logits = classifier.logits(tuned(task.backbone, classifier.tower_adapter).encode_images(pixels))
     assert (logits.argmax(1) == task.train.labels).all()
     assert classifier.held_out.logits.shape == (len(task.train), 3)
 
@@ -66,13 +66,13 @@ def test_held_out_logits_are_those_of_the_head_that_did_not_see_them():
     task = make_task()
     kept = torch.nonzero(task.train.labels != 2).flatten()
     for name, part in (("r-2p", task.train.subset(kept)), ("l-2p", task.train)):
-        one = FewShotTask(part, task.classifier_weights)
+        one = FewShotTask(part, task.text_weights)
         classifier = make_method(name).fit(one)
         rate, held = classifier.info["hyperparameters"]["lr"], classifier.held_out
         for fold in folds_of(part, one.seed, text=name == "l-2p"):
             options = {"lr": rate, "batch_size": len(fold.fit)}
-            fitted = FewShotTask(part.subset(fold.fit), task.classifier_weights)
-            alone = make_method(name, options).fit(fitted).logits(part.first[fold.held_out])
+            fitted = FewShotTask(part.subset(fold.fit), task.text_weights)
+            alone = make_method(name, options).fit(fitted).logits(part.plain_view[fold.held_out])
             places = [held.rows.tolist().index(row) for row in fold.held_out.tolist()]
             torch.testing.assert_close(held.logits[places], alone, atol=1e-3, rtol=1e-3)
         if name == "r-2p":
@@ -82,7 +82,7 @@ def test_held_out_logits_are_those_of_the_head_that_did_not_see_them():
 @pytest.mark.parametrize("name", ["l-2p", "r-2p"])
 def test_held_out_shots_are_scored_on_the_plain_view(name):
     task = make_task()
-    views = torch.stack([task.train.first, task.train.first + 0.1])
+    views = torch.stack([task.train.plain_view, task.train.plain_view + 0.1])
 
     def held(plain):
         train = dataclasses.replace(task.train, features=views, plain=plain)
@@ -90,7 +90,7 @@ def test_held_out_shots_are_scored_on_the_plain_view(name):
         return classifier.held_out.logits
 
     assert torch.equal(held(None), held(views[0]))
-    assert not torch.allclose(held(None), held(task.train.first.flip(0)), atol=0.1)
+    assert not torch.allclose(held(None), held(task.train.plain_view.flip(0)), atol=0.1)
 
 
 def test_l_1p_scores_on_the_plain_view(pixel_task, monkeypatch):
@@ -119,8 +119,8 @@ def test_one_shot_takes_the_documented_rate():
 def test_a_class_without_pictures_can_be_found_by_its_text_alone():
     task = make_task()
     kept = torch.nonzero(task.train.labels != 2).flatten()
-    missing = FewShotTask(task.train.subset(kept), task.classifier_weights)
-    of_class = task.train.first[task.train.labels == 2]
+    missing = FewShotTask(task.train.subset(kept), task.text_weights)
+    of_class = task.train.plain_view[task.train.labels == 2]
     with_text = make_method("l-2p", {"lr": 1e-3}).fit(missing).logits(of_class)
     assert (with_text.argmax(1) == 2).all()
     without = make_method("r-2p").fit(missing).logits(of_class)
@@ -130,7 +130,7 @@ def test_a_class_without_pictures_can_be_found_by_its_text_alone():
 def test_pictures_of_one_class_tell_a_random_head_nothing():
     task = make_task()
     alone = torch.nonzero(task.train.labels == 2).flatten()
-    one = FewShotTask(task.train.subset(alone), task.classifier_weights)
+    one = FewShotTask(task.train.subset(alone), task.text_weights)
     with pytest.raises(DataError, match=r"r-2p needs pictures of two classes; all 5 are of '2'"):
         make_method("r-2p").fit(one)
     # A head from text knows the other classes by it.

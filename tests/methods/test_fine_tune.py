@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import make_method
-from clip_adapter.methods.sizes import VIT_B_16
+from clip_adapter.task import VIT_B_16
 from clip_adapter.towers import tuned
 
 QUICK = {"lr": 1e-3, "batch_size": 6, "epochs": 3, "patience": 0}
@@ -27,8 +27,8 @@ def fit(task, **options):
 
 def features(classifier, task):
     backbone = task.backbone
-    if classifier.change is not None:
-        backbone = tuned(backbone, classifier.change)
+    if classifier.tower_adapter is not None:
+        backbone = tuned(backbone, classifier.tower_adapter)
     return backbone.encode_images(task.pictures.batch(range(len(task.pictures))))
 
 
@@ -45,8 +45,8 @@ def test_what_is_trained(tiny, pixel_task, tower, adapter):
     assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
     zero_shot = make_method("zero-shot").fit(task)
     assert loss(classifier, task) < loss(zero_shot, task) - 0.01
-    assert (classifier.change is None) == (tower == "text")
-    moved = not torch.equal(classifier.head.weights, task.classifier_weights)
+    assert (classifier.tower_adapter is None) == (tower == "text")
+    moved = not torch.equal(classifier.head.weights, task.text_weights)
     assert moved == (tower != "visual")
     assert (classifier.head.image_map is None) == (not adapter)
     if adapter:
@@ -88,7 +88,7 @@ def test_batch_norm_keeps_its_statistics(make_folder, pixel_task):
     classifier = fit(task, adapter=False, lr=1e-3)
     assert loss(classifier, task) < loss(make_method("zero-shot").fit(task), task)
     before = backbone.model.visual
-    after = tuned(backbone, classifier.change).model.visual
+    after = tuned(backbone, classifier.tower_adapter).model.visual
     for (name, a), (_, b) in zip(before.named_buffers(), after.named_buffers(), strict=True):
         assert torch.equal(a, b), name
     moved = zip(before.parameters(), after.parameters(), strict=True)
@@ -102,7 +102,7 @@ def test_a_backbone_of_half_precision_trains_in_full(make_folder, pixel_task, to
     classifier = fit(task, tower=tower, adapter=False)
     assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
     if tower == "visual":
-        values = list(classifier.change.values)
+        values = list(classifier.tower_adapter.values)
         assert {v.dtype for v in values} == {torch.float32}
         assert any(not torch.equal(v, v.bfloat16().float()) for v in values)
     assert loss(classifier, task) < loss(make_method("zero-shot").fit(task), task)

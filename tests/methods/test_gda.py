@@ -9,8 +9,8 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.gda import MILD_WEIGHT, WEIGHT_ALONE, WEIGHTS, Gaussians
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
+from clip_adapter.task import Sizes
 
 C, D = 5, 16
 
@@ -28,7 +28,7 @@ def make(per_class=4, text=True, noise=0.6, seed=0, views=1):
 
 
 def accuracy(classifier, task):
-    hits = classifier.logits(task.train.first).argmax(1) == task.train.labels
+    hits = classifier.logits(task.train.plain_view).argmax(1) == task.train.labels
     return hits.float().mean().item()
 
 
@@ -62,8 +62,8 @@ def test_a_text_that_says_all_is_kept():
     """Pictures of pure noise: no weight but 0 is safe."""
     task = make(4, noise=30.0)
     labels = task.train.labels
-    assert task.classifier_weights is not None
-    task.train.features = task.train.features + 400 * task.classifier_weights[labels]
+    assert task.text_weights is not None
+    task.train.features = task.train.features + 400 * task.text_weights[labels]
     classifier = make_method("gda").fit(task)
     assert accuracy(classifier, task) == 1
 
@@ -103,7 +103,7 @@ def test_alone_it_beats_the_nearest_class_mean():
     task = FewShotTask(FeatureSet(draw(2), labels, [str(i) for i in range(C)]), None)
     held = draw(3)
     gda = make_method("gda").fit(task).logits(held).argmax(1)
-    x = normalize(task.train.first)
+    x = normalize(task.train.plain_view)
     means = torch.stack([x[labels == c].mean(0) for c in range(C)])
     nearest = torch.cdist(normalize(held), means).argmin(1)
     assert (gda == labels).float().mean() > (nearest == labels).float().mean() + 0.1
@@ -113,10 +113,10 @@ def test_a_class_without_pictures():
     whole = make(4)
     rows = torch.nonzero(whole.train.labels != 2).flatten()
     task = dataclasses.replace(whole, train=whole.train.subset(rows))
-    missing = whole.train.first[whole.train.labels == 2]
+    missing = whole.train.plain_view[whole.train.labels == 2]
     with_text = make_method("gda").fit(task).logits(missing)
     assert (with_text.argmax(1) == 2).float().mean() >= 0.5  # its text still finds it
-    alone = make_method("gda").fit(dataclasses.replace(task, classifier_weights=None))
+    alone = make_method("gda").fit(dataclasses.replace(task, text_weights=None))
     assert alone.predict_proba(whole.train)[:, 2].max() == 0
 
 

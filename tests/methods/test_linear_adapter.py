@@ -9,8 +9,8 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.linear_adapter import EPOCHS_AT_LEAST, RECIPE, STEPS, LinearAdapter
-from clip_adapter.methods.sizes import RN50
 from clip_adapter.nn import normalize
+from clip_adapter.task import RN50
 from clip_adapter.training.folds import folds_of
 
 C, D = 5, 16

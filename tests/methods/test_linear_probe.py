@@ -23,7 +23,7 @@ def make(classes, per_class=6, length=10.0):
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_probabilities_are_scikit_learns(classes):
     task = make(classes)
-    x, y = task.train.first.numpy(), task.train.labels.numpy()
+    x, y = task.train.plain_view.numpy(), task.train.labels.numpy()
     want = LogisticRegression(C=0.5, max_iter=1000).fit(x, y).predict_proba(x)
     got = LinearProbe(C=0.5).fit(task).predict_proba(x)
     np.testing.assert_allclose(got, want, atol=1e-4)

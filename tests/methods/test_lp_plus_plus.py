@@ -9,8 +9,8 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.lp_plus_plus import ONE_SHOT_STEPS, STEPS, Blocks
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
+from clip_adapter.task import Sizes
 
 C, D = 5, 16
 
@@ -54,8 +54,8 @@ def test_one_shot_takes_a_fixed_number(task):
 def test_a_class_without_pictures_keeps_its_text(task):
     rows = torch.nonzero(task.train.labels != 2).flatten()
     part = task.train.subset(rows)
-    x = normalize(part.first)
-    blocks = Blocks(x, part.labels, task.classifier_weights)
+    x = normalize(part.plain_view)
+    blocks = Blocks(x, part.labels, task.text_weights)
     start = blocks.alpha.clone()
     for number in range(1, 31):
         blocks.step(number, 0.7)

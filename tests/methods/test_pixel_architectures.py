@@ -32,7 +32,9 @@ def test_two_steps(name, backbone, pixel_task):
         if backbone.name.startswith("RN") and "transformer" in str(error):
             return
         raise
-    encoder = backbone if classifier.change is None else tuned(backbone, classifier.change)
+    encoder = (
+        backbone if classifier.tower_adapter is None else tuned(backbone, classifier.tower_adapter)
+    )
     logits = classifier.logits(encoder.encode_images(task.pictures.batch([0, 1, 2])))
     assert logits.shape == (3, 3)
     assert torch.isfinite(logits).all()

@@ -7,21 +7,22 @@ from importlib.metadata import EntryPoint
 import pytest
 import torch
 
-from clip_adapter.classifier import Classifier, Head
-from clip_adapter.errors import UnknownChangeError, UsageError
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import UnknownTowerAdapterError, UsageError
+from clip_adapter.heads import Head
 from clip_adapter.methods import base
-from clip_adapter.towers import CHANGES
+from clip_adapter.towers import TOWER_ADAPTERS
 from clip_adapter.towers import base as towers
 from clip_adapter.towers.adapters import Houlsby
 
 SOURCE = '''
 from dataclasses import dataclass
 from clip_adapter.methods import Method, register
-from clip_adapter.towers import register_change
+from clip_adapter.towers import register_tower_adapter
 from clip_adapter.towers.adapters import Houlsby
 
 
-@register_change
+@register_tower_adapter
 class Mine(Houlsby):
     kind = "mine"
 
@@ -53,7 +54,7 @@ def installed(monkeypatch):
             monkeypatch.setattr(module, "entry_points", lambda group: [entry])
 
     yield add
-    CHANGES.pop("mine", None)
+    TOWER_ADAPTERS.pop("mine", None)
 
 
 def import_their_package(monkeypatch):
@@ -112,12 +113,12 @@ def test_a_change_of_another_package_is_loaded_again(installed, monkeypatch, tmp
     module = import_their_package(monkeypatch)
     change = module.Mine([1], 8, 4, torch.Generator().manual_seed(0))
     head = Head(torch.eye(2, 8))
-    folder = Classifier(head, ["a", "b"], change=change).save(tmp_path / "classifier")
-    CHANGES.pop("mine")
+    folder = Classifier(head, ["a", "b"], tower_adapter=change).save(tmp_path / "classifier")
+    TOWER_ADAPTERS.pop("mine")
     installed(EntryPoint("other", "nothing_here:Plugged", "clip_adapter.methods"))
-    with pytest.raises(UnknownChangeError, match="'mine'") as error:
+    with pytest.raises(UnknownTowerAdapterError, match="'mine'") as error:
         Classifier.load(folder)
     assert "Install the package" in str(error.value)
     monkeypatch.setattr(Entry, "monkeypatch", monkeypatch)
     installed(Entry("plugged", "their_package", "clip_adapter.methods"))
-    assert isinstance(Classifier.load(folder).change, Houlsby)
+    assert isinstance(Classifier.load(folder).tower_adapter, Houlsby)

@@ -10,10 +10,9 @@ from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import make_method
 from clip_adapter.methods.prolip import RATES
-from clip_adapter.methods.sizes import RN50, VIT_B_16
+from clip_adapter.task import RN50, VIT_B_16, Compute
 from clip_adapter.towers import tuned
 from clip_adapter.towers.trunk import projection
-from clip_adapter.training.compute import Compute
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 
@@ -30,7 +29,7 @@ def fit(task, **options):
 
 def logits(classifier, task):
     pixels = task.pictures.batch(range(len(task.pictures)))
-    return classifier.logits(tuned(task.backbone, classifier.change).encode_images(pixels))
+    return classifier.logits(tuned(task.backbone, classifier.tower_adapter).encode_images(pixels))
 
 
 def distance(classifier, task):
@@ -41,7 +40,7 @@ def distance(classifier, task):
 def test_it_starts_as_zero_shot(backbone, pixel_task):
     task = pixel_task(backbone)
     got = logits(fit(task, lr=1e-12, epochs=1), task)
-    want = make_method("zero-shot").fit(task).logits(task.train.first)
+    want = make_method("zero-shot").fit(task).logits(task.train.plain_view)
     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-4)
 
 
@@ -49,7 +48,7 @@ def test_it_learns_and_the_penalty_holds_it_back(backbone, pixel_task):
     task = pixel_task(backbone)
     free = fit(task, lr=1e-3, epochs=60, distance_penalty=0)
     held = fit(task, lr=1e-3, epochs=60, distance_penalty=10)
-    start = make_method("zero-shot").fit(task).logits(task.train.first)
+    start = make_method("zero-shot").fit(task).logits(task.train.plain_view)
     losses = [cross_entropy(x, task.train.labels) for x in (start, logits(free, task))]
     assert losses[1] < 0.9 * losses[0]
     assert 0 < distance(held, task) < 0.7 * distance(free, task)

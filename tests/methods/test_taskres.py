@@ -8,9 +8,9 @@ import torch
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.methods.taskres import FAST_STEPS, published_recipe
 from clip_adapter.nn import normalize
+from clip_adapter.task import Sizes
 
 C, D = 4, 12
 

@@ -8,9 +8,9 @@ import torch
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
-from clip_adapter.methods.sizes import RN50
 from clip_adapter.methods.tip_adapter import TipAdapter, TipAdapterF
 from clip_adapter.nn import normalize
+from clip_adapter.task import RN50
 from clip_adapter.training.folds import folds_of
 
 C, D = 5, 16
@@ -77,7 +77,7 @@ def test_held_out_logits_are_those_of_a_cache_without_the_fold(kept):
         weight = 2.0 * task.mean_shots / less.mean_shots
         want = TipAdapter(cache_weight=weight, cache_sharpness=3.0).fit(less)
         got = chosen.logits[start : start + len(fold.held_out)]
-        held = task.train.first[fold.held_out]
+        held = task.train.plain_view[fold.held_out]
         torch.testing.assert_close(got, want.logits(held), atol=1e-4, rtol=1e-5)
         start += len(fold.held_out)
     assert start == len(chosen.rows) > 0
@@ -93,7 +93,7 @@ def test_weights_follow_the_logit_scale():
 
 @pytest.mark.parametrize(("shots", "weight"), [(1, 3.0), (2, 3.0), (8, 2.0), (16, 1.0)])
 def test_before_any_search_the_published_setting_for_the_shots(shots, weight):
-    from clip_adapter.training.caching import unsearched
+    from clip_adapter.training.cache_search import unsearched
 
     found = unsearched("auto", "auto", shots, 100.0)
     assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
@@ -113,7 +113,7 @@ def test_training_the_keys_fits_the_shots():
     task, _ = make(text_noise=2.0)
 
     def loss(classifier):
-        logits = classifier.logits(task.train.first)
+        logits = classifier.logits(task.train.plain_view)
         return torch.nn.functional.cross_entropy(logits, task.train.labels).item()
 
     given = {"cache_weight": 2.0, "cache_sharpness": 2.0}
@@ -155,12 +155,11 @@ def test_keys_of_held_out_shots_take_no_part_in_the_training():
     changed[:, 1::2] = changed[:, 1::2].flip(1)
     other = FewShotTask(
         FeatureSet(changed, task.train.labels, task.class_names),
-        task.classifier_weights,
+        task.text_weights,
         task.logit_scale,
     )
     keys = [
-        TipAdapterF()._train(t, t.classifier_weights, rows, None).keys.detach()[0]
-        for t in (task, other)
+        TipAdapterF()._train(t, t.text_weights, rows, None).keys.detach()[0] for t in (task, other)
     ]
     assert torch.equal(keys[0][::2], keys[1][::2])
     assert not torch.equal(keys[0][1::2], keys[1][1::2])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from clip_adapter.api import fit_task, fit_tasks
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task, fit_tasks
 from clip_adapter.methods import FewShotTask, clip_adapter, make_method
 
 C, D, K, V = 3, 16, 4, 2
@@ -41,7 +41,7 @@ def test_together_is_as_alone(options, views):
     methods, tasks = jobs(options, views)
     alone = [fit_task(m, t, {}) for m, t in zip(methods, tasks, strict=True)]
     together = fit_tasks(methods, tasks, {})
-    inputs = a_task(5).train.first
+    inputs = a_task(5).train.plain_view
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(other.logits(inputs), one.logits(inputs), rtol=1e-4, atol=1e-4)
         assert other.info["hyperparameters"] == one.info["hyperparameters"]
@@ -57,7 +57,7 @@ def test_together_is_as_alone(options, views):
 def test_learnt_ratios_go_together_over_seeds(word):
     methods = [make_method("clip-adapter", {"visual_ratio": word, "steps": 12})] * 2
     tasks = [a_task(1), a_task(2)]
-    inputs = a_task(5).train.first
+    inputs = a_task(5).train.plain_view
     together = fit_tasks(methods, tasks, {})
     for method, task, other in zip(methods, tasks, together, strict=True):
         one = fit_task(method, task, {})
@@ -77,7 +77,7 @@ def test_large_steps_are_trained_one_by_one(monkeypatch):
     )
     single = fit_tasks(methods, tasks, {})
     assert seen == tasks
-    inputs = a_task(5).train.first
+    inputs = a_task(5).train.plain_view
     for one, other in zip(single, batched, strict=True):
         torch.testing.assert_close(other.logits(inputs), one.logits(inputs), rtol=1e-4, atol=1e-4)
 

@@ -27,7 +27,7 @@ def fit(task, **options):
 
 
 def test_both_ends_and_the_middle(task):
-    x = task.train.first
+    x = task.train.plain_view
     zero_shot = make_method("zero-shot").fit(task).logits(x)
     start, middle, end = (fit(task, mixing=a).logits(x) for a in (0, 0.5, 1))
     torch.testing.assert_close(start, zero_shot, atol=1e-4, rtol=1e-4)
@@ -42,7 +42,9 @@ def test_of_another_method_is_its_weights(task):
         fit(task, **options)
     trained = make_method("taskres").fit(task)
     whole = fit(task, of="taskres", mixing=1)
-    torch.testing.assert_close(whole.logits(task.train.first), trained.logits(task.train.first))
+    torch.testing.assert_close(
+        whole.logits(task.train.plain_view), trained.logits(task.train.plain_view)
+    )
     half = fit(task, of="taskres")
     assert half.info["trained_parameters"] == trained.info["trained_parameters"]
     assert not torch.equal(half.head.weights, whole.head.weights)
@@ -56,10 +58,10 @@ def test_the_share_is_chosen_on_held_out_shots(task):
     assert classifier.held_out.logits.shape == (20, 4)
     # the first candidate is zero-shot
     rows = classifier.held_out.rows
-    zero_shot = make_method("zero-shot").fit(task).logits(task.train.first[rows])
+    zero_shot = make_method("zero-shot").fit(task).logits(task.train.plain_view[rows])
     hits = (zero_shot.argmax(1) == task.train.labels[rows]).double().mean().item()
     assert curve["accuracy"][0] == pytest.approx(100 * hits)
-    one = FewShotTask(task.train.subset([0, 1, 2, 3]), task.classifier_weights, 20.0)
+    one = FewShotTask(task.train.subset([0, 1, 2, 3]), task.text_weights, 20.0)
     assert fit(one, mixing="auto").info["hyperparameters"]["mixing"] == 0.5
 
 
@@ -97,18 +99,23 @@ def test_tower(pixel_task, make_folder):
     def logits(share):
         classifier = make_method("wise-ft-tower", options | {"mixing": share}).fit(task)
         assert classifier.head.image_map is None
-        features = tuned(backbone, classifier.change).encode_images(pixels)
+        features = tuned(backbone, classifier.tower_adapter).encode_images(pixels)
         return classifier.logits(features), classifier
 
     start, _ = logits(0)
-    assert torch.equal(start, make_method("zero-shot").fit(task).logits(task.train.first))
+    assert torch.equal(start, make_method("zero-shot").fit(task).logits(task.train.plain_view))
     inner = {"adapter": False, **options}
     trained = make_method("fine-tune", inner).fit(task)
     end, whole = logits(1)
-    assert torch.equal(end, trained.logits(tuned(backbone, trained.change).encode_images(pixels)))
+    assert torch.equal(
+        end, trained.logits(tuned(backbone, trained.tower_adapter).encode_images(pixels))
+    )
     _, half = logits(0.5)
     for a, b, c in zip(
-        half.change.values, whole.change.values, backbone.model.visual.parameters(), strict=True
+        half.tower_adapter.values,
+        whole.tower_adapter.values,
+        backbone.model.visual.parameters(),
+        strict=True,
     ):
         torch.testing.assert_close(a, (b + c) / 2)
     if trained.info["hyperparameters"]["best_step"]:

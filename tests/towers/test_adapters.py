@@ -9,9 +9,9 @@ import torch
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.nn import blend
-from clip_adapter.towers import build_change, changed_copy, describe_change, tuned
+from clip_adapter.towers import adapted_copy, build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
-from clip_adapter.towers.places import numbers, places
+from clip_adapter.towers.sites import numbers, places
 
 CHANNELS = (16, 64, 128, 256, 512)
 
@@ -53,7 +53,7 @@ def test_residual_inside_at_every_place_of_a_transformer(place, demo, pictures):
             x = adapter(x) if place == i + 1 < 4 else x
         out = visual._pool(x)[0] @ visual.proj
         expected = adapter(out) if place == 4 else out
-        found = changed_copy(demo, change)(images)
+        found = adapted_copy(demo, change)(images)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(found, visual(images), rtol=1e-2)
 
@@ -80,14 +80,14 @@ def test_residual_inside_at_every_place_of_a_resnet(place, tiny_resnet, pictures
             x = one_by_one(x) if place == i else x
         x = visual.attnpool(x)
         expected = one_by_one(x[:, :, None, None]).flatten(1) if place == 5 else x
-        found = changed_copy(tiny_resnet, change)(images)
+        found = adapted_copy(tiny_resnet, change)(images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_several_places_and_their_parameters(demo, pictures):
     change = ResidualInside.build({0: 128, 2: 128, 4: 128}, 512, generator=generator())
     assert sum(p.numel() for p in change.parameters()) == 3 * 2 * 128 * 512
-    changed_copy(demo, change)(pictures(demo)).sum().backward()
+    adapted_copy(demo, change)(pictures(demo)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in change.parameters())
 
 
@@ -102,7 +102,7 @@ def test_several_places_and_their_parameters(demo, pictures):
 )
 def test_described_and_built_again_is_the_same_to_the_bit(change, demo, pictures):
     images = pictures(demo)
-    other = build_change(*describe_change(randomised(change)))
+    other = build_tower_adapter(*describe_tower_adapter(randomised(change)))
     first, second = (tuned(demo, c) for c in (change, other))
     assert torch.equal(first.encode_images(images), second.encode_images(images))
     assert first.fingerprint == second.fingerprint != demo.fingerprint
@@ -121,7 +121,7 @@ def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(change, demo,
     images = pictures(demo)
     before = copy.deepcopy(demo.model.state_dict())
     untouched = demo.encode_images(images)
-    visual = changed_copy(demo, randomised(copy.deepcopy(change)))
+    visual = adapted_copy(demo, randomised(copy.deepcopy(change)))
     again = pickle.loads(pickle.dumps(visual))
     assert torch.equal(again(images), visual(images))
     after = demo.model.state_dict()
@@ -133,15 +133,15 @@ def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(change, demo,
 def test_what_fits_no_tower_is_refused(demo, tiny_resnet, tiny_vit):
     for kind in (Houlsby, Parallel):
         with pytest.raises(BackboneError, match=r"vision transformers.*ViT-B-16"):
-            changed_copy(tiny_resnet, kind([1], 32, 8))
+            adapted_copy(tiny_resnet, kind([1], 32, 8))
         with pytest.raises(BackboneError, match="4 blocks of width 128"):
-            changed_copy(demo, kind([5], 128, 8))
+            adapted_copy(demo, kind([5], 128, 8))
         with pytest.raises(BackboneError, match="3 blocks of width 32"):
-            changed_copy(tiny_vit, kind([1], 128, 8))
+            adapted_copy(tiny_vit, kind([1], 128, 8))
     with pytest.raises(BackboneError, match="places 0 to 4"):
-        changed_copy(demo, ResidualInside.build({5: 128}, 8))
+        adapted_copy(demo, ResidualInside.build({5: 128}, 8))
     with pytest.raises(BackboneError, match="dimension"):
-        changed_copy(demo, ResidualInside.build({2: 64}, 8))
+        adapted_copy(demo, ResidualInside.build({2: 64}, 8))
 
 
 def test_a_tower_of_timm_has_its_end_alone(make_folder, pictures):
@@ -160,7 +160,7 @@ def test_a_tower_of_timm_has_its_end_alone(make_folder, pictures):
     expected = change.adapters["0"](backbone.encode_images(images)).detach()
     torch.testing.assert_close(tuned(backbone, change).encode_images(images), expected)
     with pytest.raises(BackboneError, match="vision transformers of open_clip"):
-        changed_copy(backbone, Houlsby([1], 16, 8))
+        adapted_copy(backbone, Houlsby([1], 16, 8))
 
 
 def test_numbers():

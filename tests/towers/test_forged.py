@@ -5,14 +5,15 @@ import time
 import pytest
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import BackboneError
+from clip_adapter.heads import Head
 from clip_adapter.nn import ResidualAdapter
-from clip_adapter.towers import build_change, describe_change, tuned
+from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
 from clip_adapter.towers.lora import Lora
-from clip_adapter.towers.trunk import TrunkChange
-from clip_adapter.towers.weights import WeightChange
+from clip_adapter.towers.trunk import TrunkAdapter
+from clip_adapter.towers.weights import WeightAdapter
 
 NAN, INF = float("nan"), float("inf")
 WRONG_SIZES = (0, -1, 16.0, "16", NAN, None, True, 10**9, 10**400)
@@ -26,17 +27,17 @@ def changes():
         "houlsby": Houlsby([1, 4], 128, 2, source),
         "parallel": Parallel([2], 128, 2, source),
         "residual-inside": ResidualInside.build({0: 128, 2: 128}, 2, generator=source),
-        "weights": WeightChange(["proj"], [torch.zeros(128, 64)]),
-        "trunk": TrunkChange(),
+        "weights": WeightAdapter(["proj"], [torch.zeros(128, 64)]),
+        "trunk": TrunkAdapter(),
     }
 
 
 @pytest.mark.parametrize("kind", list(changes()))
 def test_built_again_is_its_own_copy_that_can_be_trained(kind):
     change = changes()[kind]
-    config, tensors = describe_change(change)
+    config, tensors = describe_tower_adapter(change)
     state = torch.get_rng_state()
-    again = build_change(config, tensors)
+    again = build_tower_adapter(config, tensors)
     assert torch.equal(torch.get_rng_state(), state)
     assert again.config() == change.config()
     for (name, a), b in zip(again.named_parameters(), change.parameters(), strict=True):
@@ -64,10 +65,10 @@ def test_built_again_is_its_own_copy_that_can_be_trained(kind):
     ],
 )
 def test_sizes_and_numbers_that_cannot_be(kind, name, values):
-    config, tensors = describe_change(changes()[kind])
+    config, tensors = describe_tower_adapter(changes()[kind])
     for value in values:
         with pytest.raises((ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)):
-            build_change({**config, name: value}, tensors)
+            build_tower_adapter({**config, name: value}, tensors)
 
 
 @pytest.mark.parametrize(
@@ -88,26 +89,26 @@ def test_sizes_and_numbers_that_cannot_be(kind, name, values):
     ],
 )
 def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
-    config, tensors = describe_change(changes()[kind])
+    config, tensors = describe_tower_adapter(changes()[kind])
     start = time.perf_counter()
     with small_tensors, pytest.raises((RuntimeError, ValueError)):
-        build_change({**config, **forged}, tensors)
+        build_tower_adapter({**config, **forged}, tensors)
     assert time.perf_counter() - start < 20  # a billion blocks take hours
 
 
 def test_wrong_tensors():
     for change in changes().values():
-        config, tensors = describe_change(change)
+        config, tensors = describe_tower_adapter(change)
         with pytest.raises(RuntimeError):
-            build_change(config, {**tensors, "more": torch.zeros(1)})
+            build_tower_adapter(config, {**tensors, "more": torch.zeros(1)})
         for name, tensor in tensors.items():
             with pytest.raises(RuntimeError):
-                build_change(config, {k: v for k, v in tensors.items() if k != name})
+                build_tower_adapter(config, {k: v for k, v in tensors.items() if k != name})
             with pytest.raises(ValueError, match="holds"):
-                build_change(config, {**tensors, name: tensor.int()})
+                build_tower_adapter(config, {**tensors, name: tensor.int()})
 
 
-class Unforeseen(TrunkChange):
+class Unforeseen(TrunkAdapter):
     """Fits no tower, in a way of its own."""
 
     def __init__(self, fault):
@@ -131,15 +132,15 @@ class Unforeseen(TrunkChange):
         Parallel([1], 96, 2),
         ResidualInside.build({40: 128}, 2),
         ResidualInside.build({0: 64}, 2),
-        WeightChange(["transformer.resblocks.40.ln_1.bias"], [torch.zeros(128)]),
-        WeightChange(["proj"], [torch.zeros(128, 63)]),
-        WeightChange(["", "."], [torch.zeros(1)] * 2),
+        WeightAdapter(["transformer.resblocks.40.ln_1.bias"], [torch.zeros(128)]),
+        WeightAdapter(["proj"], [torch.zeros(128, 63)]),
+        WeightAdapter(["", "."], [torch.zeros(1)] * 2),
         *map(Unforeseen, (None, IndexError("40"), AttributeError("ls_1"), KeyError("x"))),
     ],
     ids=lambda change: change.kind,
 )
 def test_a_change_made_for_another_tower_says_so_when_it_is_used(change, demo, pictures):
-    classifier = Classifier(Head(torch.randn(2, 64)), ["a", "b"], change=change)
+    classifier = Classifier(Head(torch.randn(2, 64)), ["a", "b"], tower_adapter=change)
     classifier._backbone = demo
     with pytest.raises(BackboneError, match=r"fit|no parameter") as caught:
         classifier.encoder()

@@ -9,7 +9,7 @@ import torch
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError
 from clip_adapter.features import text_weights
-from clip_adapter.towers import build_change, changed_copy, describe_change, tuned
+from clip_adapter.towers import adapted_copy, build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers import text as text_module
 from clip_adapter.towers.lora import Lora, LoraAttention
 from clip_adapter.towers.text import TextTower
@@ -54,8 +54,8 @@ def test_the_text_tower_is_untouched_to_the_bit_at_the_start(demo):
 def test_merged_towers_are_unmerged_ones(demo, pictures):
     images = pictures(demo)
     change = randomised(Lora(4, 128, dropout=0.0))
-    merged = changed_copy(demo, change)
-    unmerged = changed_copy(demo, change)
+    merged = adapted_copy(demo, change)
+    unmerged = adapted_copy(demo, change)
     for block in unmerged.transformer.resblocks:
         attention = block.attn
         assert isinstance(attention, LoraAttention)
@@ -72,7 +72,7 @@ def test_gradients_through_both_towers_and_repeated_passes(demo, pictures, monke
         text_part = randomised(Lora(3, 48, dropout=0.0))
         text = TextTower(demo, NAMES, TEMPLATES)
         text_part.attach_to(text.blocks())
-        features = changed_copy(demo, visual_part)(pictures(demo))
+        features = adapted_copy(demo, visual_part)(pictures(demo))
         (features @ text().T).square().sum().backward()
         parts = [*visual_part.parameters(), *text_part.parameters()]
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parts)
@@ -95,7 +95,7 @@ def test_mixed_precision_takes_the_mask_of_the_text_tower(demo):
 def test_described_and_built_again_is_the_same_to_the_bit(demo, pictures):
     images = pictures(demo)
     change = randomised(Lora(4, 128, rank=3, alpha=2.0, dropout=0.1))
-    other = build_change(*describe_change(change))
+    other = build_tower_adapter(*describe_tower_adapter(change))
     first, second = (tuned(demo, c) for c in (change, other))
     assert torch.equal(first.encode_images(images), second.encode_images(images))
 
@@ -103,7 +103,7 @@ def test_described_and_built_again_is_the_same_to_the_bit(demo, pictures):
 def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(demo, pictures):
     images = pictures(demo)
     before = copy.deepcopy(demo.model.state_dict())
-    visual = changed_copy(demo, randomised(Lora(4, 128)).eval())
+    visual = adapted_copy(demo, randomised(Lora(4, 128)).eval())
     again = pickle.loads(pickle.dumps(visual))
     assert torch.equal(again(images), visual(images))
     after = demo.model.state_dict()
@@ -113,10 +113,10 @@ def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(demo, picture
 
 def test_what_does_not_fit_is_refused(demo, tiny_resnet, make_folder):
     with pytest.raises(BackboneError, match="ViT-B-16"):
-        changed_copy(tiny_resnet, Lora(4, 128))
+        adapted_copy(tiny_resnet, Lora(4, 128))
     with pytest.raises(BackboneError, match="4 blocks of width 128"):
-        changed_copy(demo, Lora(3, 128))
+        adapted_copy(demo, Lora(3, 128))
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
     folder = make_folder(vision_cfg={**vision, "qk_norm": True})
     with pytest.raises(BackboneError, match="another kind"):
-        changed_copy(load_backbone(f"local-dir:{folder}", device="cpu"), Lora(1, 32))
+        adapted_copy(load_backbone(f"local-dir:{folder}", device="cpu"), Lora(1, 32))

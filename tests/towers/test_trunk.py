@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.data.dataset import Sample
+from clip_adapter.datasets.dataset import Sample
 from clip_adapter.errors import BackboneError
 from clip_adapter.features.pixels import Pictures
-from clip_adapter.towers import build_change, describe_change, tuned
-from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
+from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 
@@ -28,7 +28,7 @@ def images(backbone, count=3):
 def test_projected_trunk_features_are_the_towers(tower):
     pixels = images(tower)
     expected = tower.encode_images(pixels)
-    trunk = tuned(tower, TrunkChange()).encode_images(pixels)
+    trunk = tuned(tower, TrunkAdapter()).encode_images(pixels)
     matrix, bias = projection(tower)
     assert trunk.shape == (3, len(matrix))
     assert matrix.shape[1] == tower.embed_dim != len(matrix)
@@ -41,7 +41,7 @@ def test_projected_trunk_features_are_the_towers(tower):
 
 def test_the_global_generator_is_left_alone(tower):
     state = torch.get_rng_state()
-    tuned(tower, TrunkChange())
+    tuned(tower, TrunkAdapter())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -53,9 +53,9 @@ def test_the_projection_is_a_copy(tower):
 
 
 def test_it_is_saved_by_its_name_alone():
-    config, tensors = describe_change(TrunkChange())
+    config, tensors = describe_tower_adapter(TrunkAdapter())
     assert (config, tensors) == ({"kind": "trunk"}, {})
-    assert isinstance(build_change(config, tensors), TrunkChange)
+    assert isinstance(build_tower_adapter(config, tensors), TrunkAdapter)
 
 
 def test_views(tower, tmp_path):
@@ -65,7 +65,7 @@ def test_views(tower, tmp_path):
         Image.effect_noise((40, 50), 80 + i).convert("RGB").save(path)
         samples.append(Sample(path.name, 0, path))
     pictures = Pictures(samples, ["01", "02", "03"], tower.preprocess)
-    trunk = tuned(tower, TrunkChange())
+    trunk = tuned(tower, TrunkAdapter())
     plain = trunk_features(tower, pictures)
     assert torch.equal(plain[0], trunk.encode_images(pictures.batch(range(3))))
     two = trunk_features(tower, pictures, views=2)
@@ -75,7 +75,7 @@ def test_views(tower, tmp_path):
 
 def test_other_towers_are_refused():
     with pytest.raises(BackboneError, match="ViT-B-32"):
-        TrunkChange().attach(torch.nn.Linear(2, 2))
+        TrunkAdapter().attach(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_openais_architectures(name):
     backbone = load_backbone(f"{name}/random", device="cpu")
     pixels = images(backbone, 2)
     matrix, bias = projection(backbone)
-    trunk = tuned(backbone, TrunkChange()).encode_images(pixels)
+    trunk = tuned(backbone, TrunkAdapter()).encode_images(pixels)
     got = trunk @ matrix + (0 if bias is None else bias)
     expected = backbone.encode_images(pixels)
     assert (got - expected).abs().max() < 1e-5 * max(1, expected.abs().max())

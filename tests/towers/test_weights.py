@@ -5,8 +5,14 @@ import torch
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError, UsageError
-from clip_adapter.towers import build_change, changed_copy, describe_change, tuned, visual_tower
-from clip_adapter.towers.weights import WeightChange
+from clip_adapter.towers import (
+    adapted_copy,
+    build_tower_adapter,
+    describe_tower_adapter,
+    tuned,
+    visual_tower,
+)
+from clip_adapter.towers.weights import WeightAdapter
 
 NAMES = ["transformer.resblocks.0.mlp.c_fc.weight", "ln_post.bias", "proj"]
 
@@ -22,7 +28,7 @@ def pixels():
 
 
 def moved(backbone, names=None, by=0.1):
-    change = WeightChange.start(backbone, names)
+    change = WeightAdapter.start(backbone, names)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in change.values:
@@ -32,8 +38,8 @@ def moved(backbone, names=None, by=0.1):
 
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_the_start_changes_nothing_and_gradients_reach_every_value(backbone, pixels, names):
-    change = WeightChange.start(backbone, names)
-    visual = changed_copy(backbone, change)
+    change = WeightAdapter.start(backbone, names)
+    visual = adapted_copy(backbone, change)
     out = visual(pixels)
     # torch's kernels with and without gradients differ in the last bit
     torch.testing.assert_close(out.detach(), backbone.encode_images(pixels), atol=1e-5, rtol=1e-5)
@@ -49,15 +55,15 @@ def test_the_start_changes_nothing_and_gradients_reach_every_value(backbone, pix
 def test_used_as_trained(backbone, pixels):
     change = moved(backbone, NAMES)
     with torch.inference_mode():
-        expected = changed_copy(backbone, change)(pixels)
-    again = build_change(*describe_change(change))
+        expected = adapted_copy(backbone, change)(pixels)
+    again = build_tower_adapter(*describe_tower_adapter(change))
     got = tuned(backbone, again).encode_images(pixels)
     assert torch.equal(got, expected)
     assert (got - backbone.encode_images(pixels)).abs().max() > 1e-3
 
 
 def test_blended_is_exact_at_both_ends_and_linear_between(backbone):
-    start, change = WeightChange.start(backbone), moved(backbone)
+    start, change = WeightAdapter.start(backbone), moved(backbone)
     for share in (0.0, 0.25, 1.0):
         mixed = change.blended(start, share)
         assert mixed.names == change.names
@@ -66,12 +72,12 @@ def test_blended_is_exact_at_both_ends_and_linear_between(backbone):
                 assert torch.equal(got, b if share else a)
             torch.testing.assert_close(got, a + share * (b - a), atol=1e-6, rtol=1e-5)
     with pytest.raises(UsageError, match="same parameters"):
-        change.blended(WeightChange.start(backbone, NAMES), 0.5)
+        change.blended(WeightAdapter.start(backbone, NAMES), 0.5)
 
 
 def test_other_places_are_refused(backbone, make_folder):
     with pytest.raises(BackboneError, match="no_such"):
-        WeightChange.start(backbone, ["no_such"])
+        WeightAdapter.start(backbone, ["no_such"])
     wider = load_backbone(f"local-dir:{make_folder(embed_dim=8)}", device="cpu")
     with pytest.raises(BackboneError, match="proj"):
-        changed_copy(wider, WeightChange.start(backbone))
+        adapted_copy(wider, WeightAdapter.start(backbone))

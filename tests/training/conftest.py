@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from clip_adapter.backbones.base import Preprocess
-from clip_adapter.data.dataset import Sample
+from clip_adapter.datasets.dataset import Sample
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.methods import FewShotTask

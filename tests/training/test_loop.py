@@ -10,12 +10,12 @@ import torch
 from clip_adapter.nn import ResidualAdapter, normalize
 from clip_adapter.training.loop import (
     Optimizer,
-    Recipe,
+    Schedule,
     batches,
     clip,
     learning_rate,
     log_prior,
-    official_recipe,
+    official_schedule,
     train,
 )
 
@@ -25,7 +25,7 @@ from clip_adapter.training.loop import (
     [(1, 10, 50), (2, 10, 100), (4, 10, 100), (8, 10, 200), (16, 10, 200), (16, 1000, 50)],
 )
 def test_official_epochs(shots, classes, epochs):
-    recipe = official_recipe(shots, classes)
+    recipe = official_schedule(shots, classes)
     assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, 2e-3, 32)
 
 
@@ -42,7 +42,7 @@ def dassl_rates(epochs, warmup, lr, warmup_lr):
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
 def test_the_rate_by_epochs_is_dassls(warmup):
-    recipe = dataclasses.replace(official_recipe(1, 10), warmup=warmup)
+    recipe = dataclasses.replace(official_schedule(1, 10), warmup=warmup)
     rates = [learning_rate(recipe, step, 150, 3) for step in range(150)]
     want = [r for r in dassl_rates(50, warmup, 2e-3, 1e-5) for _ in range(3)]
     assert rates == pytest.approx(want)
@@ -50,7 +50,7 @@ def test_the_rate_by_epochs_is_dassls(warmup):
 
 
 def test_step_recipe_warms_up_and_never_reaches_zero():
-    recipe = Recipe("adamw", 1e-3, 0.0, 8, steps=100, warmup=0.1)
+    recipe = Schedule("adamw", 1e-3, 0.0, 8, steps=100, warmup=0.1)
     rates = [learning_rate(recipe, step, 100, 1) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
     assert all(a >= b > 0 for a, b in itertools.pairwise(rates[9:]))
@@ -81,7 +81,7 @@ def test_steps_are_those_of_torch(kind, max_norm):
     generator = torch.Generator().manual_seed(8)
     start = torch.randn(1, 3, 4, generator=generator)
     module = torch.nn.ParameterDict({"x": start.clone()})
-    recipe = Recipe(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
+    recipe = Schedule(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
     optimizer = Optimizer(module, recipe)
     alone = torch.nn.Parameter(start.clone())
     makers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -137,7 +137,7 @@ def trained(ratios, rows, views=1, steps=40):
         x,
         y,
         rows,
-        Recipe("adamw", 1e-2, 0.0, 24, steps=steps),
+        Schedule("adamw", 1e-2, 0.0, 24, steps=steps),
         generator,
     )
     return a, loss
@@ -191,7 +191,7 @@ def linear(labels, rows, recipe, penalty=None, classes=4):
     return x[0].double().numpy(), start.double().numpy(), module["w"].detach(), loss
 
 
-STEP = Recipe("sgd", 0.5, 0.0, 99, steps=1, constant=True)
+STEP = Schedule("sgd", 0.5, 0.0, 99, steps=1, constant=True)
 
 
 def test_a_step_on_uneven_shots():
@@ -217,7 +217,7 @@ def test_a_class_without_pictures_does_not_move():
     everything = torch.arange(7)
     rows = [everything, everything[labels != 3]]
     for kind in ("sgd", "adamw"):
-        _, start, got, _ = linear(labels, rows, Recipe(kind, 0.1, 0.0, 3, steps=20))
+        _, start, got, _ = linear(labels, rows, Schedule(kind, 0.1, 0.0, 3, steps=20))
         moved = np.abs(got.double().numpy() - start).max(-1)
         assert (moved[0, [2]] == 0).all()
         assert (moved[1, [2, 3]] == 0).all()
@@ -227,7 +227,7 @@ def test_a_class_without_pictures_does_not_move():
 
 def test_even_shots_train_as_without_any_prior_to_the_bit(monkeypatch):
     labels = torch.arange(12) % 4
-    recipe = Recipe("adamw", 0.05, 1e-2, 5, steps=30, warmup=0.1)
+    recipe = Schedule("adamw", 0.05, 1e-2, 5, steps=30, warmup=0.1)
     _, _, ours, loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], recipe)
     none = torch.zeros(2, 4)
     monkeypatch.setattr("clip_adapter.training.loop.log_prior", lambda *_: none)
@@ -240,7 +240,7 @@ def test_a_frequent_class_is_no_more_likely_an_answer():
     """Pictures that say nothing: what is learnt is that they say nothing, not who is frequent."""
     labels = torch.tensor([0] * 24 + [1] * 3)
     module = torch.nn.ParameterDict({"b": torch.zeros(1, 1, 2)})
-    recipe = Recipe("sgd", 0.5, 0.0, 99, steps=200, constant=True)
+    recipe = Schedule("sgd", 0.5, 0.0, 99, steps=200, constant=True)
     train(
         module,
         lambda f: f[..., :1] * 0 + module["b"],

@@ -14,7 +14,7 @@ from clip_adapter.training.selection import (
     DOUBT,
     TEMPERATURES,
     WRONG,
-    Curve,
+    Selection,
     bounded,
     cautious,
     choose,
@@ -40,7 +40,7 @@ def noisy(labels, strength, seed=0, classes=C):
 def run(table, labels, reference=0, weight=None):
     """``table``: the logits (n, C) of every candidate, on one fold that holds out everything."""
     rows = torch.arange(len(labels))
-    curve = Curve("ratio", list(table))
+    curve = Selection("ratio", list(table))
     fold = Fold(rows, rows, weight)
     held = cross_validate(
         curve, [fold], labels, lambda jobs: (table[c] for _, c in jobs), reference
@@ -51,7 +51,7 @@ def run(table, labels, reference=0, weight=None):
 
 
 def on_folds(table, y, folds, reference=0):
-    curve = Curve("which", list(table))
+    curve = Selection("which", list(table))
     cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs), reference)
     return curve
 
@@ -82,7 +82,7 @@ def test_the_reference_is_scored_first_and_results_are_told_in_the_order_of_the_
         jobs_seen.extend(jobs)
         return (noisy(y, c)[fold.held_out] for fold, c in jobs)
 
-    curve = Curve("strength", strengths)
+    curve = Selection("strength", strengths)
     held = cross_validate(curve, folds, y, evaluate, reference=1)
     assert [c for _, c in jobs_seen] == [2.0] * 5 + [1.0] * 5 + [4.0] * 5
     assert all(a is b for (a, _), b in zip(jobs_seen, folds * 3, strict=True))
@@ -102,7 +102,7 @@ def test_a_picture_that_is_held_out_twice_is_one_picture():
     folds = stratified_folds(y, 0)
     rows, weight = gathered(folds)
     assert len(rows.unique()) < len(rows)
-    curve = Curve("a", [1.0, 2.0])
+    curve = Selection("a", [1.0, 2.0])
     table = {1.0: noisy(y, 1.0), 2.0: noisy(y, 9.0)}
     held = cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs))
     assert curve.pictures == len(rows.unique())

@@ -16,7 +16,7 @@ from clip_adapter.bench.published import FewShotFigure, Published, TableFigure, 
 from clip_adapter.bench.recipe import Recipe, System
 from clip_adapter.bench.results import Record
 from clip_adapter.bench.values import Findings, Place
-from clip_adapter.data.benchmarks import Benchmark, get_benchmark, known_benchmark
+from clip_adapter.datasets.catalog import Benchmark, get_benchmark, known_benchmark
 
 # Most of the published numbers are of this one.
 USUAL_BACKBONE = "RN50"

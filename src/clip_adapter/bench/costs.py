@@ -21,8 +21,8 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, Method, make_method
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
+from clip_adapter.task import Sizes
 
 # Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
 SPREAD = 1.0
@@ -134,7 +134,7 @@ def _counted(method: Method, task: FewShotTask) -> int:
     """The parameters that ``method`` would have trained."""
     width = 0
     if method.runs_text_tower:
-        tower = task.tower(method.name)
+        tower = task.require_backbone(method.name)
         width = int(tower.embed_tokens(tower.tokenize([""])).shape[-1])
     sizes = Sizes(task.train.dim, len(task.class_names), task.shots, text_width=width)
     return method.parameters(sizes) or 0

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from clip_adapter.api import make_task
 from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.backbones.memory import silent
 from clip_adapter.bench.recipe import ALL
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.data.dataset import Dataset
-from clip_adapter.data.demo_sets import DEMO_SETS, demo_set, demo_templates
-from clip_adapter.data.load import load_dataset, takes_root
+from clip_adapter.datasets.dataset import Dataset
+from clip_adapter.datasets.open import load_dataset, takes_root
+from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import held_out_features
-from clip_adapter.features.extract import extract
+from clip_adapter.features.embed import extract
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.precomputed import sets_of
+from clip_adapter.features.files import sets_of
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest
+from clip_adapter.fitting import make_task
 from clip_adapter.methods import FewShotTask, Method
 from clip_adapter.options import Dtype, SourceOptions
 from clip_adapter.sources import FeatureSource, PictureSource, open_source
@@ -115,7 +115,7 @@ class PictureSet:
             other._backbone = self._backbone
             return other.test(run, classifier)
         source = self._open(run)
-        if classifier.change is not None:
+        if classifier.tower_adapter is not None:
             # Of a tower that nobody will see again: nothing is kept.
             samples = self._dataset().pool(TEST)
             encoder = classifier.encoder(self._place.device)

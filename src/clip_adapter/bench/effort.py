@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.runs import Run, Unopened, plan
-from clip_adapter.data.benchmarks import get_benchmark
-from clip_adapter.training.loop import official_recipe
+from clip_adapter.datasets.catalog import get_benchmark
+from clip_adapter.training.loop import official_schedule
 
 # Hours of one run: Table 1 for the first three, Table 10 for the towers.
 PROBE, ADAPTER, COOP = 13 / 60, 50 / 60, 14 + 40 / 60
@@ -91,7 +91,7 @@ def _hours(run: Run) -> float:
     """Of one run, on an A100."""
     method, classes = run.instance(), get_benchmark(run.dataset).classes
     share = classes * run.shots / (IMAGENET * SHOTS)
-    epochs = official_recipe(run.shots, classes).epochs or EPOCHS
+    epochs = official_schedule(run.shots, classes).epochs or EPOCHS
     if method.reads == "images":
         text = str(run.options.get("tower", "")) in ("text", "both")
         return share * (TEXT_TOWER if text else VISUAL_TOWER)

@@ -7,9 +7,9 @@ from typing import Any
 
 from clip_adapter.bench.data import Place
 from clip_adapter.bench.recipe import load_recipe
-from clip_adapter.data.benchmarks import known_benchmark
-from clip_adapter.data.get import fetch_benchmark
-from clip_adapter.data.load import load_dataset
+from clip_adapter.datasets.catalog import known_benchmark
+from clip_adapter.datasets.download.get import fetch_benchmark
+from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import DataError, UsageError
 
 Say = Callable[[str], None]

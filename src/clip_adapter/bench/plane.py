@@ -46,7 +46,7 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
 
     draw = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(features), generator=draw)[:MOST].sort().values
-    shown = features.first[rows]
+    shown = features.plain_view[rows]
     with torch.no_grad():
         mapped = shown if head.image_map is None else head.image_map(shown)
         unit = normalize(mapped).numpy()

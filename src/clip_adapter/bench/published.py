@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from clip_adapter.bench.shipped import shipped
-from clip_adapter.data.templates import TEMPLATES
+from clip_adapter.datasets.templates import TEMPLATES
 from clip_adapter.errors import DataError
 
 TABLES, FEW_SHOT = "tables.csv", "fewshot_numbers.csv"

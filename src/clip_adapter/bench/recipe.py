@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from clip_adapter.bench.shipped import shipped
-from clip_adapter.data.templates import resolve_templates
+from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.methods import make_method
 from clip_adapter.options import Style

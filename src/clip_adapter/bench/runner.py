@@ -21,7 +21,7 @@ from clip_adapter.bench.recipe import Recipe, load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import Plan, Run, plan, units, weights_of
 from clip_adapter.bench.worker import RESULTS
-from clip_adapter.data.benchmarks import known_benchmark
+from clip_adapter.datasets.catalog import known_benchmark
 from clip_adapter.errors import DataError, UsageError
 
 Say = Callable[[str], None]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from clip_adapter.api import fit_task, fit_tasks, versions
 from clip_adapter.bench.costs import measure_cost
 from clip_adapter.bench.data import Place, SetOfData, open_set
 from clip_adapter.bench.hardware import commit, hardware, peak_mib, reset_peak
@@ -17,6 +16,7 @@ from clip_adapter.bench.results import Record
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.evaluation import evaluate
+from clip_adapter.fitting import fit_task, fit_tasks, versions
 
 Say = Callable[[str], None]
 

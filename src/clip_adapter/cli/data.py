@@ -14,7 +14,7 @@ from clip_adapter.cli.output import Output, TrainingBar, command
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clip_adapter.data.check import Check
+    from clip_adapter.datasets.download.check import Check
 
 # Lines of one kind that people are shown; --json has all of them.
 MOST_LINES = 20
@@ -50,7 +50,7 @@ def ls(json: o.Json = False) -> None:
         clip-adapter data ls
         clip-adapter data ls --json
     """
-    from clip_adapter.data.benchmarks import benchmark_names, get_benchmark
+    from clip_adapter.datasets.catalog import benchmark_names, get_benchmark
 
     with Output(json) as out:
         rows = [get_benchmark(name).to_dict() for name in benchmark_names()]
@@ -82,7 +82,7 @@ def get(
         clip-adapter data get eurosat --root data/
         clip-adapter data get stanford_cars --root data/ --hub
     """
-    from clip_adapter.data.get import fetch_benchmark
+    from clip_adapter.datasets.download.get import fetch_benchmark
 
     with Output(json) as out, _Bars() as bars:
         done = fetch_benchmark(name, root, hub=hub, keep=keep, say=out.say, progress=bars)
@@ -116,7 +116,7 @@ def check(
         clip-adapter data check eurosat --root data/
         clip-adapter data check imagenet --root data/ --fast --json
     """
-    from clip_adapter.data.check import check_benchmark
+    from clip_adapter.datasets.download.check import check_benchmark
 
     with Output(json) as out:
         with _Bars(unit="pictures", scale=1) as bars:

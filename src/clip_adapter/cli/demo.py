@@ -13,7 +13,7 @@ from clip_adapter.cli.output import Output, TrainingBar, command
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clip_adapter.demo import Demo
+    from clip_adapter.demo.run import Demo
 
 DEFAULT_OUT = "demo-output"
 
@@ -53,7 +53,7 @@ def demo(
         clip-adapter demo --shots 2 --shots 8 --seeds 1 --out /tmp/demo
     """
     with Output(json) as output:
-        from clip_adapter import demo as job
+        from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
         with TrainingBar("Drawing") as drawing, TrainingBar("Training") as training:

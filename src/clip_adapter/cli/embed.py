@@ -16,7 +16,7 @@ from clip_adapter.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clip_adapter.features.extract import BadPicture
+    from clip_adapter.features.embed import BadPicture
     from clip_adapter.features.feature_set import FeatureSet
     from clip_adapter.options import SourceOptions
 
@@ -79,8 +79,8 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json) as output:
-        from clip_adapter.api import source_options
         from clip_adapter.features.write import WRITABLE, write_features
+        from clip_adapter.fitting import source_options
 
         if out.suffix.lower() not in WRITABLE:
             raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
@@ -154,9 +154,9 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Fou
 
 
 def _unlabelled(data: str, reading: SourceOptions) -> Found:
-    from clip_adapter.cli.paths import pictures
-    from clip_adapter.data.dataset import UNSPLIT, Sample
-    from clip_adapter.features.extract import extract
+    from clip_adapter.cli.inputs import pictures
+    from clip_adapter.datasets.dataset import UNSPLIT, Sample
+    from clip_adapter.features.embed import extract
 
     folder = Path(data).expanduser()
     if not folder.is_dir():

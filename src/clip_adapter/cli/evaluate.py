@@ -64,7 +64,7 @@ def evaluate(
         clip-adapter evaluate classifier features.safetensors#test --json
     """
     with Output(json) as out:
-        from clip_adapter.data.dataset import SPLITS
+        from clip_adapter.datasets.dataset import SPLITS
 
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)

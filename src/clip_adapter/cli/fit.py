@@ -9,8 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, TrainingBar, command, listed
-from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED
-from clip_adapter.training.compute import Compute, Precision
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, Precision
 
 DEFAULT_OUT = "classifier"
 
@@ -127,14 +126,15 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json) as output:
-        from clip_adapter import api, persistence
+        from clip_adapter import fitting
+        from clip_adapter.classifier import saving
 
         compute = Compute(
             devices=devices, precision=precision, accumulate=accumulate, checkpoint=checkpoint
         )
-        persistence.check_target(out)
+        saving.check_target(out)
         with TrainingBar() as bar:
-            classifier = api.fit(
+            classifier = fitting.fit(
                 data,
                 method=method,
                 options=o.key_values(option),

@@ -45,7 +45,7 @@ def methods() -> list[dict[str, Any]]:
     """
     from clip_adapter.methods import method_names
     from clip_adapter.methods.base import get_method
-    from clip_adapter.methods.sizes import VIT_B_16
+    from clip_adapter.task import VIT_B_16
 
     rows = []
     for cls in map(get_method, method_names()):
@@ -80,7 +80,7 @@ def backbones() -> list[dict[str, Any]]:
 
 def templates() -> list[dict[str, Any]]:
     """The built-in prompt templates by name."""
-    from clip_adapter.data.templates import TEMPLATES
+    from clip_adapter.datasets.templates import TEMPLATES
 
     return [{"name": name, "templates": list(prompts)} for name, prompts in TEMPLATES.items()]
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from clip_adapter.errors import UsageError
-from clip_adapter.options import DEFAULT_BACKBONE, Dtype, Norm, SourceOptions, Style
-from clip_adapter.training.compute import Compute
+from clip_adapter.options import DEFAULT_BACKBONE, Compute, Dtype, Norm, SourceOptions, Style
 
 DEFAULTS = SourceOptions()
 COMPUTE = Compute()

@@ -32,7 +32,7 @@ def predict(
     ] = DEFAULT_TOP,
     form: Annotated[
         Format,
-        typer.Option("--format", help="How to write the answers.", rich_help_panel=o.RESULT),
+        typer.Option("--format", help="How to write the predictions.", rich_help_panel=o.RESULT),
     ] = "table",
     json: Annotated[
         bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=o.RESULT)
@@ -83,18 +83,18 @@ def predict(
         if form == "parquet" and out is None:
             raise UsageError("Parquet is no text for a screen.", hint="Add --out FILE.parquet.")
         from clip_adapter.classifier import Classifier
-        from clip_adapter.cli import answers
-        from clip_adapter.cli.paths import collect
-        from clip_adapter.data.load import is_feature_spec
+        from clip_adapter.cli import predictions
+        from clip_adapter.cli.inputs import collect
+        from clip_adapter.datasets.open import is_feature_spec
 
         loaded = Classifier.from_pretrained(classifier)
         features = [path for path in paths if is_feature_spec(path)]
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")
         if features:
-            records = [r for spec in features for r in answers.of_features(loaded, spec, top)]
+            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
         else:
-            records = answers.of_pictures(
+            records = predictions.of_pictures(
                 loaded,
                 collect(paths, recursive),
                 top,
@@ -114,15 +114,15 @@ def predict(
 def _hand_out(
     output: Output, records: list[dict[str, Any]], form: Format, out: Path | None
 ) -> None:
-    from clip_adapter.cli import answers
+    from clip_adapter.cli import predictions
 
     if out is not None:
-        write_file(out, answers.as_bytes(records, form))
+        write_file(out, predictions.as_bytes(records, form))
         output.say(f"Written: {out}")
     elif form == "table":
-        output.show(answers.as_table(records))
+        output.show(predictions.as_table(records))
     elif form == "csv":
-        print(answers.as_csv(records), end="")
+        print(predictions.as_csv(records), end="")
     else:
         output.result(records)
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapter.api import source_options
 from clip_adapter.classifier import Classifier
-from clip_adapter.data.load import is_feature_spec
+from clip_adapter.datasets.open import is_feature_spec
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k
 from clip_adapter.evaluation.report import Report
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import source_options
 from clip_adapter.sources import FeatureSource, PictureSource, Source, open_source, refuse
 
 TOP = 5
@@ -65,18 +65,18 @@ def evaluate(
                 hint="Leave it away.",
             )
         features, name = data, "features"
-        plain = data if classifier.change is None else None
+        plain = data if classifier.tower_adapter is None else None
     else:
         opened = _open(classifier, data, split, source)
         found, bad = opened.features(split)
         features, name, has_splits = found, str(opened.name), opened.has_splits
         skipped = [dataclasses.asdict(b) for b in bad]
         plain = found
-        if classifier.change is not None and isinstance(opened, PictureSource):
+        if classifier.tower_adapter is not None and isinstance(opened, PictureSource):
             plain = opened.features(split, other=classifier.backbone())[0]
     _check_norm(features, classifier, name)
     labels = _map_labels(features, classifier, only_its_classes)
-    seen = torch.tensor([d in classifier.seen for d in features.digests], dtype=torch.bool)
+    seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
     seen_count = int(seen.sum())
     rows = torch.arange(len(features))
     if seen_count and not has_splits:
@@ -90,7 +90,7 @@ def evaluate(
     labels, inputs = labels[rows], features.subset(rows)
     logits = classifier.logits(inputs)
     zero_shot = None
-    if classifier.zero_shot_weights is not None and plain is not None:
+    if classifier.text_weights is not None and plain is not None:
         zero_shot = classifier.zero_shot_logits(plain.subset(rows))
     if only_its_classes:
         logits = _among(logits, classifier, features)
@@ -150,7 +150,7 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str,
     source = open_source(data, options)
     if isinstance(source, PictureSource):
         source.use(classifier.encoder(options.device, options.say))
-    elif classifier.change is not None:
+    elif classifier.tower_adapter is not None:
         raise DataError(
             f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "
             "inside it.",

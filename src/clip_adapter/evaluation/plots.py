@@ -110,7 +110,7 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy and loss of every candidate on held-out shots, and which was chosen.
 
     Args:
-        curves: records of :class:`~clip_adapter.training.selection.Curve`, each with accuracies.
+        curves: records of :class:`~clip_adapter.training.selection.Selection`, with accuracies.
     """
     figure, first = _figure(6 * len(curves), 4.2, len(curves))
     every = list(figure.axes) if len(curves) > 1 else [first]

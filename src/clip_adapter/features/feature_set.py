@@ -57,7 +57,7 @@ class FeatureSet:
                     f"{tuple(self.features.shape)}.",
                     allowed="(N, D) beside (V, N, D)",
                 )
-        if not all(torch.isfinite(x).all() for x in (self.features, self.first)):
+        if not all(torch.isfinite(x).all() for x in (self.features, self.plain_view)):
             raise DataError(
                 "The features hold NaN or infinite values.",
                 hint="Make them again, and remove the rows that cannot be embedded.",
@@ -89,7 +89,7 @@ class FeatureSet:
         return int(self.features.shape[0])
 
     @property
-    def first(self) -> Tensor:
+    def plain_view(self) -> Tensor:
         """(N, D): the pictures as they are scored: the plain view where it is known, else view 0.
 
         Random views are for learning; a crop of a held-out picture may miss what it shows.

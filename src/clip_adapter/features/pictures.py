@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.data.decode import decode
-from clip_adapter.data.transforms import make_transform
+from clip_adapter.datasets.decode import decode
+from clip_adapter.datasets.transforms import make_transform
 from clip_adapter.errors import DecodeError
 
 if TYPE_CHECKING:

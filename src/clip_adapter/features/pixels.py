@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Preprocess
-from clip_adapter.data.dataset import Sample
-from clip_adapter.data.decode import decode
-from clip_adapter.data.transforms import make_transform, view_seed
+from clip_adapter.datasets.dataset import Sample
+from clip_adapter.datasets.decode import decode
+from clip_adapter.datasets.transforms import make_transform, view_seed
 
 
 class Pictures:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.memory import Say, silent
-from clip_adapter.data.templates import fill
+from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize

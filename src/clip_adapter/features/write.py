@@ -27,7 +27,7 @@ def write_features(
 ) -> None:
     """Write named sets of features to ``.safetensors`` or ``.parquet``, in one step.
 
-    The file is what :func:`~clip_adapter.features.precomputed.load_features` reads:
+    The file is what :func:`~clip_adapter.features.files.load_features` reads:
     ``SET.features`` (N, D), or (V, N, D) with several views, ``SET.labels``, ``SET.names``,
     ``SET.digests`` and ``text`` (C, D); in Parquet one row per picture with the columns ``split``,
     ``path``, ``label`` (the class name), ``digest`` and ``features``.
@@ -72,7 +72,7 @@ def _safetensors(
 
     tensors: dict[str, Tensor] = {}
     for name, one in sets.items():
-        features = one.features if one.views > 1 else one.first
+        features = one.features if one.views > 1 else one.plain_view
         # copies: safetensors refuses tensors that share memory, as subsets of one set do
         tensors[f"{name}.features"] = features.contiguous().clone()
         tensors[f"{name}.labels"] = one.labels.contiguous().clone()
@@ -103,7 +103,7 @@ def _parquet(
         columns["path"] += one.names or [None] * len(one)
         columns["label"] += [names[i] if i >= 0 else None for i in one.labels.tolist()]
         columns["digest"] += one.digests or [None] * len(one)
-    joined = torch.cat([one.first for one in sets.values()])
+    joined = torch.cat([one.plain_view for one in sets.values()])
     flat = pa.array(joined.reshape(-1).numpy())
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()

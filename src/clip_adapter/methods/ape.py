@@ -23,13 +23,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, nearness
-from clip_adapter.training.caching import (
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.training.cache_search import (
     Auto,
     Candidate,
     balanced,
@@ -93,7 +94,7 @@ class APE(Method):
         return 0
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         keys, labels = unit_keys(task.train.features), task.train.labels
         classes = len(task.class_names)
         options = (self.cache_weight, self.cache_sharpness)
@@ -103,7 +104,7 @@ class APE(Method):
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
         folds = folds_of(task.train, task.seed, enough(len(keys), classes, len(candidates)))
-        held_out = [normalize(task.train.first[f.held_out]) for f in folds]
+        held_out = [normalize(task.train.plain_view[f.held_out]) for f in folds]
         base = [rows @ (task.logit_scale * normalize(weights).T) for rows in held_out]
         parts: dict[int, tuple[float, Tensor, Tensor]] = {}
 
@@ -140,7 +141,7 @@ class APE(Method):
             Head(weights, logit_scale=task.logit_scale, cache=cache),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
+            text_weights=weights,
             info={
                 "hyperparameters": {
                     **chosen,

@@ -24,27 +24,28 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, class_sums, nearness
-from clip_adapter.training.caching import (
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.training.cache_search import (
     Auto,
     Candidate,
     balanced,
     check_cache_options,
     grid,
     in_grid,
-    key_recipe,
+    key_schedule,
     scores_of,
     unit_keys,
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, check_channels, criterion, kept
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
@@ -151,7 +152,7 @@ class APET(Method):
         return sizes.classes * (kept(sizes.dim, self.channels) + sizes.shots)
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights, labels = task.text(self.name), task.train.labels
+        weights, labels = task.require_text(self.name), task.train.labels
         options = (self.cache_weight, self.cache_sharpness)
         index = best_channels(criterion(normalize(weights), self.similarity_weight), self.channels)
         mild = unsearched(*options, task.mean_shots, task.logit_scale)
@@ -187,7 +188,7 @@ class APET(Method):
             Head(run.class_weights()[0], logit_scale=task.logit_scale, cache=cache),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
+            text_weights=weights,
             info={
                 "hyperparameters": {
                     **chosen,
@@ -203,11 +204,11 @@ class APET(Method):
         classifier.held_out = choice.held_out
         return classifier
 
-    def _recipe(self, task: FewShotTask) -> Recipe:
+    def _recipe(self, task: FewShotTask) -> Schedule:
         pictures = len(task.train)
         steps = self.epochs * max(pictures // min(self.batch_size, pictures), 1)
         rate = min(LR, LARGEST_MOVE / steps) * min(task.mean_shots / FULL_RATE_SHOTS, 1)
-        return key_recipe(
+        return key_schedule(
             self.recipe,
             pictures,
             rate if self.lr is None else self.lr,
@@ -251,7 +252,7 @@ def _held_out(
     """Of each fold: logits (m, C) without the cache, cosines (n, m), values (n, C)."""
     with torch.no_grad():
         weights, keys, values = normalize(runs.class_weights()), runs.keys(), runs.values()
-        rows = [normalize(task.train.first[f.held_out]) for f in folds]
+        rows = [normalize(task.train.plain_view[f.held_out]) for f in folds]
         base = [task.logit_scale * x @ w.T for x, w in zip(rows, weights, strict=True)]
         cosines = [
             affinity(x[:, channels], k[f.fit]) for x, k, f in zip(rows, keys, folds, strict=True)

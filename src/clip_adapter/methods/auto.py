@@ -30,19 +30,13 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import (
-    FewShotTask,
-    Method,
-    Progress,
-    get_method,
-    make_method,
-    register,
-)
+from clip_adapter.methods.base import Method, Progress, get_method, make_method, register
+from clip_adapter.task import FewShotTask
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import (
     NOTHING_HELD_OUT,
-    Curve,
-    HeldOut,
+    HeldOutLogits,
+    Selection,
     cautious,
     gathered,
     mean,
@@ -101,7 +95,7 @@ class Auto(Method):
         return names
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = task.classifier_weights is not None
+        text = task.text_weights is not None
         if not text:
             task.check_two_classes(self.name)
         folds = folds_of(task.train, task.seed, text=text)
@@ -110,7 +104,7 @@ class Auto(Method):
             start = dict.fromkeys(self._named(), 1.0)
         names = [n for n, share in start.items() if folds or share]
         fitted, held, left_out = self._candidates(names, task, folds, progress)
-        curve = Curve("members", list(fitted))
+        curve = Selection("members", list(fitted))
         mild = _shares(fitted, start)
         loud = _loudness(fitted, held, task)
         last = None
@@ -120,7 +114,7 @@ class Auto(Method):
             curve.pictures = len(rows.unique())
             target = task.train.labels[rows]
             shares, total = _search(curve, logits, mild, target, weight, rows)
-            last = HeldOut(total, rows, weight)
+            last = HeldOutLogits(total, rows, weight)
         else:
             shares = mild
             curve.rule = f"{NOTHING_HELD_OUT}: a fixed mild blend" + (
@@ -166,7 +160,7 @@ class Auto(Method):
         task: FewShotTask,
         fitted: Mapping[str, Classifier],
         weights: Mapping[str, float],
-        curve: Curve,
+        curve: Selection,
     ) -> Classifier:
         parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
         heads, shares = [h for h, _ in parts], [s for _, s in parts]
@@ -178,7 +172,7 @@ class Auto(Method):
             Mixture(heads, shares, task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=task.classifier_weights,
+            text_weights=task.text_weights,
             info={
                 "hyperparameters": {"members": members},
                 "selection": [dataclasses.asdict(curve)],
@@ -225,7 +219,7 @@ def _loudness(
 
 
 def _search(
-    curve: Curve,
+    curve: Selection,
     logits: Mapping[str, Tensor],
     mild: Mapping[str, float],
     target: Tensor,

@@ -18,159 +18,20 @@ import typing
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-import torch
 from torch import Tensor
 
-from clip_adapter.backbones.memory import silent
-from clip_adapter.errors import DataError, MissingTextError, UsageError, unknown_name
-from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.methods.sizes import Sizes
-from clip_adapter.nn.cosine import normalize
-from clip_adapter.training.compute import Compute
+from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.task import FewShotTask, Sizes
 
 if TYPE_CHECKING:
-    from clip_adapter.backbones.base import Backbone
     from clip_adapter.classifier import Classifier
-    from clip_adapter.features.pixels import Pictures
     from clip_adapter.training.folds import Fold
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class FewShotTask:
-    """All that a method may see. There is no test split in it.
-
-    Attributes:
-        train: features of the shots, (V, N, D).
-        classifier_weights: (C, D) text weights, scaled to unit length here; None where there is
-            no text.
-        logit_scale: 1/tau of the backbone, about 100.
-        seed: the only source of randomness.
-        backbone: the frozen CLIP, for methods that run one of its towers; else None.
-        pictures: pixels of the shots, row by row as ``train``, for methods that read them.
-        templates: prompt templates with ``{}``, for methods that write prompts.
-        compute: where and how pixel-reading methods train.
-        say: receives lines for the user.
-    """
-
-    train: FeatureSet
-    classifier_weights: Tensor | None
-    logit_scale: float = 100.0
-    seed: int = 1
-    backbone: Backbone | None = None
-    pictures: Pictures | None = None
-    templates: Sequence[str] = ()
-    compute: Compute = field(default_factory=Compute)
-    say: Callable[[str], None] = silent
-
-    def __post_init__(self) -> None:
-        if len(self.train) == 0:
-            raise DataError("There is no training picture.", hint="Add pictures to the classes.")
-        if len(self.class_names) < 2:
-            raise DataError(
-                f"There is one class only ({self.class_names[0]!r}): every picture would be of it.",
-                allowed="two classes or more",
-                hint="Add a folder for a second class, for instance 'something else'.",
-            )
-        if not 0 < self.logit_scale < math.inf:
-            raise DataError(f"logit_scale = {self.logit_scale}.", allowed="a number above 0")
-        weights = self.classifier_weights
-        expected = (len(self.class_names), self.train.dim)
-        if weights is not None and tuple(weights.shape) != expected:
-            raise DataError(
-                f"Text weights of shape {tuple(weights.shape)}.",
-                allowed=f"(classes, dimension of the features) = {expected}",
-                hint="Give one row per class, of the backbone that made the features.",
-            )
-        if weights is not None and not torch.isfinite(weights).all():
-            raise DataError("The text weights hold NaN or infinite values.")
-        if weights is not None and (empty := (weights == 0).all(1).nonzero().flatten()).numel():
-            raise DataError(
-                f"The text weights of {self.class_names[int(empty[0])]!r} are all 0.",
-                allowed="a direction for each class",
-                hint="Embed the names of the classes anew.",
-            )
-        if weights is not None:
-            self.classifier_weights = unit_rows(weights)
-
-    @property
-    def class_names(self) -> list[str]:
-        """C names in label order."""
-        return self.train.class_names
-
-    @property
-    def shots(self) -> int:
-        """K: pictures of the class that has the most."""
-        return int(torch.bincount(self.train.labels).max())
-
-    @property
-    def mean_shots(self) -> float:
-        """Pictures of the classes that have any, on average: what rates and penalties go by."""
-        return len(self.train) / len(self.train.labels.unique())
-
-    def text(self, method: str) -> Tensor:
-        """The text weights (C, D).
-
-        Raises:
-            MissingTextError: the task has none; says how to supply them.
-        """
-        if self.classifier_weights is None:
-            raise MissingTextError(
-                f"{method} needs text weights (one text feature per class) and the task has none.",
-                hint="add a tensor 'text' (classes, dimension) to the feature file, or name the "
-                "backbone that made the features with --backbone, so that the class names are "
-                "embedded; or use a method that needs no text: "
-                + ", ".join(n for n in method_names() if not get_method(n).needs_text),
-            )
-        return self.classifier_weights
-
-    def check_two_classes(self, method: str) -> None:
-        """Stops where all pictures are of one class: nothing but text tells others from it.
-
-        Raises:
-            DataError: they are.
-        """
-        present = self.train.labels.unique()
-        if len(present) < 2:
-            raise DataError(
-                f"{method} needs pictures of two classes; all {len(self.train)} are of "
-                f"{self.class_names[int(present[0])]!r}.",
-                hint="Add pictures of another class, or give text weights and take a method that "
-                "starts from them, such as zero-shot.",
-            )
-
-    def tower(self, method: str) -> Backbone:
-        """The backbone.
-
-        Raises:
-            UsageError: the task has none; says how to supply it.
-        """
-        if self.backbone is None:
-            raise UsageError(
-                f"{method} runs a tower of the backbone, and the task has none.",
-                hint="Give pictures, or for features the backbone that made them (--backbone); or "
-                "take a method that reads features alone: 'clip-adapter ls methods'.",
-            )
-        return self.backbone
-
-    def pixels(self, method: str) -> Pictures:
-        """The pixels of the shots.
-
-        Raises:
-            UsageError: the task has features only.
-        """
-        if self.pictures is None:
-            raise UsageError(
-                f"{method} trains inside the backbone and reads pictures; there are features only.",
-                hint="Give the pictures, or take a method that reads features: "
-                "'clip-adapter ls methods'.",
-            )
-        return self.pictures
 
 
 @dataclass
@@ -245,12 +106,6 @@ class Method(ABC):
             progress: called with (steps done, all steps).
         """
         return [m.fit(t, progress) for m, t in zip(methods, tasks, strict=True)]
-
-
-def unit_rows(weights: Tensor) -> Tensor:
-    """``weights`` (C, D) at unit length; to the bit what they were where they have it already."""
-    lengths = weights.float().norm(dim=-1)
-    return weights if bool(((lengths - 1).abs() < 1e-5).all()) else normalize(weights.float())
 
 
 M = TypeVar("M", bound=type[Method])

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress
-from clip_adapter.towers import Change, visual_tower
-from clip_adapter.towers.fit import train_inside
-from clip_adapter.towers.places import numbers, transformer_blocks, width_of
-from clip_adapter.training.pixels import PixelRecipe, Trained
+from clip_adapter.finetuning.inside import train_inside
+from clip_adapter.finetuning.job import PixelSchedule, Trained
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress
+from clip_adapter.task import FewShotTask
+from clip_adapter.towers import TowerAdapter, visual_tower
+from clip_adapter.towers.sites import numbers, transformer_blocks, width_of
 
 
 def check_above_zero(method: Method, *names: str) -> None:
@@ -32,7 +34,7 @@ def check_above_zero(method: Method, *names: str) -> None:
 
 
 def changed_classifier(
-    method: Method, task: FewShotTask, change: Change, trained: Trained, **resolved: Any
+    method: Method, task: FewShotTask, change: TowerAdapter, trained: Trained, **resolved: Any
 ) -> Classifier:
     """The classifier of a trained ``change`` with the text weights, and its record.
 
@@ -43,13 +45,13 @@ def changed_classifier(
         trained: how the training went.
         **resolved: hyper-parameters that differ from the options.
     """
-    weights = task.text(method.name)
+    weights = task.require_text(method.name)
     return Classifier(
         Head(weights, logit_scale=task.logit_scale),
         task.class_names,
         feature_norm=task.train.feature_norm,
-        zero_shot_weights=weights,
-        change=change,
+        text_weights=weights,
+        tower_adapter=change,
         info={
             "hyperparameters": {
                 **dataclasses.asdict(method),
@@ -91,15 +93,15 @@ class BlockAdapter(Method):
         check_above_zero(self, "hidden", "lr", "batch_size", "epochs")
 
     @abstractmethod
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> Change:
+    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:
         """The untrained change for ``blocks`` of a transformer of this width."""
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        visual = visual_tower(task.tower(self.name))
+        visual = visual_tower(task.require_backbone(self.name))
         chosen = self.chosen(len(transformer_blocks(visual, self.name)))
         generator = torch.Generator().manual_seed(task.seed)
         change = self.make(chosen, width_of(visual), generator)
-        recipe = PixelRecipe(
+        recipe = PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=self.weight_decay,

@@ -20,13 +20,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Activation, Cache, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity, nearness
-from clip_adapter.training.caching import (
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.training.cache_search import (
     Auto,
     Candidate,
     balanced,
@@ -38,12 +39,12 @@ from clip_adapter.training.caching import (
     unsearched,
 )
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
-    fast_recipe,
+    fast_schedule,
     shorter,
 )
 from clip_adapter.training.selection import choose
@@ -86,7 +87,7 @@ class CachedAdapter(Method):
         return 2 * sizes.dim * (sizes.dim // self.reduction)
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights, labels = task.text(self.name), task.train.labels
+        weights, labels = task.require_text(self.name), task.train.labels
         keys, classes = unit_keys(task.train.features), len(task.class_names)
         hidden = task.train.dim // self.reduction
         if hidden < 1:
@@ -99,9 +100,9 @@ class CachedAdapter(Method):
         ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
         pairs = grid(*options, task.logit_scale, coarse=auto)
         folds = folds_of(task.train, task.seed)
-        recipe = fast_recipe(task.mean_shots, len(task.train))
+        recipe = fast_schedule(task.mean_shots, len(task.train))
         base = self._held_out(task, weights, folds, ratios, shorter(recipe), progress)
-        cosines = [affinity(task.train.first[f.held_out], keys[f.fit]) for f in folds]
+        cosines = [affinity(task.train.plain_view[f.held_out], keys[f.fit]) for f in folds]
         values = [balanced(labels[f.fit], classes, task.mean_shots) for f in folds]
 
         def scores(fold: int, candidate: Candidate) -> Tensor:
@@ -132,7 +133,7 @@ class CachedAdapter(Method):
             Head(weights, adapter, logit_scale=task.logit_scale, cache=cache),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
+            text_weights=weights,
             info={
                 "hyperparameters": {
                     **chosen,
@@ -153,7 +154,7 @@ class CachedAdapter(Method):
         weights: Tensor,
         rows: list[Tensor],
         ratios: list[float],
-        recipe: Recipe,
+        recipe: Schedule,
         progress: Progress | None,
     ) -> ResidualAdapter:
         """R adapters, one for each of ``rows`` and ``ratios``, trained without the cache."""
@@ -179,11 +180,11 @@ class CachedAdapter(Method):
         weights: Tensor,
         folds: list[Fold],
         ratios: list[float],
-        recipe: Recipe,
+        recipe: Schedule,
         progress: Progress | None,
     ) -> dict[float, list[Tensor]]:
         """For each ratio the held-out logits (m, C) of every fold, without the cache."""
-        rows = [task.train.first[f.held_out] for f in folds]
+        rows = [task.train.plain_view[f.held_out] for f in folds]
         zero_shot = [cosine_logits(x, weights, task.logit_scale) for x in rows]
         base = {r: list(zero_shot) for r in ratios}
         jobs = [(r, k) for r in ratios for k in range(len(folds)) if r > 0]

@@ -24,24 +24,25 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.threads import suited_threads
 
-OFFICIAL = Recipe(
+OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
 )
 # The penalty gives the loss one minimum, so another optimiser may look for it: AdamW comes as near
 # to it in 128 steps. The rate was chosen on the validation set of Caltech101 and on shots of
 # ImageNet that were set aside.
 FAST_STEPS, EPOCHS_AT_LEAST = 128, 8
-FAST = Recipe("adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+FAST = Schedule("adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
 
 
 def penalty_weights(features: Tensor, labels: Tensor, text: Tensor, logit_scale: float) -> Tensor:
@@ -99,7 +100,7 @@ class CLAP(Method):
         return sizes.classes * sizes.dim
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = task.text(self.name)
+        text = task.require_text(self.name)
         module, held = self._train(task, [torch.arange(len(task.train))], progress)
         recipe = self._recipe(len(task.train))
         with torch.no_grad():
@@ -108,7 +109,7 @@ class CLAP(Method):
             Head(weights, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=text,
+            text_weights=text,
             info={
                 "hyperparameters": {
                     "constraint": self.constraint,
@@ -126,13 +127,13 @@ class CLAP(Method):
         with torch.no_grad():
             weights = module.class_weights()
         for fold, own in zip(folds, weights, strict=True):
-            yield cosine_logits(task.train.first[fold.held_out], own, task.logit_scale)
+            yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)
 
     def _train(
         self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
     ) -> tuple[TextResidual, Tensor]:
         """R residuals, one for each tensor of ``rows``, and the lambdas (R, C)."""
-        text, labels = task.text(self.name), task.train.labels
+        text, labels = task.require_text(self.name), task.train.labels
         module = TextResidual(text, labels, runs=len(rows))
         held = torch.stack(
             [
@@ -152,7 +153,7 @@ class CLAP(Method):
             train(module, logits, *data, rows, recipe, generator, progress, penalty)
         return module, held
 
-    def _recipe(self, count: int) -> Recipe:
+    def _recipe(self, count: int) -> Schedule:
         """For ``count`` pictures."""
         recipe = OFFICIAL
         if self.recipe == "fast":

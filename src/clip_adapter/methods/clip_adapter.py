@@ -20,21 +20,22 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, official_recipe, train
+from clip_adapter.training.loop import Schedule, official_schedule, train
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
     STRENGTHS,
-    fast_recipe,
+    fast_schedule,
     mild_share,
 )
 from clip_adapter.training.selection import Choice, Evaluate, choose
@@ -144,7 +145,7 @@ class CLIPAdapter(Method):
         return count
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights, ratios = task.text(self.name), self._ratios()
+        weights, ratios = task.require_text(self.name), self._ratios()
         choices, recipe = self._choose(task, weights, ratios, progress)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
@@ -215,7 +216,7 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: Mapping[Branch, RatioOption],
         branches: Branches,
-        recipe: Recipe,
+        recipe: Schedule,
     ) -> Classifier:
         with torch.no_grad():
             adapted = branches.class_weights()
@@ -224,7 +225,7 @@ class CLIPAdapter(Method):
             Head(adapted, branches.visual, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
+            text_weights=weights,
             info={
                 "hyperparameters": {
                     "branch": self.branch,
@@ -239,16 +240,16 @@ class CLIPAdapter(Method):
             },
         )
 
-    def _recipe(self, task: FewShotTask) -> Recipe:
+    def _recipe(self, task: FewShotTask) -> Schedule:
         if self.recipe == "official":
-            base = official_recipe(task.mean_shots, len(task.class_names))
+            base = official_schedule(task.mean_shots, len(task.class_names))
         else:
-            base = fast_recipe(task.mean_shots, len(task.train))
+            base = fast_schedule(task.mean_shots, len(task.train))
         names = ("lr", "batch_size", "steps", "epochs")
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
 
-    def _work(self, task: FewShotTask, recipe: Recipe) -> int:
+    def _work(self, task: FewShotTask, recipe: Schedule) -> int:
         """Multiply-adds of one step of one run."""
         branches = 2 if self.branch == "both" else 1
         hidden = task.train.dim // self.reduction
@@ -261,7 +262,7 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: dict[Branch, Any],
         rows: list[Tensor],
-        recipe: Recipe,
+        recipe: Schedule,
         progress: Progress | None = None,
         seeds: Sequence[int] = (),
     ) -> Branches:
@@ -304,7 +305,7 @@ class CLIPAdapter(Method):
         weights: Tensor,
         ratios: dict[Branch, RatioOption],
         progress: Progress | None,
-    ) -> tuple[list[Choice], Recipe]:
+    ) -> tuple[list[Choice], Schedule]:
         """Replaces every "auto" in ``ratios`` by a number, one branch after the other.
 
         With the first of them, the number of steps is chosen, where it is not given.
@@ -334,7 +335,7 @@ class CLIPAdapter(Method):
         return choices, recipe
 
     def _candidates(
-        self, branch: Branch, recipe: Recipe, pictures: int
+        self, branch: Branch, recipe: Schedule, pictures: int
     ) -> tuple[str, list[Any], Any]:
         """(what is chosen, its candidates, what is taken in doubt); no steps for 0 pictures."""
         name = f"{branch}_ratio"
@@ -348,7 +349,7 @@ class CLIPAdapter(Method):
         some = [pair(1.0, 0.0), *(pair(share, ratio) for share, ratio in STRENGTHS)]
         return f"{name}, steps", some, pair(mild_share(pictures), ONE_SHOT_RATIO)
 
-    def _read(self, value: Any, branch: Branch, recipe: Recipe) -> tuple[float, Recipe]:
+    def _read(self, value: Any, branch: Branch, recipe: Schedule) -> tuple[float, Schedule]:
         """(ratio, recipe) of a candidate."""
         if not isinstance(value, dict):
             return float(value), recipe
@@ -360,14 +361,14 @@ class CLIPAdapter(Method):
         weights: Tensor,
         branch: Branch,
         known: dict[Branch, RatioOption],
-        recipe: Recipe,
+        recipe: Schedule,
         progress: Progress | None,
     ) -> Evaluate:
         """Trains every (fold, candidate) in batched passes and scores its held-out rows."""
         per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
         limit = max(MAX_SCORES // per_run, 1)
 
-        def batch(jobs: list[tuple[Fold, float]], recipe: Recipe) -> list[Tensor]:
+        def batch(jobs: list[tuple[Fold, float]], recipe: Schedule) -> list[Tensor]:
             run: dict[Branch, Any] = {
                 b: r if isinstance(r, str) else torch.full((len(jobs),), float(r))
                 for b, r in known.items()
@@ -377,7 +378,7 @@ class CLIPAdapter(Method):
             branches = self._train(task, weights, run, rows, recipe, progress)
             with torch.no_grad():
                 return [
-                    task.logit_scale * branches.take(r)(task.train.first[fold.held_out])
+                    task.logit_scale * branches.take(r)(task.train.plain_view[fold.held_out])
                     for r, (fold, _) in enumerate(jobs)
                 ]
 

@@ -22,15 +22,17 @@ from typing import ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
-from clip_adapter.towers import changed_copy, visual_tower
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.finetuning.train import PixelModel, train_pixels
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers import adapted_copy, visual_tower
 from clip_adapter.towers.lora import MATRICES, Lora
-from clip_adapter.towers.places import transformer_blocks
+from clip_adapter.towers.sites import transformer_blocks
 from clip_adapter.towers.text import TextTower
-from clip_adapter.training.pixels import PixelModel, PixelRecipe, train_pixels
 
 STEPS_PER_SHOT = 500
 WEIGHT_DECAY = 1e-2
@@ -75,9 +77,9 @@ class ClipLora(Method):
             raise UsageError(f"dropout = {self.dropout}.", allowed="0 to below 1")
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
-        task.pixels(self.name)
-        backbone = task.tower(self.name)
+        weights = task.require_text(self.name)
+        task.require_pictures(self.name)
+        backbone = task.require_backbone(self.name)
         generator = torch.Generator().manual_seed(task.seed)
         options = (self.rank, self.alpha, self.dropout, generator)
         change = text = None
@@ -86,7 +88,7 @@ class ClipLora(Method):
         else:
             blocks = transformer_blocks(visual_tower(backbone), f"{self.name} (encoder=visual)")
             change = Lora.for_blocks(blocks, *options)
-            visual = changed_copy(backbone, change, torch.float32)
+            visual = adapted_copy(backbone, change, torch.float32)
         if self.encoder != "visual":
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             Lora.for_blocks(text.blocks(), *options).attach_to(text.blocks())
@@ -94,7 +96,7 @@ class ClipLora(Method):
             visual,
             weights if text is None else text,
             task.logit_scale,
-            change=change,
+            tower_adapter=change,
             unit=task.train.feature_norm == "unit",
         )
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -105,8 +107,8 @@ class ClipLora(Method):
             Head(learnt, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
-            change=change,
+            text_weights=weights,
+            tower_adapter=change,
             info={
                 "hyperparameters": {**dataclasses.asdict(self), "steps": trained.steps},
                 "selection": [],
@@ -120,8 +122,8 @@ class ClipLora(Method):
         text = sizes.text_width * sizes.text_blocks if self.encoder != "visual" else 0
         return 2 * MATRICES * self.rank * (visual + text)
 
-    def _recipe(self, shots: int) -> PixelRecipe:
-        return PixelRecipe(
+    def _recipe(self, shots: int) -> PixelSchedule:
+        return PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=WEIGHT_DECAY,

@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
-from clip_adapter.training.loop import Recipe, official_recipe, train
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.training.loop import Schedule, official_schedule, train
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
@@ -47,7 +48,7 @@ CHUNK = 128
 # no less accuracy. Rate and steps were chosen there, on pictures of the training split that are
 # not among the shots (1, 4 and 16 of them, three draws).
 FAST_STEPS = 100
-FAST = Recipe("adamw", 2e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+FAST = Schedule("adamw", 2e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
 # The paper's best on generic data, as in its Tables 6 and 7 (ImageNet).
 VISUAL_RATIO = 0.2
 
@@ -150,7 +151,7 @@ class CoOp(Method):
         return self.context_length * sizes.text_width * (sizes.classes if self.per_class else 1)
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        zero_shot = task.text(self.name)
+        zero_shot = task.require_text(self.name)
         module = self.build(task)
         recipe = self._recipe(task)
         generator = torch.Generator().manual_seed(task.seed)
@@ -167,7 +168,7 @@ class CoOp(Method):
             Head(weights, module.adapter, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=zero_shot,
+            text_weights=zero_shot,
             info={
                 "hyperparameters": {
                     "context_length": module.prompts.context.shape[-2],
@@ -194,11 +195,11 @@ class CoOp(Method):
             UsageError: no backbone, or a prompt that its text tower does not take.
             BackboneError: the text tower takes no token embeddings.
         """
-        return SoftClassifier(task.tower(self.name), *self._prompts(task))
+        return SoftClassifier(task.require_backbone(self.name), *self._prompts(task))
 
     def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor, int]:
         """The prompts, the ids (C, L) that tell where they end, and how many they begin with."""
-        backbone = task.tower(self.name)
+        backbone = task.require_backbone(self.name)
         context = self.context_length if self.context_init is None else self.context_init
         words = context_tokens(backbone.tokenize, context)
         tokens, columns = lay_out(
@@ -216,10 +217,10 @@ class CoOp(Method):
         prompts = SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device))
         return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
 
-    def _recipe(self, task: FewShotTask) -> Recipe:
+    def _recipe(self, task: FewShotTask) -> Schedule:
         base = FAST
         if self.recipe == "official":
-            base = official_recipe(task.mean_shots, len(task.class_names))
+            base = official_schedule(task.mean_shots, len(task.class_names))
         base = dataclasses.replace(
             base, lr=self.lr or base.lr, batch_size=self.batch_size or base.batch_size
         )
@@ -284,8 +285,8 @@ class CoOpAdapter(CoOp):
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),
         )
-        hard = task.text(self.name)
-        return SoftClassifier(task.tower(self.name), *self._prompts(task), hard, adapter)
+        hard = task.require_text(self.name)
+        return SoftClassifier(task.require_backbone(self.name), *self._prompts(task), hard, adapter)
 
     def _chosen(self) -> dict[str, Any]:
         return super()._chosen() | {

@@ -29,16 +29,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import ABSENT, Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
-from clip_adapter.training.selection import HeldOut, choose
+from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.selection import HeldOutLogits, choose
 from clip_adapter.training.threads import suited_threads
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -114,7 +114,7 @@ class _LinearHead(Method):
         plain: Tensor,
         start: tuple[Tensor, Tensor],
         progress: Progress | None,
-    ) -> tuple[Head, dict[str, object], HeldOut | None]:
+    ) -> tuple[Head, dict[str, object], HeldOutLogits | None]:
         """(head, its part of the record, what it said of held-out shots).
 
         Args:
@@ -169,7 +169,7 @@ class _LinearHead(Method):
         epochs = self._epochs(len(task.train))
         size = max(len(r) for r in rows)
         batch = min(self.batch_size, size)
-        recipe = Recipe("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
+        recipe = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
         generator = torch.Generator().manual_seed(task.seed)
         work = len(rows) * batch * start[0].numel()
         with suited_threads(work):
@@ -203,15 +203,15 @@ def _classifier(
     task: FewShotTask,
     head: Head,
     record: dict[str, object],
-    held: HeldOut | None,
-    change: TrunkChange | None = None,
+    held: HeldOutLogits | None,
+    change: TrunkAdapter | None = None,
 ) -> Classifier:
     classifier = Classifier(
         head,
         task.class_names,
         feature_norm=task.train.feature_norm if change is None else "raw",
-        zero_shot_weights=task.classifier_weights,
-        change=change,
+        text_weights=task.text_weights,
+        tower_adapter=change,
         info=record,
     )
     classifier.held_out = held
@@ -246,7 +246,7 @@ class RandomTwoProjections(_LinearHead):
             linear_init((classes, dim), dim, generator),
             linear_init((1, classes), dim, generator)[0],
         )
-        data = task.train.features, task.train.first
+        data = task.train.features, task.train.plain_view
         return _classifier(task, *self._learn(task, *data, start, progress))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
@@ -271,9 +271,9 @@ class LanguageTwoProjections(_LinearHead):
     trains: ClassVar[str] = "a linear head on image features"
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         start = weights, torch.zeros(len(weights))
-        data = task.train.features, task.train.first
+        data = task.train.features, task.train.plain_view
         return _classifier(task, *self._learn(task, *data, start, progress))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
@@ -299,16 +299,16 @@ class LanguageOneProjection(_LinearHead):
     reads: ClassVar[Literal["features", "images"]] = "images"
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights, pictures = task.text(self.name), task.pixels(self.name)
+        weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
-        backbone = task.tower(self.name)
+        backbone = task.require_backbone(self.name)
         matrix, bias = projection(backbone)
         features = trunk_features(backbone, pictures, task.train.views)
         plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         below = torch.zeros(len(weights)) if bias is None else weights @ bias
         start = weights @ matrix.T, below
         head, record, held = self._learn(task, features, plain, start, progress)
-        return _classifier(task, head, record, held, TrunkChange())
+        return _classifier(task, head, record, held, TrunkAdapter())
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.trunk + 1)

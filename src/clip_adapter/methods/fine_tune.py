@@ -22,15 +22,17 @@ from typing import ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.finetuning.train import PixelModel, train_pixels
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import ResidualAdapter
-from clip_adapter.towers import changed_copy, visual_tower
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers import adapted_copy, visual_tower
 from clip_adapter.towers.text import TextTower
-from clip_adapter.towers.weights import WeightChange
-from clip_adapter.training.pixels import PixelModel, PixelRecipe, train_pixels
+from clip_adapter.towers.weights import WeightAdapter
 
 # D / H of the adapter, as the paper's main experiments (section 4.1).
 REDUCTION = 4
@@ -86,15 +88,15 @@ class FineTune(Method):
             raise UsageError(f"patience = {self.patience}.", allowed="0 (no early stop) or more")
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
-        task.pixels(self.name)
-        backbone = task.tower(self.name)
+        weights = task.require_text(self.name)
+        task.require_pictures(self.name)
+        backbone = task.require_backbone(self.name)
         change = None
         if self.tower == "text":
             visual = copy.deepcopy(visual_tower(backbone)).float().requires_grad_(False)
         else:
-            change = WeightChange.start(backbone)
-            visual = changed_copy(backbone, change, torch.float32)
+            change = WeightAdapter.start(backbone)
+            visual = adapted_copy(backbone, change, torch.float32)
         text = None
         if self.tower != "visual":
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
@@ -125,8 +127,8 @@ class FineTune(Method):
             ),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=task.classifier_weights,
-            change=change,
+            text_weights=task.text_weights,
+            tower_adapter=change,
             info={
                 "hyperparameters": {
                     **dataclasses.asdict(self),
@@ -145,8 +147,8 @@ class FineTune(Method):
         count += sizes.text_parameters if self.tower != "visual" else 0
         return count + (2 * sizes.dim * max(sizes.dim // REDUCTION, 1) if self.adapter else 0)
 
-    def _recipe(self) -> PixelRecipe:
-        return PixelRecipe(
+    def _recipe(self) -> PixelSchedule:
+        return PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=WEIGHT_DECAY,

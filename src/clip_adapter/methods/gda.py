@@ -21,12 +21,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import ABSENT, Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import normalize
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import Choice, Evaluate, choose
 
@@ -142,7 +142,7 @@ class GDA(Method):
         return sizes.classes * (sizes.dim + 1)
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = task.classifier_weights
+        text = task.text_weights
         if text is None:
             if self.gaussian_weight == 0:
                 raise UsageError(
@@ -163,7 +163,7 @@ class GDA(Method):
             Head(w, bias=b, logit_scale=task.logit_scale, kind="linear", unit=True),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=text,
+            text_weights=text,
             info={
                 "hyperparameters": {
                     **chosen,
@@ -188,7 +188,7 @@ class GDA(Method):
 
     def _choose(self, task: FewShotTask, found: Gaussians) -> Choice:
         """The weight and the shrinkage."""
-        text = task.classifier_weights is not None
+        text = task.text_weights is not None
         candidates = self._candidates(text)
         default = float(f"{MILD_WEIGHT * found.spread:.2g}") if text else WEIGHT_ALONE
         weight = default if self.gaussian_weight == "auto" else float(self.gaussian_weight)
@@ -216,7 +216,7 @@ def _fit(task: FewShotTask, rows: Tensor | None) -> Gaussians:
 
 def _evaluator(task: FewShotTask, found: Gaussians) -> Evaluate:
     """Held-out logits; what candidates of one fold have in common is computed once."""
-    text = task.classifier_weights
+    text = task.text_weights
 
     def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
         fits: dict[int, Gaussians] = {}
@@ -224,7 +224,7 @@ def _evaluator(task: FewShotTask, found: Gaussians) -> Evaluate:
         scores: dict[tuple[int, float], Tensor] = {}
         zero_shot: dict[int, Tensor] = {}
         for fold, candidate in jobs:
-            features = normalize(task.train.first[fold.held_out])
+            features = normalize(task.train.plain_view[fold.held_out])
             if id(fold) not in fits:
                 fits[id(fold)] = _fit(task, fold.fit)
                 zero_shot[id(fold)] = (

@@ -19,8 +19,8 @@ import torch
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.methods.sizes import Sizes
-from clip_adapter.towers import Change
+from clip_adapter.task import Sizes
+from clip_adapter.towers import TowerAdapter
 from clip_adapter.towers.adapters import Houlsby
 
 
@@ -46,7 +46,7 @@ class HoulsbyAdapter(BlockAdapter):
     lr: float = 3e-4
     epochs: int = 20
 
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> Change:  # noqa: D102
+    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:  # noqa: D102
         return Houlsby(blocks, width, self.hidden, generator)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102

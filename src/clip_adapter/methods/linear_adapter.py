@@ -23,17 +23,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Projection, cosine_logits
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.threads import suited_threads
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
-RECIPE = Recipe(
+RECIPE = Schedule(
     "adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=STEPS, warmup=0.1, epsilon=1e-2
 )
 
@@ -68,7 +69,7 @@ class LinearAdapter(Method):
                 raise UsageError(f"{name} = {value}.", allowed="a number above 0")
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = task.text(self.name)
+        text = task.require_text(self.name)
         matrices = self._train(task, [torch.arange(len(task.train))], progress)
         adapter = Projection(matrices[0])
         recipe = dataclasses.asdict(self._recipe(task))
@@ -76,7 +77,7 @@ class LinearAdapter(Method):
             Head(text, adapter, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=text,
+            text_weights=text,
             info={
                 "hyperparameters": {
                     "distance_penalty": self._strength(task),
@@ -93,14 +94,14 @@ class LinearAdapter(Method):
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
         matrices = self._train(task, [f.fit for f in folds])
         for matrix, fold in zip(matrices, folds, strict=True):
-            mapped = task.train.first[fold.held_out] @ matrix
-            yield cosine_logits(mapped, task.text(self.name), task.logit_scale)
+            mapped = task.train.plain_view[fold.held_out] @ matrix
+            yield cosine_logits(mapped, task.require_text(self.name), task.logit_scale)
 
     def _strength(self, task: FewShotTask) -> float:
         auto = self.distance_penalty == "auto"
         return 1 / task.mean_shots if auto else float(self.distance_penalty)
 
-    def _recipe(self, task: FewShotTask) -> Recipe:
+    def _recipe(self, task: FewShotTask) -> Schedule:
         least = EPOCHS_AT_LEAST * len(task.train) // RECIPE.batch_size
         return dataclasses.replace(RECIPE, lr=self.lr, steps=self.steps or max(STEPS, least))
 
@@ -108,7 +109,7 @@ class LinearAdapter(Method):
         self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
     ) -> Tensor:
         """(R, D, D) matrices, one for each tensor of ``rows``."""
-        text, dim = task.text(self.name), task.train.dim
+        text, dim = task.require_text(self.name), task.train.dim
         identity, strength = torch.eye(dim), self._strength(task)
         module = Projection(identity.repeat(len(rows), 1, 1))
 

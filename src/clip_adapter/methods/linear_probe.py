@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import ABSENT, Head
+from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import Curve, HeldOut, gathered, mean, score
+from clip_adapter.training.selection import HeldOutLogits, Selection, gathered, mean, score
 from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
@@ -83,7 +83,7 @@ class LinearProbe(Method):
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=task.classifier_weights,
+            text_weights=task.text_weights,
             info={
                 "hyperparameters": {
                     "C": c,
@@ -121,9 +121,11 @@ class LinearProbe(Method):
             )
             return model.fit(x, y)
 
-    def _sweep(self, task: FewShotTask, progress: Progress | None) -> tuple[Curve, HeldOut | None]:
+    def _sweep(
+        self, task: FewShotTask, progress: Progress | None
+    ) -> tuple[Selection, HeldOutLogits | None]:
         """The published search, with held-out shots in the place of validation data."""
-        curve = Curve("C", [])
+        curve = Selection("C", [])
         folds = folds_of(task.train, task.seed, text=False)
         if not folds:
             length = task.train.features.norm(dim=-1).mean().item()
@@ -159,7 +161,7 @@ class LinearProbe(Method):
         curve.pictures = len(rows.unique())
         curve.chosen = max(curve.candidates, key=value)
         curve.rule = f"most of {curve.pictures} held-out pictures right, then lowest loss on them"
-        return curve, HeldOut(logits[curve.chosen], rows, weight)
+        return curve, HeldOutLogits(logits[curve.chosen], rows, weight)
 
     def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Tensor:
         """(n, C) logits of the rows that the folds hold out."""
@@ -167,7 +169,7 @@ class LinearProbe(Method):
         for fold in folds:
             solved = self._solve(task, fold.fit, c)
             weights, bias = _expand(solved, len(task.class_names))
-            parts.append(task.train.first[fold.held_out] @ weights.T + bias)
+            parts.append(task.train.plain_view[fold.held_out] @ weights.T + bias)
         return torch.cat(parts)
 
 

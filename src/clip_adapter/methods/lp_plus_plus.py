@@ -39,11 +39,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import normalize
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
 from clip_adapter.training.selection import choose
@@ -169,7 +170,7 @@ class LPPlusPlus(Method):
         return sizes.classes * (sizes.dim + 1)
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = normalize(task.text(self.name))
+        text = normalize(task.require_text(self.name))
         with suited_threads(len(task.train) * text.numel()):
             return self._fit(task, text, progress)
 
@@ -195,7 +196,7 @@ class LPPlusPlus(Method):
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear", unit=True),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=task.classifier_weights,
+            text_weights=task.text_weights,
             info={
                 "hyperparameters": {
                     "steps": steps,
@@ -216,7 +217,7 @@ class LPPlusPlus(Method):
     ) -> Iterator[Tensor]:
         """Logits of every fold and number of steps; the numbers of a fold are of one descent."""
         features, labels = unit_mean(task.train.features), task.train.labels
-        scored = unit_mean(task.train.first[None])
+        scored = unit_mean(task.train.plain_view[None])
         passed: dict[int, dict[int, Tensor]] = {}
         for fold, wanted in jobs:
             if id(fold) not in passed:

@@ -18,8 +18,8 @@ import torch
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.methods.sizes import Sizes
-from clip_adapter.towers import Change
+from clip_adapter.task import Sizes
+from clip_adapter.towers import TowerAdapter
 from clip_adapter.towers.adapters import Parallel
 
 
@@ -45,7 +45,7 @@ class ParallelAdapter(BlockAdapter):
     lr: float = 1e-4
     epochs: int = 10
 
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> Change:  # noqa: D102
+    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:  # noqa: D102
         return Parallel(blocks, width, self.hidden, generator)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102

@@ -25,14 +25,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.towers.trunk import TrunkChange, projection, trunk_features
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
@@ -76,9 +77,9 @@ class ProLIP(Method):
             raise UsageError(f"batch_size = {self.batch_size}.", allowed="0 (all) or more")
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights, pictures = task.text(self.name), task.pixels(self.name)
+        weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
-        backbone = task.tower(self.name)
+        backbone = task.require_backbone(self.name)
         start = Projection(*projection(backbone))
         features = trunk_features(backbone, pictures, task.train.views)
         # Held-out shots are scored on the plain view, whatever is trained on.
@@ -104,8 +105,8 @@ class ProLIP(Method):
             Head(weights, trained, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm="raw",
-            zero_shot_weights=weights,
-            change=TrunkChange(),
+            text_weights=weights,
+            tower_adapter=TrunkAdapter(),
             info={
                 "hyperparameters": {
                     "distance_penalty": strength,
@@ -123,9 +124,9 @@ class ProLIP(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.trunk * sizes.dim
 
-    def _recipe(self, rate: float, pictures: int) -> Recipe:
+    def _recipe(self, rate: float, pictures: int) -> Schedule:
         batch = self.batch_size or pictures
-        return Recipe("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
+        return Schedule("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
 
     def _held_out(
         self,
@@ -138,7 +139,7 @@ class ProLIP(Method):
         progress: Progress | None,
     ) -> Iterator[Tensor]:
         """Logits of every fold and rate; the folds of a rate train in one pass."""
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         for rate in dict.fromkeys(r for _, r in jobs):
             used = [f for f, r in jobs if r == rate]
             rows, recipe = [f.fit for f in used], self._recipe(rate, len(task.train))
@@ -154,7 +155,7 @@ def fit_projections(
     features: Tensor,
     task: FewShotTask,
     strength: float,
-    recipe: Recipe,
+    recipe: Schedule,
     rows: list[Tensor],
     progress: Progress | None = None,
 ) -> Projection:
@@ -169,7 +170,7 @@ def fit_projections(
         rows: R tensors of row indices.
         progress: called with (steps done, all steps).
     """
-    matrix, weights = start.matrix.detach(), task.text(ProLIP.name)
+    matrix, weights = start.matrix.detach(), task.require_text(ProLIP.name)
     module = Projection(matrix.repeat(len(rows), 1, 1), start.bias)
 
     def logits(x: Tensor) -> Tensor:

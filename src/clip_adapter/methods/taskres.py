@@ -26,13 +26,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
@@ -46,9 +47,9 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.5, 1.0)
 FAST_STEPS = 128
 
 
-def published_recipe(shots: float, classes: int) -> Recipe:
+def published_recipe(shots: float, classes: int) -> Schedule:
     """The released scripts; ImageNet is told by its 1,000 classes."""
-    return Recipe(
+    return Schedule(
         "adam",
         2e-4 if classes >= 1000 else 2e-3,
         weight_decay=5e-4,
@@ -91,7 +92,7 @@ class TaskRes(Method):
         return sizes.classes * sizes.dim
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        text = task.text(self.name)
+        text = task.require_text(self.name)
         choice = choose(
             "residual_scale",
             self.residual_scale,
@@ -111,7 +112,7 @@ class TaskRes(Method):
             Head(weights, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=text,
+            text_weights=text,
             info={
                 "hyperparameters": {
                     "residual_scale": scale,
@@ -125,7 +126,7 @@ class TaskRes(Method):
         classifier.held_out = choice.held_out
         return classifier
 
-    def _recipe(self, task: FewShotTask, count: int) -> Recipe:
+    def _recipe(self, task: FewShotTask, count: int) -> Schedule:
         """For ``count`` training pictures."""
         recipe = published_recipe(task.mean_shots, len(task.class_names))
         if self.lr is not None:
@@ -145,7 +146,7 @@ class TaskRes(Method):
         text: Tensor,
         scales: Tensor,
         rows: list[Tensor],
-        recipe: Recipe,
+        recipe: Schedule,
         progress: Progress | None,
     ) -> TextResidual:
         """R runs, of one scale (R,) each."""
@@ -172,4 +173,4 @@ class TaskRes(Method):
         with torch.no_grad():
             weights = module.class_weights()
             for (fold, _), w in zip(jobs, weights, strict=True):
-                yield Head(w, logit_scale=task.logit_scale)(task.train.first[fold.held_out])
+                yield Head(w, logit_scale=task.logit_scale)(task.train.plain_view[fold.held_out])

@@ -20,13 +20,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, nearness
-from clip_adapter.training.caching import (
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.training.cache_search import (
     Auto,
     Candidate,
     balanced,
@@ -34,13 +35,13 @@ from clip_adapter.training.caching import (
     enough,
     grid,
     in_grid,
-    key_recipe,
+    key_schedule,
     scores_of,
     unit_keys,
     unsearched,
 )
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.selection import Choice, choose
 from clip_adapter.training.threads import suited_threads
 
@@ -74,7 +75,7 @@ class TipAdapter(Method):
         return 0
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         keys = unit_keys(task.train.features)
         wanted = enough(len(keys), len(weights), len(_grid(self, task)))
         folds = folds_of(task.train, task.seed, wanted)
@@ -123,7 +124,7 @@ class TipAdapterF(Method):
         return sizes.classes * sizes.shots * sizes.dim
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         folds = folds_of(task.train, task.seed)
         trained = []
         if folds:
@@ -137,8 +138,8 @@ class TipAdapterF(Method):
         count = cache.keys.numel()
         return _classifier(task, weights, cache, choice, {"recipe": self.recipe, **told}, count)
 
-    def _recipe(self, pictures: int) -> Recipe:
-        return key_recipe(
+    def _recipe(self, pictures: int) -> Schedule:
+        return key_schedule(
             self.recipe, pictures, self.lr, self.epochs, self.batch_size, WEIGHT_DECAY, EPSILON
         )
 
@@ -194,7 +195,7 @@ def _choose(
 ) -> Choice:
     """Weight and sharpness; ``keys`` (N, D) are those of each fold, held-out ones included."""
     scaled, labels = task.logit_scale * normalize(weights).T, task.train.labels
-    held_out = [normalize(task.train.first[f.held_out]) for f in folds]
+    held_out = [normalize(task.train.plain_view[f.held_out]) for f in folds]
     base = [rows @ scaled for rows in held_out]
     cosines = [affinity(x, k[f.fit]) for x, k, f in zip(held_out, keys, folds, strict=True)]
     values = [balanced(labels[f.fit], len(weights), task.mean_shots) for f in folds]
@@ -225,7 +226,7 @@ def _classifier(
         Head(weights, logit_scale=task.logit_scale, cache=cache),
         task.class_names,
         feature_norm=task.train.feature_norm,
-        zero_shot_weights=weights,
+        text_weights=weights,
         info={
             "hyperparameters": {**choice.value, **told},
             "selection": choice.record,

@@ -25,10 +25,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier, Head
+from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
+from clip_adapter.heads import Head
 from clip_adapter.methods.base import (
-    FewShotTask,
     Method,
     Progress,
     get_method,
@@ -36,11 +36,11 @@ from clip_adapter.methods.base import (
     method_names,
     register,
 )
-from clip_adapter.methods.sizes import Sizes
 from clip_adapter.nn import normalize
-from clip_adapter.towers.weights import WeightChange
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers.weights import WeightAdapter
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Recipe, train
+from clip_adapter.training.loop import Schedule, train
 from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
@@ -86,7 +86,7 @@ class WiseFT(Method):
                 )
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        task.text(self.name)
+        task.require_text(self.name)
         (trained,) = self._train(task, [torch.arange(len(task.train))], progress)
         choice = choose(
             "mixing",
@@ -102,7 +102,7 @@ class WiseFT(Method):
             head,
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=task.classifier_weights,
+            text_weights=task.text_weights,
             info={
                 "hyperparameters": {"of": self.of, "mixing": choice.value},
                 "selection": choice.record,
@@ -138,7 +138,7 @@ class WiseFT(Method):
         folds = list({id(fold): fold for fold, _ in jobs}.values())
         known = dict(zip(map(id, folds), self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            yield mixed(known[id(fold)], task, share, self.of)(task.train.first[fold.held_out])
+            yield mixed(known[id(fold)], task, share, self.of)(task.train.plain_view[fold.held_out])
 
 
 @register
@@ -171,10 +171,12 @@ class WiseFTTower(Method):
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
         classifier = self._inner().fit(task, progress)
-        if not isinstance(classifier.change, WeightChange):
+        if not isinstance(classifier.tower_adapter, WeightAdapter):
             raise UsageError("fine-tune changed no weights of the visual tower.")
-        start = WeightChange.start(task.tower(self.name))
-        classifier.change = classifier.change.blended(start, self.mixing).requires_grad_(False)
+        start = WeightAdapter.start(task.require_backbone(self.name))
+        classifier.tower_adapter = classifier.tower_adapter.blended(
+            start, self.mixing
+        ).requires_grad_(False)
         classifier.info["hyperparameters"] |= {"mixing": self.mixing}
         return classifier
 
@@ -193,7 +195,7 @@ def linear_classifiers(
 
     A layer on features of unit length that starts as zero-shot CLIP.
     """
-    start = task.logit_scale * normalize(task.text(WiseFT.name))
+    start = task.logit_scale * normalize(task.require_text(WiseFT.name))
     module = torch.nn.ParameterDict({"weights": start.repeat(len(rows), 1, 1)})
     features = normalize(task.train.features)
     batch = min(BATCH, max(len(r) for r in rows))
@@ -201,7 +203,9 @@ def linear_classifiers(
     # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
     # does not depend on theirs: features are of unit length.
     rate = RATE * task.logit_scale / 100
-    recipe = Recipe("adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM)
+    recipe = Schedule(
+        "adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM
+    )
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
@@ -228,12 +232,12 @@ def mixed(trained: Classifier, task: FewShotTask, share: float, of: str = "") ->
     Raises:
         UsageError: there is more in the classifier than weights.
     """
-    head, text = trained.head, normalize(task.text(WiseFT.name))
+    head, text = trained.head, normalize(task.require_text(WiseFT.name))
     if (
         not isinstance(head, Head)
         or head.image_map is not None
         or head.cache is not None
-        or trained.change is not None
+        or trained.tower_adapter is not None
         or head.sees_length
     ):
         raise UsageError(

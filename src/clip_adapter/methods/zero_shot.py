@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip_adapter.classifier import Classifier, Head
-from clip_adapter.methods.base import FewShotTask, Method, Progress, register
-from clip_adapter.methods.sizes import Sizes
+from clip_adapter.classifier import Classifier
+from clip_adapter.heads import Head
+from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.task import FewShotTask, Sizes
 
 
 @register
@@ -30,11 +31,11 @@ class ZeroShot(Method):
         return 0
 
     def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        weights = task.text(self.name)
+        weights = task.require_text(self.name)
         return Classifier(
             Head(weights, logit_scale=task.logit_scale),
             task.class_names,
             feature_norm=task.train.feature_norm,
-            zero_shot_weights=weights,
+            text_weights=weights,
             info={"hyperparameters": {}, "trained_parameters": 0},
         )

@@ -1,26 +1,26 @@
 """What is trained inside a visual tower, and how it is put into a copy of it.
 
-The backbone itself is never changed: a :class:`Change` is attached to a copy.
+The backbone itself is never changed: a :class:`TowerAdapter` is attached to a copy.
 """
 
 from clip_adapter.towers.base import (
-    CHANGES,
-    Change,
-    build_change,
-    changed_copy,
-    describe_change,
-    register_change,
+    TOWER_ADAPTERS,
+    TowerAdapter,
+    adapted_copy,
+    build_tower_adapter,
+    describe_tower_adapter,
+    register_tower_adapter,
     tuned,
     visual_tower,
 )
 
 __all__ = [
-    "CHANGES",
-    "Change",
-    "build_change",
-    "changed_copy",
-    "describe_change",
-    "register_change",
+    "TOWER_ADAPTERS",
+    "TowerAdapter",
+    "adapted_copy",
+    "build_tower_adapter",
+    "describe_tower_adapter",
+    "register_tower_adapter",
     "tuned",
     "visual_tower",
 ]

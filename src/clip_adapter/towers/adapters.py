@@ -22,8 +22,8 @@ from clip_adapter.errors import BackboneError
 from clip_adapter.nn import Activation, ResidualAdapter
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.nn.saved import whole
-from clip_adapter.towers.base import MAX_BLOCKS, Change, Config, register_change
-from clip_adapter.towers.places import places, transformer_blocks, width_of
+from clip_adapter.towers.base import MAX_BLOCKS, Config, TowerAdapter, register_tower_adapter
+from clip_adapter.towers.sites import places, transformer_blocks, width_of
 
 
 class _Adapted:
@@ -48,8 +48,8 @@ class _Adapted:
         return self._through(output)
 
 
-@register_change
-class ResidualInside(Change):
+@register_tower_adapter
+class ResidualInside(TowerAdapter):
     """CLIP-Adapter's residual adapter at any places of a tower; see :func:`places.places`.
 
     Args:
@@ -158,7 +158,7 @@ class Branch(nn.Module):
         return output + self(inputs[0])
 
 
-class _InBlocks(Change):
+class _InBlocks(TowerAdapter):
     """Branches in chosen blocks, which are counted from 1."""
 
     def __init__(
@@ -210,7 +210,7 @@ class _InBlocks(Change):
         return cls(blocks, width, whole(config["hidden"], "the bottleneck of an adapter"))
 
 
-@register_change
+@register_tower_adapter
 class Houlsby(_InBlocks):
     """Two bottlenecks in each block, after the attention and after the MLP.
 
@@ -238,7 +238,7 @@ class Houlsby(_InBlocks):
             block.ls_2.register_forward_hook(mlp.sequential)
 
 
-@register_change
+@register_tower_adapter
 class Parallel(_InBlocks):
     """One bottleneck beside the MLP of each block, on the same input.
 

@@ -22,8 +22,8 @@ from torch.func import functional_call
 from clip_adapter.errors import BackboneError
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.nn.saved import number, whole
-from clip_adapter.towers.base import MAX_BLOCKS, Change, Config, register_change
-from clip_adapter.towers.places import transformer_blocks
+from clip_adapter.towers.base import MAX_BLOCKS, Config, TowerAdapter, register_tower_adapter
+from clip_adapter.towers.sites import transformer_blocks
 
 MATRICES = 3  # query, key and value, in the order of torch's fused in_proj_weight
 
@@ -107,8 +107,8 @@ class LoraAttention(nn.Module):
         return out if base.batch_first else out.transpose(0, 1)
 
 
-@register_change
-class Lora(Change):
+@register_tower_adapter
+class Lora(TowerAdapter):
     """Low-rank changes in all blocks of a transformer, visual or text.
 
     Args:

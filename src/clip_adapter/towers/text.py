@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.data.templates import fill
+from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.nn import normalize
 

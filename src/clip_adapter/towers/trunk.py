@@ -1,4 +1,4 @@
-"""``TrunkChange``: a visual tower without its last projection.
+"""``TrunkAdapter``: a visual tower without its last projection.
 
 The features of such a tower are those that CLIP projects into the joint space: the class token
 after the last layer norm of a vision transformer (768 for ViT-B), or what the attention pooling of
@@ -17,14 +17,20 @@ from torch.nn.utils import skip_init
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError
 from clip_adapter.features.pixels import Pictures
-from clip_adapter.towers.base import Change, Config, register_change, tuned, visual_tower
+from clip_adapter.towers.base import (
+    Config,
+    TowerAdapter,
+    register_tower_adapter,
+    tuned,
+    visual_tower,
+)
 
 # Pictures decoded at a time; the backbone cuts them further where memory is short.
 BATCH = 64
 
 
-@register_change
-class TrunkChange(Change):
+@register_tower_adapter
+class TrunkAdapter(TowerAdapter):
     """Takes the last projection out of the tower; it has no parameters."""
 
     kind = "trunk"
@@ -53,13 +59,13 @@ class TrunkChange(Change):
         return {}
 
     @classmethod
-    def from_config(cls, config: Config) -> TrunkChange:
+    def from_config(cls, config: Config) -> TrunkAdapter:
         """The change."""
         return cls()
 
 
 def projection(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
-    """The projection that :class:`TrunkChange` takes out: (matrix (trunk, D), bias (D,) or None).
+    """The projection that :class:`TrunkAdapter` takes out: (matrix (trunk, D), bias (D,) or None).
 
     Float32 copies on the CPU; a vision transformer has no bias.
 
@@ -86,7 +92,7 @@ def trunk_features(backbone: Backbone, pictures: Pictures, views: int = 1) -> Te
         BackboneError: as :func:`projection`, or memory runs out.
         DecodeError: a picture cannot be read any more.
     """
-    trunk = tuned(backbone, TrunkChange())
+    trunk = tuned(backbone, TrunkAdapter())
     rows = torch.arange(len(pictures)).split(BATCH)
     numbers = range(views) if views > 1 else (None,)
     return torch.stack(

@@ -1,4 +1,4 @@
-"""``WeightChange``: the parameters of a visual tower themselves, fine-tuned."""
+"""``WeightAdapter``: the parameters of a visual tower themselves, fine-tuned."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.nn.saved import whole
-from clip_adapter.towers.base import Change, Config, register_change, visual_tower
+from clip_adapter.towers.base import Config, TowerAdapter, register_tower_adapter, visual_tower
 
 
-@register_change
-class WeightChange(Change):
+@register_tower_adapter
+class WeightAdapter(TowerAdapter):
     """Parameters that take the place of the tower's own.
 
     Args:
@@ -33,7 +33,7 @@ class WeightChange(Change):
         )
 
     @classmethod
-    def start(cls, backbone: Backbone, names: Sequence[str] | None = None) -> WeightChange:
+    def start(cls, backbone: Backbone, names: Sequence[str] | None = None) -> WeightAdapter:
         """The backbone's own values: attached, they change nothing.
 
         Args:
@@ -52,7 +52,7 @@ class WeightChange(Change):
             )
         return cls(chosen, [own[n].cpu() for n in chosen])
 
-    def blended(self, start: WeightChange, share: float) -> WeightChange:
+    def blended(self, start: WeightAdapter, share: float) -> WeightAdapter:
         """``(1 - share) * start + share * self``, parameter by parameter.
 
         Exactly ``start`` at 0 and this change at 1. Source: WiSE-FT (arXiv 2109.01903).
@@ -67,7 +67,7 @@ class WeightChange(Change):
             )
         pairs = zip(start.values, self.values, strict=True)
         mixed = [(1 - share) * a.detach() + share * b.detach() for a, b in pairs]
-        return WeightChange(self.names, mixed)
+        return WeightAdapter(self.names, mixed)
 
     def attach(self, visual: nn.Module) -> None:
         """Puts the values in the place of the tower's own.
@@ -94,7 +94,7 @@ class WeightChange(Change):
         return {"names": self.names, "shapes": [list(v.shape) for v in self.values]}
 
     @classmethod
-    def from_config(cls, config: Config) -> WeightChange:
+    def from_config(cls, config: Config) -> WeightAdapter:
         """The change, with zeros for values, to be made by :func:`saved.filled`.
 
         Raises:

@@ -25,7 +25,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Schedule:
     """How to train. Exactly one of ``epochs`` and ``steps`` is set.
 
     ``warmup`` counts epochs when ``epochs`` is set (constant at ``warmup_lr``) and is a share of
@@ -49,14 +49,14 @@ class Recipe:
     max_norm: float | None = None
 
 
-def official_recipe(shots: float, classes: int) -> Recipe:
+def official_schedule(shots: float, classes: int) -> Schedule:
     """SGD 2e-3 and CoOp's epochs: 50 for 1 shot and for ImageNet, 100 for 2 and 4, 200 above.
 
     Source: CLIP-Adapter, section 4.1.2, read with the configurations of the code it runs under
     (the paper's 1e-5 is that code's warm-up rate). ImageNet is told by its 1,000 classes.
     """
     epochs = 50 if shots <= 1 or classes >= 1000 else 100 if shots <= 4 else 200
-    return Recipe(
+    return Schedule(
         "sgd", 2e-3, weight_decay=5e-4, batch_size=32, epochs=epochs, warmup=1, warmup_lr=1e-5
     )
 
@@ -68,7 +68,7 @@ class Optimizer:
     longer than most trainings here.
     """
 
-    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, module: nn.Module, recipe: Schedule) -> None:
         self._recipe = recipe
         self._parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self._momentum: list[Tensor | None] = [None for _ in self._parameters]
@@ -152,7 +152,7 @@ def train(
     features: Tensor,
     labels: Tensor,
     rows: list[Tensor],
-    recipe: Recipe,
+    recipe: Schedule,
     generator: Generators,
     progress: Progress | None = None,
     penalty: Callable[[], Tensor] | None = None,
@@ -226,7 +226,7 @@ def _views(views: int, index: Tensor, generators: Generators) -> Tensor:
     return torch.stack([torch.randint(views, index.shape[1:], generator=g) for g in generators])
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
+def learning_rate(recipe: Schedule, step: int, steps: int, per_epoch: int) -> float:
     """The rate at ``step`` (0-based)."""
     if recipe.constant:
         return recipe.lr

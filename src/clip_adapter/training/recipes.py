@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from clip_adapter.training.loop import Recipe
+from clip_adapter.training.loop import Schedule
 
 # Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
 CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -16,7 +16,7 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
 ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps.
 FAST_STEPS = 128
-FAST = Recipe("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+FAST = Schedule("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_STEPS, warmup=0.1)
 # 128 steps are eight epochs of ImageNet's 4 shots; larger sets keep as many.
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
@@ -36,7 +36,7 @@ SHORTER = 2
 MAX_SCORES = 16_000_000
 
 
-def fast_recipe(shots: float, pictures: int) -> Recipe:
+def fast_schedule(shots: float, pictures: int) -> Schedule:
     """AdamW for a residual adapter.
 
     Args:
@@ -48,7 +48,7 @@ def fast_recipe(shots: float, pictures: int) -> Recipe:
     return dataclasses.replace(FAST, lr=rate, steps=steps)
 
 
-def shorter(recipe: Recipe) -> Recipe:
+def shorter(recipe: Schedule) -> Schedule:
     """The recipe for ranking ratios; one that counts epochs stays as it is."""
     if recipe.steps is None:
         return recipe

@@ -41,7 +41,7 @@ Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
 
 @dataclass
-class Curve:
+class Selection:
     """What cross-validation saw of each candidate.
 
     Attributes:
@@ -64,7 +64,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutLogits:
     """What the chosen candidate said of the shots that were held out.
 
     Attributes:
@@ -89,8 +89,8 @@ class Choice:
     """
 
     value: Any
-    curve: Curve
-    held_out: HeldOut | None = None
+    curve: Selection
+    held_out: HeldOutLogits | None = None
 
     @property
     def record(self) -> list[dict[str, Any]]:
@@ -120,9 +120,9 @@ def choose(
         evaluate: as in :func:`cross_validate`.
     """
     if given != "auto":
-        return Choice(given, Curve(parameter, [given], chosen=given))
+        return Choice(given, Selection(parameter, [given], chosen=given))
     candidates = list(among) if one_shot in among else [one_shot, *among]
-    curve = Curve(parameter, candidates)
+    curve = Selection(parameter, candidates)
     parts = folds()
     # What is held out of one class alone would speak for a candidate that always says it.
     if parts and len(labels[gathered(parts)[0]].unique()) > 1:
@@ -134,12 +134,12 @@ def choose(
 
 
 def cross_validate(
-    curve: Curve,
+    curve: Selection,
     folds: Sequence[Fold],
     labels: Tensor,
     evaluate: Evaluate,
     reference: int = 0,
-) -> HeldOut:
+) -> HeldOutLogits:
     """Fills ``curve`` and chooses.
 
     Args:
@@ -177,7 +177,7 @@ def cross_validate(
         f"lowest loss on {curve.pictures} held-out pictures, classes counting alike; "
         f"{shown(curve.candidates[reference])} unless another is better beyond doubt"
     )
-    return HeldOut(kept, rows, weight)
+    return HeldOutLogits(kept, rows, weight)
 
 
 def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.runs import plan
-from clip_adapter.data.benchmarks import get_benchmark, known_benchmark
+from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
 from clip_adapter.errors import DataError
 
 

@@ -1,0 +1,35 @@
+"""ImageNetV2, matched frequency: a second test set for ImageNet's classes."""
+
+from clip_adapter.datasets.catalog.base import Archive, Benchmark
+from clip_adapter.datasets.catalog.imagenet import CLASS_FILE
+
+RECORD = Benchmark(
+    name="imagenetv2",
+    title="ImageNetV2",
+    classes=1000,
+    sizes={"train": 0, "val": 0, "test": 10_000},
+    folder="imagenetv2",
+    reader="folders",
+    licence="MIT",
+    citation="Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019",
+    homepage="https://github.com/modestyachts/ImageNetV2",
+    images="imagenetv2-matched-frequency-format-val",
+    class_file=CLASS_FILE,
+    split_folders={"test": "imagenetv2-matched-frequency-format-val"},
+    numbered=True,
+    per_class={"test": 10},
+    archives=(
+        # A plain tar, whatever its ending says.
+        Archive(
+            "imagenetv2-matched-frequency.tar.gz",
+            {
+                "imagenetv2-matched-frequency-format-val/": "imagenetv2/"
+                "imagenetv2-matched-frequency-format-val/"
+            },
+            url="https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/"
+            "d626240be2538720e83103a0e1178d24aca8b12c/imagenetv2-matched-frequency.tar.gz",
+            size=1_264_079_360,
+            sha256="f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c",
+        ),
+    ),
+)

@@ -1,0 +1,87 @@
+"""Where a data set of the paper lies: its folder, and the files beside the pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clip_adapter.datasets.catalog.base import Benchmark, SideFile
+from clip_adapter.errors import DataError
+from clip_adapter.wording import shown
+
+HUB_FOLDER = "hub"
+DOWNLOADS = "downloads"
+VARIANTS = "variants.txt"
+
+
+def expand(root: str | Path) -> Path:
+    """``root`` with ``~`` resolved."""
+    return Path(os.path.expanduser(root))
+
+
+def find_folder(record: Benchmark, root: str | Path) -> Path:
+    """The folder of the set: in ``root``, or ``root`` itself, or the one above it.
+
+    Raises:
+        DataError: ``root`` does not exist, or the set is not in it.
+    """
+    root = expand(root)
+    if not root.is_dir():
+        raise DataError(f"The folder {shown(root)} does not exist.", hint=how_to_get(record, root))
+    # The user may name the parent of all sets, the set, or the folder with its pictures.
+    looked = (root / record.folder, root / record.name, root, root.parent)
+    for folder in looked[:3]:
+        if any((folder / mark).is_dir() for mark in _marks(record)):
+            return folder
+    if root.name in _marks(record):
+        return root.parent
+    for folder in looked[:3]:
+        if (folder / HUB_FOLDER).is_dir() and record.hub is not None:
+            return folder
+    raise DataError(
+        f"{record.title} is not in {shown(root)}.",
+        allowed=f"the folder that holds {record.folder}/, or that folder itself; in it "
+        + " or ".join(f"{mark}/" for mark in _marks(record)),
+        hint=how_to_get(record, root),
+    )
+
+
+def _marks(record: Benchmark) -> list[str]:
+    """Folders inside the set's that show that it is there."""
+    if record.split_folders:
+        return list(record.split_folders.values())
+    # Cars keep their pictures in two folders beside the split file.
+    return [record.images] if record.images else ["cars_train", "cars_test"]
+
+
+def find_file(record: Benchmark, file: SideFile | None, folder: Path, root: str | Path) -> Path:
+    """A file that lies beside the pictures, or one folder up.
+
+    The class names of ImageNet may also lie in ImageNet's own folder: its shifts share them.
+
+    Raises:
+        DataError: it is nowhere.
+    """
+    if file is None:
+        raise ValueError(f"the record of {record.name} names no such file")
+    root = expand(root)
+    places = [folder, root, folder.parent, folder.parent / "imagenet", root / "imagenet"]
+    for place in places if file is record.class_file else places[:3]:
+        if (place / file.name).is_file():
+            return place / file.name
+    raise DataError(
+        f"{record.title}: {file.name} is not in {shown(folder)}.",
+        allowed="CoOp's file, since it says which picture is of which class and split",
+        hint=f"Put it into {shown(folder)}. {how_to_get(record, root)} tries to fetch it; in a "
+        f"browser it is at {file.link}",
+    )
+
+
+def has_pictures(record: Benchmark, folder: Path) -> bool:
+    """Whether ``folder`` has the pictures in CoOp's layout, and not only a copy of the hub."""
+    return any((folder / mark).is_dir() for mark in _marks(record))
+
+
+def how_to_get(record: Benchmark, root: Path) -> str:
+    """The command that brings the set."""
+    return f"clip-adapter data get {record.name} --root {shown(root)}"

@@ -1,0 +1,93 @@
+"""What there is to learn from: pictures that differ, and classes with few of them or none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from clip_adapter.errors import DataError
+from clip_adapter.wording import counted, listed
+
+
+def thin_classes(
+    before: Sequence[int], after: Sequence[int], names: Sequence[str], drawn: bool
+) -> list[str]:
+    """Notes on classes that lost all pictures, or of which fewer than of others were drawn.
+
+    Args:
+        before: labels of the pictures that were to be read.
+        after: labels of those that could be read.
+        names: C class names.
+        drawn: whether so many of each class were asked for.
+    """
+    notes, count = [], Counter(after)
+    if lost := sorted(set(before) - set(after)):
+        what = f"{len(lost)} class has" if len(lost) == 1 else f"{len(lost)} classes have"
+        notes.append(
+            f"Warning: {what} no training picture left that can be read: "
+            f"{listed(names[i] for i in lost)}."
+        )
+    most = max(count.values(), default=0)
+    fewer = [i for i in sorted(count) if count[i] < most]
+    if drawn and fewer:
+        some = listed(f"{names[i]} ({count[i]})" for i in fewer)
+        notes.append(f"Classes with fewer than {most} pictures: {some}.")
+    return notes
+
+
+def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text: bool) -> str:
+    """What becomes of the classes without training pictures, in a line; "" where all have some.
+
+    Args:
+        labels: of the pictures that are learned from.
+        names: C class names.
+        named: the source has said which classes these are.
+        text: their text speaks for them, and there is nothing to add where they were named.
+    """
+    present = set(labels)
+    empty = [name for i, name in enumerate(names) if i not in present]
+    if not empty or (named and text):
+        return ""
+    if named:
+        return "A class without training pictures can never be the answer of this method."
+    has = "has" if len(empty) == 1 else "have"
+    said = f"{counted(len(empty), 'class', 'classes')} {has} no training picture: {listed(empty)}."
+    if text:
+        return f"{said} Text alone speaks for what has none."
+    return f"{said} What has none can never be the answer."
+
+
+def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The rows to learn from, and notes on the others.
+
+    Exact copies of one class count once, or they would pass for so many shots. Of a picture that
+    lies under several labels no more is known than that one of them is wrong.
+
+    Args:
+        labels: (N,).
+        digests: N content digests, equal for copies; none at all, and all pictures differ.
+
+    Raises:
+        DataError: every picture lies under several labels.
+    """
+    under: dict[str | int, dict[int, int]] = {}
+    for row, label in enumerate(labels):
+        key = (digests[row] if digests else "") or row
+        under.setdefault(key, {}).setdefault(label, row)
+    kept = [row for rows in under.values() if len(rows) == 1 for row in rows.values()]
+    shared = {key for key, rows in under.items() if len(rows) > 1}
+    torn = sum(digest in shared for digest in digests)
+    notes = []
+    if labels and not kept:
+        raise DataError(
+            f"All {torn} training pictures lie under two labels or more.",
+            allowed="a picture under one label",
+            hint="Remove each from every class but its own.",
+        )
+    if torn:
+        has = "picture is" if torn == 1 else "pictures are"
+        notes.append(f"{torn} training {has} left out: also there under another label.")
+    if copies := len(labels) - len(kept) - torn:
+        has = "copy counts" if copies == 1 else "copies count"
+        notes.append(f"{copies} exact {has} no second time.")
+    return kept, notes

@@ -1,0 +1,200 @@
+"""``decode``: the bytes of a picture from anywhere into 8-bit RGB, or an error that names it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clip_adapter.errors import DecodeError
+
+# What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+# Where Pillow itself refuses: 4/3 of a GiB as RGBA.
+MAX_PIXELS = 178_956_970
+
+_ORIENTATION_TAG = 0x0112
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes one picture into mode RGB, 8 bits a channel.
+
+    The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
+    counts; CMYK is converted without a colour profile; 16-bit values keep their high byte, other
+    integer and float values are scaled as :func:`_to_8_bit` says. The size is read from the
+    header, so a picture that is too large is refused before memory is taken for it. Safe to call
+    from several threads at once; no warning gets out.
+
+    Args:
+        data: the encoded picture.
+        name: what the error calls it.
+        max_pixels: the most pixels (width x height); Pillow's own limit also holds.
+
+    Raises:
+        DecodeError: empty, not a picture, of an unknown format, too large, or damaged.
+    """
+    if not data:
+        raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
+    with _quiet():
+        try:
+            return _decode(data, name, max_pixels)
+        except DecodeError:
+            raise
+        except Image.DecompressionBombError as error:
+            pixels = re.search(r"\d+", str(error))
+            raise _too_large(name, pixels[0] if pixels else "too many", max_pixels) from error
+        except Image.UnidentifiedImageError as error:
+            raise DecodeError(
+                f"{name}: {_what_else(data)}.",
+                allowed=", ".join(FORMATS),
+                hint="Replace it, or remove it.",
+            ) from error
+        # Pillow's plugins raise nearly anything on damaged bytes.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise DecodeError(
+                f"{name}: the picture is damaged ({reason}).",
+                hint="Save it again from its source, or remove it.",
+            ) from error
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=_available_formats()) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(name, str(width * height), max_pixels)
+        if not width * height:
+            raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
+        image.load()
+        turn = _TURN.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+@functools.cache
+def _available_formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that the installed Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; Pillow has already applied it to a TIFF."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    # A picture with damaged metadata is still a picture.
+    except Exception:
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _to_8_bit(image, sixteen=True).convert("RGB")
+    if image.mode in ("I", "F"):
+        # These two formats keep 16-bit values in 32-bit pixels, at full range.
+        return _to_8_bit(image, sixteen=image.format in ("PNG", "PPM")).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
+    """Grey values of more than 8 bits to 0..255.
+
+    Those known to have 16 bits keep the high byte, as Pillow does it for 16-bit colour. The range
+    of 32-bit integers and floats is nowhere written: 0..1 (floats), 0..255 and 0..65535 are taken
+    for what they look like, anything else is stretched from its minimum to its maximum.
+    """
+    values = np.asarray(image)
+    if sixteen:
+        return Image.fromarray((np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    # Large pictures pass here: single precision, in place, but where the range itself overflows.
+    values = values.astype(np.float32 if high - low < 1e38 else np.float64)
+    np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
+    if low < 0 or high > 65535:
+        values -= low
+        values *= 255 / max(high - low, 1e-30)
+    elif image.mode == "F" and high <= 1:
+        values *= 255
+    elif high > 255:
+        values //= 256
+    return Image.fromarray(np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8))
+
+
+def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:
+    return DecodeError(
+        f"{name}: the picture has {pixels} pixels; it was not decoded.",
+        allowed=f"at most {min(max_pixels, MAX_PIXELS)} pixels",
+        hint="Save it smaller, or remove it.",
+    )
+
+
+def _what_else(data: bytes) -> str:
+    """What bytes that are no picture seem to be."""
+    head = data[:512].lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the picture (git lfs pull fetches it)"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not a picture"
+    if head.startswith((b"<svg", b"<?xml")):
+        return "an SVG or XML file, not a picture of pixels"
+    if not data.strip(b"\0"):
+        return "only zero bytes, not a picture"
+    if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "a text file, not a picture"
+    return f"not a picture of a known format (it begins with {data[:8].hex(' ')})"
+
+
+class _ThisThread(threading.local):
+    """Stands where a warning filter keeps its pattern for modules; matches in quiet threads."""
+
+    depth = 0
+    # Libraries that hand the filters to their workers (joblib) read it: matches nothing there.
+    pattern = "(?!)"
+
+    def match(self, _module: str) -> bool:
+        return self.depth > 0
+
+
+_THREAD = _ThisThread()
+_FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops the warnings that this thread gives inside the block.
+
+    ``warnings.catch_warnings`` swaps a list that all threads share, so two threads that use it at
+    once can leave the wrong filters behind. This adds one filter for good, which matches nothing
+    but what a thread inside such a block says.
+    """
+    filters: Any = warnings.filters
+    if not filters or filters[0] is not _FILTER:
+        # One assignment: other threads see the old list or the new one.
+        filters[:] = [_FILTER, *(item for item in filters if item is not _FILTER)]
+    _THREAD.depth += 1
+    try:
+        yield
+    finally:
+        _THREAD.depth -= 1

@@ -1,0 +1,244 @@
+"""``fetch_benchmark``: download, check and unpack a data set of the paper into CoOp's layout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clip_adapter.datasets.catalog.base import Archive, Benchmark, HubCopy, SideFile, get_benchmark
+from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, expand, has_pictures
+from clip_adapter.datasets.coop import read_rows, rows_digest
+from clip_adapter.datasets.download.fetch import Downloaded, download
+from clip_adapter.datasets.download.unpack import unpack
+from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import write_file
+from clip_adapter.wording import shown
+
+RECEIPT = "downloaded.json"
+Say = Callable[[str], None]
+# Told (what is done, bytes done, bytes in all).
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(*_: object) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Fetched:
+    """What :func:`fetch_benchmark` did.
+
+    Attributes:
+        name: the data set.
+        folder: where it lies.
+        files: what came from where, with size and sha256; also kept in ``downloaded.json`` there.
+        hub: repository and revision of the copy, if one was fetched.
+        to_do: what is left for the user, a sentence each; empty when the set is complete.
+    """
+
+    name: str
+    folder: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hub: dict[str, str] | None = None
+    to_do: list[str] = field(default_factory=list)
+
+
+def fetch_benchmark(
+    name: str,
+    root: str | Path,
+    *,
+    hub: bool = False,
+    keep: bool = False,
+    say: Say = _silent,
+    progress: Progress = _silent,
+) -> Fetched:
+    """Brings a data set to ``root``; what is there already is not fetched again.
+
+    Small files that cannot be fetched are no error: ``to_do`` says which one to put where.
+
+    Args:
+        name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
+        root: the folder of all sets; made if it is missing.
+        hub: fetch the copy on the Hugging Face hub instead of the original archives.
+        keep: keep the archives once they are unpacked.
+        say: receives lines for the user.
+        progress: told how far the work is.
+
+    Raises:
+        UsageError: no such set, or it has no copy on the hub.
+        DataError: an archive cannot be downloaded, is not what was published, or cannot be
+            unpacked.
+    """
+    record = get_benchmark(name)
+    root = expand(root)
+    folder = root / record.folder
+    receipt = folder / RECEIPT
+    told = _read_receipt(receipt)
+    fetched = Fetched(record.name, shown(folder), told["files"], told["hub"])
+
+    def note() -> None:
+        told = {"name": record.name, "files": fetched.files, "hub": fetched.hub}
+        write_file(receipt, json.dumps(told, indent=1).encode() + b"\n")
+
+    if hub:
+        if record.hub is None:
+            raise UsageError(
+                f"{record.title} has no copy on the hub that is known here.",
+                hint=f"clip-adapter data get {record.name} --root {shown(root)}",
+            )
+        fetched.hub = _fetch_hub(record, record.hub, folder / HUB_FOLDER, say)
+        note()
+    else:
+        for archive in record.archives:
+            done = fetched.files.get(archive.file, {})
+            if done.get("unpacked") and (folder / record.images).is_dir():
+                say(f"{archive.file} was unpacked before.")
+                continue
+            fetched.files[archive.file] = _fetch(archive, root, keep, say, progress)
+            note()
+    for file in record.side_files:
+        # The hub's copy has its own splits: CoOp's names files that are not in it.
+        if not (hub and file is record.split_file):
+            _fetch_side_file(record, file, folder, fetched, say)
+            note()
+    if record.by_hand and not hub and not has_pictures(record, folder):
+        fetched.to_do.append(record.by_hand)
+        if record.hub is not None:
+            terms = ", after you accept its terms there and log in" if record.hub.login else ""
+            fetched.to_do.append(
+                f"Or take the copy on the hub{terms}: "
+                f"clip-adapter data get {record.name} --root {shown(root)} --hub"
+            )
+    return fetched
+
+
+def _fetch(
+    archive: Archive, root: Path, keep: bool, say: Say, progress: Progress
+) -> dict[str, Any]:
+    """Downloads and unpacks an archive with what is in it; its line of the receipt."""
+    path = root / DOWNLOADS / archive.file
+    if archive.url is None:
+        raise ValueError(f"{archive.file} has no address")
+    got = download(
+        archive.url,
+        path,
+        size=archive.size,
+        md5=archive.md5,
+        sha256=archive.sha256,
+        progress=lambda done, total: progress(f"Downloading {archive.file}", done, total),
+    )
+    say(_checked(got))
+    count = _unpack(archive, root, keep, progress)
+    say(f"{archive.file}: {count:,} files unpacked.")
+    return {**_line(got, archive.url), "unpacked": count}
+
+
+def _unpack(archive: Archive, root: Path, keep: bool, progress: Progress) -> int:
+    path = root / DOWNLOADS / archive.file
+    title = f"Unpacking {archive.file}"
+    count = unpack(path, root, archive.layout, lambda done, total: progress(title, done, total))
+    if archive.inner is not None:
+        count = _unpack(archive.inner, root, False, progress)
+    if not keep:
+        path.unlink()
+    return count
+
+
+def _checked(got: Downloaded) -> str:
+    if got.checked:
+        return f"{got.path.name}: {got.size:,} bytes, {got.checked} as published."
+    return (
+        f"{got.path.name}: {got.size:,} bytes, no published checksum: kept what came, sha256 is "
+        f"{got.sha256}."
+    )
+
+
+def _line(got: Downloaded, url: str) -> dict[str, Any]:
+    return {
+        "from": url,
+        "bytes": got.size,
+        "sha256": got.sha256,
+        "checked": got.checked or "no published checksum",
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _fetch_side_file(
+    record: Benchmark, file: SideFile, folder: Path, fetched: Fetched, say: Say
+) -> None:
+    path = folder / file.name
+    if not path.is_file():
+        other = folder.parent / "imagenet" / file.name
+        if file is record.class_file and other.is_file():
+            say(f"{file.name}: that of ImageNet is used, {shown(other)}.")
+            return
+        try:
+            got = download(file.url, path, tries=1)
+        except DataError as error:
+            fetched.to_do.append(
+                f"Open {file.link} in a browser and put {file.name} into {shown(folder)}. "
+                f"(It could not be fetched: {error.found})"
+            )
+            return
+        fetched.files[file.name] = _line(got, file.url)
+        if file.digest is None:
+            say(_checked(got))
+    if file.digest is None:
+        return
+    try:
+        same = rows_digest(read_rows(path)) == file.digest
+    except DataError as error:
+        fetched.to_do.append(f"Replace {shown(path)}. {error.found} CoOp's is at {file.link}")
+        return
+    if same:
+        say(f"{file.name}: CoOp's, row by row.")
+        fetched.files.setdefault(file.name, {})["checked"] = "rows"
+    else:
+        fetched.to_do.append(
+            f"{shown(path)} is not CoOp's split: its rows differ. Replace it by that at "
+            f"{file.link}, or keep it knowingly."
+        )
+
+
+def _fetch_hub(record: Benchmark, hub: HubCopy, folder: Path, say: Say) -> dict[str, str]:
+    """A snapshot of the repository, without code; which one it was."""
+    import huggingface_hub
+
+    try:
+        info = huggingface_hub.HfApi().dataset_info(hub.repository, revision=hub.revision)
+        revision = str(info.sha)
+        say(f"{hub.repository}, revision {revision}.")
+        huggingface_hub.snapshot_download(
+            hub.repository,
+            repo_type="dataset",
+            revision=revision,
+            local_dir=folder,
+            ignore_patterns=["*.py"],
+        )
+    # The library raises its own errors, those of its HTTP client, and plain ValueErrors.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        login = "Accept the terms on its page and run 'hf auth login'. " if hub.login else ""
+        raise DataError(
+            f"{hub.repository} cannot be fetched from the hub: {reason}",
+            hint=f"{login}Check the connection and run the same command again: it goes on where "
+            "it stopped.",
+        ) from error
+    return {"repository": hub.repository, "revision": revision}
+
+
+def _read_receipt(path: Path) -> dict[str, Any]:
+    """What an earlier call wrote; nothing where that is damaged."""
+    empty: dict[str, Any] = {"files": {}, "hub": None}
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return empty
+    if not isinstance(told, dict) or not isinstance(told.get("files"), dict):
+        return empty
+    files = {key: line for key, line in told["files"].items() if isinstance(line, dict)}
+    return {"files": files, "hub": told.get("hub")}

@@ -1,0 +1,141 @@
+"""``load_dataset``: any source of labelled pictures by what its name looks like."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_adapter.datasets.catalog.base import benchmark_names, known_benchmark
+from clip_adapter.datasets.catalog.readers import load_benchmark
+from clip_adapter.datasets.class_names import ClassNames
+from clip_adapter.datasets.coop import load_coop
+from clip_adapter.datasets.dataset import Dataset
+from clip_adapter.datasets.folder import LAYOUTS, load_folder
+from clip_adapter.datasets.hub import load_hub
+from clip_adapter.datasets.leak_guard import check_opening
+from clip_adapter.datasets.table import load_table
+from clip_adapter.datasets.templates import resolve_templates
+from clip_adapter.errors import DataError, UsageError
+from clip_adapter.wording import shown
+
+FORMS = (
+    f"a folder ({LAYOUTS}); a .csv, .tsv or .parquet table with path,label[,split]; "
+    "a split_zhou_*.json of CoOp; hub:NAME[@REVISION][:CONFIG]; "
+    "a data set of the paper by its name, with --root; "
+    "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
+)
+_NAME = re.compile(r"[\w-]+")
+_FEATURE_COLUMNS = ("features", "embedding")
+
+
+def load_dataset(
+    spec: str | Path,
+    *,
+    root: str | Path | None = None,
+    class_names: ClassNames | None = None,
+    prompts: Sequence[str] | None = None,
+) -> Dataset:
+    """Labelled pictures from a folder, a table, a split file of CoOp, the hub, or a known name.
+
+    Args:
+        spec: the source, see :data:`FORMS`.
+        root: the folder that the paths of a table or split file start from, or that holds the
+            data set that is named.
+        class_names: names for the prompts: a file, {label: name}, or names in label order.
+        prompts: templates or names of built-in ones; None picks those of the data set, told by its
+            name.
+
+    Raises:
+        UsageError: ``spec`` is of no such form, or ``class_names`` or ``prompts`` do not fit.
+        DataError: the source cannot be read.
+    """
+    check_opening(str(spec))
+    templates = resolve_templates(prompts) if prompts else None
+    dataset = _load(str(spec), root, class_names)
+    if templates:
+        dataset.templates = templates
+    return dataset
+
+
+def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+    if spec.startswith("hub:"):
+        return load_hub(spec, class_names)
+    if is_feature_spec(spec):
+        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
+    path = Path(os.path.expanduser(spec))
+    name = named_benchmark(spec, root)
+    if name is not None and root is not None:
+        return load_benchmark(name, root, class_names)
+    if name is not None:
+        raise UsageError(
+            f"{spec} is a data set of the paper, and not said is where it lies.",
+            allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
+            hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
+        )
+    if path.is_dir():
+        return load_folder(path, class_names)
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv", ".parquet"):
+        return load_table(path, root, class_names)
+    if ending == ".json":
+        return load_coop(path, root, class_names)
+    if path.exists():
+        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
+    raise DataError(
+        f"{shown(path)} does not exist.", allowed=FORMS, hint="Check the path; names count by case."
+    )
+
+
+def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:
+    """The data set of the paper that ``spec`` names, or None.
+
+    A file or folder of that name comes first, unless ``root`` says where the set lies: with a
+    folder, ``root`` would mean nothing.
+    """
+    # Nothing that looks like a path is a name.
+    name = known_benchmark(str(spec)) if _NAME.fullmatch(str(spec)) else None
+    path = Path(os.path.expanduser(spec))
+    if name is None or path.is_file() or (root is None and path.exists()):
+        return None
+    return name
+
+
+def takes_root(spec: str, root: str | Path | None) -> bool:
+    """Whether ``root`` has a meaning beside ``spec``."""
+    if spec.startswith("hub:"):
+        return False
+    return named_benchmark(spec, root) is not None or not Path(os.path.expanduser(spec)).is_dir()
+
+
+def is_feature_spec(spec: str | Path) -> bool:
+    """Whether ``spec`` names ready-made features: ``FILE[#SET]`` and not pictures.
+
+    ``.safetensors`` and ``.npz`` always do; a ``.parquet`` file where it has a list column called
+    features or embedding.
+    """
+    file = str(spec)
+    if file.startswith("hub:"):
+        return False
+    for name in (file, file.rpartition("#")[0]):
+        ending = Path(name).suffix.lower()
+        if ending in (".safetensors", ".npz"):
+            return not Path(name).is_dir()
+        if ending == ".parquet":
+            return _has_feature_column(os.path.expanduser(name))
+    return False
+
+
+def _has_feature_column(path: str) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    # Not there, or damaged: whoever opens it says so.
+    except (OSError, pa.ArrowException):
+        return False
+    types = [field.type for field in schema if field.name in _FEATURE_COLUMNS]
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_list(kind) for kind in types for is_list in lists)

@@ -1,0 +1,208 @@
+"""``make_transform``: a decoded picture into the input of a backbone, in the field's two styles.
+
+"clip" is CLIP's own preprocessing, the default; "coop" is that of CoOp's code before its toolbox
+Dassl reached version 0.5, with which the numbers of the CLIP-Adapter paper (section 4.1) were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clip_adapter.backbones.base import Preprocess
+from clip_adapter.errors import UsageError, unknown_name
+
+STYLES = ("clip", "coop")
+RESIZE_MODES = ("shortest", "squash", "longest")
+# RandomResizedCrop's own range, which CLIP-style CoOp keeps; Tip-Adapter trains on (0.5, 1).
+CROP_SCALE = (0.08, 1.0)
+# "coop" enlarges by this before every crop: 224 to 252.
+_ENLARGE = 1.125
+# Past this many sides of the crop, the long side is cut before it is resized (a 1 x 100000 strip).
+_LONGEST = 64
+
+
+@dataclass(frozen=True)
+class Transform:
+    """PIL RGB picture -> (3, S, S) float32; with ``train``, one random view per seed.
+
+    ============ ================================================== ============================
+    style        test                                               train
+    ============ ================================================== ============================
+    clip         as the backbone's ``resize_mode`` says: short side random resized crop, flip
+                 to S and centre crop S, or squash to S x S, or
+                 long side to S on black
+    coop         squash to S x S, resize to 1.125 S, centre crop S   squash, flip, translation of
+                                                                     up to S/8 (half the time,
+                                                                     bilinear), the test's crop
+    ============ ================================================== ============================
+
+    Attributes:
+        preprocess: size, mean, standard deviation, interpolation of the backbone.
+        style: "clip" or "coop".
+        train: whether views are random.
+        scale: the share of the area that a random resized crop takes, from and to, in 0..1.
+    """
+
+    preprocess: Preprocess
+    style: str = "clip"
+    train: bool = False
+    scale: tuple[float, float] = CROP_SCALE
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise unknown_name("preprocessing style", self.style, STYLES)
+        if self.preprocess.resize_mode not in RESIZE_MODES:
+            raise unknown_name("resize mode", self.preprocess.resize_mode, RESIZE_MODES)
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise UsageError(f"Crop scale {low}, {high}.", allowed="0 < low <= high <= 1")
+
+    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
+        """The picture as (3, S, S), normalised by mean and standard deviation.
+
+        Args:
+            image: mode RGB, as :func:`~clip_adapter.datasets.decode.decode` gives it.
+            seed: names the random view, see :func:`view_seed`; needed only with ``train``.
+
+        Raises:
+            UsageError: ``train`` without a seed.
+        """
+        if not self.train:
+            view = self._test_view(image)
+        elif seed is None:
+            raise UsageError(
+                "A training view without a seed.", hint="Pass view_seed(digest, view)."
+            )
+        else:
+            view = self._train_view(image, random.Random(seed))
+        # NumPy, since on arrays this small torch's thread pool costs more than the sums.
+        pixels = np.asarray(view).transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels /= np.float32(255)
+        pixels -= np.asarray(self.preprocess.mean, np.float32)[:, None, None]
+        pixels /= np.asarray(self.preprocess.std, np.float32)[:, None, None]
+        return torch.from_numpy(pixels)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides the pixels, as JSON types: part of a cached feature's key."""
+        return asdict(self)
+
+    def _test_view(self, image: Image.Image) -> Image.Image:
+        size = self.preprocess.image_size
+        if self.style == "coop":
+            return self._enlarged_centre(self._resize(image, size, size))
+        if self.preprocess.resize_mode == "squash":
+            return self._resize(image, size, size)
+        if self.preprocess.resize_mode == "longest":
+            ratio = max(image.size) / size
+            width, height = (max(1, round(side / ratio)) for side in image.size)
+            black = Image.new("RGB", (size, size))
+            corner = ((size - width) // 2, (size - height) // 2)
+            black.paste(self._resize(image, width, height), corner)
+            return black
+        image = _without_far_ends(image)
+        short, long = sorted(image.size)
+        # Rounded down, as torchvision does it; a side that fits already is left alone.
+        longer = int(size * long / short)
+        width, height = (size, longer) if image.width <= image.height else (longer, size)
+        return _centre(self._resize(image, width, height), size)
+
+    def _train_view(self, image: Image.Image, generator: random.Random) -> Image.Image:
+        size = self.preprocess.image_size
+        if self.style == "clip":
+            box = _random_box(image.width, image.height, self.scale, generator)
+            return _flip(self._resize(image.crop(box), size, size), generator)
+        view = _flip(self._resize(image, size, size), generator)
+        if generator.random() < 0.5:
+            larger = round(size * _ENLARGE)
+            left, top = (round(generator.uniform(0, larger - size)) for _ in range(2))
+            view = view.resize((larger, larger), Image.Resampling.BILINEAR)
+            view = view.crop((left, top, left + size, top + size))
+        return self._enlarged_centre(view)
+
+    def _enlarged_centre(self, image: Image.Image) -> Image.Image:
+        size = self.preprocess.image_size
+        enlarged = int(size * _ENLARGE)
+        return _centre(self._resize(image, enlarged, enlarged), size)
+
+    def _resize(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        bilinear = self.preprocess.interpolation == "bilinear"
+        filter_ = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+        return image.resize((width, height), filter_)
+
+
+def make_transform(
+    preprocess: Preprocess,
+    style: str = "clip",
+    train: bool = False,
+    scale: tuple[float, float] = CROP_SCALE,
+) -> Transform:
+    """The :class:`Transform` of a backbone's ``preprocess`` in a style.
+
+    Raises:
+        UsageError: unknown style or resize mode, or a scale outside 0..1.
+    """
+    return Transform(preprocess, style, train, scale)
+
+
+def view_seed(digest: str, view: int, seed: int = 0) -> int:
+    """The seed of random view number ``view`` of the picture with this content ``digest`` (hex).
+
+    The same content gives the same views on every machine, in any order of work.
+    """
+    text = f"{seed}:{view}:{digest}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+def _centre(image: Image.Image, size: int) -> Image.Image:
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """Cuts a very long strip to its middle, which holds all that a centre crop can see."""
+    longest = _LONGEST * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _flip(image: Image.Image, generator: random.Random) -> Image.Image:
+    if generator.random() < 0.5:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
+
+
+def _random_box(
+    width: int, height: int, scale: tuple[float, float], generator: random.Random
+) -> tuple[int, int, int, int]:
+    """A random box of the area's share ``scale`` and aspect 3/4 to 4/3: (left, top, right, bottom).
+
+    Ten tries, then the largest centred box of an allowed aspect, as torchvision's
+    RandomResizedCrop does it.
+    """
+    low, high = 3 / 4, 4 / 3
+    for _ in range(10):
+        area = width * height * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(math.log(low), math.log(high)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = generator.randint(0, width - w), generator.randint(0, height - h)
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < low:
+        h = round(width / low)
+    elif width / height > high:
+        w = round(height * high)
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

@@ -1,0 +1,1 @@
+"""The demo: drawn pictures, the data sets made of them, and the run that compares methods."""

@@ -1,0 +1,193 @@
+"""The main job from end to end on the embedded CLIP and its demo task. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from clip_adapter.backbones import load_backbone
+from clip_adapter.classifier import Classifier
+from clip_adapter.datasets.splits import sample_few_shot
+from clip_adapter.demo.task import DEMO_TEMPLATES, demo_task
+from clip_adapter.errors import UsageError
+from clip_adapter.evaluation import evaluate, held_out_features
+from clip_adapter.evaluation.plots import confusion_figure, save, shots_figure
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.files import write_file
+from clip_adapter.fitting import fit_task
+from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.options import DEFAULT_METHOD, SourceOptions
+from clip_adapter.sources import PictureSource
+from clip_adapter.training.threads import one_thread
+
+BACKBONE = "demo"
+# Name in the table: method and options. All else is default.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "zero-shot": ("zero-shot", {}),
+    "linear-probe": ("linear-probe", {}),
+    "clip-adapter, visual": ("clip-adapter", {"branch": "visual"}),
+    "clip-adapter, text": ("clip-adapter", {"branch": "text"}),
+    "clip-adapter, both": ("clip-adapter", {"branch": "both"}),
+    "auto": (DEFAULT_METHOD, {}),
+}
+KEPT = "auto"
+SHOTS = (1, 4, 16)
+SEEDS = 3
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one number of shots: percent right on the test pictures, over the seeds.
+
+    ``sd`` is the sample standard deviation; ``chosen`` what each run chose for itself.
+    """
+
+    method: str
+    shots: int
+    mean: float
+    sd: float
+    runs: list[float]
+    chosen: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made: the table, files by what they are, and answers for unseen pictures."""
+
+    rows: list[Row]
+    classes: int
+    test_pictures: int
+    files: dict[str, str]
+    predictions: list[dict[str, Any]]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    seeds: int = SEEDS,
+    shots: Sequence[int] = SHOTS,
+    cache: str | Path | None = None,
+    say: Say | None = None,
+    drawing: Progress | None = None,
+    training: Progress | None = None,
+) -> Demo:
+    """Draws the pictures, embeds them once, trains every method, and writes ``out``.
+
+    Args:
+        out: folder for the pictures, the table, the figures and the classifier.
+        seeds: runs per cell of the table; seed i draws the shots as CoOp's seed i.
+        shots: pictures per class, one column each.
+        cache: folder of the feature store; None is the user's cache folder.
+        say: receives lines for the user.
+        drawing: called with (pictures drawn, all pictures).
+        training: called with (runs done, all runs).
+
+    Raises:
+        UsageError: no seeds or shots.
+        ClipAdapterError: something cannot be written.
+    """
+    if seeds < 1 or not shots or min(shots) < 1:
+        raise UsageError(f"{seeds} seeds, shots {list(shots)}.", allowed="1 or more of each")
+    start, out, shots = time.perf_counter(), Path(out), sorted(set(shots))
+    task_folder = demo_task(out, drawing)
+    source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
+    with one_thread():
+        source.use(load_backbone(BACKBONE, say=say))
+        train, _ = source.features("train")
+        test = held_out_features(source)
+        rows, kept = _table(source, train, test, range(1, seeds + 1), shots, training)
+    files = {"pictures": str(task_folder), "classifier": str(kept.save(out / "classifier"))}
+    files |= _write_table(out, rows)
+    files |= _draw(out, rows, shots, seeds, evaluate(kept, test))
+    return Demo(
+        rows,
+        len(train.class_names),
+        len(test),
+        files,
+        _predict(source, Path(files["classifier"]), task_folder / "unseen"),
+        round(time.perf_counter() - start, 1),
+    )
+
+
+def _table(
+    source: PictureSource,
+    train: FeatureSet,
+    test: FeatureSet,
+    seeds: Sequence[int],
+    shots: Sequence[int],
+    progress: Progress | None,
+) -> tuple[list[Row], Classifier]:
+    """All rows, and the classifier to keep: the most shots, the first seed."""
+    text, labels = source.text_weights(), train.labels.tolist()
+    kept: Classifier | None = None
+    rows: list[Row] = []
+    total = len(METHODS) * len(shots) * len(seeds)
+    for name, (method, options) in METHODS.items():
+        for count in shots:
+            runs, chosen = [], []
+            for seed in seeds:
+                draw = sample_few_shot(labels, shots=count, seed=seed).train
+                task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
+                classifier = fit_task(make_method(method, options), task, source.facts())
+                runs.append(evaluate(classifier, test).top1)
+                curves = classifier.info.get("selection", [])
+                chosen.append({c["parameter"]: c["chosen"] for c in curves})
+                if name == KEPT and count == max(shots) and seed == seeds[0]:
+                    kept = classifier
+                if progress is not None:
+                    progress(len(rows) * len(seeds) + len(runs), total)
+            spread = stdev(runs) if len(runs) > 1 else 0.0
+            rows.append(Row(name, count, mean(runs), spread, runs, chosen))
+    assert kept is not None  # noqa: S101 - KEPT is in METHODS
+    return rows, kept
+
+
+def _write_table(out: Path, rows: Sequence[Row]) -> dict[str, str]:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "shots", "mean", "sd"])
+    writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
+    files = {"table": out / "table.json", "csv": out / "table.csv"}
+    contents = {"table": json.dumps([asdict(r) for r in rows], indent=1), "csv": text.getvalue()}
+    return {key: str(write_file(files[key], contents[key].encode())) for key in files}
+
+
+def _draw(
+    out: Path, rows: Sequence[Row], shots: Sequence[int], seeds: int, report: Any
+) -> dict[str, str]:
+    lines = {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS}
+    title = f"Demo task: {report.n} test pictures, mean and standard deviation of {seeds} draws"
+    accuracy = save(shots_figure(shots, lines, title), out / "accuracy-by-shots.png")
+    confusion = confusion_figure(report.confusion, report.class_names)
+    return {
+        "accuracy_by_shots": str(accuracy),
+        "confusion": str(save(confusion, out / "confusion.png")),
+    }
+
+
+def _predict(source: PictureSource, saved: Path, unseen: Path) -> list[dict[str, Any]]:
+    """Answers of the saved classifier for pictures that no training or test has seen."""
+    classifier = Classifier.load(saved)
+    paths = sorted(unseen.iterdir())
+    logits = classifier.logits(embed_pictures(source.backbone, paths))
+    best = logits.softmax(-1).max(-1)
+    return [
+        {"path": str(path), "label": classifier.class_names[i], "probability": p}
+        for path, i, p in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Training inside a backbone, on the pixels of the shots."""

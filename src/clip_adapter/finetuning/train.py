@@ -1,0 +1,182 @@
+"""``train_pixels``: the one training loop of methods that read pictures.
+
+Mixed precision, several devices, accumulated gradients, checkpoints and early stopping on
+held-out shots are the loop's; a method brings a model from pictures to logits and a recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from clip_adapter import __version__
+from clip_adapter.finetuning.job import Job, PixelSchedule, Trained, trainable
+from clip_adapter.finetuning.loop import Report, run
+from clip_adapter.nn import cosine_logits, normalize
+from clip_adapter.training.folds import stopping_fold
+
+if TYPE_CHECKING:
+    from clip_adapter.methods.base import Method
+    from clip_adapter.task import FewShotTask
+
+__all__ = ["PixelModel", "PixelSchedule", "Trained", "train_pixels"]
+
+Progress = Callable[[int, int], None]
+
+
+class PixelModel(nn.Module):
+    """``images (B, 3, S, S) -> logits (B, C)``: a tower, a map of its features, class weights.
+
+    logits = logit_scale * normalize(image_map(tower(images))) @ normalize(W).T
+
+    What asks for gradients in any of its parts is trained.
+
+    Args:
+        visual: ``(B, 3, S, S) -> (B, D)``, such as ``adapted_copy(backbone, change)``.
+        weights: W (C, D), a trained parameter where it asks for gradients; or a module without
+            arguments that computes it.
+        logit_scale: 1/tau.
+        image_map: changes the features first, or None.
+        change: what ``visual`` was changed by; needed where its parameters are not the tower's.
+        unit: scale the features to unit length before ``image_map``.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        weights: Tensor | nn.Module,
+        logit_scale: float,
+        image_map: nn.Module | None = None,
+        change: nn.Module | None = None,
+        unit: bool = False,
+    ) -> None:
+        super().__init__()
+        self.visual, self.tower_adapter, self.image_map = visual, change, image_map
+        self.logit_scale, self.unit = float(logit_scale), unit
+        if isinstance(weights, nn.Module | nn.Parameter):
+            self.weights = weights
+        else:
+            self.register_buffer("weights", weights.detach().clone())
+
+    def class_weights(self) -> Tensor:
+        """W (C, D)."""
+        return self.weights() if isinstance(self.weights, nn.Module) else self.weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C)."""
+        features = self.visual(images)
+        if self.unit:
+            features = normalize(features)
+        if self.image_map is not None:
+            features = self.image_map(features)
+        return cosine_logits(features, self.class_weights(), self.logit_scale)
+
+
+def train_pixels(
+    model: nn.Module,
+    task: FewShotTask,
+    recipe: PixelSchedule,
+    method: Method,
+    progress: Progress | None = None,
+) -> Trained:
+    """Trains what asks for gradients in ``model``, in place; afterwards it is in eval mode.
+
+    Modules in training mode (dropout) stay so while it trains; a tower from ``adapted_copy`` is
+    in eval mode, so that BatchNorm keeps its statistics. With ``recipe.patience`` the first fold
+    of the shots is held out; a task of one shot per class has none to spare, and trains to the
+    last step. Parameters are restored to where the held-out accuracy was best, the start included
+    (then the lower loss).
+
+    With ``task.compute.checkpoint`` an interrupted training goes on where it was, to the bit on
+    one CPU; a finished one is there at once. Either is said.
+
+    Args:
+        model: pictures (B, 3, S, S) to logits (B, C), such as a :class:`PixelModel`. On several
+            devices it is sent to other processes, so it must pickle: no lambdas, no local
+            functions in hooks.
+        task: with pictures; ``task.compute`` says where and how.
+        recipe: optimiser and schedule.
+        method: the caller; its name and options are part of what a checkpoint is checked against.
+        progress: called with (steps done, all steps). Where it has a method ``note``, that gets
+            the loss and the held-out accuracy in words.
+
+    Raises:
+        MissingExtraError: lightning-fabric is not installed (extra ``train``).
+        UsageError: no pictures, an unfinished checkpoint of another training, or devices that are
+            not there.
+        BackboneError: memory runs out.
+        DecodeError: a picture cannot be read any more.
+    """
+    pictures, rows = task.require_pictures(method.name), torch.arange(len(task.train))
+    held_out = None
+    if recipe.patience is not None and (fold := stopping_fold(task.train, task.seed)):
+        rows, held_out = fold.fit, fold.held_out
+    job = Job(
+        pictures=pictures,
+        labels=task.train.labels,
+        rows=rows,
+        held_out=held_out,
+        recipe=recipe,
+        seed=task.seed,
+        compute=task.compute,
+        digest=_digest(model, task, recipe, method, rows),
+    )
+    if task.compute.devices > 1:
+        from clip_adapter.finetuning.launch import run_on_several
+
+        return run_on_several(model, job, _report(progress), task.say)
+    return run(model, job, _report(progress), task.say)
+
+
+def _report(progress: Progress | None) -> Report | None:
+    if progress is None:
+        return None
+    note = getattr(progress, "note", None)
+
+    def report(done: int, total: int, words: str) -> None:
+        if note is not None:
+            note(words)
+        progress(done, total)
+
+    return report
+
+
+def _digest(
+    model: nn.Module, task: FewShotTask, recipe: PixelSchedule, method: Method, rows: Tensor
+) -> str:
+    """SHA-256 (hex) over all that decides what a training comes to, but for the machine."""
+    backbone: Any = task.backbone
+    text = task.text_weights
+    told = {
+        # Another version may train otherwise.
+        "version": __version__,
+        "method": method.name,
+        "options": dataclasses.asdict(method),
+        "recipe": dataclasses.asdict(recipe),
+        "seed": task.seed,
+        "classes": task.class_names,
+        "templates": list(task.templates),
+        # What templates and descriptions of the classes come to.
+        "text": None if text is None else hashlib.sha256(_bytes(text)).hexdigest(),
+        "logit_scale": task.logit_scale,
+        "feature_norm": task.train.feature_norm,
+        "views": task.train.views,
+        "labels": task.train.labels.tolist(),
+        "digests": task.train.digests,
+        "pictures": task.require_pictures(method.name).identity(),
+        "rows": rows.tolist(),
+        "precision": task.compute.precision,
+        "backbone": None if backbone is None else backbone.fingerprint,
+        "parameters": {name: list(p.shape) for name, p in trainable(model).items()},
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()

@@ -1,0 +1,299 @@
+"""``fit``: labelled pictures or features in, a classifier out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip_adapter.classifier import Classifier
+from clip_adapter.datasets.coverage import distinct_pictures, empty_classes
+from clip_adapter.datasets.leak_guard import nothing_but_the_task
+from clip_adapter.datasets.splits import sample_few_shot
+from clip_adapter.errors import ClassifierError, UsageError
+from clip_adapter.methods import FewShotTask, Method, make_method
+from clip_adapter.methods.base import Progress
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
+from clip_adapter.sources import Source, open_source
+from clip_adapter.training.selection import mean
+
+# What torch's generators take.
+MAX_SEED = 2**63
+# So many shots are scored once, to see that the scores are numbers.
+PROBED = 256
+PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
+
+
+def fit(
+    data: str | Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    options: Mapping[str, Any] | None = None,
+    shots: int | None = None,
+    seed: int = DEFAULT_SEED,
+    training_progress: Progress | None = None,
+    compute: Compute | None = None,
+    **source: Any,
+) -> Classifier:
+    """A classifier from the training split of ``data``.
+
+    Args:
+        data: a folder (``class/pic.jpg`` or ``train|val|test/class/pic.jpg``), a table, a hub data
+            set or a feature file. A source without splits is all training data.
+        method: one of ``clip-adapter ls methods``.
+        options: hyper-parameters of the method, by name.
+        shots: K, pictures per class to draw, as CoOp draws them; None takes all.
+        seed: of the draw and of the training.
+        training_progress: called with (steps done, all steps).
+        compute: devices, precision, checkpoint of a training inside the backbone; its device is
+            that of the backbone.
+        **source: the fields of :class:`~clip_adapter.options.SourceOptions`, such as ``backbone``,
+            ``prompts``, ``class_names``, ``views``, ``cache``.
+
+    Returns:
+        The classifier; ``info`` records the resolved configuration.
+
+    Raises:
+        UsageError: an unknown method, option or source option.
+        DataError: the source cannot be used.
+        MissingTextError: the method needs text weights and the source has none.
+        BackboneError: the backbone cannot be had.
+    """
+    chosen = make_method(method, options)
+    if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
+        raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
+    reading = source_options(source)
+    if compute is not None and chosen.reads != "images":
+        raise UsageError(
+            f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "
+            "checkpoint would change nothing.",
+            hint="Leave them away.",
+        )
+    opened = open_source(data, reading)
+    task, facts = make_task(
+        opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
+    )
+    return fit_task(chosen, task, facts, training_progress)
+
+
+def fit_task(
+    method: Method,
+    task: FewShotTask,
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Classifier:
+    """The classifier that ``method`` makes of ``task``, with the record of how it was made.
+
+    Args:
+        method: with its options.
+        task: the shots.
+        facts: what else to record, from ``Source.facts``.
+        progress: called with (steps done, all steps).
+    """
+    start = time.perf_counter()
+    with nothing_but_the_task(method.name):
+        classifier = method.fit(task, progress)
+    return _recorded(classifier, method, task, facts, time.perf_counter() - start)
+
+
+def fit_tasks(
+    methods: Sequence[Method],
+    tasks: Sequence[FewShotTask],
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> list[Classifier]:
+    """As :func:`fit_task` for several tasks, in one pass of the training.
+
+    Args:
+        methods: of one class, and of one ``together_key`` that is not None.
+        tasks: one for each method, with one text and equally many shots.
+        facts: of all tasks.
+        progress: called with (steps done, all steps).
+
+    Returns:
+        A classifier for each. Each records an equal share of the seconds.
+
+    Raises:
+        UsageError: these cannot be trained together.
+    """
+    keys = {(type(method), method.together_key()) for method in methods}
+    sizes = {len(task.train) for task in tasks}
+    if len(keys) > 1 or None in {key for _, key in keys} or len(sizes) > 1:
+        raise UsageError(
+            f"{len(methods)} trainings that differ in more than ratio and seed.",
+            hint="Fit them one by one.",
+        )
+    start = time.perf_counter()
+    with nothing_but_the_task(methods[0].name):
+        classifiers = type(methods[0]).fit_together(methods, tasks, progress)
+    seconds = (time.perf_counter() - start) / len(methods)
+    return [
+        _recorded(c, m, t, facts, seconds)
+        for c, m, t in zip(classifiers, methods, tasks, strict=True)
+    ]
+
+
+def _recorded(
+    classifier: Classifier,
+    method: Method,
+    task: FewShotTask,
+    facts: Mapping[str, Any],
+    seconds: float,
+) -> Classifier:
+    """``classifier``, checked and with the record of how it was made."""
+    # Features of a changed tower are not at hand, and may be of another size than those of the
+    # task; its parameters were checked.
+    probed = classifier.tower_adapter is None
+    if probed and not torch.isfinite(classifier.logits(task.train.plain_view[:PROBED])).all():
+        raise ClassifierError(
+            f"What {method.name} learnt scores pictures as NaN or infinite.",
+            hint="Its options are out of any useful range, or its training diverged.",
+        )
+    classifier.train_digests = frozenset(task.train.digests)
+    if classifier.held_out is not None:
+        classifier.info["held_out"] = _on_held_out(classifier, task)
+    classifier.info = {
+        "method": method.name,
+        **facts,
+        "shots": task.shots,
+        "seed": task.seed,
+        "classes": len(task.class_names),
+        "train_pictures": len(task.train),
+        "seconds": round(seconds, 3),
+        **classifier.info,
+        "options": dataclasses.asdict(method),
+        "versions": versions(),
+    }
+    return classifier
+
+
+def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
+    """What the chosen setting did on the shots that were held out, beside zero-shot."""
+    held = classifier.held_out
+    assert held is not None  # noqa: S101 - asked by the caller
+    labels = task.train.labels[held.rows]
+    weight = torch.ones(len(labels)) if held.weight is None else held.weight
+
+    def percent(logits: Tensor) -> float:
+        return 100 * mean((logits.argmax(-1) == labels).double(), weight)
+
+    zero_shot = None
+    if task.text_weights is not None:
+        zero_shot = percent(task.train.plain_view[held.rows] @ task.text_weights.T)
+    return {
+        "pictures": len(held.rows.unique()),
+        "accuracy": percent(held.logits),
+        "zero_shot_accuracy": zero_shot,
+    }
+
+
+def source_options(given: Mapping[str, Any]) -> SourceOptions:
+    """:class:`SourceOptions` from keywords.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    known = {f.name for f in dataclasses.fields(SourceOptions)}
+    if unknown := sorted(set(given) - known):
+        raise UsageError(
+            f"Unknown arguments: {', '.join(unknown)}.", allowed=", ".join(sorted(known))
+        )
+    for name in ("views", "batch_size"):
+        value = given.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} = {value!r}.", allowed="a whole number from 1 on")
+    return SourceOptions(**given)
+
+
+def make_task(
+    source: Source,
+    *,
+    shots: int | None = None,
+    seed: int = DEFAULT_SEED,
+    views: int = 1,
+    method: Method | None = None,
+    compute: Compute | None = None,
+) -> tuple[FewShotTask, dict[str, Any]]:
+    """The few-shot task of a source's training split, and facts to remember about it.
+
+    Args:
+        source: what to learn from.
+        shots: K, or None for all pictures.
+        seed: of the draw and of the training.
+        views: augmented views of each picture.
+        method: the task has what it asks for: text weights, pictures, the backbone.
+        compute: how a pixel-reading method trains.
+
+    Raises:
+        MissingTextError, UsageError: the source does not have it.
+    """
+    reads_images, training = False, None
+    if method is not None and views > 1 and not method.uses_views:
+        raise UsageError(
+            f"views = {views} would change nothing: {method.name} reads the pictures themselves, "
+            "with a new random view in every epoch.",
+            hint="Leave it away.",
+        )
+    if method is not None and method.reads == "images":
+        reads_images = True
+        source.check_pictures(method.name)
+    if method is not None:
+        source.check_backbone(method.name, method.runs_text_tower)
+    rows = None
+    if shots is not None:
+        rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
+    start = time.perf_counter()
+    read, skipped = source.features("train", rows, views)
+    distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)
+    for note in notes:
+        source.say(note)
+    train = read.subset(distinct) if notes else read
+    text = source.text_weights()
+    runs_tower = method is not None and (reads_images or method.runs_text_tower)
+    tower = source.tower() if runs_tower else None
+    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower, say=source.say)
+    task.templates = tuple(source.templates)
+    if method is not None and method.needs_text:
+        task.require_text(method.name)
+    if method is not None:
+        speaks = method.uses_text and text is not None
+        # What was left out may have been all that a class had.
+        labels, named = train.labels.tolist(), source.names_empty_classes and not notes
+        if note := empty_classes(labels, train.class_names, named, speaks):
+            source.say(note)
+    if method is not None and runs_tower:
+        task.require_backbone(method.name)
+    if reads_images and task.backbone is not None:
+        skipped_names = {bad.name for bad in skipped}
+        pictures = source.pictures("train", rows, skipped_names, read.digests)
+        task.pictures = pictures.subset(distinct)
+        task.compute = dataclasses.replace(compute or Compute(), device=task.backbone.device)
+        training = dataclasses.asdict(task.compute)
+        training.pop("checkpoint")  # where it lay says nothing of the result
+    facts = source.facts() | {
+        "views": views,
+        "embed_seconds": round(time.perf_counter() - start, 3),
+        "skipped": [dataclasses.asdict(b) for b in skipped],
+    }
+    if training is not None:
+        facts["compute"] = training
+    return task, facts
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["threads"] = str(torch.get_num_threads())
+    return found

@@ -1,0 +1,108 @@
+"""CLIP-Adapter's residual adapter inside the visual tower, after any of its blocks or stages.
+
+    x' = a A(x) + (1 - a) x          A(x) = ReLU(x W1) W2, on every token or every point of a map
+
+Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Adapters", IJCV 2024
+(arXiv 2110.04544), section 4.2 and Table 2: one adapter at layer 12 (the end, on the output
+feature), 10, 8, 6, 4, 2 or 0 (before the first block) of ViT-B/16, or all seven, with 512 hidden
+units. The paper inserts into a transformer only; the stages of a ResNet are our reading of it. It
+names no recipe for the table. Its SGD moves little in few epochs: on pictures of the demo task's
+training split that were not among 16 shots, 20 epochs bring 50.8 %, where zero-shot has 48.4.
+AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import UsageError
+from clip_adapter.finetuning.inside import train_inside
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.block_adapter import changed_classifier, check_above_zero
+from clip_adapter.nn import Activation
+from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.towers import visual_tower
+from clip_adapter.towers.adapters import ResidualInside
+from clip_adapter.towers.sites import blocks_of, numbers, places
+
+# The paper's "all" leaves out every second block.
+STEP = 2
+WEIGHT_DECAY, WARMUP = 1e-2, 0.1
+
+
+@register
+@dataclass
+class ClipAdapterInside(Method):
+    """Residual adapters at chosen places of the visual tower.
+
+    Attributes:
+        layers: where. "end": on the output feature. A number of a transformer: after that block;
+            0: before the first one. A number of a ResNet: after that stage; 0: after the stem.
+            Several with commas between them; "all": every second block from 0 on and the end, as
+            in Table 2, or every stage and the end.
+        hidden: H, units of each bottleneck.
+        visual_ratio: a, the share of the new feature, 0 to 1. 0.2 is the paper's best on generic
+            data.
+        activation: "official" ends each bottleneck in a second ReLU, "paper" does not.
+        lr: learning rate after the warm-up.
+        batch_size: pictures per step.
+        epochs: passes over the shots.
+    """
+
+    name: ClassVar[str] = "clip-adapter-inside"
+    summary: ClassVar[str] = "residual adapters between the blocks of the visual tower"
+    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
+    trains: ClassVar[str] = "adapters in the visual tower"
+    reads: ClassVar[Literal["features", "images"]] = "images"
+    uses_views: ClassVar[bool] = False
+
+    layers: int | str = "end"
+    hidden: int = 512
+    visual_ratio: float = 0.2
+    activation: Activation = "official"
+    lr: float = 1e-3
+    batch_size: int = 32
+    epochs: int = 20
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "hidden", "lr", "batch_size", "epochs")
+        if not 0 <= self.visual_ratio <= 1:
+            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
+
+    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+        visual = visual_tower(task.require_backbone(self.name))
+        *inner, _ = (place.dim for place in places(visual))
+        chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
+        generator = torch.Generator().manual_seed(task.seed)
+        change = ResidualInside.build(
+            chosen, self.hidden, self.activation, self.visual_ratio, generator
+        )
+        trained = train_inside(change, task, self._recipe(), self, progress)
+        return changed_classifier(self, task, change, trained, layers=list(chosen))
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        inner = [sizes.trunk] * sizes.blocks or sizes.stages
+        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
+        return sum(2 * dim * self.hidden for dim in chosen.values())
+
+    def _chosen(self, dims: list[Any], transformer: bool) -> dict[int, int]:
+        """The dimension at each place that ``layers`` names, of those at all places."""
+        end = len(dims) - 1
+        every = [*range(0, end, STEP if transformer else 1), end]
+        named = numbers("layers", self.layers, range(end + 1), {"all": every, "end": [end]})
+        return {place: int(dims[place]) for place in named}
+
+    def _recipe(self) -> PixelSchedule:
+        return PixelSchedule(
+            "adamw",
+            self.lr,
+            weight_decay=WEIGHT_DECAY,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            warmup=WARMUP,
+        )

@@ -1,0 +1,200 @@
+"""The classifier: inputs, saving, loading, and what it says when something is wrong."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from clip_adapter.classifier import Classifier
+from clip_adapter.errors import ClassifierError
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.heads import Head
+from clip_adapter.nn import ResidualAdapter, normalize
+
+C, D = 3, 1024
+
+
+@pytest.fixture
+def classifier():
+    generator = torch.Generator().manual_seed(0)
+    text = normalize(torch.randn(C, D, generator=generator))
+    adapter = ResidualAdapter.build(D, D // 4, ratio=0.3, generator=generator)
+    return Classifier(
+        Head(text, adapter, logit_scale=100.0),
+        ["a cat", "ein Käfer", "猫 'quoted'"],
+        text_weights=text,
+        info={"method": "clip-adapter", "backbone": "RN50/random", "shots": 4},
+        train_digests=["ab", "cd"],
+    )
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, D, generator=torch.Generator().manual_seed(1))
+
+
+def test_same_answers_for_tensors_arrays_and_feature_sets(classifier, x):
+    logits = classifier.logits(x)
+    assert torch.equal(logits, classifier.logits(x.numpy()))
+    features = FeatureSet(x, torch.zeros(5), classifier.class_names)
+    assert torch.equal(logits, classifier.logits(features))
+    np.testing.assert_allclose(classifier.predict_proba(x).sum(1), 1, rtol=1e-5)
+    names = [classifier.class_names[i] for i in logits.argmax(1)]
+    assert classifier.predict(x) == names
+    assert classifier.logits(torch.empty(0, D)).shape == (0, C)
+
+
+def test_unit_features_are_normalised_by_a_classifier_of_unit_features(classifier, x):
+    classifier.feature_norm = "unit"
+    torch.testing.assert_close(classifier.logits(x), classifier.logits(normalize(x)))
+
+
+def test_other_dimension_says_what_is_expected(classifier):
+    with pytest.raises(ClassifierError, match="1024"):
+        classifier.logits(torch.randn(2, 512))
+
+
+def test_a_classifier_of_file_features_says_why_it_cannot_read_pictures(classifier):
+    with pytest.raises(ClassifierError, match="features"):
+        classifier.predict(["picture.jpg"])
+
+
+def test_new_process_predicts_the_same_to_the_bit(classifier, x, tmp_path):
+    folder = classifier.save(tmp_path / "with space")
+    np.save(tmp_path / "x.npy", x.numpy())
+    code = (
+        "import sys, numpy as np; from clip_adapter import Classifier; "
+        "c = Classifier.load(sys.argv[1]); np.save(sys.argv[3], c.logits(np.load(sys.argv[2])))"
+    )
+    arguments = [str(folder), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert np.array_equal(np.load(tmp_path / "y.npy"), classifier.logits(x).numpy())
+
+
+def test_saved_files(classifier, tmp_path):
+    folder = classifier.save(tmp_path / "m")
+    assert (folder / "adapter.safetensors").stat().st_size < 2_500_000  # RN50: D = 1024
+    assert not list(tmp_path.glob(".m.*"))
+    card = (folder / "README.md").read_text("utf-8")
+    assert "RN50/random" in card
+    assert "Käfer" in card
+    loaded = Classifier.load(folder)
+    assert loaded.train_digests == {"ab", "cd"}
+    assert loaded.class_names == classifier.class_names
+    # Saved again over itself, with a smaller head: no stale adapter stays.
+    Classifier(Head(classifier.head.weights), classifier.class_names).save(folder)
+    again = Classifier.load(folder)
+    assert again.head.image_map is None
+    assert again.text_weights is None
+    assert not (folder / "adapter.safetensors").exists()
+
+
+def test_it_never_replaces_a_folder_of_other_things(classifier, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(ClassifierError, match="not a saved classifier"):
+        classifier.save(tmp_path)
+    with pytest.raises(ClassifierError, match="not a saved classifier"):
+        classifier.save(tmp_path / "holiday.jpg")
+    assert (tmp_path / "holiday.jpg").read_bytes() == b"x"
+
+
+def break_json(folder):
+    (folder / "classifier.json").write_text("{", "utf-8")
+
+
+def drop_weights(folder):
+    (folder / "class_weights.safetensors").unlink()
+
+
+def cut_weights(folder):
+    path = folder / "class_weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def wrong_names(folder):
+    config = json.loads((folder / "classifier.json").read_text("utf-8"))
+    config["class_names"].append("one more")
+    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
+
+
+def other_kind(folder):
+    config = json.loads((folder / "classifier.json").read_text("utf-8"))
+    config["image_map"]["kind"] = "os.system"
+    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
+
+
+def one_byte(folder):
+    path = folder / "class_weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 64
+    path.write_bytes(bytes(data))
+
+
+def other_norm(folder):
+    config = json.loads((folder / "classifier.json").read_text("utf-8"))
+    config["feature_norm"] = "zzz"
+    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [break_json, drop_weights, cut_weights, one_byte, wrong_names, other_kind, other_norm],
+)
+def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, damage):
+    folder = classifier.save(tmp_path / "m")
+    damage(folder)
+    with pytest.raises(ClassifierError, match="damaged"):
+        Classifier.load(folder)
+
+
+def test_newer_format_and_missing_folder(classifier, tmp_path):
+    folder = classifier.save(tmp_path / "m")
+    config = json.loads((folder / "classifier.json").read_text("utf-8"))
+    (folder / "classifier.json").write_text(json.dumps(config | {"format": 99}), "utf-8")
+    with pytest.raises(ClassifierError, match="Update"):
+        Classifier.load(folder)
+    with pytest.raises(ClassifierError, match=r"classifier\.json"):
+        Classifier.load(tmp_path / "nowhere")
+
+
+def test_hub_names_that_cannot_be_had_say_so(classifier):
+    with pytest.raises(ClassifierError, match="neither a folder"):
+        Classifier.from_pretrained("nobody/no-such-classifier")
+    with pytest.raises(ClassifierError, match="auth login"):
+        classifier.push_to_hub("nobody/no-such-classifier")
+
+
+def test_push_to_hub_uploads_what_save_writes(classifier, monkeypatch):
+    uploaded = {}
+
+    class Hub:
+        def create_repo(self, repo, private, exist_ok):
+            uploaded["repo"] = (repo, private, exist_ok)
+            return f"https://huggingface.co/{repo}"
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            uploaded["files"] = sorted(p.name for p in folder_path.iterdir())
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert classifier.push_to_hub("me/mine").endswith("me/mine")
+    assert uploaded["repo"] == ("me/mine", True, True)
+    assert "class_weights.safetensors" in uploaded["files"]
+
+
+def test_not_a_number_is_refused(classifier, x):
+    x[1, 3] = float("nan")
+    with pytest.raises(ClassifierError, match="NaN"):
+        classifier.logits(x)
+    with pytest.raises(ClassifierError, match="diverged"):
+        Classifier(Head(x), [str(i) for i in range(5)])
+
+
+def test_pickled_without_its_backbone(classifier, x):
+    classifier._backbone = lambda: None  # what a loaded backbone holds cannot be pickled
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again._backbone is None
+    assert torch.equal(again.logits(x), classifier.logits(x))

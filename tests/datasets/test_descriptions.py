@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from clip_adapter.datasets import descriptions
+from clip_adapter.datasets.descriptions import read_descriptions
+from clip_adapter.errors import DataError
+
+NAMES = ["tabby cat", "caf\u00e9"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(content):
+        path = tmp_path / "told.json"
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+def test_sentences_come_in_label_order_each_once(write):
+    content = {"cafe\u0301": ["Coffee."], "eel": ["Wet."], "tabby cat": ["Soft. ", "Soft.", "Old."]}
+    found = read_descriptions(write(content), NAMES)
+    assert found.sentences == (("Soft.", "Old."), ("Coffee.",))
+    assert found.others == ("eel",)
+    told = found.facts()
+    assert told["file"] == "told.json"
+    assert (told["sentences"], told["fewest_of_a_class"], told["most_of_a_class"]) == (3, 1, 2)
+    assert len(told["sha256"]) == 64
+    assert read_descriptions(write({**content, "eel": ["Dry."]}), NAMES).digest != found.digest
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"tabby": ["x"], "caf\u00e9": ["x"]}, r"2 classes and leaves out 'tabby cat' .*'tabby'"),
+        ({"tabby cat": [], "caf\u00e9": ["x"]}, "'tabby cat': 0 sentences"),
+        ({"tabby cat": "Soft.", "caf\u00e9": ["x"]}, "'tabby cat': \"Soft.\" is no list"),
+        ({"tabby cat": ["x", 3]}, "sentence 2 is no text but 3"),
+        ({"tabby cat": ["x", " "]}, "sentence 2 is empty"),
+        ({"tabby cat": {"a": 1}}, "is no list"),
+        ({"tabby cat": ["x"] * 1001}, "1001 sentences"),
+        (["tabby cat"], "does not begin with"),
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ('{"a": ["x"], "a": ["y"]}', "'a' more than once"),
+    ],
+)
+def test_what_is_wrong_is_said(write, content, message):
+    with pytest.raises(DataError, match=message):
+        read_descriptions(write(content), NAMES)
+
+
+def test_files_that_are_missing_or_too_large(write, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_descriptions(tmp_path / "none.json", NAMES)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_descriptions(tmp_path, NAMES)
+    monkeypatch.setattr(descriptions, "MAX_BYTES", 10)
+    with pytest.raises(DataError, match="bytes"):
+        read_descriptions(write({n: ["x"] for n in NAMES}), NAMES)

@@ -1,0 +1,200 @@
+"""Tables: CSV in all its dialects and Parquet, and errors that name the rows."""
+
+import csv
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_adapter.datasets.table import load_table
+from clip_adapter.errors import DataError, UsageError
+
+
+@pytest.fixture
+def table(put):
+    def make(text, name="t.csv", encoding="utf-8"):
+        root = put("1.png", "2.png", "3.png")
+        (root / name).write_bytes(text.encode(encoding))
+        return root / name
+
+    return make
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_dialects(table, delimiter, newline, encoding):
+    rows = [["path", "label"], ["2.png", "dög"], ["1.png", "cat"]]
+    path = table(newline.join(map(delimiter.join, rows)) + newline, encoding=encoding)
+    dataset = load_table(path)
+    assert dataset.class_names == ["cat", "dög"]
+    assert [(s.name, s.label) for s in dataset.splits["all"]] == [("2.png", 1), ("1.png", 0)]
+    assert dataset.splits["all"][0].read()
+    assert dataset.notes == []
+
+
+def test_splits_extra_columns_and_quotes(table):
+    text = "id,Label,SPLIT,Path\n"
+    text += '7,"a, b",train,1.png\n8,c,validation,2.png\n\n9,"a, b",test,3.png\n'
+    dataset = load_table(table(text))
+    assert dataset.class_names == ["a, b", "c"]
+    assert {k: [s.name for s in v] for k, v in dataset.splits.items()} == {
+        "train": ["1.png"],
+        "val": ["2.png"],
+        "test": ["3.png"],
+    }
+
+
+def test_root_and_absolute_paths(put, tmp_path):
+    root = put("pictures/1.png", "other/2.png")
+    path = root / "lists" / "t.csv"
+    path.parent.mkdir()
+    path.write_text(f"path,label\n1.png,a\n{root / 'other' / '2.png'},b\n", encoding="utf-8")
+    dataset = load_table(path, root=root / "pictures")
+    assert all(sample.read() for sample in dataset.splits["all"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'path', 'label'"),
+        ("path\n1.png\n", "no column 'label'; its columns: 'path'"),
+        ("file,class\n1.png,a\n", "no column 'path', 'label'; its columns: 'file', 'class'"),
+        ("path,label\n", "has no rows"),
+        ("path,label\n1.png,a\n2.png,\n3.png\n", r"2 rows of .* without a label: row 3, 4"),
+        ("path,label\n,a\n", "1 row of .* without a path: row 2"),
+        ("path,label,split\n1.png,a,train\n2.png,a,holdout\n", "unknown split 'holdout': row 3"),
+        ("path,label,split\n1.png,a,\n", "unknown split '': row 2"),
+        ("path,label\nx.png,a\ny.png,b\n", "None of the 2 pictures"),
+        ("path,label\n1\0.png,a\n", "."),
+    ],
+)
+def test_errors_name_rows_and_columns(table, text, message):
+    with pytest.raises(DataError, match=message):
+        load_table(table(text))
+
+
+def test_many_bad_rows_are_counted(table):
+    with pytest.raises(DataError, match="row 2, 3, 4, 5, 6 and 15 more"):
+        load_table(table("path,label\n" + "1.png,\n" * 20))
+
+
+def test_other_encodings_are_told(table):
+    with pytest.raises(DataError, match="not UTF-8"):
+        load_table(table("path,label\n1.png,größe\n", encoding="latin-1"))
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(DataError, match="cannot be read"):
+            load_table(tmp_path / name)
+
+
+def test_a_missing_picture_stays_and_is_told(table):
+    dataset = load_table(table("path,label\n1.png,a\ngone.png,b\n"))
+    assert [s.name for s in dataset.splits["all"]] == ["1.png", "gone.png"]
+    assert dataset.notes == ["1 picture of 2 missing: 'gone.png'."]
+    with pytest.raises(OSError, match="gone"):
+        dataset.splits["all"][1].read()
+
+
+def test_leaks_and_torn_labels_are_told(table):
+    dataset = load_table(
+        table(
+            "path,label,split\n1.png,a,train\n1.png,a,test\n2.png,b,train\n2.png,a,train\n3.png,b,test"
+        )
+    )
+    assert any("1 picture both in test and in train or val: '1.png'" in n for n in dataset.notes)
+    assert any("1 picture with two labels: '2.png'" in n for n in dataset.notes)
+
+
+def test_number_labels_are_sorted_as_numbers(table):
+    path = table("path,label\n1.png,10\n2.png,9\n3.png,0\n")
+    dataset = load_table(path)
+    assert dataset.class_names == ["0", "9", "10"]
+    assert "labels are numbers" in dataset.notes[-1]
+    assert load_table(path, class_names=["x", "y", "z"]).class_names == ["x", "y", "z"]
+
+
+def test_a_label_of_300_characters(table):
+    long = "very " * 60
+    dataset = load_table(table(f"path,label\n1.png,{long}\n2.png,b\n"))
+    assert dataset.class_names == ["b", long.strip()]
+
+
+def test_class_names_by_label(table):
+    path = table("path,label\n1.png,a\n2.png,b\n")
+    assert load_table(path, class_names={"a": "ape", "b": "bee"}).class_names == ["ape", "bee"]
+    with pytest.raises(UsageError, match="'c'"):
+        load_table(path, class_names={"a": "ape", "b": "bee", "c": "cow"})
+
+
+def test_parquet(put):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = put("1.png", "2.png")
+    columns = {
+        "path": ["1.png", "2.png"],
+        "label": pa.array(["b", "a"]).dictionary_encode(),
+        "split": ["train", "test"],
+        "size": [1, 2],
+    }
+    pq.write_table(pa.table(columns), root / "t.parquet")
+    dataset = load_table(root / "t.parquet")
+    assert dataset.class_names == ["a", "b"]
+    assert [s.label for s in dataset.splits["train"]] == [1]
+    pq.write_table(pa.table({"path": ["1.png", "2.png"], "label": [3, None]}), root / "t.parquet")
+    with pytest.raises(DataError, match="without a label: row 2"):
+        load_table(root / "t.parquet")
+    (root / "t.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        load_table(root / "t.parquet")
+
+
+cells = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc", "Zs", "Zl", "Zp", "Cf"]),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(cells, cells, st.sampled_from(["train", "val", "test"])), min_size=1),
+    st.sampled_from(",;\t"),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+)
+def test_what_is_written_is_read(tmp_path_factory, rows, delimiter, quoting):
+    import unicodedata
+
+    folder = tmp_path_factory.mktemp("table")
+    path = folder / "t.csv"
+    # One row that is there, so that the table is not refused as a whole.
+    (folder / "here").write_bytes(b"x")
+    rows = [("here", "label", "train"), *rows]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
+        writer.writerow(("path", "label", "split"))
+        writer.writerows(rows)
+    dataset = load_table(path)
+    labels = sorted({unicodedata.normalize("NFC", label) for _, label, _ in rows})
+    if all(label.isascii() and label.isdigit() for label in labels):
+        labels.sort(key=int)
+    for split in ("train", "val", "test"):
+        expected = [
+            (file, labels.index(unicodedata.normalize("NFC", label)))
+            for file, label, where in rows
+            if where == split
+        ]
+        assert [(s.name, s.label) for s in dataset.splits.get(split, [])] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_table_or_an_error(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("bytes") / "t.csv"
+    for head in (b"", b"path,label\n", b"path;label;split\r\n"):
+        path.write_bytes(head + data)
+        with pytest.raises(DataError):
+            load_table(path)

@@ -1,0 +1,108 @@
+"""The grid of the cache methods and how it is walked."""
+
+import pytest
+import torch
+
+from clip_adapter.errors import UsageError
+from clip_adapter.training.cache_search import (
+    balanced,
+    check_cache_options,
+    enough,
+    grid,
+    in_grid,
+    one_hot,
+    scores_of,
+    unit_keys,
+    unsearched,
+)
+from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
+
+
+def test_the_safe_candidate_comes_first_and_none_comes_twice():
+    candidates = grid("auto", "auto", 100.0)
+    assert candidates[0]["cache_weight"] == 0
+    assert len({tuple(c.values()) for c in candidates}) == len(candidates) == 109
+    assert len(grid("auto", "auto", 100.0, coarse=True)) == 19
+
+
+def test_what_was_given_stays():
+    assert grid(2.0, 3.0, 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
+    assert {c["cache_weight"] for c in grid(2.0, "auto", 10.0)} == {2.0}
+    assert {c["cache_sharpness"] for c in grid("auto", 3.0, 10.0)} == {3.0}
+
+
+@pytest.mark.parametrize(("weight", "sharpness"), [(2e6, 1.0), (-1.0, 1.0), (1.0, 2e6), (1.0, 0.0)])
+def test_options_out_of_range(weight, sharpness):
+    with pytest.raises(UsageError, match="Allowed"):
+        check_cache_options(weight, sharpness)
+    check_cache_options(1e6, 1e6)
+
+
+@pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
+def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
+    found = unsearched("auto", "auto", 8, scale)
+    assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
+    assert unsearched(7.0, 3.0, 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
+
+
+def test_scores_are_asked_once_for_all_weights_and_anew_for_all_else():
+    asked = []
+
+    def scores(fold, candidate):
+        asked.append((fold, candidate["cache_sharpness"]))
+        return torch.full((1, 2), 10.0 * fold + candidate["cache_sharpness"])
+
+    candidates = [
+        {"cache_weight": w, "cache_sharpness": b} for b in (1.0, 2.0) for w in (0.0, 3.0, 5.0)
+    ]
+    rows = torch.tensor([0])
+    jobs = [(Fold(rows, rows), c) for c in candidates for _ in range(2)]
+    evaluate = in_grid(2, lambda fold, _: torch.full((1, 2), 100.0 * fold), scores)
+    got = [float(x[0, 0]) for x in evaluate(jobs)]
+    want = [
+        100.0 * k + c["cache_weight"] * (10.0 * k + c["cache_sharpness"])
+        for c in candidates
+        for k in range(2)
+    ]
+    assert got == want
+    assert asked == [(0, 1.0), (1, 1.0), (0, 2.0), (1, 2.0)]
+
+
+@pytest.mark.parametrize(("pictures", "least"), [(100, 3000), (4000, 3001), (16_000, 500)])
+def test_how_many_are_held_out(pictures, least):
+    assert enough(pictures, 1000, 109) >= least
+    assert enough(10**9, 10**9, 1) == HELD_OUT_ENOUGH
+
+
+def test_keys_are_the_mean_of_unit_views():
+    features = torch.tensor([[[3.0, 0.0]], [[0.0, 0.5]]])
+    torch.testing.assert_close(unit_keys(features), torch.full((1, 2), 0.5**0.5))
+
+
+def test_values_of_an_even_folder_are_one_hot():
+    labels = torch.tensor([0, 2, 1, 1, 0, 2])
+    assert torch.equal(balanced(labels, 3, 2.0), one_hot(labels, 3))
+
+
+@pytest.mark.parametrize("shots", [1.0, 2.5])
+def test_all_classes_of_the_cache_sum_alike_and_absent_ones_say_nothing(shots):
+    labels = torch.tensor([0, 0, 0, 0, 2, 3, 3])  # neither 1 nor 4
+    values = balanced(labels, 5, shots)
+    present = [0, 2, 3]
+    torch.testing.assert_close(values[:, present].sum(0), torch.full((3,), shots))
+    assert ((values[:, present] != 0).sum(1) == 1).all()
+    # Of whatever nearness: the mean of the others, so no more and no less than they on average.
+    near = torch.rand(7, 6, generator=torch.Generator().manual_seed(0))
+    scores = near.T @ values
+    for absent in (1, 4):
+        torch.testing.assert_close(scores[:, absent], scores[:, present].mean(1))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [0, 1, 3, 1, 1]])
+def test_scores_are_the_product_with_the_values(labels):
+    y = torch.tensor(labels)
+    generator = torch.Generator().manual_seed(1)
+    near = torch.rand(len(y), 3, generator=generator)
+    amounts = torch.rand(len(y), 1, generator=generator)
+    values = balanced(y, 4, 2.0) * amounts
+    torch.testing.assert_close(scores_of(near, values), near.T @ values)
