@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clip_adapter.classifier.head_format import build, describe
+from clip_adapter.classifier.head_format import build, check, describe
 from clip_adapter.classifier.model_card import model_card
 from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
-from clip_adapter.heads import Head, Mixture, check
+from clip_adapter.heads import Head, Mixture
 from clip_adapter.nn.saved import whole
 from clip_adapter.towers import build_tower_adapter, describe_tower_adapter
 

@@ -136,7 +136,7 @@ def demo_set(name: str, root: Path, progress: Progress | None = None) -> Path:
         return found.render(folder, index, TASK_PICTURE_SIZE)
 
     counts = {split: PER_CLASS[split] for split in found.splits}
-    jobs = plan_pictures(found.classes, counts, render, found.plain_view)
+    jobs = plan_pictures(found.classes, counts, render, found.first)
     return write_missing(Path(root) / f"{name}-v{TASK_VERSION}-{_VERSION}", jobs, progress)
 
 

@@ -38,12 +38,12 @@ class PixelModel(nn.Module):
     What asks for gradients in any of its parts is trained.
 
     Args:
-        visual: ``(B, 3, S, S) -> (B, D)``, such as ``adapted_copy(backbone, change)``.
+        visual: ``(B, 3, S, S) -> (B, D)``, such as ``adapted_copy(backbone, adapter)``.
         weights: W (C, D), a trained parameter where it asks for gradients; or a module without
             arguments that computes it.
         logit_scale: 1/tau.
         image_map: changes the features first, or None.
-        change: what ``visual`` was changed by; needed where its parameters are not the tower's.
+        tower_adapter: in ``visual``; needed where its parameters are not the tower's.
         unit: scale the features to unit length before ``image_map``.
     """
 
@@ -53,11 +53,11 @@ class PixelModel(nn.Module):
         weights: Tensor | nn.Module,
         logit_scale: float,
         image_map: nn.Module | None = None,
-        change: nn.Module | None = None,
+        tower_adapter: nn.Module | None = None,
         unit: bool = False,
     ) -> None:
         super().__init__()
-        self.visual, self.tower_adapter, self.image_map = visual, change, image_map
+        self.visual, self.tower_adapter, self.image_map = visual, tower_adapter, image_map
         self.logit_scale, self.unit = float(logit_scale), unit
         if isinstance(weights, nn.Module | nn.Parameter):
             self.weights = weights

@@ -174,7 +174,7 @@ class CLIPAdapter(Method):
         progress: Progress | None = None,
     ) -> list[Classifier]:
         one, own = methods[0], [m._ratios() for m in methods]
-        weights = tasks[0].text(cls.name)
+        weights = tasks[0].require_text(cls.name)
         if one._work(tasks[0], one._recipe(tasks[0])) > TOGETHER:
             return super().fit_together(methods, tasks, progress)
         different = {id(task): task for task in tasks}
