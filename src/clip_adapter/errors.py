@@ -10,7 +10,8 @@
     ├── ClassifierError       a saved classifier that cannot be read or used
     │   └── UnknownTowerAdapterError  it needs a package that is not installed
     ├── LeakError             a method that opened data beyond its task
-    └── StoreError            the feature store cannot be read or written
+    ├── StoreError            the feature store cannot be read or written
+    └── CancelledError        the caller asked a long piece of work to end
 
 Each says what was found, what is allowed and what to do next.
 """
@@ -82,6 +83,16 @@ class LeakError(ClipAdapterError):
 
 class StoreError(ClipAdapterError):
     """The feature store cannot be read or written."""
+
+
+class CancelledError(ClipAdapterError):
+    """The caller asked a long piece of work to end before it was done."""
+
+    def __init__(self, title: str, done: int, total: int) -> None:
+        super().__init__(
+            f"{title} was cancelled after {done} of {total} steps.",
+            hint="The same call again goes on with the features made so far.",
+        )
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -19,8 +20,8 @@ from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.methods import FewShotTask, Method, make_method
-from clip_adapter.methods.base import Progress
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
+from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source
 from clip_adapter.training.selection import mean
 
@@ -38,7 +39,8 @@ def fit(
     options: Mapping[str, Any] | None = None,
     shots: int | None = None,
     seed: int = DEFAULT_SEED,
-    training_progress: Progress | None = None,
+    progress: Progress = None,
+    cancel: threading.Event | None = None,
     compute: Compute | None = None,
     **source: Any,
 ) -> Classifier:
@@ -51,7 +53,8 @@ def fit(
         options: hyper-parameters of the method, by name.
         shots: K, pictures per class to draw, as CoOp draws them; None takes all.
         seed: of the draw and of the training.
-        training_progress: called with (steps done, all steps).
+        progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at its next step.
         compute: devices, precision, checkpoint of a training inside the backbone; its device is
             that of the backbone.
         **source: the fields of :class:`~clip_adapter.options.SourceOptions`, such as ``backbone``,
@@ -65,6 +68,7 @@ def fit(
         DataError: the source cannot be used.
         MissingTextError: the method needs text weights and the source has none.
         BackboneError: the backbone cannot be had.
+        CancelledError: ``cancel`` was set.
     """
     chosen = make_method(method, options)
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
@@ -76,18 +80,18 @@ def fit(
             "checkpoint would change nothing.",
             hint="Leave them away.",
         )
-    opened = open_source(data, reading)
-    task, facts = make_task(
-        opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
-    )
-    return fit_task(chosen, task, facts, training_progress)
+    with listening(progress, cancel):
+        opened = open_source(data, reading)
+        task, facts = make_task(
+            opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
+        )
+        return fit_task(chosen, task, facts)
 
 
 def fit_task(
     method: Method,
     task: FewShotTask,
     facts: Mapping[str, Any],
-    progress: Progress | None = None,
 ) -> Classifier:
     """The classifier that ``method`` makes of ``task``, with the record of how it was made.
 
@@ -95,11 +99,10 @@ def fit_task(
         method: with its options.
         task: the shots.
         facts: what else to record, from ``Source.facts``.
-        progress: called with (steps done, all steps).
     """
     start = time.perf_counter()
     with nothing_but_the_task(method.name):
-        classifier = method.fit(task, progress)
+        classifier = method.fit(task)
     return _recorded(classifier, method, task, facts, time.perf_counter() - start)
 
 
@@ -107,7 +110,6 @@ def fit_tasks(
     methods: Sequence[Method],
     tasks: Sequence[FewShotTask],
     facts: Mapping[str, Any],
-    progress: Progress | None = None,
 ) -> list[Classifier]:
     """As :func:`fit_task` for several tasks, in one pass of the training.
 
@@ -115,7 +117,6 @@ def fit_tasks(
         methods: of one class, and of one ``together_key`` that is not None.
         tasks: one for each method, with one text and equally many shots.
         facts: of all tasks.
-        progress: called with (steps done, all steps).
 
     Returns:
         A classifier for each. Each records an equal share of the seconds.
@@ -132,7 +133,7 @@ def fit_tasks(
         )
     start = time.perf_counter()
     with nothing_but_the_task(methods[0].name):
-        classifiers = type(methods[0]).fit_together(methods, tasks, progress)
+        classifiers = type(methods[0]).fit_together(methods, tasks)
     seconds = (time.perf_counter() - start) / len(methods)
     return [
         _recorded(c, m, t, facts, seconds)
@@ -253,12 +254,12 @@ def make_task(
     read, skipped = source.features("train", rows, views)
     distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)
     for note in notes:
-        source.say(note)
+        log.info(note)
     train = read.subset(distinct) if notes else read
     text = source.text_weights()
     runs_tower = method is not None and (reads_images or method.runs_text_tower)
     tower = source.tower() if runs_tower else None
-    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower, say=source.say)
+    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower)
     task.templates = tuple(source.templates)
     if method is not None and method.needs_text:
         task.require_text(method.name)
@@ -267,7 +268,7 @@ def make_task(
         # What was left out may have been all that a class had.
         labels, named = train.labels.tolist(), source.names_empty_classes and not notes
         if note := empty_classes(labels, train.class_names, named, speaks):
-            source.say(note)
+            log.info(note)
     if method is not None and runs_tower:
         task.require_backbone(method.name)
     if reads_images and task.backbone is not None:

@@ -7,17 +7,21 @@ logits = sum_i weight_i * logits_i                                              
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from clip_adapter.errors import ClassifierError
 from clip_adapter.nn import Cache, Projection, ResidualAdapter, cosine_logits, normalize
 
 Kind = Literal["cosine", "linear"]
 # The bias of a class of which nothing is known, neither picture nor text: never the answer.
 ABSENT = -1e9
+# Rows scored at once: bounds the (rows, C) scores in memory without slowing the product.
+CHUNK = 4096
 
 
 class Head(nn.Module):
@@ -118,3 +122,39 @@ class Mixture(nn.Module):
         """(N, D) -> (N, C)."""
         scores = [s * h(features) for s, h in zip(self.shares, self.members, strict=True)]
         return torch.stack(scores).sum(0)
+
+
+@torch.inference_mode()
+def score_rows(head: Head | Mixture, features: Tensor, feature_norm: str) -> Tensor:
+    """(N, C) scores of features (N, D), which are scaled to unit length for a head of "unit"."""
+    if feature_norm == "unit":
+        features = normalize(features)
+    return torch.cat(
+        [head(features[i : i + CHUNK]) for i in range(0, max(len(features), 1), CHUNK)]
+    )
+
+
+def check_numbers(head: Head | Mixture, tower_adapter: nn.Module | None = None) -> None:
+    """Whether all that was learnt is a number.
+
+    Raises:
+        ClassifierError: NaN or infinite numbers, or scales and shares with which no score is one.
+    """
+    learnt = [*head.state_dict().values()]
+    learnt += tower_adapter.state_dict().values() if tower_adapter is not None else []
+    if not all(bool(t.isfinite().all()) for t in learnt):
+        raise ClassifierError(
+            "The classifier holds NaN or infinite numbers: its training diverged, or an option "
+            "is out of any useful range.",
+            hint="Fit it again with milder options; where the method has a learning rate, a "
+            "lower one (-o lr=...).",
+        )
+    members = head.members if isinstance(head, Mixture) else []
+    scales = [head.logit_scale, *(member.logit_scale for member in members)]
+    shares = head.shares if isinstance(head, Mixture) else []
+    if not all(math.isfinite(s) and s > 0 for s in scales) or not all(map(math.isfinite, shares)):
+        raise ClassifierError(
+            f"Logit scales {scales}, shares {shares}.",
+            allowed="finite scales above 0, and finite shares",
+            hint="The logit scale is that of the backbone, 100 for OpenAI's CLIP.",
+        )

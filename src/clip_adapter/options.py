@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -49,8 +49,6 @@ class SourceOptions:
         strict: a picture that cannot be read is an error.
         batch_size: pictures per pass of the backbone.
         feature_norm: of ready-made features.
-        say: receives lines for the user.
-        progress: shows a bar; None shows it on a terminal.
 
     Raises:
         UsageError: an unknown ``feature_norm``.
@@ -69,8 +67,6 @@ class SourceOptions:
     strict: bool = False
     batch_size: int = 64
     feature_norm: Norm = "auto"
-    say: Callable[[str], None] = field(default=_silent, repr=False)
-    progress: bool | None = None
 
     def __post_init__(self) -> None:
         # A str is a sequence too, of its letters; None says "no prompts" in other libraries.
@@ -84,13 +80,13 @@ class SourceOptions:
         from clip_adapter.backbones import load_backbone
 
         name = self.backbone or default or DEFAULT_BACKBONE
-        return load_backbone(name, device=self.device, dtype=self.dtype, say=self.say)
+        return load_backbone(name, device=self.device, dtype=self.dtype)
 
     def store(self) -> FeatureStore:
         """The feature store."""
         from clip_adapter.features.store import FeatureStore
 
-        return FeatureStore(self.cache, say=self.say)
+        return FeatureStore(self.cache)
 
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]

@@ -23,6 +23,7 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions
+from clip_adapter.reporting import log
 from clip_adapter.wording import listed
 
 
@@ -45,14 +46,13 @@ class PictureSource:
             prompts=list(options.prompts) or None,
         )
         for note in self._data.notes:
-            options.say(note)
+            log.info(note)
         self.name = self._data.name
         self.class_names = self._data.class_names
         self.descriptions = _descriptions(self.class_names, options)
         alone = self.descriptions is not None and not options.prompts
         self.templates = [] if alone else self._data.templates
         self.has_splits = self._data.has_splits
-        self.say = options.say
         self._given: Backbone | None = None
 
     @property
@@ -96,15 +96,13 @@ class PictureSource:
             views=views,
             batch_size=self._options.batch_size,
             strict=self._options.strict,
-            say=None if other else self._options.say,
-            progress=self._options.progress,
         )
         if other is None and split in ("train", UNSPLIT):
             before, names = [s.label for s in chosen], self.class_names
             for note in thin_classes(
                 before, features.labels.tolist(), names, drawn=rows is not None
             ):
-                self._options.say(note)
+                log.info(note)
         return features, skipped
 
     def check_pictures(self, method: str) -> None:
@@ -170,13 +168,12 @@ class FeatureSource:
         elif options.backbone is None:
             refuse(spec, "features, and no backbone is named", ("descriptions",), options)
         for note in self._file.notes:
-            options.say(note)
+            log.info(note)
         self.name = spec
         self.class_names = self._file.feature_set.class_names
         self.descriptions = _descriptions(self.class_names, options)
         alone = self.descriptions is not None and not options.prompts
         self.templates = [] if alone else resolve_templates(list(options.prompts) or None)
-        self.say = options.say
         self._backbone: Backbone | None = None
         unlabelled = int((self._file.feature_set.labels < 0).sum())
         if unlabelled:
@@ -201,7 +198,7 @@ class FeatureSource:
         drawn = features.subset(list(rows))
         labels = drawn.labels.tolist()
         for note in thin_classes(labels, labels, self.class_names, drawn=True):
-            self._options.say(note)
+            log.info(note)
         return drawn, []
 
     def check_pictures(self, method: str) -> None:
@@ -277,7 +274,7 @@ class FeatureSource:
                     hint="Name the backbone that made the features.",
                 )
         elif told and told not in (backbone.name, self._options.backbone):
-            self._options.say(
+            log.info(
                 f"Warning: {self.name} says that {told!r} made its features; the class names are "
                 f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
             )
@@ -341,7 +338,7 @@ def _descriptions(class_names: list[str], options: SourceOptions) -> Description
         return None
     found = read_descriptions(options.descriptions, class_names)
     if found.others:
-        options.say(f"{found.name} also describes other classes: {listed(found.others)}.")
+        log.info(f"{found.name} also describes other classes: {listed(found.others)}.")
     return found
 
 
@@ -354,7 +351,6 @@ def _embed_classes(backbone: Backbone, source: Source, options: SourceOptions) -
         source.templates,
         descriptions=sentences,
         store=options.store(),
-        say=options.say,
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clip_adapter.backbones.memory import silent
 from clip_adapter.errors import DataError, MissingTextError, UsageError
-from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
+from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.nn.cosine import normalize
 from clip_adapter.options import Compute
 
@@ -35,7 +35,6 @@ class FewShotTask:
         pictures: pixels of the shots, row by row as ``train``, for methods that read them.
         templates: prompt templates with ``{}``, for methods that write prompts.
         compute: where and how pixel-reading methods train.
-        say: receives lines for the user.
     """
 
     train: FeatureSet
@@ -46,7 +45,6 @@ class FewShotTask:
     pictures: Pictures | None = None
     templates: Sequence[str] = ()
     compute: Compute = field(default_factory=Compute)
-    say: Callable[[str], None] = silent
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -157,6 +155,59 @@ def unit_rows(weights: Tensor) -> Tensor:
     """``weights`` (C, D) at unit length; to the bit what they were where they have it already."""
     lengths = weights.float().norm(dim=-1)
     return weights if bool(((lengths - 1).abs() < 1e-5).all()) else normalize(weights.float())
+
+
+@dataclass(frozen=True)
+class HeldOutLogits:
+    """What the chosen candidate said of the shots that were held out.
+
+    Attributes:
+        logits: (n, C).
+        rows: (n,) which shots they are, as rows of the training set; one may come in two folds.
+        weight: (n,) how much each counts; None: all alike.
+    """
+
+    logits: Tensor
+    rows: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method found. ``fitting`` makes a classifier of it, with the record of how.
+
+    Attributes:
+        head: features (N, D) to logits (N, C); frozen here, in eval mode.
+        hyperparameters: those it was trained with, resolved, as JSON types.
+        trained_parameters: how many numbers were trained.
+        selection: the record of each choice made on the shots, see
+            :class:`~clip_adapter.training.selection.Selection`.
+        held_out: what the chosen setting said of the shots that were held out, where any were.
+        tower_adapter: what was trained inside the visual tower, or None.
+        feature_norm: "raw" or "unit", the features that ``head`` takes; None: those of the task.
+        details: more for the record, as JSON types.
+
+    Raises:
+        ClassifierError: a learnt number, a scale or a share is NaN or infinite.
+    """
+
+    head: Head | Mixture
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    trained_parameters: int = 0
+    selection: Sequence[Mapping[str, Any]] = ()
+    held_out: HeldOutLogits | None = None
+    tower_adapter: nn.Module | None = None
+    feature_norm: FeatureNorm | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_numbers(self.head, self.tower_adapter)
+        self.head.eval().requires_grad_(False)
+
+    def logits(self, features: FeatureSet) -> Tensor:
+        """(n, C) scores of the plain views of ``features``, which are of the task's kind."""
+        norm = self.feature_norm or features.feature_norm
+        return score_rows(self.head, features.plain_view, norm)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import BackboneError
+from clip_adapter.reporting import log
 
 Say = Callable[[str], None]
 
@@ -34,8 +35,8 @@ class Halving:
     kept for later batches.
     """
 
-    def __init__(self, size: int, say: Say = silent) -> None:
-        self.size, self.say = size, say
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def run(self, function: Callable[[Any], Tensor], batch: Tensor | Sequence[Any]) -> Tensor:
         """``function`` of every part of ``batch`` (B, ...), joined along the first dimension.
@@ -60,4 +61,4 @@ class Halving:
             self.size = used // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.say(f"Out of memory with a batch of {used}: going on with {self.size}.")
+            log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")

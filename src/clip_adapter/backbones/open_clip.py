@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from clip_adapter.backbones.base import Preprocess
 from clip_adapter.backbones.fingerprint import fingerprint
 from clip_adapter.backbones.hub import fetch_repository, fetch_tag, reason_of
-from clip_adapter.backbones.memory import Halving, Say, silent
+from clip_adapter.backbones.memory import Halving
 from clip_adapter.backbones.names import DEMO, DEMO_FOLDER, FOLDER, Source, parse_name
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.registry import DTYPES, Dtype, resolve_device
 from clip_adapter.backbones.trust import check_config, model_config, tokenizer_options
 from clip_adapter.errors import BackboneError
+from clip_adapter.reporting import log
 
 _FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
 
@@ -40,7 +41,6 @@ class OpenClipBackbone:
         tokenizer: Callable[[], Callable[[list[str]], Tensor]],
         device: str = "cpu",
         dtype: Dtype = "float32",
-        say: Say = silent,
     ) -> None:
         self.name, self.device, self.dtype = name, device, dtype
         self.preprocess = _preprocess(name, model)
@@ -51,7 +51,7 @@ class OpenClipBackbone:
         self._torch_dtype = DTYPES[dtype]
         self._model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
         self._make_tokenizer, self._tokenizer = tokenizer, None
-        self._batches = Halving(_FORWARD_BATCH, say)
+        self._batches = Halving(_FORWARD_BATCH)
         size = self.preprocess.image_size
         self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
 
@@ -71,7 +71,7 @@ class OpenClipBackbone:
         # A shallow copy of a module shares the table of its parts.
         model._modules = {**self._model._modules, "visual": visual}
         other._model, other.fingerprint = model, fingerprint
-        other._batches = Halving(_FORWARD_BATCH, self._batches.say)
+        other._batches = Halving(_FORWARD_BATCH)
         size = self.preprocess.image_size
         other.embed_dim = int(other.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
         return other
@@ -194,14 +194,14 @@ def claims(name: str) -> bool:
     return True
 
 
-def load(name: str, device: str, dtype: Dtype, say: Say) -> OpenClipBackbone:
+def load(name: str, device: str, dtype: Dtype) -> OpenClipBackbone:
     """The backbone ``name``; see ``registry.load_backbone``."""
     import open_clip
 
     source = parse_name(name, open_clip.list_models(), open_clip.list_pretrained_tags_by_model)
-    device = resolve_device(device, say)
+    device = resolve_device(device)
     with _quiet():
-        model = _create(source, say)
+        model = _create(source)
     identifier = source.arch or f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
 
     def tokenizer() -> Callable[[list[str]], Tensor]:
@@ -220,10 +220,10 @@ def load(name: str, device: str, dtype: Dtype, say: Say) -> OpenClipBackbone:
                 "no tokenizer.",
             ) from error
 
-    return OpenClipBackbone(source.name, model, tokenizer, device, dtype, say)
+    return OpenClipBackbone(source.name, model, tokenizer, device, dtype)
 
 
-def _create(source: Source, say: Say) -> nn.Module:
+def _create(source: Source) -> nn.Module:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -238,7 +238,7 @@ def _create(source: Source, say: Say) -> nn.Module:
     else:
         model_name = source.arch
         tag = get_pretrained_cfg(source.arch, source.target) if source.kind == "tag" else {}
-        options["force_preprocess_cfg"] = tag or _arch_preprocess(source, say)
+        options["force_preprocess_cfg"] = tag or _arch_preprocess(source)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
         options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
         if source.kind == "random":
@@ -259,7 +259,7 @@ def _create(source: Source, say: Say) -> nn.Module:
         ) from error
 
 
-def _arch_preprocess(source: Source, say: Say) -> dict[str, Any]:
+def _arch_preprocess(source: Source) -> dict[str, Any]:
     """The preprocessing that the published weights of an architecture share."""
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
@@ -270,7 +270,7 @@ def _arch_preprocess(source: Source, say: Say) -> dict[str, Any]:
     if all(entry == found[0] for entry in found):
         return found[0] if found else {}
     if source.kind == "file":
-        say(
+        log.info(
             f"The published weights of {source.arch} differ in preprocessing; OpenAI's is taken. "
             "A folder with open_clip_config.json (local-dir:DIR) can say otherwise."
         )

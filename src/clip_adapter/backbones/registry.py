@@ -12,17 +12,15 @@ from typing import Any, Literal, cast
 import torch
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.backbones.memory import Say, silent
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.reporting import log
 
 FAMILIES = ("clip_adapter.backbones.open_clip",)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
-def load_backbone(
-    name: str, *, device: str = "auto", dtype: str = "float32", say: Say | None = None
-) -> Backbone:
+def load_backbone(name: str, *, device: str = "auto", dtype: str = "float32") -> Backbone:
     """Load a frozen CLIP.
 
     Args:
@@ -31,18 +29,16 @@ def load_backbone(
         device: "auto" takes cuda, then mps, then cpu; or a device by name ("cuda:1").
         dtype: "float32", "float16" or "bfloat16", of weights and computation. Returned tensors
             are float32 in any case.
-        say: receives lines for the user, such as the device that was chosen.
 
     Raises:
         UsageError: an unknown name, device or dtype.
         BackboneError: weights that cannot be found, fetched or loaded.
     """
-    say = say or silent
     if dtype not in DTYPES:
         raise unknown_name("dtype", str(dtype), DTYPES)
     for family in map(importlib.import_module, FAMILIES):
         if family.claims(name):
-            return family.load(name, device, cast("Dtype", dtype), say)
+            return family.load(name, device, cast("Dtype", dtype))
     raise UsageError(f"No family of backbones knows {name!r}.")
 
 
@@ -51,7 +47,7 @@ def list_backbones() -> list[dict[str, Any]]:
     return [row for family in map(importlib.import_module, FAMILIES) for row in family.listing()]
 
 
-def resolve_device(device: str = "auto", say: Say = silent) -> str:
+def resolve_device(device: str = "auto") -> str:
     """The device to compute on; the choice of "auto" is said.
 
     Raises:
@@ -59,12 +55,12 @@ def resolve_device(device: str = "auto", say: Say = silent) -> str:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            say(f"Device: CUDA ({torch.cuda.get_device_name()})")
+            log.info(f"Device: CUDA ({torch.cuda.get_device_name()})")
             return "cuda"
         if torch.backends.mps.is_available():
-            say("Device: MPS (Apple GPU)")
+            log.info("Device: MPS (Apple GPU)")
             return "mps"
-        say("Device: CPU (no CUDA or MPS device found)")
+        log.info("Device: CPU (no CUDA or MPS device found)")
         return "cpu"
     try:
         torch.empty(0, device=device)

@@ -8,7 +8,6 @@ f are the features of the frozen backbone, or of a copy of it with a trained cha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +18,16 @@ from torch import Tensor
 
 from clip_adapter.errors import ClassifierError, MissingTextError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.heads import Head, Mixture
-from clip_adapter.nn import normalize
+from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.towers import TowerAdapter, tuned
-from clip_adapter.training.selection import HeldOutLogits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from clip_adapter.backbones.base import Backbone
-    from clip_adapter.backbones.memory import Say
 
     Picture = str | Path | Image
     Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
-
-# Rows scored at once: bounds the (rows, C) scores in memory without slowing the product.
-CHUNK = 4096
 
 
 class Classifier:
@@ -65,18 +58,7 @@ class Classifier:
         train_digests: Sequence[str] = (),
         tower_adapter: TowerAdapter | None = None,
     ) -> None:
-        learnt = [
-            *head.state_dict().values(),
-            *(tower_adapter.state_dict().values() if tower_adapter else ()),
-        ]
-        if not all(bool(t.isfinite().all()) for t in learnt):
-            raise ClassifierError(
-                "The classifier holds NaN or infinite numbers: its training diverged, or an option "
-                "is out of any useful range.",
-                hint="Fit it again with milder options; where the method has a learning rate, a "
-                "lower one (-o lr=...).",
-            )
-        _check_numbers(head)
+        check_numbers(head, tower_adapter)
         self.head = head.eval().requires_grad_(False)
         self.class_names = list(class_names)
         self.feature_norm: FeatureNorm = feature_norm
@@ -84,9 +66,6 @@ class Classifier:
         self.info: dict[str, Any] = dict(info or {})
         self.train_digests = frozenset(train_digests)
         self.tower_adapter = tower_adapter and tower_adapter.eval().requires_grad_(False).cpu()
-        # What was said of the shots that the selection held out: for comparing methods on the
-        # shots. It is not saved.
-        self.held_out: HeldOutLogits | None = None
         self._backbone: Backbone | None = None
         self._encoder: Backbone | None = None
 
@@ -107,7 +86,7 @@ class Classifier:
             ClassifierError: features of another dimension.
             DecodeError: a picture cannot be read.
         """
-        return self._score(self._features(inputs, self.dim), self.head)
+        return score_rows(self.head, self._features(inputs, self.dim), self.feature_norm)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
@@ -123,7 +102,7 @@ class Classifier:
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
         features = self._features(inputs, head.dim, untouched=True)
-        return self._score(features, head)
+        return score_rows(head, features, self.feature_norm)
 
     def predict_proba(self, inputs: Inputs) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1."""
@@ -132,13 +111,6 @@ class Classifier:
     def predict(self, inputs: Inputs) -> list[str]:
         """N class names."""
         return [self.class_names[i] for i in self.logits(inputs).argmax(-1).tolist()]
-
-    @torch.inference_mode()
-    def _score(self, features: Tensor, head: Head | Mixture) -> Tensor:
-        if self.feature_norm == "unit":
-            features = normalize(features)
-        parts = [head(features[i : i + CHUNK]) for i in range(0, len(features), CHUNK)]
-        return torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
 
     def _features(self, inputs: Inputs, dim: int, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
@@ -164,7 +136,7 @@ class Classifier:
         """The backbone whose features it takes."""
         return str(self.info.get("backbone") or "an unnamed backbone")
 
-    def backbone(self, device: str = "auto", say: Say | None = None) -> Backbone:
+    def backbone(self, device: str = "auto") -> Backbone:
         """Its backbone, loaded at the first call and checked against the saved fingerprint.
 
         Raises:
@@ -181,7 +153,7 @@ class Classifier:
                     hint="Give it features, or fit it again with --backbone.",
                 )
             backbone = load_backbone(
-                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32"), say=say
+                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32")
             )
             if backbone.fingerprint != fingerprint:
                 raise ClassifierError(
@@ -192,16 +164,16 @@ class Classifier:
             self._backbone = backbone
         return self._backbone
 
-    def encoder(self, device: str = "auto", say: Say | None = None) -> Backbone:
+    def encoder(self, device: str = "auto") -> Backbone:
         """What makes the features it takes: its backbone, or a copy with what was trained inside.
 
         Raises:
             ClassifierError: as :meth:`backbone`.
         """
         if self.tower_adapter is None:
-            return self.backbone(device, say)
+            return self.backbone(device)
         if self._encoder is None:
-            self._encoder = tuned(self.backbone(device, say), self.tower_adapter)
+            self._encoder = tuned(self.backbone(device), self.tower_adapter)
         return self._encoder
 
     def embed(self, pictures: Picture | Sequence[Picture], *, untouched: bool = False) -> Tensor:
@@ -260,16 +232,3 @@ class Classifier:
     def __repr__(self) -> str:
         method = self.info.get("method", "classifier")
         return f"Classifier({method}, {len(self.class_names)} classes, {self.backbone_name})"
-
-
-def _check_numbers(head: Head | Mixture) -> None:
-    """Raises ClassifierError for scales and shares with which no score is a number."""
-    members = head.members if isinstance(head, Mixture) else []
-    scales = [head.logit_scale, *(member.logit_scale for member in members)]
-    shares = head.shares if isinstance(head, Mixture) else []
-    if not all(math.isfinite(s) and s > 0 for s in scales) or not all(map(math.isfinite, shares)):
-        raise ClassifierError(
-            f"Logit scales {scales}, shares {shares}.",
-            allowed="finite scales above 0, and finite shares",
-            hint="The logit scale is that of the backbone, 100 for OpenAI's CLIP.",
-        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, TrainingBar, command, listed
+from clip_adapter.cli.output import Output, command, listed
 from clip_adapter.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, TrainingBar, command
+from clip_adapter.cli.output import Output, command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +85,7 @@ def get(
     from clip_adapter.datasets.download.get import fetch_benchmark
 
     with Output(json) as out, _Bars() as bars:
-        done = fetch_benchmark(name, root, hub=hub, keep=keep, say=out.say, progress=bars)
+        done = fetch_benchmark(name, root, hub=hub, keep=keep, progress=bars)
         out.result({**vars(done), "complete": not done.to_do})
         if done.to_do:
             out.show("Left to do by hand:", *(f"  * {line}" for line in done.to_do))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, TrainingBar, command
+from clip_adapter.cli.output import Output, command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,13 +56,12 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        with TrainingBar("Drawing") as drawing, TrainingBar("Training") as training:
+        with TrainingBar("Drawing") as drawing("Training") as training:
             found = job.run_demo(
                 out,
                 seeds=job.SEEDS if seeds is None else seeds,
                 shots=shots or job.SHOTS,
                 cache=cache,
-                say=output.say,
                 drawing=drawing,
                 training=training,
             )

@@ -97,7 +97,6 @@ def embed(
                 "cache": cache,
                 "strict": strict,
                 "batch_size": batch_size,
-                "say": output.say,
             }
         )
         start = time.perf_counter()
@@ -171,7 +170,6 @@ def _unlabelled(data: str, reading: SourceOptions) -> Found:
         views=reading.views,
         batch_size=reading.batch_size,
         strict=reading.strict,
-        say=reading.say,
     )
     meta = {
         "backbone": backbone.name,

@@ -83,7 +83,6 @@ def evaluate(
             cache=cache,
             strict=strict,
             feature_norm=feature_norm,
-            say=out.say,
         )
         drawn: list[str] = []
         if plots is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, TrainingBar, command, listed
+from clip_adapter.cli.output import Output, command, listed
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, Precision
 
 DEFAULT_OUT = "classifier"
@@ -133,30 +133,27 @@ def fit(
             devices=devices, precision=precision, accumulate=accumulate, checkpoint=checkpoint
         )
         saving.check_target(out)
-        with TrainingBar() as bar:
-            classifier = fitting.fit(
-                data,
-                method=method,
-                options=o.key_values(option),
-                shots=shots,
-                seed=seed,
-                training_progress=bar,
-                compute=None if compute == o.COMPUTE else compute,
-                backbone=backbone,
-                device=device,
-                dtype=dtype,
-                prompts=tuple(prompt or ()),
-                descriptions=descriptions,
-                class_names=class_names,
-                root=root,
-                style=style,
-                views=views,
-                cache=cache,
-                strict=strict,
-                batch_size=batch_size,
-                feature_norm=feature_norm,
-                say=output.say,
-            )
+        classifier = fitting.fit(
+            data,
+            method=method,
+            options=o.key_values(option),
+            shots=shots,
+            seed=seed,
+            compute=None if compute == o.COMPUTE else compute,
+            backbone=backbone,
+            device=device,
+            dtype=dtype,
+            prompts=tuple(prompt or ()),
+            descriptions=descriptions,
+            class_names=class_names,
+            root=root,
+            style=style,
+            views=views,
+            cache=cache,
+            strict=strict,
+            batch_size=batch_size,
+            feature_norm=feature_norm,
+        )
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
         output.show(*told(info, classifier.class_names, data, root))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import shlex
 import sys
-import time
+import warnings
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,16 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from clip_adapter.errors import ClipAdapterError
+from clip_adapter.reporting import log
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 DEBUG_VARIABLE = "CLIP_ADAPTER_DEBUG"
 INTERRUPTED = 130
 # Wider than a terminal: what is piped into a file or a program must not be cut or wrapped early.
 PIPED_WIDTH = 160
-_SHOW_AFTER = 2.0  # seconds; shorter work needs no bar
 
 
 class Output:
@@ -56,6 +56,13 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
+        self._caught = warnings.catch_warnings()
+        self._caught.__enter__()
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: self.say(str(message))
+        self._handler = _Lines(self)
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
         return self
 
     def __exit__(
@@ -64,6 +71,8 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        log.removeHandler(self._handler)
+        self._caught.__exit__(kind, error, traceback)
         if error is None or isinstance(error, typer.Exit | SystemExit):
             return
         if isinstance(error, KeyboardInterrupt):
@@ -96,6 +105,17 @@ class Output:
             )
             self.result({"error": found, "allowed": None, "next": None, "kind": "bug"})
             raise typer.Exit(1) from None
+
+
+class _Lines(logging.Handler):
+    """Lines of the library, said by a command."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.say(record.getMessage())
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -143,45 +163,3 @@ def listed(names: Iterable[str], most: int = 8) -> str:
 def short(name: str, most: int = 60) -> str:
     """A name that leaves room for others."""
     return name if len(name) <= most else f"{name[: most - 3]}..."
-
-
-class TrainingBar:
-    """A bar on standard error, on a terminal, once training has taken two seconds.
-
-    Call it with (steps done, all steps); a new count from the start is a new round. What was given
-    to :meth:`note` before, such as the loss, stands beside the title.
-    """
-
-    def __init__(self, title: str = "Training") -> None:
-        self._title, self._round, self._last = title, 1, 0
-        self._start = time.monotonic()
-        self._bar: Progress | None = None
-        self._note = ""
-
-    def note(self, words: str) -> None:
-        """How the training goes, in a few words; shown at the next step."""
-        self._note = f" ({words})"
-
-    def __call__(self, done: int, total: int) -> None:
-        """``done`` of ``total`` steps are done."""
-        self._round += done < self._last
-        self._last = done
-        if self._bar is None:
-            if not sys.stderr.isatty() or time.monotonic() - self._start < _SHOW_AFTER:
-                return
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._title, total=total)
-            self._bar.start()
-        title = self._title if self._round == 1 else f"{self._title}, round {self._round}"
-        title += self._note
-        self._bar.update(self._task, description=title, completed=done, total=total)
-
-    def __enter__(self) -> TrainingBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

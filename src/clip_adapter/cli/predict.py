@@ -101,7 +101,6 @@ def predict(
                 device=device,
                 batch_size=batch_size,
                 cache=cache,
-                say=output.say,
             )
         _hand_out(output, records, form, out)
         failed = sum("error" in record for record in records)

@@ -21,7 +21,6 @@ from clip_adapter.features.store import FeatureStore
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clip_adapter.backbones.memory import Say
     from clip_adapter.classifier import Classifier
 
 Record = dict[str, Any]
@@ -35,7 +34,6 @@ def of_pictures(
     device: str,
     batch_size: int,
     cache: Path | None,
-    say: Say,
 ) -> list[Record]:
     """One record per item, in order: ``path, label, probability`` or ``path, error``."""
     records: list[Record] = [{"path": item.path, "error": item.error} for item in items]
@@ -46,10 +44,10 @@ def of_pictures(
     if not samples:
         return records
     features, bad = extract(
-        classifier.encoder(device, say),
+        classifier.encoder(device),
         samples,
         classifier.class_names,
-        store=None if cache is None else FeatureStore(cache, say),
+        store=None if cache is None else FeatureStore(cache),
         style=classifier.info.get("preprocess", "clip"),
         batch_size=batch_size,
         allow_none=True,

@@ -83,7 +83,6 @@ def run_demo(
     seeds: int = SEEDS,
     shots: Sequence[int] = SHOTS,
     cache: str | Path | None = None,
-    say: Say | None = None,
     drawing: Progress | None = None,
     training: Progress | None = None,
 ) -> Demo:
@@ -94,7 +93,6 @@ def run_demo(
         seeds: runs per cell of the table; seed i draws the shots as CoOp's seed i.
         shots: pictures per class, one column each.
         cache: folder of the feature store; None is the user's cache folder.
-        say: receives lines for the user.
         drawing: called with (pictures drawn, all pictures).
         training: called with (runs done, all runs).
 
@@ -108,7 +106,7 @@ def run_demo(
     task_folder = demo_task(out, drawing)
     source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
     with one_thread():
-        source.use(load_backbone(BACKBONE, say=say))
+        source.use(load_backbone(BACKBONE))
         train, _ = source.features("train")
         test = held_out_features(source)
         rows, kept = _table(source, train, test, range(1, seeds + 1), shots, training)

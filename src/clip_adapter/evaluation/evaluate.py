@@ -149,7 +149,7 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: dict[str,
     refuse("The classifier", "its backbone and text", own, options)
     source = open_source(data, options)
     if isinstance(source, PictureSource):
-        source.use(classifier.encoder(options.device, options.say))
+        source.use(classifier.encoder(options.device))
     elif classifier.tower_adapter is not None:
         raise DataError(
             f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.backbones.memory import Say, silent
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import Transform, make_transform, view_seed
 from clip_adapter.errors import DataError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.progress import Meter
 from clip_adapter.features.store import FeatureStore, Shelf, content_digest
+from clip_adapter.reporting import log, tracking
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
@@ -57,8 +56,6 @@ def extract(
     batch_size: int = 64,
     strict: bool = False,
     allow_none: bool = False,
-    say: Say | None = None,
-    progress: bool | None = None,
 ) -> tuple[FeatureSet, list[BadPicture]]:
     """Raw features of pictures, from the store where they are known.
 
@@ -75,8 +72,6 @@ def extract(
             of two. Out of memory, a backbone halves its batches by itself.
         strict: a picture that cannot be read is an error.
         allow_none: that none of them can be read is no error.
-        say: receives a line for every skipped picture, and for contents that are there twice.
-        progress: shows a bar; None shows it on a terminal.
 
     Returns:
         The features (V, n, D) of the n readable pictures in the order of ``samples`` (for V > 1
@@ -86,7 +81,6 @@ def extract(
         DataError: there are no pictures, none can be read, or with ``strict`` one cannot.
         StoreError: the store cannot be written.
     """
-    say = say or silent
     bad: dict[int, BadPicture] = {}
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
         digests = _digests(samples, pool, bad)
@@ -100,15 +94,15 @@ def extract(
         for table, view in zip(tables, numbers, strict=True):
             train = view is not None
             work = _Work(backbone, make_transform(backbone.preprocess, style, train), pool)
-            work.view, work.seed, work.batch_size, work.progress = view, seed, batch_size, progress
+            work.view, work.seed, work.batch_size = view, seed, batch_size
             shelf = store.shelf(work.key(), backbone.name) if store is not None else None
             wanted = [(d, samples[positions[0]]) for d, positions in where.items()]
             for digest, reason in _fill(table, order, work, wanted, shelf).items():
                 for i in where.pop(digest):
                     bad[i] = BadPicture(samples[i].name, reason)
     skipped = [bad[i] for i in sorted(bad)]
-    _report_twins(where, samples, class_names, say)  # of the readable ones: the rest is gone
-    _report(skipped, len(samples), strict, allow_none, say)
+    _report_twins(where, samples, class_names)  # of the readable ones: the rest is gone
+    _report(skipped, len(samples), strict, allow_none)
     keep = [i for i in range(len(samples)) if i not in bad]
     found = tables[:, [order[digests[i]] for i in keep]]
     features = FeatureSet(
@@ -132,7 +126,6 @@ class _Work:
     view: int | None = None
     seed: int = 0
     batch_size: int = 64
-    progress: bool | None = None
 
     def key(self) -> dict[str, Any]:
         """All that decides a row, besides the picture's content."""
@@ -201,8 +194,8 @@ def _fill(
         return broken
     with shelf.lock() if shelf is not None else nullcontext():
         missing = look()
-        with Meter(len(missing), "Embedding", work.progress) as meter:
-            for digests, features in _shards(work, missing, broken, meter.advance):
+        with tracking("Embedding", len(missing), "pictures") as tracker:
+            for digests, features in _shards(work, missing, broken, tracker.advance):
                 if shelf is not None:
                     shelf.put(digests, features)
                 table[[order[digest] for digest in digests]] = features
@@ -282,7 +275,7 @@ def _reason(error: OSError | DataError, name: str) -> str:
 
 
 def _report_twins(
-    where: dict[str, list[int]], samples: Sequence[Sample], class_names: list[str], say: Say
+    where: dict[str, list[int]], samples: Sequence[Sample], class_names: list[str]
 ) -> None:
     """Says which contents are there more than once: under two labels, or within a class."""
     torn: list[str] = []
@@ -300,10 +293,10 @@ def _report_twins(
     if torn:
         shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
         what = "picture is" if len(torn) == 1 else "pictures are"
-        say(f"Warning: {len(torn)} {what} there under two labels or more: {shown}.")
+        log.info(f"Warning: {len(torn)} {what} there under two labels or more: {shown}.")
     if extra:
         what = "picture is an exact duplicate" if extra == 1 else "pictures are exact duplicates"
-        say(f"{extra} {what} of another one of the same class.")
+        log.info(f"{extra} {what} of another one of the same class.")
 
 
 def _plain(name: str) -> str:
@@ -311,9 +304,7 @@ def _plain(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def _report(
-    skipped: list[BadPicture], total: int, strict: bool, allow_none: bool, say: Say
-) -> None:
+def _report(skipped: list[BadPicture], total: int, strict: bool, allow_none: bool) -> None:
     if not total:
         raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
     lines = [f"{_plain(one.name)}: {one.reason}" for one in skipped]
@@ -326,6 +317,6 @@ def _report(
             hint="Replace or remove them" + ("." if none else ", or leave --strict away."),
         )
     for line in lines:
-        say(f"Skipped {line}")
+        log.info(f"Skipped {line}")
     if skipped:
-        say(f"{len(skipped)} of {total} pictures skipped.")
+        log.info(f"{len(skipped)} of {total} pictures skipped.")

@@ -23,9 +23,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from clip_adapter.backbones.memory import Say, silent
 from clip_adapter.errors import StoreError
 from clip_adapter.files import replacing
+from clip_adapter.reporting import log
 
 # Raised whenever the same key would give other numbers: decoding, transforms, pooling of features.
 FEATURE_VERSION = 1
@@ -50,19 +50,17 @@ class FeatureStore:
 
     Args:
         root: the folder; default :func:`default_root`. It is made when first written to.
-        say: receives a line when another process is waited for or a damaged shard is removed.
     """
 
-    def __init__(self, root: Path | str | None = None, say: Say | None = None) -> None:
+    def __init__(self, root: Path | str | None = None) -> None:
         self.root = (Path(root) if root is not None else default_root()) / "features"
-        self._say = say or silent
 
     def shelf(self, key: dict[str, Any], made_by: str = "") -> Shelf:
         """The shelf of what ``key`` (JSON types) describes; ``made_by`` only tells readers."""
         full = {**key, "feature_version": FEATURE_VERSION}
         text = json.dumps(full, sort_keys=True)
         told = {**full, "made_by": made_by}
-        return Shelf(self.root / content_digest(text.encode()), told, self._say)
+        return Shelf(self.root / content_digest(text.encode()), told)
 
     def info(self) -> list[dict[str, Any]]:
         """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf."""
@@ -82,7 +80,6 @@ class Shelf:
 
     path: Path
     key: dict[str, Any]
-    say: Say = silent
     _rows: dict[str, tuple[Tensor, int]] = field(default_factory=dict, repr=False)
     _known: set[str] = field(default_factory=set, repr=False)
 
@@ -99,7 +96,7 @@ class Shelf:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                self.say("Another process embeds the same pictures: waiting for it.")
+                log.info("Another process embeds the same pictures: waiting for it.")
                 lock.acquire()
         try:
             with self._errors():
@@ -119,7 +116,7 @@ class Shelf:
                 self._known.add(record.stem)
                 self._rows |= {d: (features, i) for i, d in enumerate(digests)}
             elif repair:
-                self.say(f"Damaged in the store: {record} ({fault}). Its rows are made again.")
+                log.info(f"Damaged in the store: {record} ({fault}). Its rows are made again.")
                 record.unlink(missing_ok=True)
                 record.with_suffix(".safetensors").unlink(missing_ok=True)
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.backbones.memory import Say, silent
 from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize
+from clip_adapter.reporting import log
 
 _SHOWN = 40  # characters of a name that was cut
 
@@ -24,7 +24,6 @@ def text_weights(
     *,
     descriptions: Sequence[Sequence[str]] | None = None,
     store: FeatureStore | None = None,
-    say: Say | None = None,
 ) -> Tensor:
     """Classifier weights (C, D) of unit length, from C class names and T templates.
 
@@ -39,7 +38,6 @@ def text_weights(
         templates: T templates with one ``{}`` each; none where there are descriptions alone.
         descriptions: C lists of sentences, of any length from 1 on.
         store: where text features are kept; None keeps nothing.
-        say: receives a line when names are too long for the text tower.
 
     Raises:
         UsageError: a template without ``{}``, or no template or class.
@@ -57,17 +55,15 @@ def text_weights(
     for own, more in zip(texts, descriptions or [], strict=descriptions is not None):
         own.extend(more)
     distinct = list(dict.fromkeys(text for own in texts for text in own))
-    features = _encode(backbone, distinct, store, say or silent)
+    features = _encode(backbone, distinct, store)
     means = [normalize(torch.stack([features[t] for t in own])).mean(0) for own in texts]
     return normalize(torch.stack(means))
 
 
-def _encode(
-    backbone: Backbone, texts: list[str], store: FeatureStore | None, say: Say
-) -> dict[str, Tensor]:
+def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) -> dict[str, Tensor]:
     """The raw feature (D,) of each text."""
     if store is None:
-        _warn_of_cuts(backbone, texts, say)
+        _warn_of_cuts(backbone, texts)
         return dict(zip(texts, backbone.encode_text(texts), strict=True))
     key = {"kind": "text", "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
     shelf = store.shelf(key, backbone.name)
@@ -76,7 +72,7 @@ def _encode(
     found, missing = shelf.get(digests)
     if missing:
         new = [texts[i] for i in missing]
-        _warn_of_cuts(backbone, new, say)
+        _warn_of_cuts(backbone, new)
         features = backbone.encode_text(new)
         with shelf.lock():
             shelf.put([digests[i] for i in missing], features)
@@ -85,7 +81,7 @@ def _encode(
     return dict(zip(texts, found, strict=True))
 
 
-def _warn_of_cuts(backbone: Backbone, texts: list[str], say: Say) -> None:
+def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     """Say which texts lose their end in the text tower."""
     tokens = backbone.tokenize(texts)
     padding = backbone.tokenize([""])[0, -1]
@@ -98,4 +94,4 @@ def _warn_of_cuts(backbone: Backbone, texts: list[str], say: Say) -> None:
     if cut:
         shown = ", ".join(repr(text[:_SHOWN] + "...") for text in cut[:5])
         more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
-        say(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
+        log.info(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clip_adapter.finetuning.job import PixelSchedule, Trained
-from clip_adapter.finetuning.train import PixelModel, Progress, train_pixels
+from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.towers.base import TowerAdapter, adapted_copy
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ def train_inside(
     task: FewShotTask,
     recipe: PixelSchedule,
     method: Method,
-    progress: Progress | None = None,
 ) -> Trained:
     """Trains ``change`` in place, in a float32 copy of the visual tower.
 
@@ -29,7 +28,6 @@ def train_inside(
         task: with pictures, a backbone and text weights.
         recipe: optimiser and schedule.
         method: the caller.
-        progress: called with (steps done, all steps).
 
     Raises:
         BackboneError: the tower has no place for ``change``.
@@ -46,4 +44,4 @@ def train_inside(
         tower_adapter=change,
         unit=task.train.feature_norm == "unit",
     )
-    return train_pixels(model, task, recipe, method, progress)
+    return train_pixels(model, task, recipe, method)

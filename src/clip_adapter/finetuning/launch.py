@@ -7,6 +7,7 @@ so it needs no ``if __name__ == "__main__"``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import socket
@@ -21,24 +22,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from clip_adapter.backbones.memory import silent
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.finetuning.job import Job, Trained, trainable
-from clip_adapter.finetuning.loop import Report, Say, run
+from clip_adapter.finetuning.loop import run
+from clip_adapter.reporting import Stage, listening, log, tracking
 
 _TASK, _RESULT, _ERROR, _LOG = "task.pickle", "result.pt", "error{}.pickle", "log{}.txt"
 
 
-def run_on_several(
-    model: nn.Module, job: Job, report: Report | None = None, say: Say = silent
-) -> Trained:
+def run_on_several(model: nn.Module, job: Job) -> Trained:
     """Trains ``model`` in place, in ``job.compute.devices`` processes.
 
     Args:
         model: as in :func:`~clip_adapter.finetuning.loop.run`, and the others too.
         job: what it is trained on, and how.
-        report: called with (steps done, all steps, how it goes).
-        say: receives a line on what a checkpoint gave.
 
     Raises:
         UsageError: there are fewer devices, or the model or the pictures cannot be sent.
@@ -54,7 +51,7 @@ def run_on_several(
         processes = [_start(folder, rank, count) for rank in range(count)]
         try:
             threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
-            _listen(processes[0], report, say)
+            _listen(processes[0], job.steps)
             codes = [process.wait() for process in processes]
         finally:
             for process in processes:
@@ -100,31 +97,32 @@ def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[str]:
         "WORLD_SIZE": str(count),
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
-    with (folder / _LOG.format(rank)).open("w") as log:
+    with (folder / _LOG.format(rank)).open("w") as output:
         return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "clip_adapter.finetuning.launch", str(folder)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-            stderr=log,
+            stderr=output,
             text=True,
         )
 
 
-def _listen(process: subprocess.Popen[str], report: Report | None, say: Say) -> None:
+def _listen(process: subprocess.Popen[str], steps: int) -> None:
     """Passes the first process's reports and lines on until it ends."""
-    for line in process.stdout or ():
-        try:
-            told = json.loads(line)
-        except ValueError:  # a library's own print
-            continue
-        match told:
-            case {"say": str(words)}:
-                say(words)
-            case [int(done), int(total), str(note)] if report is not None:
-                report(done, total, note)
-            case _:  # such a print that happens to be JSON
+    with tracking("Training", steps) as tracker:
+        for line in process.stdout or ():
+            try:
+                message = json.loads(line)
+            except ValueError:  # a library's own print
                 continue
+            match message:
+                case {"say": str(words)}:
+                    log.info(words)
+                case [int(done), str(note)]:
+                    tracker.at(done, note=note)
+                case _:  # such a print that happens to be JSON
+                    continue
 
 
 def _end_together(processes: list[subprocess.Popen[str]]) -> None:
@@ -154,14 +152,19 @@ def main(folder: Path) -> None:
     model, job, threads = task
     torch.set_num_threads(max(threads // job.compute.devices, 1))
 
-    def report(done: int, total: int, note: str) -> None:
-        print(json.dumps([done, total, note]), flush=True)
+    def report(stage: Stage) -> None:
+        print(json.dumps([stage.done, stage.note]), flush=True)
 
-    def say(line: str) -> None:
-        print(json.dumps({"say": line}), flush=True)
+    class ToParent(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(json.dumps({"say": record.getMessage()}), flush=True)
+
+    log.addHandler(ToParent())
+    log.setLevel(logging.INFO)
 
     try:
-        trained = run(model, job, report, say)
+        with listening(report):
+            trained = run(model, job)
     except ClipAdapterError as error:
         (folder / _ERROR.format(rank)).write_bytes(pickle.dumps(error))
         raise

@@ -23,28 +23,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip_adapter.backbones.memory import is_out_of_memory, silent
-from clip_adapter.errors import BackboneError, MissingExtraError, UsageError
+from clip_adapter.backbones.memory import is_out_of_memory
+from clip_adapter.errors import BackboneError, CancelledError, MissingExtraError, UsageError
 from clip_adapter.finetuning.checkpoint import State, read_state, state_file, write_state
 from clip_adapter.finetuning.job import Job, Loader, Trained, mixed_seed, trainable
 from clip_adapter.options import Compute
+from clip_adapter.reporting import Tracker, log, tracking
 from clip_adapter.training.loop import learning_rate
 
-Report = Callable[[int, int, str], None]
-Say = Callable[[str], None]
 # Seconds between two checkpoints; the towers are large, and writing them takes its time.
 CHECKPOINT_EVERY = 30.0
 EVALUATION_BATCH = 64
 
 
-def run(model: nn.Module, job: Job, report: Report | None = None, say: Say = silent) -> Trained:
+def run(model: nn.Module, job: Job) -> Trained:
     """Trains ``model`` in place, in this process (one of ``job.compute.devices``).
 
     Args:
         model: pictures to logits.
         job: what it is trained on, and how.
-        report: called with (steps done, all steps, how it goes).
-        say: receives a line on what a checkpoint gave.
 
     Raises:
         UsageError: a checkpoint of another training, or a precision that the device has not.
@@ -54,7 +51,7 @@ def run(model: nn.Module, job: Job, report: Report | None = None, say: Say = sil
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with _quiet(), torch.random.fork_rng(devices=cuda), Loader(job) as loader:
         try:
-            return _Run(model, job, fabric, loader, report, say).all()
+            return _Run(model, job, fabric, loader).all()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -75,11 +72,9 @@ class _Run:
         job: Job,
         fabric: Any,
         loader: Loader,
-        report: Report | None,
-        say: Say,
     ) -> None:
         self.model, self.job, self.fabric, self.loader = model, job, fabric, loader
-        self.report, self.say, self.trained = report, say, Trained()
+        self.trained = Trained()
         self.best: dict[str, Tensor] | None = None
         self.best_key = (-math.inf, -math.inf)
         self.rank, self.world = fabric.global_rank, fabric.world_size
@@ -117,12 +112,15 @@ class _Run:
         job, trained = self.job, self.trained
         if job.held_out is not None and trained.steps == 0:
             self._evaluate()
-        with _interrupts(job.compute.checkpoint is not None) as interrupted:
-            self._steps(interrupted)
+        with (
+            _interrupts(job.compute.checkpoint is not None) as interrupted,
+            tracking("Training", job.steps) as tracker,
+        ):
+            self._steps(interrupted, tracker)
         if job.held_out is None:
             trained.best_step = trained.steps
 
-    def _steps(self, interrupted: Callable[[], bool]) -> None:
+    def _steps(self, interrupted: Callable[[], bool], tracker: Tracker) -> None:
         job, trained = self.job, self.trained
         for step in range(trained.steps, job.steps):
             if self._patience_is_over():
@@ -141,8 +139,12 @@ class _Run:
                 )
             if time.monotonic() - self.last_saved >= CHECKPOINT_EVERY:
                 self._save(done=False)
-            if self.report is not None and self.rank == 0:
-                self.report(step + 1, job.steps, self._note())
+            if self.rank == 0:
+                try:
+                    tracker.at(step + 1, note=self._note())
+                except CancelledError:
+                    self._save(done=False)
+                    raise
 
     def _step(self, step: int) -> float:
         job = self.job
@@ -252,7 +254,7 @@ class _Run:
         # No process may write before all have read.
         self.fabric.barrier()
         if self.rank == 0 and found:
-            self.say(_taken(folder, state, self.job.steps))
+            log.info(_taken(folder, state, self.job.steps))
         if state is None:
             return False
         with torch.no_grad():

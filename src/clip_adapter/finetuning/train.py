@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from clip_adapter import __version__
 from clip_adapter.finetuning.job import Job, PixelSchedule, Trained, trainable
-from clip_adapter.finetuning.loop import Report, run
+from clip_adapter.finetuning.loop import run
 from clip_adapter.nn import cosine_logits, normalize
 from clip_adapter.training.folds import stopping_fold
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from clip_adapter.task import FewShotTask
 
 __all__ = ["PixelModel", "PixelSchedule", "Trained", "train_pixels"]
-
-Progress = Callable[[int, int], None]
 
 
 class PixelModel(nn.Module):
@@ -83,7 +80,6 @@ def train_pixels(
     task: FewShotTask,
     recipe: PixelSchedule,
     method: Method,
-    progress: Progress | None = None,
 ) -> Trained:
     """Trains what asks for gradients in ``model``, in place; afterwards it is in eval mode.
 
@@ -103,8 +99,6 @@ def train_pixels(
         task: with pictures; ``task.compute`` says where and how.
         recipe: optimiser and schedule.
         method: the caller; its name and options are part of what a checkpoint is checked against.
-        progress: called with (steps done, all steps). Where it has a method ``note``, that gets
-            the loss and the held-out accuracy in words.
 
     Raises:
         MissingExtraError: lightning-fabric is not installed (extra ``train``).
@@ -130,21 +124,8 @@ def train_pixels(
     if task.compute.devices > 1:
         from clip_adapter.finetuning.launch import run_on_several
 
-        return run_on_several(model, job, _report(progress), task.say)
-    return run(model, job, _report(progress), task.say)
-
-
-def _report(progress: Progress | None) -> Report | None:
-    if progress is None:
-        return None
-    note = getattr(progress, "note", None)
-
-    def report(done: int, total: int, words: str) -> None:
-        if note is not None:
-            note(words)
-        progress(done, total)
-
-    return report
+        return run_on_several(model, job)
+    return run(model, job)
 
 
 def _digest(

@@ -26,7 +26,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.task import FewShotTask, Sizes
@@ -93,7 +93,7 @@ class APE(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         keys, labels = unit_keys(task.train.features), task.train.labels
         classes = len(task.class_names)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, class_sums, nearness
 from clip_adapter.task import FewShotTask, Sizes
@@ -151,7 +151,7 @@ class APET(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (kept(sizes.dim, self.channels) + sizes.shots)
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights, labels = task.require_text(self.name), task.train.labels
         options = (self.cache_weight, self.cache_sharpness)
         index = best_channels(criterion(normalize(weights), self.similarity_weight), self.channels)
@@ -159,7 +159,7 @@ class APET(Method):
         folds = folds_of(task.train, task.seed)
         base, cosines, values = [], [], []
         if folds:
-            runs = self._train(task, weights, index, mild, [f.fit for f in folds], progress)
+            runs = self._train(task, weights, index, mild, [f.fit for f in folds])
             base, cosines, values = _held_out(task, runs, index, folds)
 
         def scores(fold: int, candidate: Candidate) -> Tensor:
@@ -174,7 +174,7 @@ class APET(Method):
             labels=labels,
             evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
         )
-        run = self._train(task, weights, index, mild, [torch.arange(len(labels))], progress)
+        run = self._train(task, weights, index, mild, [torch.arange(len(labels))])
         chosen = choice.value
         cache = Cache(
             run.keys()[0],
@@ -225,7 +225,6 @@ class APET(Method):
         channels: Tensor,
         setting: Candidate,
         rows: list[Tensor],
-        progress: Progress | None,
     ) -> Residuals:
         labels = task.train.labels
         values = torch.zeros(len(rows), len(labels), len(weights))
@@ -242,7 +241,7 @@ class APET(Method):
         generator = torch.Generator().manual_seed(task.seed)
         batch = min(recipe.batch_size, len(labels))
         with suited_threads(len(rows) * batch * (len(labels) + len(weights)) * task.train.dim):
-            train(module, logits, task.train.features, labels, rows, recipe, generator, progress)
+            train(module, logits, task.train.features, labels, rows, recipe, generator)
         return module
 
 

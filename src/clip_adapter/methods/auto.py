@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import ClipAdapterError, UsageError
+from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import Method, Progress, get_method, make_method, register
+from clip_adapter.methods.base import Method, get_method, make_method, register
+from clip_adapter.reporting import listening, log, track
 from clip_adapter.task import FewShotTask
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import (
@@ -94,7 +95,7 @@ class Auto(Method):
                 )
         return names
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = task.text_weights is not None
         if not text:
             task.check_two_classes(self.name)
@@ -103,7 +104,7 @@ class Auto(Method):
         if self.among != "auto":
             start = dict.fromkeys(self._named(), 1.0)
         names = [n for n, share in start.items() if folds or share]
-        fitted, held, left_out = self._candidates(names, task, folds, progress)
+        fitted, held, left_out = self._candidates(names, task, folds)
         curve = Selection("members", list(fitted))
         mild = _shares(fitted, start)
         loud = _loudness(fitted, held, task)
@@ -134,25 +135,25 @@ class Auto(Method):
         names: Sequence[str],
         task: FewShotTask,
         folds: Sequence[Fold],
-        progress: Progress | None,
     ) -> tuple[dict[str, Classifier], dict[str, Tensor], dict[str, str]]:
         """Every candidate fitted, its held-out logits, and why others are left out."""
         fitted: dict[str, Classifier] = {}
         held: dict[str, Tensor] = {}
         left_out: dict[str, str] = {}
-        for number, name in enumerate(names):
+        for number, name in enumerate(track(names, "Training", unit="methods")):
             try:
-                classifier = make_method(name).fit(task)
-                if folds:
-                    held[name] = _held_out(name, classifier, task, folds)
+                with listening(progress=False):
+                    classifier = make_method(name).fit(task)
+                    if folds:
+                        held[name] = _held_out(name, classifier, task, folds)
                 fitted[name] = classifier
+            except CancelledError:
+                raise
             except ClipAdapterError as error:
                 if self.among != "auto" or (number + 1 == len(names) and not fitted):
                     raise
                 left_out[name] = error.found
-                task.say(f"auto goes on without {name}: {error.found}")
-            if progress is not None:
-                progress(number + 1, len(names))
+                log.info(f"auto goes on without {name}: {error.found}")
         return fitted, held, left_out
 
     def _blend(

@@ -17,7 +17,7 @@ import types
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
@@ -25,13 +25,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
-    from clip_adapter.classifier import Classifier
     from clip_adapter.training.folds import Fold
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -65,12 +62,11 @@ class Method(ABC):
     one_vector_per_class: ClassVar[bool] = False
 
     @abstractmethod
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
+    def fit(self, task: FewShotTask) -> Fitted:
         """Learns from ``task``; never changes it.
 
         Args:
             task: the shots.
-            progress: called with (steps done, all steps).
 
         Raises:
             MissingTextError: the method needs text weights and the task has none.
@@ -95,17 +91,14 @@ class Method(ABC):
         return None
 
     @classmethod
-    def fit_together(
-        cls, methods: Sequence[Self], tasks: Sequence[FewShotTask], progress: Progress | None = None
-    ) -> list[Classifier]:
-        """One classifier for each method and task, as :meth:`fit` makes it, to rounding.
+    def fit_together(cls, methods: Sequence[Self], tasks: Sequence[FewShotTask]) -> list[Fitted]:
+        """A result for each method and task, as :meth:`fit` makes it, to rounding.
 
         Args:
             methods: of one :meth:`together_key`.
             tasks: as many, with one text and equally many shots.
-            progress: called with (steps done, all steps).
         """
-        return [m.fit(t, progress) for m, t in zip(methods, tasks, strict=True)]
+        return [m.fit(t) for m, t in zip(methods, tasks, strict=True)]
 
 
 M = TypeVar("M", bound=type[Method])

@@ -15,7 +15,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.finetuning.inside import train_inside
 from clip_adapter.finetuning.job import PixelSchedule, Trained
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress
+from clip_adapter.methods.base import Method
 from clip_adapter.task import FewShotTask
 from clip_adapter.towers import TowerAdapter, visual_tower
 from clip_adapter.towers.sites import numbers, transformer_blocks, width_of
@@ -96,7 +96,7 @@ class BlockAdapter(Method):
     def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:
         """The untrained change for ``blocks`` of a transformer of this width."""
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
         chosen = self.chosen(len(transformer_blocks(visual, self.name)))
         generator = torch.Generator().manual_seed(task.seed)
@@ -109,7 +109,7 @@ class BlockAdapter(Method):
             epochs=self.epochs,
             warmup=self.warmup,
         )
-        trained = train_inside(change, task, recipe, self, progress)
+        trained = train_inside(change, task, recipe, self)
         return changed_classifier(self, task, change, trained, blocks=chosen)
 
     def chosen(self, blocks: int) -> list[int]:

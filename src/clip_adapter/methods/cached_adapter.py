@@ -23,7 +23,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Activation, Cache, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.task import FewShotTask, Sizes
@@ -86,7 +86,7 @@ class CachedAdapter(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 2 * sizes.dim * (sizes.dim // self.reduction)
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights, labels = task.require_text(self.name), task.train.labels
         keys, classes = unit_keys(task.train.features), len(task.class_names)
         hidden = task.train.dim // self.reduction
@@ -101,7 +101,7 @@ class CachedAdapter(Method):
         pairs = grid(*options, task.logit_scale, coarse=auto)
         folds = folds_of(task.train, task.seed)
         recipe = fast_schedule(task.mean_shots, len(task.train))
-        base = self._held_out(task, weights, folds, ratios, shorter(recipe), progress)
+        base = self._held_out(task, weights, folds, ratios, shorter(recipe))
         cosines = [affinity(task.train.plain_view[f.held_out], keys[f.fit]) for f in folds]
         values = [balanced(labels[f.fit], classes, task.mean_shots) for f in folds]
 
@@ -124,7 +124,7 @@ class CachedAdapter(Method):
         chosen, adapter = choice.value, None
         if chosen["visual_ratio"] > 0:
             rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]
-            adapter = self._train(task, weights, rows, ratio, recipe, progress).take(0)
+            adapter = self._train(task, weights, rows, ratio, recipe).take(0)
         values = balanced(labels, classes, task.mean_shots)
         cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"])
         trained = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
@@ -155,7 +155,6 @@ class CachedAdapter(Method):
         rows: list[Tensor],
         ratios: list[float],
         recipe: Schedule,
-        progress: Progress | None,
     ) -> ResidualAdapter:
         """R adapters, one for each of ``rows`` and ``ratios``, trained without the cache."""
         dim, hidden = task.train.dim, task.train.dim // self.reduction
@@ -171,7 +170,7 @@ class CachedAdapter(Method):
         per_picture = dim * (2 * hidden + len(weights))
         data = (task.train.features, task.train.labels)
         with suited_threads(len(rows) * min(recipe.batch_size, len(data[1])) * per_picture):
-            train(adapter, logits, *data, rows, recipe, generator, progress)
+            train(adapter, logits, *data, rows, recipe, generator)
         return adapter
 
     def _held_out(
@@ -181,7 +180,6 @@ class CachedAdapter(Method):
         folds: list[Fold],
         ratios: list[float],
         recipe: Schedule,
-        progress: Progress | None,
     ) -> dict[float, list[Tensor]]:
         """For each ratio the held-out logits (m, C) of every fold, without the cache."""
         rows = [task.train.plain_view[f.held_out] for f in folds]
@@ -193,7 +191,7 @@ class CachedAdapter(Method):
         for start in range(0, len(jobs), limit):
             part = jobs[start : start + limit]
             fit = [folds[k].fit for _, k in part]
-            adapters = self._train(task, weights, fit, [r for r, _ in part], recipe, progress)
+            adapters = self._train(task, weights, fit, [r for r, _ in part], recipe)
             with torch.no_grad():
                 for run, (ratio, fold) in enumerate(part):
                     mapped = adapters.take(run)(rows[fold])

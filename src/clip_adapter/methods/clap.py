@@ -27,7 +27,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
 from clip_adapter.task import FewShotTask, Sizes
@@ -99,9 +99,9 @@ class CLAP(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * sizes.dim
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = task.require_text(self.name)
-        module, held = self._train(task, [torch.arange(len(task.train))], progress)
+        module, held = self._train(task, [torch.arange(len(task.train))])
         recipe = self._recipe(len(task.train))
         with torch.no_grad():
             weights = module.class_weights()[0]
@@ -129,9 +129,7 @@ class CLAP(Method):
         for fold, own in zip(folds, weights, strict=True):
             yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)
 
-    def _train(
-        self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
-    ) -> tuple[TextResidual, Tensor]:
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[TextResidual, Tensor]:
         """R residuals, one for each tensor of ``rows``, and the lambdas (R, C)."""
         text, labels = task.require_text(self.name), task.train.labels
         module = TextResidual(text, labels, runs=len(rows))
@@ -150,7 +148,7 @@ class CLAP(Method):
         with suited_threads(len(rows) * min(recipe.batch_size, len(labels)) * text.numel()):
             penalty = None if self.constraint == "none" else partial(distance, module, held)
             data = (task.train.features, labels)
-            train(module, logits, *data, rows, recipe, generator, progress, penalty)
+            train(module, logits, *data, rows, recipe, generator, penalty)
         return module, held
 
     def _recipe(self, count: int) -> Schedule:

@@ -24,7 +24,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
 from clip_adapter.task import FewShotTask, Sizes
@@ -144,14 +144,14 @@ class CLIPAdapter(Method):
             count += sum(p.numel() for p in adapter.parameters())
         return count
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights, ratios = task.require_text(self.name), self._ratios()
-        choices, recipe = self._choose(task, weights, ratios, progress)
+        choices, recipe = self._choose(task, weights, ratios)
         rows = [torch.arange(len(task.train))]
         run: dict[Branch, Any] = {
             b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
         }
-        branches = self._train(task, weights, run, rows, recipe, progress).take(0)
+        branches = self._train(task, weights, run, rows, recipe).take(0)
         classifier = self._classifier(task, weights, ratios, branches, recipe)
         classifier.info["selection"] = [entry for c in choices for entry in c.record]
         classifier.held_out = choices[-1].held_out if choices else None
@@ -171,12 +171,11 @@ class CLIPAdapter(Method):
         cls,
         methods: Sequence[Any],
         tasks: Sequence[FewShotTask],
-        progress: Progress | None = None,
     ) -> list[Classifier]:
         one, own = methods[0], [m._ratios() for m in methods]
         weights = tasks[0].require_text(cls.name)
         if one._work(tasks[0], one._recipe(tasks[0])) > TOGETHER:
-            return super().fit_together(methods, tasks, progress)
+            return super().fit_together(methods, tasks)
         different = {id(task): task for task in tasks}
         starts, start = {}, 0
         for key, task in different.items():
@@ -196,7 +195,7 @@ class CLIPAdapter(Method):
             tasks[0].logit_scale,
         )
         seeds = [task.seed for task in tasks]
-        branches = one._train(pool, weights, run, rows, one._recipe(tasks[0]), progress, seeds)
+        branches = one._train(pool, weights, run, rows, one._recipe(tasks[0]), seeds)
         return [
             m._classifier(task, weights, ratios, branches.take(r), m._recipe(task))
             for r, (m, task, ratios) in enumerate(zip(methods, tasks, own, strict=True))
@@ -263,7 +262,6 @@ class CLIPAdapter(Method):
         ratios: dict[Branch, Any],
         rows: list[Tensor],
         recipe: Schedule,
-        progress: Progress | None = None,
         seeds: Sequence[int] = (),
     ) -> Branches:
         """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,).
@@ -296,7 +294,7 @@ class CLIPAdapter(Method):
             random = generators if seeds else generators[0]
             data = (task.train.features, task.train.labels)
             with suited_threads(len(rows) * self._work(task, recipe)):
-                train(branches, logits, *data, rows, recipe, random, progress)
+                train(branches, logits, *data, rows, recipe, random)
         return branches
 
     def _choose(
@@ -304,7 +302,6 @@ class CLIPAdapter(Method):
         task: FewShotTask,
         weights: Tensor,
         ratios: dict[Branch, RatioOption],
-        progress: Progress | None,
     ) -> tuple[list[Choice], Schedule]:
         """Replaces every "auto" in ``ratios`` by a number, one branch after the other.
 
@@ -328,7 +325,7 @@ class CLIPAdapter(Method):
                 one_shot=mild,
                 folds=lambda found=folds: found,
                 labels=task.train.labels,
-                evaluate=self._evaluator(task, weights, branch, known, recipe, progress),
+                evaluate=self._evaluator(task, weights, branch, known, recipe),
             )
             choices.append(choice)
             ratios[branch], recipe = self._read(choice.value, branch, recipe)
@@ -362,7 +359,6 @@ class CLIPAdapter(Method):
         branch: Branch,
         known: dict[Branch, RatioOption],
         recipe: Schedule,
-        progress: Progress | None,
     ) -> Evaluate:
         """Trains every (fold, candidate) in batched passes and scores its held-out rows."""
         per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
@@ -375,7 +371,7 @@ class CLIPAdapter(Method):
             }
             run[branch] = torch.tensor([r for _, r in jobs])
             rows = [f.fit for f, _ in jobs]
-            branches = self._train(task, weights, run, rows, recipe, progress)
+            branches = self._train(task, weights, run, rows, recipe)
             with torch.no_grad():
                 return [
                     task.logit_scale * branches.take(r)(task.train.plain_view[fold.held_out])

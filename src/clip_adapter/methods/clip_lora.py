@@ -27,7 +27,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.towers import adapted_copy, visual_tower
 from clip_adapter.towers.lora import MATRICES, Lora
@@ -76,7 +76,7 @@ class ClipLora(Method):
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout = {self.dropout}.", allowed="0 to below 1")
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         task.require_pictures(self.name)
         backbone = task.require_backbone(self.name)
@@ -100,7 +100,7 @@ class ClipLora(Method):
             unit=task.train.feature_norm == "unit",
         )
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        trained = train_pixels(model, task, self._recipe(task.shots), self, progress)
+        trained = train_pixels(model, task, self._recipe(task.shots), self)
         with torch.no_grad():
             learnt = model.class_weights().cpu()
         return Classifier(

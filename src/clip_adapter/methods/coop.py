@@ -31,7 +31,7 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.task import FewShotTask, Sizes
@@ -150,7 +150,7 @@ class CoOp(Method):
             return None
         return self.context_length * sizes.text_width * (sizes.classes if self.per_class else 1)
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         zero_shot = task.require_text(self.name)
         module = self.build(task)
         recipe = self._recipe(task)
@@ -161,7 +161,7 @@ class CoOp(Method):
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * module(features)
 
-        train(module, logits, *data, rows, recipe, generator, progress)
+        train(module, logits, *data, rows, recipe, generator)
         with torch.no_grad():
             weights = module.class_weights()
         return Classifier(

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
@@ -113,7 +113,6 @@ class _LinearHead(Method):
         features: Tensor,
         plain: Tensor,
         start: tuple[Tensor, Tensor],
-        progress: Progress | None,
     ) -> tuple[Head, dict[str, object], HeldOutLogits | None]:
         """(head, its part of the record, what it said of held-out shots).
 
@@ -122,7 +121,6 @@ class _LinearHead(Method):
             features: (V, N, X), to learn from.
             plain: (N, X), to score held-out shots on.
             start: weights (C, X) and bias (C,).
-            progress: called with (steps done, all steps).
         """
         choice = choose(
             "lr",
@@ -131,11 +129,11 @@ class _LinearHead(Method):
             one_shot=self.one_shot_rate,
             folds=lambda: folds_of(task.train, task.seed, text=self.needs_text),
             labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(task, features, plain, start, jobs, progress),
+            evaluate=lambda jobs: self._held_out(task, features, plain, start, jobs),
         )
         rate = choice.value
         rows = [torch.arange(len(task.train))]
-        ((weights, bias),) = self._train(task, features, start, rows, rate, progress)
+        ((weights, bias),) = self._train(task, features, start, rows, rate)
         record = {
             "hyperparameters": {
                 "lr": rate,
@@ -162,7 +160,6 @@ class _LinearHead(Method):
         start: tuple[Tensor, Tensor],
         rows: list[Tensor],
         rate: float,
-        progress: Progress | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
@@ -173,7 +170,7 @@ class _LinearHead(Method):
         generator = torch.Generator().manual_seed(task.seed)
         work = len(rows) * batch * start[0].numel()
         with suited_threads(work):
-            train(heads, heads, features, task.train.labels, rows, recipe, generator, progress)
+            train(heads, heads, features, task.train.labels, rows, recipe, generator)
         merged = [heads.merged(run) for run in range(len(rows))]
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
@@ -189,12 +186,11 @@ class _LinearHead(Method):
         plain: Tensor,
         start: tuple[Tensor, Tensor],
         jobs: list[tuple[Fold, float]],
-        progress: Progress | None,
     ) -> Iterator[Tensor]:
         """Logits of every fold and rate; the folds of a rate train in one pass."""
         for rate in dict.fromkeys(r for _, r in jobs):
             used = [f for f, r in jobs if r == rate]
-            heads = self._train(task, features, start, [f.fit for f in used], rate, progress)
+            heads = self._train(task, features, start, [f.fit for f in used], rate)
             for fold, (weights, bias) in zip(used, heads, strict=True):
                 yield plain[fold.held_out] @ weights.T + bias
 
@@ -238,7 +234,7 @@ class RandomTwoProjections(_LinearHead):
     uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         task.check_two_classes(self.name)
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
@@ -247,7 +243,7 @@ class RandomTwoProjections(_LinearHead):
             linear_init((1, classes), dim, generator)[0],
         )
         data = task.train.features, task.train.plain_view
-        return _classifier(task, *self._learn(task, *data, start, progress))
+        return _classifier(task, *self._learn(task, *data, start))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
@@ -270,11 +266,11 @@ class LanguageTwoProjections(_LinearHead):
     citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
     trains: ClassVar[str] = "a linear head on image features"
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         start = weights, torch.zeros(len(weights))
         data = task.train.features, task.train.plain_view
-        return _classifier(task, *self._learn(task, *data, start, progress))
+        return _classifier(task, *self._learn(task, *data, start))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
@@ -298,7 +294,7 @@ class LanguageOneProjection(_LinearHead):
     trains: ClassVar[str] = "a linear head below the projection of the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
         backbone = task.require_backbone(self.name)
@@ -307,7 +303,7 @@ class LanguageOneProjection(_LinearHead):
         plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         below = torch.zeros(len(weights)) if bias is None else weights @ bias
         start = weights @ matrix.T, below
-        head, record, held = self._learn(task, features, plain, start, progress)
+        head, record, held = self._learn(task, features, plain, start)
         return _classifier(task, head, record, held, TrunkAdapter())
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102

@@ -27,7 +27,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import ResidualAdapter
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.towers import adapted_copy, visual_tower
@@ -87,7 +87,7 @@ class FineTune(Method):
         if self.patience < 0:
             raise UsageError(f"patience = {self.patience}.", allowed="0 (no early stop) or more")
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         task.require_pictures(self.name)
         backbone = task.require_backbone(self.name)
@@ -117,7 +117,7 @@ class FineTune(Method):
             unit=task.train.feature_norm == "unit",
         )
         count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        trained = train_pixels(model, task, self._recipe(), self, progress)
+        trained = train_pixels(model, task, self._recipe(), self)
         if text is not None:
             with torch.no_grad():
                 weights = text().cpu()

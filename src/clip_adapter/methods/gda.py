@@ -24,7 +24,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import normalize
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
@@ -141,7 +141,7 @@ class GDA(Method):
         """The fitted numbers of W and b."""
         return sizes.classes * (sizes.dim + 1)
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = task.text_weights
         if text is None:
             if self.gaussian_weight == 0:

@@ -26,7 +26,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold
@@ -68,9 +68,9 @@ class LinearAdapter(Method):
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} = {value}.", allowed="a number above 0")
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = task.require_text(self.name)
-        matrices = self._train(task, [torch.arange(len(task.train))], progress)
+        matrices = self._train(task, [torch.arange(len(task.train))])
         adapter = Projection(matrices[0])
         recipe = dataclasses.asdict(self._recipe(task))
         return Classifier(
@@ -105,9 +105,7 @@ class LinearAdapter(Method):
         least = EPOCHS_AT_LEAST * len(task.train) // RECIPE.batch_size
         return dataclasses.replace(RECIPE, lr=self.lr, steps=self.steps or max(STEPS, least))
 
-    def _train(
-        self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
-    ) -> Tensor:
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> Tensor:
         """(R, D, D) matrices, one for each tensor of ``rows``."""
         text, dim = task.require_text(self.name), task.train.dim
         identity, strength = torch.eye(dim), self._strength(task)
@@ -124,5 +122,5 @@ class LinearAdapter(Method):
         generator = torch.Generator().manual_seed(task.seed)
         data = (task.train.features, task.train.labels)
         with suited_threads(len(rows) * batch * dim * (dim + len(text))):
-            train(module, logits, *data, rows, recipe, generator, progress, penalty)
+            train(module, logits, *data, rows, recipe, generator, penalty)
         return module.matrix.detach()

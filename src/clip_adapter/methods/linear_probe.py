@@ -25,7 +25,8 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
+from clip_adapter.reporting import tracking
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import HeldOutLogits, Selection, gathered, mean, score
@@ -70,12 +71,12 @@ class LinearProbe(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + int(self.fit_intercept))
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         task.check_two_classes(self.name)
         curves, held_out = [], None
         c = self.C
         if c == "auto":
-            curve, held_out = self._sweep(task, progress)
+            curve, held_out = self._sweep(task)
             c = curve.chosen
             curves.append(dataclasses.asdict(curve))
         weights, bias = _expand(self._solve(task, None, float(c)), len(task.class_names))
@@ -121,9 +122,7 @@ class LinearProbe(Method):
             )
             return model.fit(x, y)
 
-    def _sweep(
-        self, task: FewShotTask, progress: Progress | None
-    ) -> tuple[Selection, HeldOutLogits | None]:
+    def _sweep(self, task: FewShotTask) -> tuple[Selection, HeldOutLogits | None]:
         """The published search, with held-out shots in the place of validation data."""
         curve = Selection("C", [])
         folds = folds_of(task.train, task.seed, text=False)
@@ -135,7 +134,6 @@ class LinearProbe(Method):
         rows, weight = gathered(folds)
         known: dict[float, tuple[float, float]] = {}
         logits: dict[float, Tensor] = {}
-        total = len(COARSE) + 2 + BISECTIONS
 
         def value(c: float) -> tuple[float, float]:
             """Accuracy, then minus the loss to break ties."""
@@ -143,18 +141,18 @@ class LinearProbe(Method):
                 logits[c] = self._held_out(task, folds, c)
                 hits, losses = score(logits[c], task.train.labels[rows], weight)
                 known[c] = 100 * mean(hits, weight), -mean(losses, weight)
-                if progress is not None:
-                    progress(min(len(known), total), total)
+                tracker.advance()
             return known[c]
 
-        best = max(COARSE, key=value)
-        left, right = best / 10, best * 10
-        for _ in range(BISECTIONS):
-            middle = math.sqrt(left * right)
-            if value(left) < value(right):
-                left = middle
-            else:
-                right = middle
+        with tracking("Training", len(COARSE) + 2 + BISECTIONS) as tracker:
+            best = max(COARSE, key=value)
+            left, right = best / 10, best * 10
+            for _ in range(BISECTIONS):
+                middle = math.sqrt(left * right)
+                if value(left) < value(right):
+                    left = middle
+                else:
+                    right = middle
         curve.candidates = sorted(known)
         curve.accuracy = [known[c][0] for c in curve.candidates]
         curve.loss = [-known[c][1] for c in curve.candidates]

@@ -42,8 +42,9 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import normalize
+from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
@@ -169,12 +170,12 @@ class LPPlusPlus(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = normalize(task.require_text(self.name))
         with suited_threads(len(task.train) * text.numel()):
-            return self._fit(task, text, progress)
+            return self._fit(task, text)
 
-    def _fit(self, task: FewShotTask, text: Tensor, progress: Progress | None) -> Classifier:
+    def _fit(self, task: FewShotTask, text: Tensor) -> Classifier:
         choice = choose(
             "steps",
             self.steps,
@@ -187,10 +188,8 @@ class LPPlusPlus(Method):
         steps = int(choice.value)
         blocks = Blocks(unit_mean(task.train.features), task.train.labels, text)
         start = float(blocks.alpha[0])
-        for number in range(1, steps + 1):
+        for number in track(range(1, steps + 1), "Training"):
             blocks.step(number, self.momentum)
-            if progress is not None:
-                progress(number, steps)
         weights, bias = blocks.classifier()
         classifier = Classifier(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear", unit=True),

@@ -28,7 +28,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
@@ -76,7 +76,7 @@ class ProLIP(Method):
         if self.batch_size < 0:
             raise UsageError(f"batch_size = {self.batch_size}.", allowed="0 (all) or more")
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
         backbone = task.require_backbone(self.name)
@@ -93,13 +93,11 @@ class ProLIP(Method):
             one_shot=RATES[0],
             folds=lambda: folds_of(task.train, task.seed),
             labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(
-                task, start, features, plain, strength, jobs, progress
-            ),
+            evaluate=lambda jobs: self._held_out(task, start, features, plain, strength, jobs),
         )
         everything = [torch.arange(len(task.train))]
         recipe = self._recipe(choice.value, len(task.train))
-        fit = fit_projections(start, features, task, strength, recipe, everything, progress)
+        fit = fit_projections(start, features, task, strength, recipe, everything)
         trained = take(fit, 0)
         classifier = Classifier(
             Head(weights, trained, logit_scale=task.logit_scale),
@@ -136,14 +134,13 @@ class ProLIP(Method):
         plain: Tensor,
         strength: float,
         jobs: list[tuple[Fold, float]],
-        progress: Progress | None,
     ) -> Iterator[Tensor]:
         """Logits of every fold and rate; the folds of a rate train in one pass."""
         weights = task.require_text(self.name)
         for rate in dict.fromkeys(r for _, r in jobs):
             used = [f for f, r in jobs if r == rate]
             rows, recipe = [f.fit for f in used], self._recipe(rate, len(task.train))
-            fit = fit_projections(start, features, task, strength, recipe, rows, progress)
+            fit = fit_projections(start, features, task, strength, recipe, rows)
             for run, fold in enumerate(used):
                 with torch.no_grad():
                     mapped = take(fit, run)(plain[fold.held_out])
@@ -157,7 +154,6 @@ def fit_projections(
     strength: float,
     recipe: Schedule,
     rows: list[Tensor],
-    progress: Progress | None = None,
 ) -> Projection:
     """R trained projections, (R, trunk, D), one for each tensor of ``rows``.
 
@@ -168,7 +164,6 @@ def fit_projections(
         strength: of the penalty on the squared distance from ``start``, 0 or more.
         recipe: optimiser and schedule.
         rows: R tensors of row indices.
-        progress: called with (steps done, all steps).
     """
     matrix, weights = start.matrix.detach(), task.require_text(ProLIP.name)
     module = Projection(matrix.repeat(len(rows), 1, 1), start.bias)
@@ -184,7 +179,7 @@ def fit_projections(
     work = len(rows) * batch * matrix.shape[-1] * (len(matrix) + len(weights))
     labels = task.train.labels
     with suited_threads(work):
-        train(module, logits, features, labels, rows, recipe, generator, progress, penalty)
+        train(module, logits, features, labels, rows, recipe, generator, penalty)
     return module
 
 

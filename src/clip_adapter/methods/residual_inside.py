@@ -22,7 +22,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.finetuning.inside import train_inside
 from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.methods.block_adapter import changed_classifier, check_above_zero
 from clip_adapter.nn import Activation
 from clip_adapter.task import FewShotTask, Sizes
@@ -74,7 +74,7 @@ class ClipAdapterInside(Method):
         if not 0 <= self.visual_ratio <= 1:
             raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
         *inner, _ = (place.dim for place in places(visual))
         chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
@@ -82,7 +82,7 @@ class ClipAdapterInside(Method):
         change = ResidualInside.build(
             chosen, self.hidden, self.activation, self.visual_ratio, generator
         )
-        trained = train_inside(change, task, self._recipe(), self, progress)
+        trained = train_inside(change, task, self._recipe(), self)
         return changed_classifier(self, task, change, trained, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102

@@ -29,7 +29,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn.text_residual import TextResidual
 from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
@@ -91,7 +91,7 @@ class TaskRes(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * sizes.dim
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         text = task.require_text(self.name)
         choice = choose(
             "residual_scale",
@@ -105,7 +105,7 @@ class TaskRes(Method):
         scale = float(choice.value)
         recipe = self._recipe(task, len(task.train))
         rows = [torch.arange(len(task.train))]
-        module = self._train(task, text, torch.tensor([scale]), rows, recipe, progress)
+        module = self._train(task, text, torch.tensor([scale]), rows, recipe)
         with torch.no_grad():
             weights = module.class_weights()[0]
         classifier = Classifier(
@@ -147,7 +147,6 @@ class TaskRes(Method):
         scales: Tensor,
         rows: list[Tensor],
         recipe: Schedule,
-        progress: Progress | None,
     ) -> TextResidual:
         """R runs, of one scale (R,) each."""
         module = TextResidual(text, task.train.labels, scales[:, None, None], len(rows))
@@ -159,7 +158,7 @@ class TaskRes(Method):
         data = (task.train.features, task.train.labels)
         batch = min(recipe.batch_size, min(len(r) for r in rows))
         with suited_threads(len(rows) * batch * text.numel()):
-            train(module, logits, *data, rows, recipe, generator, progress)
+            train(module, logits, *data, rows, recipe, generator)
         return module
 
     def _held_out(
@@ -169,7 +168,7 @@ class TaskRes(Method):
         scales = torch.tensor([s for _, s in jobs])
         rows = [fold.fit for fold, _ in jobs]
         recipe = self._recipe(task, max(len(r) for r in rows))
-        module = self._train(task, text, scales, rows, recipe, None)
+        module = self._train(task, text, scales, rows, recipe)
         with torch.no_grad():
             weights = module.class_weights()
             for (fold, _), w in zip(jobs, weights, strict=True):

@@ -23,7 +23,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity, nearness
 from clip_adapter.task import FewShotTask, Sizes
@@ -74,7 +74,7 @@ class TipAdapter(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         keys = unit_keys(task.train.features)
         wanted = enough(len(keys), len(weights), len(_grid(self, task)))
@@ -123,15 +123,15 @@ class TipAdapterF(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * sizes.shots * sizes.dim
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         folds = folds_of(task.train, task.seed)
         trained = []
         if folds:
-            keys = self._train(task, weights, [f.fit for f in folds], progress).keys
+            keys = self._train(task, weights, [f.fit for f in folds]).keys
             trained = list(normalize(keys.detach()))
         choice = _choose(self, task, folds, weights, trained)
-        cache = self._train(task, weights, [torch.arange(len(task.train))], progress)
+        cache = self._train(task, weights, [torch.arange(len(task.train))])
         cache = Cache(normalize(cache.keys[0]), cache.values[0], *_pair(choice.value))
         recipe = dataclasses.asdict(self._recipe(len(task.train)))
         told = {k: v for k, v in recipe.items() if v is not None}
@@ -148,7 +148,6 @@ class TipAdapterF(Method):
         task: FewShotTask,
         weights: Tensor,
         rows: list[Tensor],
-        progress: Progress | None,
     ) -> Cache:
         """R caches (R, N, D), one for each tensor of ``rows``; the others' values are nought."""
         labels, classes, runs = task.train.labels, len(task.class_names), len(rows)
@@ -168,7 +167,7 @@ class TipAdapterF(Method):
         generator = torch.Generator().manual_seed(task.seed)
         with suited_threads(runs * batch * len(labels) * task.train.dim):
             data = (task.train.features, labels)
-            train(cache, logits, *data, rows, recipe, generator, progress)
+            train(cache, logits, *data, rows, recipe, generator)
         return cache
 
 

@@ -30,7 +30,6 @@ from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import (
     Method,
-    Progress,
     get_method,
     make_method,
     method_names,
@@ -85,9 +84,9 @@ class WiseFT(Method):
                     hint="wise-ft-tower mixes the weights of the visual tower.",
                 )
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         task.require_text(self.name)
-        (trained,) = self._train(task, [torch.arange(len(task.train))], progress)
+        (trained,) = self._train(task, [torch.arange(len(task.train))])
         choice = choose(
             "mixing",
             self.mixing,
@@ -121,17 +120,15 @@ class WiseFT(Method):
         share = PUBLISHED if self.mixing == "auto" else self.mixing
         yield from self._held_out(task, [(fold, share) for fold in folds])
 
-    def _train(
-        self, task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
-    ) -> list[Classifier]:
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Classifier]:
         if self.of == LINEAR:
-            return linear_classifiers(task, rows, progress)
+            return linear_classifiers(task, rows)
         method = make_method(self.of)
         whole = len(rows) == 1 and len(rows[0]) == len(task.train)
         parts = [
             task if whole else dataclasses.replace(task, train=task.train.subset(r)) for r in rows
         ]
-        return [method.fit(part, progress) for part in parts]
+        return [method.fit(part) for part in parts]
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
@@ -169,8 +166,8 @@ class WiseFTTower(Method):
         _check_mixing(self.mixing)
         self._inner()
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
-        classifier = self._inner().fit(task, progress)
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+        classifier = self._inner().fit(task)
         if not isinstance(classifier.tower_adapter, WeightAdapter):
             raise UsageError("fine-tune changed no weights of the visual tower.")
         start = WeightAdapter.start(task.require_backbone(self.name))
@@ -188,9 +185,7 @@ class WiseFTTower(Method):
         return make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
 
 
-def linear_classifiers(
-    task: FewShotTask, rows: list[Tensor], progress: Progress | None = None
-) -> list[Classifier]:
+def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Classifier]:
     """The paper's, one for each tensor of ``rows``, in one pass.
 
     A layer on features of unit length that starts as zero-shot CLIP.
@@ -212,7 +207,7 @@ def linear_classifiers(
 
     generator = torch.Generator().manual_seed(task.seed)
     with suited_threads(len(rows) * batch * start.numel()):
-        train(module, logits, features, task.train.labels, rows, recipe, generator, progress)
+        train(module, logits, features, task.train.labels, rows, recipe, generator)
     return [
         Classifier(
             Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, Progress, register
+from clip_adapter.methods.base import Method, register
 from clip_adapter.task import FewShotTask, Sizes
 
 
@@ -30,7 +30,7 @@ class ZeroShot(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
 
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
         weights = task.require_text(self.name)
         return Classifier(
             Head(weights, logit_scale=task.logit_scale),

@@ -8,7 +8,7 @@ tell how a candidate treats such a class. An even folder is dealt and nothing el
 
 Every held-out picture has a weight: classes count alike however many pictures they have, and
 classes with none, one and several pictures count as often as the folder has them. What no picture
-can tell (classes of one picture where none has two, say) has no weight in any fold.
+can tell (classes of one picture where none has two) has no weight in any fold.
 """
 
 from __future__ import annotations

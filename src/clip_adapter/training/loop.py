@@ -18,8 +18,9 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from clip_adapter.reporting import track
+
 Logits = Callable[[Tensor], Tensor]
-Progress = Callable[[int, int], None]
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -154,7 +155,6 @@ def train(
     rows: list[Tensor],
     recipe: Schedule,
     generator: Generators,
-    progress: Progress | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     """Trains ``module`` in place.
@@ -171,7 +171,6 @@ def train(
         rows: R tensors of row indices, one per run.
         recipe: optimiser and schedule.
         generator: the only source of randomness; or one for each run.
-        progress: called with (steps done, all steps).
         penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
     Returns:
@@ -186,7 +185,7 @@ def train(
     stream = batches(rows, recipe.batch_size, generator)
     loss = torch.zeros(len(rows))
     prior: Tensor | None = None
-    for step in range(steps):
+    for step in track(range(steps), "Training"):
         index = next(stream)
         target = labels[index]
         if views > 1:
@@ -201,8 +200,6 @@ def train(
             loss = loss + penalty()
         loss.sum().backward()
         optimizer.step(learning_rate(recipe, step, steps, per_epoch))
-        if progress is not None:
-            progress(step + 1, steps)
     return loss.detach()
 
 

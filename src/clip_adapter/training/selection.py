@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip_adapter.task import HeldOutLogits
 from clip_adapter.training.folds import Fold
 
 # Powers of the square root of two; the ends are far from what any method needed.
@@ -61,21 +62,6 @@ class Selection:
     pictures: int = 0
     chosen: Any = 0.0
     rule: str = ""
-
-
-@dataclass(frozen=True)
-class HeldOutLogits:
-    """What the chosen candidate said of the shots that were held out.
-
-    Attributes:
-        logits: (n, C).
-        rows: (n,) which shots they are, as rows of the training set; one may come in two folds.
-        weight: (n,) how much each counts; None: all alike.
-    """
-
-    logits: Tensor
-    rows: Tensor
-    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from clip_adapter.datasets.download.fetch import Downloaded, download
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import write_file
+from clip_adapter.reporting import log
 from clip_adapter.wording import shown
 
 RECEIPT = "downloaded.json"
@@ -53,7 +54,6 @@ def fetch_benchmark(
     *,
     hub: bool = False,
     keep: bool = False,
-    say: Say = _silent,
     progress: Progress = _silent,
 ) -> Fetched:
     """Brings a data set to ``root``; what is there already is not fetched again.
@@ -65,7 +65,6 @@ def fetch_benchmark(
         root: the folder of all sets; made if it is missing.
         hub: fetch the copy on the Hugging Face hub instead of the original archives.
         keep: keep the archives once they are unpacked.
-        say: receives lines for the user.
         progress: told how far the work is.
 
     Raises:
@@ -90,20 +89,20 @@ def fetch_benchmark(
                 f"{record.title} has no copy on the hub that is known here.",
                 hint=f"clip-adapter data get {record.name} --root {shown(root)}",
             )
-        fetched.hub = _fetch_hub(record, record.hub, folder / HUB_FOLDER, say)
+        fetched.hub = _fetch_hub(record, record.hub, folder / HUB_FOLDER)
         note()
     else:
         for archive in record.archives:
             done = fetched.files.get(archive.file, {})
             if done.get("unpacked") and (folder / record.images).is_dir():
-                say(f"{archive.file} was unpacked before.")
+                log.info(f"{archive.file} was unpacked before.")
                 continue
-            fetched.files[archive.file] = _fetch(archive, root, keep, say, progress)
+            fetched.files[archive.file] = _fetch(archive, root, keep, progress)
             note()
     for file in record.side_files:
         # The hub's copy has its own splits: CoOp's names files that are not in it.
         if not (hub and file is record.split_file):
-            _fetch_side_file(record, file, folder, fetched, say)
+            _fetch_side_file(record, file, folder, fetched)
             note()
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
@@ -116,9 +115,7 @@ def fetch_benchmark(
     return fetched
 
 
-def _fetch(
-    archive: Archive, root: Path, keep: bool, say: Say, progress: Progress
-) -> dict[str, Any]:
+def _fetch(archive: Archive, root: Path, keep: bool, progress: Progress) -> dict[str, Any]:
     """Downloads and unpacks an archive with what is in it; its line of the receipt."""
     path = root / DOWNLOADS / archive.file
     if archive.url is None:
@@ -131,9 +128,9 @@ def _fetch(
         sha256=archive.sha256,
         progress=lambda done, total: progress(f"Downloading {archive.file}", done, total),
     )
-    say(_checked(got))
+    log.info(_checked(got))
     count = _unpack(archive, root, keep, progress)
-    say(f"{archive.file}: {count:,} files unpacked.")
+    log.info(f"{archive.file}: {count:,} files unpacked.")
     return {**_line(got, archive.url), "unpacked": count}
 
 
@@ -167,14 +164,12 @@ def _line(got: Downloaded, url: str) -> dict[str, Any]:
     }
 
 
-def _fetch_side_file(
-    record: Benchmark, file: SideFile, folder: Path, fetched: Fetched, say: Say
-) -> None:
+def _fetch_side_file(record: Benchmark, file: SideFile, folder: Path, fetched: Fetched) -> None:
     path = folder / file.name
     if not path.is_file():
         other = folder.parent / "imagenet" / file.name
         if file is record.class_file and other.is_file():
-            say(f"{file.name}: that of ImageNet is used, {shown(other)}.")
+            log.info(f"{file.name}: that of ImageNet is used, {shown(other)}.")
             return
         try:
             got = download(file.url, path, tries=1)
@@ -186,7 +181,7 @@ def _fetch_side_file(
             return
         fetched.files[file.name] = _line(got, file.url)
         if file.digest is None:
-            say(_checked(got))
+            log.info(_checked(got))
     if file.digest is None:
         return
     try:
@@ -195,7 +190,7 @@ def _fetch_side_file(
         fetched.to_do.append(f"Replace {shown(path)}. {error.found} CoOp's is at {file.link}")
         return
     if same:
-        say(f"{file.name}: CoOp's, row by row.")
+        log.info(f"{file.name}: CoOp's, row by row.")
         fetched.files.setdefault(file.name, {})["checked"] = "rows"
     else:
         fetched.to_do.append(
@@ -204,14 +199,14 @@ def _fetch_side_file(
         )
 
 
-def _fetch_hub(record: Benchmark, hub: HubCopy, folder: Path, say: Say) -> dict[str, str]:
+def _fetch_hub(record: Benchmark, hub: HubCopy, folder: Path) -> dict[str, str]:
     """A snapshot of the repository, without code; which one it was."""
     import huggingface_hub
 
     try:
         info = huggingface_hub.HfApi().dataset_info(hub.repository, revision=hub.revision)
         revision = str(info.sha)
-        say(f"{hub.repository}, revision {revision}.")
+        log.info(f"{hub.repository}, revision {revision}.")
         huggingface_hub.snapshot_download(
             hub.repository,
             repo_type="dataset",
