@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from clip_adapter.datasets.coverage import distinct_pictures
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import row_digests
+from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD
 
@@ -87,7 +88,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.logit_scale,
             self.seed,
         )
-        self.classifier_ = make_method(self.method, self.options).fit(task)
+        self.classifier_ = fit_task(make_method(self.method, self.options), task, {})
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803

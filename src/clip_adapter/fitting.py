@@ -19,10 +19,11 @@ from clip_adapter.datasets.coverage import distinct_pictures, empty_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, UsageError
-from clip_adapter.methods import FewShotTask, Method, make_method
+from clip_adapter.methods import Method, make_method
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source
+from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
 
 # What torch's generators take.
@@ -102,8 +103,8 @@ def fit_task(
     """
     start = time.perf_counter()
     with nothing_but_the_task(method.name):
-        classifier = method.fit(task)
-    return _recorded(classifier, method, task, facts, time.perf_counter() - start)
+        fitted = method.fit(task)
+    return make_classifier(fitted, method, task, facts, time.perf_counter() - start)
 
 
 def fit_tasks(
@@ -133,52 +134,65 @@ def fit_tasks(
         )
     start = time.perf_counter()
     with nothing_but_the_task(methods[0].name):
-        classifiers = type(methods[0]).fit_together(methods, tasks)
+        all_fitted = type(methods[0]).fit_together(methods, tasks)
     seconds = (time.perf_counter() - start) / len(methods)
     return [
-        _recorded(c, m, t, facts, seconds)
-        for c, m, t in zip(classifiers, methods, tasks, strict=True)
+        make_classifier(f, m, t, facts, seconds)
+        for f, m, t in zip(all_fitted, methods, tasks, strict=True)
     ]
 
 
-def _recorded(
-    classifier: Classifier,
+def make_classifier(
+    fitted: Fitted,
     method: Method,
     task: FewShotTask,
     facts: Mapping[str, Any],
     seconds: float,
 ) -> Classifier:
-    """``classifier``, checked and with the record of how it was made."""
-    # Features of a changed tower are not at hand, and may be of another size than those of the
+    """The classifier of what ``method`` found on ``task``, checked, with the record of how.
+
+    Raises:
+        ClassifierError: it scores the shots as NaN or infinite.
+    """
+    # Features of an adapted tower are not at hand, and may be of another size than those of the
     # task; its parameters were checked.
-    probed = classifier.tower_adapter is None
-    if probed and not torch.isfinite(classifier.logits(task.train.plain_view[:PROBED])).all():
+    probe = task.train.subset(range(min(PROBED, len(task.train))))
+    if fitted.tower_adapter is None and not fitted.logits(probe).isfinite().all():
         raise ClassifierError(
             f"What {method.name} learnt scores pictures as NaN or infinite.",
             hint="Its options are out of any useful range, or its training diverged.",
         )
-    classifier.train_digests = frozenset(task.train.digests)
-    if classifier.held_out is not None:
-        classifier.info["held_out"] = _on_held_out(classifier, task)
-    classifier.info = {
-        "method": method.name,
-        **facts,
-        "shots": task.shots,
-        "seed": task.seed,
-        "classes": len(task.class_names),
-        "train_pictures": len(task.train),
-        "seconds": round(seconds, 3),
-        **classifier.info,
-        "options": dataclasses.asdict(method),
-        "versions": versions(),
-    }
-    return classifier
+    held_out = _on_held_out(fitted.held_out, task)
+    return Classifier(
+        fitted.head,
+        task.class_names,
+        feature_norm=fitted.feature_norm or task.train.feature_norm,
+        text_weights=task.text_weights,
+        train_digests=task.train.digests,
+        tower_adapter=fitted.tower_adapter,
+        info={
+            "method": method.name,
+            **facts,
+            "shots": task.shots,
+            "seed": task.seed,
+            "classes": len(task.class_names),
+            "train_pictures": len(task.train),
+            "seconds": round(seconds, 3),
+            "hyperparameters": dict(fitted.hyperparameters),
+            "selection": [dict(choice) for choice in fitted.selection],
+            **fitted.details,
+            "trained_parameters": fitted.trained_parameters,
+            **({"held_out": held_out} if held_out else {}),
+            "options": dataclasses.asdict(method),
+            "versions": versions(),
+        },
+    )
 
 
-def _on_held_out(classifier: Classifier, task: FewShotTask) -> dict[str, Any]:
+def _on_held_out(held: HeldOutLogits | None, task: FewShotTask) -> dict[str, Any] | None:
     """What the chosen setting did on the shots that were held out, beside zero-shot."""
-    held = classifier.held_out
-    assert held is not None  # noqa: S101 - asked by the caller
+    if held is None:
+        return None
     labels = task.train.labels[held.rows]
     weight = torch.ones(len(labels)) if held.weight is None else held.weight
 
@@ -259,8 +273,8 @@ def make_task(
     text = source.text_weights()
     runs_tower = method is not None and (reads_images or method.runs_text_tower)
     tower = source.tower() if runs_tower else None
-    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower)
-    task.templates = tuple(source.templates)
+    templates = tuple(source.templates)
+    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower, templates=templates)
     if method is not None and method.needs_text:
         task.require_text(method.name)
     if method is not None:
@@ -274,8 +288,8 @@ def make_task(
     if reads_images and task.backbone is not None:
         skipped_names = {bad.name for bad in skipped}
         pictures = source.pictures("train", rows, skipped_names, read.digests)
-        task.pictures = pictures.subset(distinct)
-        task.compute = dataclasses.replace(compute or Compute(), device=task.backbone.device)
+        where = dataclasses.replace(compute or Compute(), device=task.backbone.device)
+        task = dataclasses.replace(task, pictures=pictures.subset(distinct), compute=where)
         training = dataclasses.asdict(task.compute)
         training.pop("checkpoint")  # where it lay says nothing of the result
     facts = source.facts() | {

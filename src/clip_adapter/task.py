@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clip_adapter.features.pixels import Pictures
 
 
-@dataclass
+@dataclass(frozen=True)
 class FewShotTask:
     """All that a method may see. There is no test split in it.
 
@@ -74,7 +74,7 @@ class FewShotTask:
                 hint="Embed the names of the classes anew.",
             )
         if weights is not None:
-            self.text_weights = unit_rows(weights)
+            object.__setattr__(self, "text_weights", unit_rows(weights))
 
     @property
     def class_names(self) -> list[str]:
