@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
+
+if TYPE_CHECKING:
+    from clip_adapter.towers import TowerAdapter
 
 # What torch's generators take.
 MAX_SEED = 2**63
@@ -156,7 +159,7 @@ def make_classifier(
     """
     # Features of an adapted tower are not at hand, and may be of another size than those of the
     # task; its parameters were checked.
-    probe = task.train.subset(range(min(PROBED, len(task.train))))
+    probe = task.train.subset(list(range(min(PROBED, len(task.train)))))
     if fitted.tower_adapter is None and not fitted.logits(probe).isfinite().all():
         raise ClassifierError(
             f"What {method.name} learnt scores pictures as NaN or infinite.",
@@ -169,7 +172,7 @@ def make_classifier(
         feature_norm=fitted.feature_norm or task.train.feature_norm,
         text_weights=task.text_weights,
         train_digests=task.train.digests,
-        tower_adapter=fitted.tower_adapter,
+        tower_adapter=cast("TowerAdapter | None", fitted.tower_adapter),
         info={
             "method": method.name,
             **facts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from clip_adapter.errors import UsageError, unknown_name
 
@@ -25,8 +25,64 @@ Style = Literal["clip", "coop"]
 Norm = Literal["auto", "raw", "unit"]
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be, written into the annotation of its field.
+
+    ``lr: Annotated[float, Bounds(above=0)] = 1e-3``; :func:`check_bounds` reads it.
+
+    Attributes:
+        above: it is larger.
+        least: it is as large or larger.
+        most: it is as large or smaller.
+    """
+
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+
+    def hold(self, value: float) -> bool:
+        """Whether ``value`` is finite and within."""
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+        )
+
+    def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g} to {self.most:g}"
+        if self.above is not None and self.most is not None:
+            return f"above {self.above:g}, up to {self.most:g}"
+        if self.above is not None:
+            return f"a number above {self.above:g}"
+        return f"{self.least:g} or more" if self.least is not None else f"at most {self.most:g}"
+
+
+@functools.cache
+def bounded_fields(cls: type) -> dict[str, tuple[Bounds, tuple[Any, ...]]]:
+    """Bounds of the fields of a dataclass, and the words that each takes in place of a number."""
+    found = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        bounds = [b for b in getattr(hint, "__metadata__", ()) if isinstance(b, Bounds)]
+        if bounds:
+            kinds = get_args(hint.__origin__) or (hint.__origin__,)
+            words = [w for kind in kinds for w in get_args(kind) if isinstance(w, str)]
+            found[name] = bounds[0], tuple(words)
+    return found
+
+
+def check_bounds(instance: Any) -> None:
+    """Checks the numbers in the fields of a dataclass against their :class:`Bounds`.
+
+    Raises:
+        UsageError: one is out of them; says which, and what is allowed.
+    """
+    for name, (bounds, words) in bounded_fields(type(instance)).items():
+        value = getattr(instance, name)
+        if value is not None and not isinstance(value, str) and not bounds.hold(value):
+            raise UsageError(f"{name} = {value}.", allowed=", ".join([str(bounds), *words]))
 
 
 @dataclass(frozen=True)
@@ -110,15 +166,13 @@ class Compute:
     """
 
     device: str = "cpu"
-    devices: int = 1
+    devices: Annotated[int, Bounds(least=1)] = 1
     precision: Precision = "32-true"
-    accumulate: int = 1
+    accumulate: Annotated[int, Bounds(least=1)] = 1
     checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("devices", "accumulate"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}.", allowed="1 or more")
+        check_bounds(self)
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", str(self.precision), get_args(Precision))
 

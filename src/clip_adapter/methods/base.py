@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.options import check_bounds
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Method(ABC):
     needs_text: ClassVar[bool] = True
     uses_text: ClassVar[bool] = True
     one_vector_per_class: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
     @abstractmethod
     def fit(self, task: FewShotTask) -> Fitted:
