@@ -84,8 +84,8 @@ def get(
     """
     from clip_adapter.datasets.download.get import fetch_benchmark
 
-    with Output(json) as out, _Bars() as bars:
-        done = fetch_benchmark(name, root, hub=hub, keep=keep, progress=bars)
+    with Output(json) as out:
+        done = fetch_benchmark(name, root, hub=hub, keep=keep)
         out.result({**vars(done), "complete": not done.to_do})
         if done.to_do:
             out.show("Left to do by hand:", *(f"  * {line}" for line in done.to_do))
@@ -127,28 +127,6 @@ def check(
         out.show(*_lines(found))
         if not found.ok:
             raise typer.Exit(1)
-
-
-class _Bars:
-    """One bar after the other, with what is done in numbers beside it."""
-
-    def __init__(self, unit: str = "MB", scale: float = 1e6) -> None:
-        self._unit, self._scale = unit, scale
-        self._bar, self._title = TrainingBar(), ""
-
-    def __call__(self, title: str, done: int, total: int) -> None:
-        if title != self._title:
-            self._bar.__exit__()
-            self._bar, self._title = TrainingBar(title), title
-        here, whole = (f"{number / self._scale:,.0f}" for number in (done, total))
-        self._bar.note(f"{here} of {whole} {self._unit}")
-        self._bar(done, total)
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.__exit__()
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

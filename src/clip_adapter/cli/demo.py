@@ -56,15 +56,12 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        with TrainingBar("Drawing") as drawing("Training") as training:
-            found = job.run_demo(
-                out,
-                seeds=job.SEEDS if seeds is None else seeds,
-                shots=shots or job.SHOTS,
-                cache=cache,
-                drawing=drawing,
-                training=training,
-            )
+        found = job.run_demo(
+            out,
+            seeds=job.SEEDS if seeds is None else seeds,
+            shots=shots or job.SHOTS,
+            cache=cache,
+        )
         if not json:
             output.show(table(found), "", predictions(found), "", *closing(found))
         output.result(found.to_dict())

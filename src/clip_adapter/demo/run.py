@@ -83,8 +83,8 @@ def run_demo(
     seeds: int = SEEDS,
     shots: Sequence[int] = SHOTS,
     cache: str | Path | None = None,
-    drawing: Progress | None = None,
-    training: Progress | None = None,
+    progress: Progress = None,
+    cancel: threading.Event | None = None,
 ) -> Demo:
     """Draws the pictures, embeds them once, trains every method, and writes ``out``.
 
@@ -93,8 +93,8 @@ def run_demo(
         seeds: runs per cell of the table; seed i draws the shots as CoOp's seed i.
         shots: pictures per class, one column each.
         cache: folder of the feature store; None is the user's cache folder.
-        drawing: called with (pictures drawn, all pictures).
-        training: called with (runs done, all runs).
+        progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at its next step.
 
     Raises:
         UsageError: no seeds or shots.
@@ -129,7 +129,6 @@ def _table(
     test: FeatureSet,
     seeds: Sequence[int],
     shots: Sequence[int],
-    progress: Progress | None,
 ) -> tuple[list[Row], Classifier]:
     """All rows, and the classifier to keep: the most shots, the first seed."""
     text, labels = source.text_weights(), train.labels.tolist()
@@ -140,6 +139,7 @@ def _table(
         for count in shots:
             runs, chosen = [], []
             for seed in seeds:
+                tracker.advance()
                 draw = sample_few_shot(labels, shots=count, seed=seed).train
                 task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
                 classifier = fit_task(make_method(method, options), task, source.facts())
@@ -148,8 +148,6 @@ def _table(
                 chosen.append({c["parameter"]: c["chosen"] for c in curves})
                 if name == KEPT and count == max(shots) and seed == seeds[0]:
                     kept = classifier
-                if progress is not None:
-                    progress(len(rows) * len(seeds) + len(runs), total)
             spread = stdev(runs) if len(runs) > 1 else 0.0
             rows.append(Row(name, count, mean(runs), spread, runs, chosen))
     assert kept is not None  # noqa: S101 - KEPT is in METHODS
