@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clip_adapter.datasets import demo_task as task_module
 from clip_adapter.datasets.folder import load_folder
+from clip_adapter.demo import task as task_module
 from clip_adapter.demo.shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 from clip_adapter.demo.task import (
     DEMO_CLASSES,
@@ -24,7 +25,7 @@ from clip_adapter.demo.task import (
 )
 from clip_adapter.demo.world import (
     HELD_OUT,
-    Place,
+    Pose,
     Thing,
     canvas,
     paint,
@@ -32,7 +33,7 @@ from clip_adapter.demo.world import (
     render_pair,
     render_pretraining,
 )
-from clip_adapter.errors import DataError
+from clip_adapter.errors import CancelledError, DataError
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def _painted(shape: str, texture: str = "plain") -> np.ndarray:
     x, y = canvas(96)
     picture = np.zeros((96, 96, 3), np.float32)
     thing = Thing("white", texture, shape)
-    paint(picture, x, y, thing, Place(0, 0, 0.8, 0), np.random.default_rng(0))
+    paint(picture, x, y, thing, Pose(0, 0, 0.8, 0), np.random.default_rng(0))
     return picture
 
 
@@ -121,7 +122,7 @@ def test_an_object_is_painted_where_it_is_placed():
     x, y = canvas(64)
     picture = np.zeros((64, 64, 3), np.float32)
     rng = np.random.default_rng(0)
-    paint(picture, x, y, Thing("white", "plain", "circle"), Place(0.5, -0.5, 0.3, 0.0), rng)
+    paint(picture, x, y, Thing("white", "plain", "circle"), Pose(0.5, -0.5, 0.3, 0.0), rng)
     rows, columns = np.nonzero(picture.mean(-1) > 0.5)
     assert abs(rows.mean() - 16) < 1
     assert abs(columns.mean() - 48) < 1
@@ -168,10 +169,12 @@ def test_task_folder_reads_as_a_data_set(tmp_path, small_task):
 
 
 def test_complete_folder_is_left_alone_and_progress_is_told(tmp_path, small_task):
-    told = []
-    folder = demo_task(tmp_path, lambda done, total: told.append((done, total)))
+    stages = []
+    folder = demo_task(tmp_path, stages.append)
     total = 3 * len(DEMO_CLASSES) + 3
-    assert told == [(i, total) for i in range(1, total + 1)]
+    assert [(stage.done, stage.total) for stage in stages] == [
+        (i, total) for i in range(1, total + 1)
+    ]
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     small_task.clear()
     assert demo_task(tmp_path) == folder
@@ -182,12 +185,14 @@ def test_complete_folder_is_left_alone_and_progress_is_told(tmp_path, small_task
 def test_interrupted_work_is_completed_to_the_same_bytes(tmp_path, small_task):
     whole = demo_task(tmp_path / "whole")
 
-    def stop(done, total):
-        if done == 17:
-            raise KeyboardInterrupt
+    stop = threading.Event()
 
-    with pytest.raises(KeyboardInterrupt):
-        demo_task(tmp_path / "cut", stop)
+    def listen(stage):
+        if stage.done == 16:
+            stop.set()
+
+    with pytest.raises(CancelledError):
+        demo_task(tmp_path / "cut", listen, stop)
     cut = tmp_path / "cut" / whole.name
     assert len(list(cut.rglob("*.png"))) == 17
     assert demo_task(tmp_path / "cut") == cut

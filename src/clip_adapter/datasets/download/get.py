@@ -121,7 +121,8 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     assert archive.url is not None, archive.file  # noqa: S101 - only inner archives have none
     path = root / DOWNLOADS / archive.file
     published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    line = _line(download(archive.url, path, **published), archive.url)
+    got = download(archive.url, path, **published)
+    log.info(_checked(got))
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
@@ -130,19 +131,21 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     if not keep:
         path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
-    return {**line, "unpacked": count}
+    return {**_line(got, archive.url), "unpacked": count}
+
+
+def _checked(got: Downloaded) -> str:
+    kept = f"no published checksum: kept what came, sha256 is {got.sha256}"
+    checked = f"{got.checked} as published" if got.checked else kept
+    return f"{got.path.name}: {got.size:,} bytes, {checked}."
 
 
 def _line(got: Downloaded, url: str) -> dict[str, Any]:
-    """A line of the receipt, said too."""
-    checked = got.checked or "no published checksum"
-    kept = "as published" if got.checked else f"kept what came, sha256 is {got.sha256}"
-    log.info(f"{got.path.name}: {got.size:,} bytes, {checked}, {kept}.")
     return {
         "from": url,
         "bytes": got.size,
         "sha256": got.sha256,
-        "checked": checked,
+        "checked": got.checked or "no published checksum",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -155,13 +158,16 @@ def _fetch_side_file(record: Benchmark, file: SideFile, folder: Path, fetched: F
             log.info(f"{file.name}: that of ImageNet is used, {shown(other)}.")
             return
         try:
-            fetched.files[file.name] = _line(download(file.url, path, tries=1), file.url)
+            got = download(file.url, path, tries=1)
         except DataError as error:
             fetched.to_do.append(
                 f"Open {file.link} in a browser and put {file.name} into {shown(folder)}. "
                 f"(It could not be fetched: {error.found})"
             )
             return
+        fetched.files[file.name] = _line(got, file.url)
+        if file.digest is None:
+            log.info(_checked(got))
     if file.digest is None:
         return
     try:
