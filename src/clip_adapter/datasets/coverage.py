@@ -42,8 +42,7 @@ def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text
         named: the source has said which classes these are.
         text: their text speaks for them, and there is nothing to add where they were named.
     """
-    present = set(labels)
-    empty = [name for i, name in enumerate(names) if i not in present]
+    empty = [names[i] for i in sorted(set(range(len(names))).difference(labels))]
     if not empty or (named and text):
         return ""
     if named:
@@ -67,13 +66,13 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
     Raises:
         DataError: every picture lies under several labels.
     """
-    under: dict[str | int, dict[int, int]] = {}
-    for row, label in enumerate(labels):
-        key = (digests[row] if digests else "") or row
-        under.setdefault(key, {}).setdefault(label, row)
-    kept = [row for rows in under.values() if len(rows) == 1 for row in rows.values()]
-    shared = {key for key, rows in under.items() if len(rows) > 1}
-    torn = sum(digest in shared for digest in digests)
+    pictures = [(digest or row) for row, digest in enumerate(digests or [""] * len(labels))]
+    first = {}
+    for row, picture in enumerate(zip(pictures, labels, strict=True)):
+        first.setdefault(picture, row)
+    times = Counter(picture for picture, _ in first)
+    kept = [row for (picture, _), row in first.items() if times[picture] == 1]
+    torn = sum(times[picture] > 1 for picture in pictures)
     notes = []
     if labels and not kept:
         raise DataError(

@@ -58,14 +58,25 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
         UsageError: ``spec`` has another form, or ``class_names`` does not fit.
         DataError: the set cannot be had, or has no image or label column.
     """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "hub", "Reading data sets of the hub") from error
     name = spec.removeprefix("hub:")
     notes: list[str] = []
     chosen = _splits(_load(name), notes)
     features = next(iter(chosen.values())).features
-    image, label = _image_column(features, name), _label_column(features, name)
+    images, named, plain = (
+        [column for column, kind in features.items() if isinstance(kind, wanted)]
+        for wanted in (datasets.Image, datasets.ClassLabel, datasets.Value)
+    )
+    image = _column(features, "image", _IMAGE_COLUMNS, images, name)
+    plain = [column for column in plain if column.lower() in _LABEL_COLUMNS]
+    plain = [column for column in plain if features[column].dtype in _LABEL_TYPES]
+    label = _column(features, "label", _LABEL_COLUMNS, named or plain, name)
     if any(rows.features.get(label) != features[label] for rows in chosen.values()):
         raise DataError(f"The splits of 'hub:{name}' disagree on the column {label!r}.")
-    labels = getattr(features[label], "names", None) or _labels(chosen, label)
+    labels = list(features[label].names) if named else _labels(chosen, label)
     samples = {split: _samples(rows, image, label, labels, split) for split, rows in chosen.items()}
     for split, rows in chosen.items():
         if without := len(rows) - len(samples[split]):
@@ -77,22 +88,20 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
 
 
 def _load(name: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", "hub", "Reading data sets of the hub") from error
+    import datasets
+
     local = Path(os.path.expanduser(name))
-    is_local = bool(name) and local.is_dir()
-    match = _SPEC.fullmatch(name)
-    if not is_local and (match is None or name.startswith((".", "/", "~"))):
-        raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
-    repository, revision, config = match.groups() if match else (name, None, None)
+    match = None if name.startswith((".", "/", "~")) else _SPEC.fullmatch(name)
     try:
-        if is_local:
+        if name and local.is_dir():
             saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
-            read = datasets.load_from_disk if saved else datasets.load_dataset
-            return read(str(local))
+            return (datasets.load_from_disk if saved else datasets.load_dataset)(str(local))
+        if match is None:
+            raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
+        repository, revision, config = match.groups()
         return datasets.load_dataset(repository, name=config, revision=revision)
+    except UsageError:
+        raise
     # datasets raises its own errors, those of requests, fsspec, pyarrow and plain ValueErrors.
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -124,34 +133,16 @@ def _splits(loaded: Any, notes: list[str]) -> dict[str, Any]:
     return {ours: splits[theirs] for ours, theirs in names.items() if ours}
 
 
-def _image_column(features: Any, name: str) -> str:
-    import datasets
-
-    columns = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
-    return _pick(columns, _IMAGE_COLUMNS, "image", features, name)
-
-
-def _label_column(features: Any, name: str) -> str:
-    import datasets
-
-    columns = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    plain = [key for key, kind in features.items() if getattr(kind, "dtype", "") in _LABEL_TYPES]
-    columns = columns or [key for key in plain if key.lower() in _LABEL_COLUMNS]
-    return _pick(columns, _LABEL_COLUMNS, "label", features, name)
-
-
-def _pick(
-    columns: list[str], preferred: tuple[str, ...], kind: str, features: Any, name: str
-) -> str:
-    if len(columns) == 1:
-        return columns[0]
-    by_name = {column.lower(): column for column in reversed(columns)}
-    if known := [by_name[wanted] for wanted in preferred if wanted in by_name]:
+def _column(features: Any, kind: str, names: tuple[str, ...], chosen: list[str], name: str) -> str:
+    """The one column of a kind, or that of several whose name comes first in ``names``."""
+    by_name = {column.lower(): column for column in reversed(chosen)}
+    known = chosen if len(chosen) == 1 else [by_name[n] for n in names if n in by_name]
+    if known:
         return known[0]
-    what = f"{len(columns)} {kind} columns ({listed(columns)})" if columns else f"no {kind} column"
+    what = f"{len(chosen)} {kind} columns ({listed(chosen)})" if chosen else f"no {kind} column"
     raise DataError(
         f"The data set 'hub:{name}' has {what}; its columns: {listed(features, 10)}.",
-        allowed=f"one {kind} column, or one of several called {' or '.join(preferred)}",
+        allowed=f"one {kind} column, or one of several called {' or '.join(names)}",
         hint="Rename the column with datasets, save_to_disk, and name that folder.",
     )
 

@@ -105,10 +105,6 @@ class HubCopy:
     login: bool = False
 
 
-def _same(label: str) -> str:
-    return label
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """A data set of the paper.
@@ -158,7 +154,7 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     hub: HubCopy | None = None
     by_hand: str = ""
-    rename: Callable[[str], str] = field(default=_same, repr=False)
+    rename: Callable[[str], str] = field(default=str, repr=False)
 
     @property
     def template(self) -> str:

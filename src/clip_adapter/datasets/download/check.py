@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
         if files
     }
     check.missing = [shown(file) for file in counts if file not in on_disk]
-    extra = [shown(file) for file in sorted(on_disk - counts.keys())]
+    extra = sorted(map(shown, on_disk - counts.keys()), key=os.path.split)
     check.renamed = _pair(check.missing, extra, record.has_unused)
     # Only what is a picture, or was one before it was renamed, can be a fault.
     renamed = {new for _, new in check.renamed}
@@ -202,9 +203,7 @@ def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str,
     With ``strict``, the old name must be in the new one: among pictures that no split uses there
     are always names much like any other.
     """
-    by_folder: dict[str, list[str]] = {}
-    for file in extra:
-        by_folder.setdefault(os.path.dirname(file), []).append(file)
+    by_folder = {key: list(some) for key, some in groupby(extra, os.path.dirname)}
     scored = [
         (_alike(old, new), old, new)
         for old in missing[:_MOST_PAIRS]
