@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,7 @@ def demo(
         made = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=cache)
         if not json:
             output.show(table(made), "", predictions(made), "", *closing(made))
-        output.result(made.to_dict())
+        output.result(asdict(made))
 
 
 def table(made: Demo) -> Table:

@@ -38,12 +38,10 @@ class HubPicture:
         Raises:
             OSError: the row holds only a path, and the file cannot be read.
         """
-        value = self.rows[self.index][self.column]
-        if value and value.get("bytes") is not None:
+        value = self.rows[self.index][self.column] or {}
+        if value.get("bytes") is not None:
             return value["bytes"]
-        if not value or not value.get("path"):
-            return b""
-        return Path(value["path"]).read_bytes()
+        return Path(value["path"]).read_bytes() if value.get("path") else b""
 
 
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:

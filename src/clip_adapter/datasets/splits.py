@@ -6,24 +6,17 @@ Source: CLIP-Adapter (arXiv 2110.04544), section 4.1, follows the sampling of Co
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import of_form, read_json, write_file
+from clip_adapter.errors import UsageError
 
 # CoOp validates on at most four pictures a class, however many shots it trains on.
 MAX_VAL_SHOTS = 4
-_FORMAT = "clip-adapter few-shot split, version 1"
-_Index = Annotated[int, Field(strict=True, ge=0)]
 
 
 @dataclass(frozen=True)
@@ -37,36 +30,10 @@ class FewShotSplit:
         val: indices into the validation pool, in drawing order; empty without such a pool.
     """
 
-    shots: _Index | None
-    seed: _Index
-    train: list[_Index]
-    val: list[_Index]
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON to ``path``, whole or not at all.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        text = json.dumps({"format": _FORMAT, **asdict(self)})
-        write_file(Path(path), f"{text}\n".encode())
-
-    @classmethod
-    def load(cls, path: str | Path) -> FewShotSplit:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing or is no such file.
-        """
-        allowed = f'a JSON object with "format": "{_FORMAT}", as FewShotSplit.save writes it'
-        content = read_json(path, "The split file", dict[str, Any], allowed)
-        if content.get("format") != _FORMAT:
-            raise DataError(f"{path} is no few-shot split.", allowed=allowed)
-        split = of_form(content, cls, f"The split file {path}", allowed)
-        for part in (split.train, split.val):
-            if len(set(part)) != len(part):
-                raise DataError(f"{path} names a picture twice.")
-        return split
+    shots: int | None
+    seed: int
+    train: list[int]
+    val: list[int]
 
 
 def sample_few_shot(

@@ -72,10 +72,6 @@ class Demo:
     predictions: list[dict[str, Any]]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
-
 
 def run_demo(
     out: str | Path,

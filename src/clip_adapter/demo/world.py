@@ -7,6 +7,7 @@ shape together) never appear: the few-shot demo task asks for just those.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,22 +137,23 @@ def paint(
     picture += ((tone + (second - tone) * mix) - picture) * cover
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    """One of ``options``, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def random_thing(rng: np.random.Generator) -> Thing:
     """A thing of the training world: anything that is not in :data:`HELD_OUT`."""
     while True:
-        colour, shape = _pick(rng, list(COLOURS)), _pick(rng, list(SHAPES))
-        texture = "plain" if rng.random() < 0.2 else _pick(rng, list(TEXTURES))
+        colour, shape = pick(rng, list(COLOURS)), pick(rng, list(SHAPES))
+        texture = "plain" if rng.random() < 0.2 else pick(rng, list(TEXTURES))
         if (colour, texture, shape) not in HELD_OUT:
             return Thing(colour, texture, shape)
 
 
 def _words(thing: Thing, size: str, rng: np.random.Generator) -> str:
     """A noun phrase without its article; every attribute but the shape may be left out."""
-    word = {key: _pick(rng, _WORDS.get(key, (key,))) for key in vars(thing).values()}
+    word = {key: pick(rng, _WORDS.get(key, (key,))) for key in vars(thing).values()}
     adjectives = []
     if rng.random() < 0.92:
         adjectives.append(word[thing.colour])
@@ -167,7 +169,7 @@ def _article(phrase: str) -> str:
 
 
 def _sized(rng: np.random.Generator) -> tuple[str, float]:
-    size = _pick(rng, ("small", "", "large"))
+    size = pick(rng, ("small", "", "large"))
     low, high = {"small": (0.36, 0.46), "": (0.48, 0.62), "large": (0.66, 0.85)}[size]
     return size, float(rng.uniform(low, high))
 
@@ -189,7 +191,7 @@ def _two(rng: np.random.Generator) -> tuple[list[tuple[Thing, Pose]], str]:
     radii = rng.uniform(0.38, 0.48, 2)
     gap, slide = float(rng.uniform(0.42, 0.52)), rng.uniform(-0.35, 0.35, 2)
     upright = bool(rng.random() < 0.5)
-    relation = _pick(rng, ("and", "next to", "above" if upright else "to the left of"))
+    relation = pick(rng, ("and", "next to", "above" if upright else "to the left of"))
     spots = [(float(slide[0]), -gap), (float(slide[1]), gap)]
     if not upright:
         spots = [(y, x) for x, y in spots]
@@ -219,7 +221,7 @@ def render_pair(seed: int, index: int, size: int = PICTURE_SIZE) -> tuple[NDArra
     """Picture ``index`` of the training world: an (size, size, 3) RGB array and its caption."""
     rng = np.random.default_rng((seed, index))
     x, y = canvas(size * SUPERSAMPLING)
-    scene = _pick(rng, list(BACKGROUNDS))
+    scene = pick(rng, list(BACKGROUNDS))
     picture = np.array(BACKGROUNDS[scene](x, y, rng), dtype=np.float32)
     kind = rng.random()
     things, phrase = (_one if kind < 0.82 else _two if kind < 0.94 else _many)(rng)
@@ -228,7 +230,7 @@ def render_pair(seed: int, index: int, size: int = PICTURE_SIZE) -> tuple[NDArra
     if rng.random() < 0.35:
         phrase = f"{phrase} {scene}"
     several = phrase.startswith(("two ", "three ", "four "))
-    caption = _pick(rng, _TEMPLATES).format(
+    caption = pick(rng, _TEMPLATES).format(
         a=phrase if several else _article(phrase), the=f"the {phrase}", bare=phrase
     )
     return shrink(picture, size), caption

@@ -14,18 +14,13 @@ DOWNLOADS = "downloads"
 VARIANTS = "variants.txt"
 
 
-def expand(root: str | Path) -> Path:
-    """``root`` with ``~`` resolved."""
-    return Path(os.path.expanduser(root))
-
-
 def find_folder(record: Benchmark, root: str | Path) -> Path:
     """The folder of the set: in ``root``, or ``root`` itself, or the one above it.
 
     Raises:
         DataError: ``root`` does not exist, or the set is not in it.
     """
-    root = expand(root)
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         raise DataError(f"The folder {shown(root)} does not exist.", hint=how_to_get(record, root))
     # The user may name the parent of all sets, the set, or the folder with its pictures.
@@ -62,7 +57,7 @@ def find_file(record: Benchmark, file: SideFile | None, folder: Path, root: str 
         DataError: it is nowhere.
     """
     assert file is not None, record.name  # noqa: S101 - the reader of a record goes with its files
-    root = expand(root)
+    root = Path(os.path.expanduser(root))
     near = [folder, root, folder.parent]
     if file is record.class_file:
         near += [folder.parent / "imagenet", root / "imagenet"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import threading
 import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str,
     """
     by_folder = {key: list(some) for key, some in groupby(extra, os.path.dirname)}
     scored = [
-        (_alike(old, new), old, new)
+        (SequenceMatcher(None, _plain(old), _plain(new), autojunk=False).ratio(), old, new)
         for old in missing[:_MOST_PAIRS]
         for new in by_folder.get(os.path.dirname(old), [])[:_MOST_PAIRS]
         if not strict or os.path.splitext(_plain(old))[0] in _plain(new)
@@ -220,10 +220,6 @@ def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str,
 def _plain(file: str) -> str:
     # File systems and zip tools differ in how they spell an accent.
     return unicodedata.normalize("NFC", os.path.basename(file)).lower()
-
-
-def _alike(old: str, new: str) -> float:
-    return difflib.SequenceMatcher(None, _plain(old), _plain(new), autojunk=False).ratio()
 
 
 def _decode_all(folder: Path, files: list[str]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapter.datasets.catalog.base import Archive, Benchmark, HubCopy, SideFile, get_benchmark
-from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, expand, has_pictures
+from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, has_pictures
 from clip_adapter.datasets.coop import read_rows, rows_digest
 from clip_adapter.datasets.download.fetch import Downloaded, download
 from clip_adapter.datasets.download.unpack import unpack
@@ -21,15 +22,6 @@ from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.wording import shown
 
 RECEIPT = "downloaded.json"
-
-
-@dataclass
-class _Receipt:
-    """What is kept in ``downloaded.json``; see :class:`Fetched`."""
-
-    name: str
-    files: dict[str, dict[str, Any]]
-    hub: dict[str, str] | None = None
 
 
 @dataclass
@@ -45,7 +37,7 @@ class Fetched:
     """
 
     name: str
-    folder: str
+    folder: str = ""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     hub: dict[str, str] | None = None
     to_do: list[str] = field(default_factory=list)
@@ -79,15 +71,15 @@ def fetch_benchmark(
         CancelledError: ``cancel`` was set; the same call goes on.
     """
     record = get_benchmark(name)
-    root = expand(root)
+    root = Path(os.path.expanduser(root))
     again = f"clip-adapter data get {record.name} --root {shown(root)}"
     if hub and record.hub is None:
         raise UsageError(f"{record.title} has no copy on the hub that is known here.", hint=again)
     folder = root / record.folder
-    fetched = Fetched(record.name, shown(folder))
-    with contextlib.suppress(DataError):  # none yet, or a damaged one
-        receipt = read_json(folder / RECEIPT, "The receipt", _Receipt, "")
-        fetched.files, fetched.hub = receipt.files, receipt.hub
+    fetched = Fetched(record.name)
+    with contextlib.suppress(DataError):  # no receipt yet, or a damaged one
+        fetched = read_json(folder / RECEIPT, "The receipt", Fetched, "")
+    fetched.folder = shown(folder)
     with listening(progress, cancel):
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
