@@ -55,48 +55,48 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        made = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=cache)
+        result = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=cache)
         if not json:
-            output.show(table(made), "", predictions(made), "", *closing(made))
-        output.result(asdict(made))
+            output.show(table(result), "", predictions(result), "", *closing(result))
+        output.result(asdict(result))
 
 
-def table(made: Demo) -> Table:
+def table(result: Demo) -> Table:
     """Methods by shots."""
     from rich.table import Table
 
-    runs = len(made.rows[0].runs)
+    runs = len(result.rows[0].runs)
     drawn = f"mean ± standard deviation of {runs} draws" if runs > 1 else "one draw"
-    title = f"Right answers (%) on {made.test_pictures} test pictures of {made.classes} classes"
+    title = f"Right answers (%) on {result.test_pictures} test pictures of {result.classes} classes"
     table = Table("labelled pictures per class", title=f"{title}, {drawn}", title_justify="left")
-    for shots in sorted({row.shots for row in made.rows}):
+    for shots in sorted({row.shots for row in result.rows}):
         table.add_column(str(shots), justify="right")
-    for name in dict.fromkeys(row.method for row in made.rows):
-        cells = [row for row in made.rows if row.method == name]
+    for name in dict.fromkeys(row.method for row in result.rows):
+        cells = [row for row in result.rows if row.method == name]
         table.add_row(name, *(f"{r.mean:.1f} ± {r.sd:.1f}" for r in cells))
     return table
 
 
-def predictions(made: Demo) -> Table:
+def predictions(result: Demo) -> Table:
     """Answers for the pictures without labels."""
     from rich.table import Column, Table
 
     columns = Column("picture", overflow="fold"), "answer", Column("probability", justify="right")
     table = Table(*columns, title="Pictures that nobody labelled", title_justify="left")
-    for one in made.predictions:
+    for one in result.predictions:
         table.add_row(one["path"], one["label"], f"{one['probability']:.2f}")
     return table
 
 
-def closing(made: Demo) -> list[str]:
+def closing(result: Demo) -> list[str]:
     """What was written, and what to do next."""
-    files = made.files
+    files = result.files
     return [
         f"Pictures:    {files['pictures']}",
         f"Classifier:  {files['classifier']}",
         f"Figures:     {files['accuracy_by_shots']}, {files['confusion']}",
         f"Table:       {files['table']}, {files['csv']}",
-        f"Seconds:     {made.seconds:.0f}",
+        f"Seconds:     {result.seconds:.0f}",
         f"Next: {command('fit', files['pictures'], '--backbone', 'demo', '--shots', 8)}",
         f"      {command('fit', 'YOUR_PICTURES')}   (one folder per class)",
     ]

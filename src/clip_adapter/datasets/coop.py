@@ -79,11 +79,13 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     Raises:
         DataError: no such file, or another form.
     """
-    found = read_json(path, "The split file", dict[str, Any], _FORM)
-    if not any(found.get(split) for split in SPLITS):
-        raise DataError(f"{shown(path)} is no split file; it holds {listed(found)}.", allowed=_FORM)
+    content = read_json(path, "The split file", dict[str, Any], _FORM)
+    if not any(content.get(split) for split in SPLITS):
+        raise DataError(
+            f"{shown(path)} is no split file; it holds {listed(content)}.", allowed=_FORM
+        )
     return {
-        split: of_form(found.get(split, []), list[Row], f"{shown(path)} has in {split}", _FORM)
+        split: of_form(content.get(split, []), list[Row], f"{shown(path)} has in {split}", _FORM)
         for split in SPLITS
     }
 

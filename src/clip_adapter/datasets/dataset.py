@@ -81,9 +81,9 @@ class Dataset:
         if not self.has_splits:
             return self.splits[UNSPLIT]
         if not self.splits.get(split):
-            found = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items()) or "none"
+            sizes = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items()) or "none"
             raise DataError(
-                f"{self.name} has no pictures in split {split!r}; its splits: {found}.",
+                f"{self.name} has no pictures in split {split!r}; its splits: {sizes}.",
                 hint=f"Add a {split}/ folder, or rows with split={split}.",
             )
         return self.splits[split]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,10 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         if not width * height:
             raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
         image.load()
-        turn = _TURN.get(_orientation(image))
+        turn = None
+        # Pillow has already turned a TIFF. A picture with damaged metadata is still a picture.
+        with contextlib.suppress(Exception):
+            turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
         rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -100,15 +103,6 @@ def _available_formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that the installed Pillow has."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; Pillow has already applied it to a TIFF."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    # A picture with damaged metadata is still a picture.
-    except Exception:
-        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -189,7 +183,7 @@ _THREAD = _ThisThread()
 _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
     """Drops the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters

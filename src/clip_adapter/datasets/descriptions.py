@@ -75,21 +75,21 @@ def read_descriptions(path: str | Path, class_names: Sequence[str]) -> Descripti
         )
     what = "The file of descriptions"
     pairs = functools.partial(unique, path=path, kind=DataError)
-    found = read_json(path, what, dict[str, _Sentences], _ALLOWED, pairs)
-    missing = [name for name in class_names if normal(name) not in found]
+    sentences = read_json(path, what, dict[str, _Sentences], _ALLOWED, pairs)
+    missing = [name for name in class_names if normal(name) not in sentences]
     if missing:
-        near = difflib.get_close_matches(normal(missing[0]), list(found), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(normal(missing[0]), list(sentences), n=1, cutoff=0.5)
         guess = f" (the file has {near[0]!r})" if near else ""
         raise DataError(
-            f"{shown(path)} describes {counted(len(found), 'class', 'classes')} and leaves out "
+            f"{shown(path)} describes {counted(len(sentences), 'class', 'classes')} and leaves out "
             f"{listed(missing)}{guess}.",
             allowed="sentences on every class, under its name as 'fit' shows it",
             hint="Write the missing ones, or rename the classes with --class-names.",
         )
     known = {normal(name) for name in class_names}
     return Descriptions(
-        tuple(tuple(dict.fromkeys(found[normal(name)])) for name in class_names),
+        tuple(tuple(dict.fromkeys(sentences[normal(name)])) for name in class_names),
         path.name,
         hashlib.sha256(read_text(path, what).encode()).hexdigest(),
-        tuple(name for name in found if name not in known),
+        tuple(name for name in sentences if name not in known),
     )

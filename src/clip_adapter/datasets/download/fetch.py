@@ -120,7 +120,14 @@ def _bring(url: str, part: Path, size: int | None, most: int) -> None:
                 code = getattr(error, "code", 500)
                 # A 404 does not go away; 429 and 5xx may.
                 if (code < 500 and code != 429) or tries >= most:
-                    raise _network_error(error, url, part) from error
+                    http = isinstance(error, urllib.error.HTTPError)
+                    reason = error if http else getattr(error, "reason", error)
+                    kept = f"it goes on after the {_size(part):,} bytes that are here"
+                    again = f"run the same command again{f': {kept}' if _size(part) else ''}"
+                    raise DataError(
+                        f"{url} cannot be downloaded: {str(reason) or type(error).__name__}",
+                        hint=f"Check the connection and {again}. Or fetch the file in a browser.",
+                    ) from error
                 time.sleep(_WAIT * 2 ** (tries - 1))
 
 
@@ -234,14 +241,3 @@ def _check_space(part: Path, total: int | None) -> None:
             f"{need:,} bytes are to come, and {shown(part.parent)} has {free:,} free.",
             hint="Free some space, or name another --root.",
         )
-
-
-def _network_error(error: Exception, url: str, part: Path) -> DataError:
-    reason = getattr(error, "reason", None) or error
-    code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-    kept = f": it goes on after the {_size(part):,} bytes that are here" if _size(part) else ""
-    return DataError(
-        f"{url} cannot be downloaded: {code}{str(reason) or type(reason).__name__}",
-        hint=f"Check the connection and run the same command again{kept}. Or fetch the file in a "
-        "browser.",
-    )
