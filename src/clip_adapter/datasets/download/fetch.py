@@ -120,12 +120,10 @@ def _bring(url: str, part: Path, size: int | None, most: int) -> None:
                 code = getattr(error, "code", 500)
                 # A 404 does not go away; 429 and 5xx may.
                 if (code < 500 and code != 429) or tries >= most:
-                    http = isinstance(error, urllib.error.HTTPError)
-                    reason = error if http else getattr(error, "reason", error)
                     kept = f"it goes on after the {_size(part):,} bytes that are here"
                     again = f"run the same command again{f': {kept}' if _size(part) else ''}"
                     raise DataError(
-                        f"{url} cannot be downloaded: {str(reason) or type(error).__name__}",
+                        f"{url} cannot be downloaded: {_reason(error)}",
                         hint=f"Check the connection and {again}. Or fetch the file in a browser.",
                     ) from error
                 time.sleep(_WAIT * 2 ** (tries - 1))
@@ -241,3 +239,8 @@ def _check_space(part: Path, total: int | None) -> None:
             f"{need:,} bytes are to come, and {shown(part.parent)} has {free:,} free.",
             hint="Free some space, or name another --root.",
         )
+
+
+def _reason(error: Exception) -> str:
+    reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+    return str(reason) or type(error).__name__
