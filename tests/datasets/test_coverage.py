@@ -57,8 +57,16 @@ def features(tmp_path):
     return write
 
 
+@pytest.fixture
+def lines(caplog, recwarn):
+    """What the user has heard so far: lines and warnings."""
+    caplog.set_level("INFO")
+    warnings.simplefilter("always", UserWarning)
+    return lambda: "\n".join([*caplog.messages, *(str(one.message) for one in recwarn)])
+
+
 @pytest.mark.parametrize("method", ["auto", "gda"])
-def test_copies_change_nothing(features, method):
+def test_copies_change_nothing(features, method, lines):
     plain = [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
     copied = [*plain, *[(0, 1)] * 5, (2, 6)]
     torn = [*plain, (1, 9), (2, 9), (0, 9)]
@@ -68,20 +76,14 @@ def test_copies_change_nothing(features, method):
         found = clip_adapter.fit(features(name, pictures), method=method)
         assert found.info["train_pictures"] == len(plain)
         assert torch.equal(found.logits(probe), wanted.logits(probe))
+    assert "6 exact copies count no second time." in lines()
+    assert "3 training pictures are left out" in lines()
 
 
 def test_pictures_that_all_lie_under_two_labels_are_refused(features):
     both = features("both", [(y, i) for y in (0, 1) for i in range(3)])
     with pytest.raises(DataError, match="All 6 training pictures lie under two labels"):
         clip_adapter.fit(both)
-
-
-@pytest.fixture
-def lines(caplog, recwarn):
-    """What the user has heard so far: lines and warnings."""
-    caplog.set_level("INFO")
-    warnings.simplefilter("always", UserWarning)
-    return lambda: "\n".join([*caplog.messages, *(str(one.message) for one in recwarn)])
 
 
 @pytest.mark.parametrize("method", ["auto", "fine-tune"])
