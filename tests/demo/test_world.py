@@ -168,20 +168,6 @@ def test_task_folder_reads_as_a_data_set(tmp_path, small_task):
         assert picture.mode == "RGB"
 
 
-def test_complete_folder_is_left_alone_and_progress_is_told(tmp_path, small_task):
-    stages = []
-    folder = demo_task(tmp_path, stages.append)
-    total = 3 * len(DEMO_CLASSES) + 3
-    assert [(stage.done, stage.total) for stage in stages] == [
-        (i, total) for i in range(1, total + 1)
-    ]
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")}
-    small_task.clear()
-    assert demo_task(tmp_path) == folder
-    assert small_task == []
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")} == before
-
-
 def test_interrupted_work_is_completed_to_the_same_bytes(tmp_path, small_task):
     whole = demo_task(tmp_path / "whole")
 
@@ -201,28 +187,7 @@ def test_interrupted_work_is_completed_to_the_same_bytes(tmp_path, small_task):
     assert found == expected
 
 
-def test_no_picture_is_in_two_splits(tmp_path, small_task):
-    files = list(demo_task(tmp_path).rglob("*.png"))
-    assert len({p.read_bytes() for p in files}) == len(files)
-
-
-def test_failed_write_leaves_no_part_behind(tmp_path, small_task, monkeypatch):
-    def broken(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", broken)
-    with pytest.raises(DataError, match="No space left"):
-        demo_task(tmp_path)
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
 def test_root_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         demo_task(tmp_path / "file")
-
-
-def test_enough_pictures_for_the_demo():
-    assert PER_CLASS["train"] >= 20
-    assert PER_CLASS["test"] >= 30
-    assert UNSEEN >= 4
