@@ -18,7 +18,6 @@ from clip_adapter.demo.task import (
     PER_CLASS,
     TASK_SEED,
     TASK_VERSION,
-    UNSEEN,
     class_folder,
     demo_task,
     render_task_picture,
