@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import Findings
+from clip_adapter.bench.frame import Findings, records_of
 from clip_adapter.bench.published import load_published, paper_backbone
 from clip_adapter.bench.recipe import Recipe, System
 from clip_adapter.data.benchmarks import get_benchmark, known_benchmark
@@ -105,9 +105,9 @@ def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
 
 def _whole(cell: Any) -> bool:
     """Whether all records are of all classes and of all test pictures of the paper's data set."""
-    records = cell.runs.record.dropna()
+    records = records_of(cell.runs)
     if any(known_benchmark(name) != name for name in (cell.dataset, cell.test_set)):
-        return not len(records)
+        return not records
     wanted = get_benchmark(cell.dataset).classes, get_benchmark(cell.test_set).sizes["test"]
     shifted = cell.test_set != cell.dataset
     # A copy is split its own way, so its shots are others.

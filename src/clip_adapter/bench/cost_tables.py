@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clip_adapter.bench.compare import published_rows, row_of, table_number
-from clip_adapter.bench.frame import Findings, mean_of
+from clip_adapter.bench.frame import Findings, mean_of, records_of
 from clip_adapter.bench.recipe import System
 from clip_adapter.bench.tables import ENTRY, MISSING, OURS, PAPER, Table, reasons
 from clip_adapter.methods import make_method
@@ -73,7 +73,7 @@ def _table(findings: Findings, name: str, cells: pd.DataFrame, every: Sequence[F
     systems = [s for s in findings.systems if s.label in set(cells.label)]
     columns: dict[str, list[dict[str, Any]]] = {}
     for head, number, write, metric in ALONE if alone else BESIDE:
-        ours = [mean_of(runs[number]) for runs in cells.runs]
+        ours = [mean_of(runs, number) for runs in cells.runs]
         missing = ["failed" if own else MISSING for own in cells.failures]
         texts = [write(m["value"]) if m["seeds"] else t for m, t in zip(ours, missing, strict=True)]
         columns[head] = [m | {"text": t} for m, t in zip(ours, texts, strict=True)]
@@ -87,12 +87,13 @@ def _table(findings: Findings, name: str, cells: pd.DataFrame, every: Sequence[F
         dataset = next((f.dataset for own in published_rows(table).values() for f in own), "")
         columns[f"paper: right on {dataset} (%)"] = [_paper(s, table, "top1") for s in systems]
     entries = [
-        {"row": row, "label": system.label, "column": 3 * column, "title": title} | fields[row]
+        {"row": row, "label": system.label, "column": column, "title": title}
+        | {"kind": OURS, "text": MISSING, "seeds": 0}
+        | fields[row]
         for column, (title, fields) in enumerate(columns.items())
         for row, system in enumerate(systems)
     ]
     frame = pd.DataFrame(entries, columns=ENTRY).assign(bold=False)
-    frame = frame.fillna({"kind": OURS, "text": MISSING, "seeds": 0})
     frame = frame[frame.value.groupby(frame.column).transform("count") > 0]
     return Table(f"{recipe.name}-costs-{name}", caption, frame, _notes(cells))
 
@@ -145,7 +146,7 @@ def _notes(cells: pd.DataFrame) -> list[str]:
     """How a training was timed, failures, and the machine."""
     lines, machines = dict[str, None](), dict[str, None]()
     for label, own in cells.groupby("label", sort=False):
-        for record in own.runs.iloc[0].record.dropna():
+        for record in records_of(own.runs.iloc[0]):
             hardware, how = record.get("hardware", {}), record.get("train_how", "timed whole")
             if how != "timed whole":
                 lines[f"{label}: {how}, and multiplied."] = None

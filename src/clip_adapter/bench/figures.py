@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from clip_adapter.bench.compare import USUAL_BACKBONE, compared
-from clip_adapter.bench.frame import Findings
+from clip_adapter.bench.frame import Findings, records_of
 from clip_adapter.bench.run import ZERO_SHOT
 from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
@@ -171,7 +171,7 @@ def _planes(findings: Findings) -> Figure | None:
     several = len(findings.columns) > 1
     for cell in findings.cells.itertuples():
         where = f"{cell.dataset}, {shots_word(cell.shots)}\n" if several else ""
-        records = [record for record in cell.runs.record.dropna() if record.get("points")]
+        records = [record for record in records_of(cell.runs) if record.get("points")]
         for record in records[:1]:
             name = findings.shown_as(cell.label)
             planes[f"{where}{name}, silhouette {record['silhouette']:.3f}"] = record

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 
 from clip_adapter.bench.plan import Plan, Planned
 from clip_adapter.bench.recipe import System
-from clip_adapter.bench.results import NUMBERS, Results
+from clip_adapter.bench.results import NUMBERS, Record, Results
 from clip_adapter.training.selection import shown
 
 # What a cell is of: a row's label; the set that it was trained on, seen through a backbone, and K
 # shots of it; the test set, which is a shifted one where it is not that of the first.
 CELL = ["label", "dataset", "backbone", "shots", "test_set"]
 PLACE = CELL[:-1]
+Row = dict[str, Any]
 FACTS = ["value", "deviation", "seeds", "wanted", "best_of", "settings", "chosen", "failures", "runs"]
 
 
@@ -37,37 +40,38 @@ class Findings:
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.recipe = plan, plan.recipe
         rows = [row for planned in plan.planned() for row in _rows(planned, results)]
-        numbers = ["top1", *NUMBERS]
-        names = [*CELL, "setting", "key", "failure", "record", *numbers]
-        self.runs = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(numbers, float))
+        names = [*CELL, "setting", "key", "failure", "record", "top1", *NUMBERS]
+        self.runs = pd.DataFrame(rows, columns=names)
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
         by_label = {system.label: system for system in self.systems}
-        places = self.runs.groupby(PLACE, sort=False)
-        cells = [cell for key, runs in places for cell in self._cells(by_label[key[0]], runs)]
+        places = itertools.groupby(rows, itemgetter(*PLACE))
+        cells = [cell for key, own in places for cell in self._cells(by_label[key[0]], list(own))]
         self.cells = pd.DataFrame(cells, columns=[*CELL, *FACTS])
 
-    def _cells(self, system: System, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    def _cells(self, system: System, runs: list[Row]) -> list[Row]:
         """By test set: of the only setting, or of the best on the own test set."""
         settings = system.settings(self.recipe.protocol)
-        own = runs[runs.test_set == runs.dataset]
-        means = own.dropna(subset="top1").groupby("setting").top1.agg(statistics.fmean)
-        best = int(means.idxmax()) if len(means) else 0
-        choices = [record.get("chosen", {}) for record in own.record[own.setting == best].dropna()]
+        own = [run for run in runs if run["test_set"] == run["dataset"]]
+        by_setting = [[run for run in own if run["setting"] == i] for i in range(len(settings))]
+        means = {i: mean_of(part, "top1")["value"] for i, part in enumerate(by_setting)}
+        known = {i: mean for i, mean in means.items() if mean == mean}
+        best = max(known, key=lambda i: known[i], default=0)
+        choices = [record.get("chosen", {}) for record in records_of(by_setting[best])]
         if len(settings) > 1:
-            choices = [{key: settings[best][key] for key in system.search}][: len(means)]
+            choices = [{key: settings[best][key] for key in system.search}][: len(known)]
         facts = {
             "settings": len(settings),
-            "best_of": len(means),
+            "best_of": len(known),
             "chosen": _in_words(choices),
-            "failures": own.failure[own.record.isna()].dropna().unique().tolist(),
+            "failures": list(dict.fromkeys(run["failure"] for run in own if run["failure"])),
         }
-        return [
-            kept[CELL].iloc[0].to_dict()
-            | mean_of(kept.top1)
-            | facts
-            | {"wanted": len(kept), "runs": kept}
-            for _, kept in runs[runs.setting == best].groupby("test_set", sort=False)
-        ]
+        cells: list[Row] = []
+        for name in dict.fromkeys(run["test_set"] for run in runs):
+            kept = [run for run in runs if (run["test_set"], run["setting"]) == (name, best)]
+            place = {key: kept[0][key] for key in CELL}
+            numbers = {**mean_of(kept, "top1"), "wanted": len(kept), "runs": kept}
+            cells.append(place | numbers | facts)
+        return cells
 
     @property
     def columns(self) -> pd.DataFrame:
@@ -83,7 +87,7 @@ class Findings:
         return f"{label} (best of {count} on the test set)" if counts else label
 
 
-def _rows(planned: Planned, results: Results) -> list[dict[str, Any]]:
+def _rows(planned: Planned, results: Results) -> list[Row]:
     """A run on its own test set, and on each shifted one."""
     label, setting, run = planned
     record = results.read(run)
@@ -96,14 +100,19 @@ def _rows(planned: Planned, results: Results) -> list[dict[str, Any]]:
     return [row, *(row | {"test_set": name, "top1": top1} for name, top1 in shifts.items())]
 
 
-def mean_of(values: pd.Series) -> dict[str, Any]:
+def mean_of(runs: Sequence[Row], name: str) -> Row:
     """Mean, deviation of the sample, and seeds of a number; NaN where there are too few."""
-    known = values.dropna().tolist()
+    known = [run[name] for run in runs if run[name] is not None]
     return {
         "value": statistics.fmean(known) if known else float("nan"),
         "deviation": statistics.stdev(known) if len(known) > 1 else float("nan"),
         "seeds": len(known),
     }
+
+
+def records_of(runs: Sequence[Row]) -> list[Record]:
+    """Of the runs that have one."""
+    return [run["record"] for run in runs if run["record"]]
 
 
 def _in_words(choices: Sequence[Mapping[str, Any]]) -> str:

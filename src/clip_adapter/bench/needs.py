@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clip_adapter.bench.plan import Unopened, make_plan
+from clip_adapter.bench.data import Named
+from clip_adapter.bench.plan import make_plan
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.data.benchmarks import get_benchmark, known_benchmark
 from clip_adapter.data.get import fetch_benchmark
@@ -49,7 +50,7 @@ def effort(recipes: Sequence[str]) -> Effort:
     Raises:
         UsageError: an unknown recipe.
     """
-    plans = [make_plan(load_recipe(name, "paper"), Unopened) for name in recipes]
+    plans = [make_plan(load_recipe(name, "paper"), Named) for name in recipes]
     runs = {key: run for p in plans for key, run in p.runs().items() if run.measure != "cost"}
     tested = {(r.backbone, r.style, name) for r in runs.values() for name in (r.dataset, *r.shifts)}
     trained = {

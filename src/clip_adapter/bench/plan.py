@@ -240,7 +240,9 @@ def save_plan(plan: Plan, out: Path) -> Path:
     recipe = plan.recipe
     ending = "" if recipe.protocol == "ours" else f"-{recipe.protocol}"
     path = out / FOLDER / recipe.profile / f"{recipe.name}{ending}.json"
-    return write_file(path, (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode())
+    data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
+    known = path.is_file() and path.read_bytes() == data
+    return path if known else write_file(path, data)
 
 
 def load_plans(out: Path) -> list[Plan]:

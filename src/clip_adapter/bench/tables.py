@@ -78,7 +78,7 @@ def tables(findings: Findings) -> list[Table]:
         order = {label: number for number, label in enumerate(s.label for s in findings.systems)}
         own = own.assign(title=titles, row=3 * own.label.map(order))
         own["column"] = 3 * own.groupby(CELL[1:], sort=False).ngroup()
-        own["label"] = own.label.map(findings.shown_as)
+        own["label"] = own.label.map({s.label: findings.shown_as(s.label) for s in findings.systems})
         plane = recipe.measure == "tsne"
         chosen = own[(not plane) & own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)]
         chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
@@ -156,7 +156,7 @@ def _silhouettes(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
     numbers = reasons(cells)
     texts = [_text(cell, numbers) for cell in cells.itertuples()]
     right = cells.assign(text=texts, title=cells.title + ": right (%)", kind=OURS)
-    values = pd.Series([mean_of(runs.silhouette)["value"] for runs in cells.runs], cells.index)
+    values = pd.Series([mean_of(r, "silhouette")["value"] for r in cells.runs], cells.index)
     texts = values.map("{:.3f}".format).where(values.notna(), MISSING)
     apart = right.assign(text=texts, value=values, deviation=float("nan"), seeds=0)
     apart = apart.assign(title="silhouette", column=cells.column + 1)
