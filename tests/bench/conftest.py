@@ -84,27 +84,28 @@ def environment(tmp_path, toys):
     return Environment(out=str(tmp_path / "out"), features=str(toys))
 
 
+def do_units_here(units, environment, jobs, fresh):
+    """In the place of the pool: the same work in this process, and no process to start."""
+    return ((unit, do_unit(environment, unit)) for unit in units)
+
+
 @pytest.fixture(scope="session")
 def all_done(tmp_path_factory, toys):
-    """The folder of a benchmark of ``RECIPE`` that is done, by two processes."""
+    """The folder of a benchmark of ``RECIPE`` that is done."""
     folder = tmp_path_factory.mktemp("done")
     (folder / "toys.toml").write_text(RECIPE, "utf-8")
     done = Environment(out=str(folder / "out"), features=str(toys))
-    outcome = run_bench(
-        [str(folder / "toys.toml")], profile="features", environment=done, jobs=2
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "do_units", do_units_here)
+        outcome = run_bench([str(folder / "toys.toml")], profile="features", environment=done)
     assert not outcome.failed
     return folder / "out"
 
 
 @pytest.fixture
 def inside(monkeypatch):
-    """Runs are done in this process: the same work, and no process to start."""
-
-    def do_units(units, environment, jobs, fresh):
-        return ((unit, do_unit(environment, unit)) for unit in units)
-
-    monkeypatch.setattr(benchmark, "do_units", do_units)
+    """Runs are done in this process."""
+    monkeypatch.setattr(benchmark, "do_units", do_units_here)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clip_adapter.bench.data import Environment, PictureSet
-from clip_adapter.bench.tsne import in_the_plane
-from clip_adapter.bench.run import Run, units
 from clip_adapter.bench.execute import Worker
+from clip_adapter.bench.run import Run, units
+from clip_adapter.bench.tsne import in_the_plane
 from clip_adapter.classifier import Classifier, Head
 from clip_adapter.data import demo_sets, demo_task
 from clip_adapter.errors import UsageError
@@ -121,7 +121,9 @@ def test_what_chooses_for_itself_is_alone():
 
 def test_the_identity_of_a_set_does_not_tell_where_it_lies(tmp_path, small):
     environments = [Environment(out=str(tmp_path / name)) for name in "ab"]
-    one, two = (PictureSet("demo-colours", environment, print).identity for environment in environments)
+    one, two = (
+        PictureSet("demo-colours", environment, print).identity for environment in environments
+    )
     assert one == two
     assert one != PictureSet("demo-textures", environments[0], print).identity
 

@@ -116,7 +116,9 @@ def test_the_paper_profile_trains_as_the_paper_and_peers_at_their_defaults():
 
 def test_methods_beside_each_other_have_the_same_views():
     def views(name, profile="paper"):
-        return {run.method: run.views for run in make_plan(load(name, profile), Named).runs().values()}
+        return {
+            run.method: run.views for run in make_plan(load(name, profile), Named).runs().values()
+        }
 
     assert set(views("table4").values()) == {10}
     assert set(views("table4", "demo").values()) == {1}
@@ -164,7 +166,11 @@ B = SYSTEM + '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n'
     ("text", "told", "allowed"),
     [
         ("shotz = [1]\n" + SYSTEM, "own.toml: Unknown key 'shotz'", "shots"),
-        ("[options.nothing]\na = 1\n" + SYSTEM, "own.toml: options: Unknown method", "clip-adapter"),
+        (
+            "[options.nothing]\na = 1\n" + SYSTEM,
+            "own.toml: options: Unknown method",
+            "clip-adapter",
+        ),
         ("[options.clip-adapter]\nratio = 1\n" + SYSTEM, "own.toml: options: ", "visual_ratio"),
         ("options = 3\n" + SYSTEM, "own.toml: options = 3", "dictionary"),
         ("profile = 3\n" + SYSTEM, "own.toml: profile = 3", "dictionary"),
@@ -188,7 +194,11 @@ B = SYSTEM + '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n'
         (B.replace('"b"', '" "'), "own.toml, system 2: label = ' '", "text that is not empty"),
         (SYSTEM + "[[systems]]\nlabel = 'c'\n", "own.toml, 'c' has no method", ""),
         (B.replace('"clip-adapter"', "3"), "own.toml, 'b': method = 3", "string"),
-        (B.replace("clip-adapter", "clip-adaptor"), "own.toml, 'b': Unknown method", "clip-adapter"),
+        (
+            B.replace("clip-adapter", "clip-adaptor"),
+            "own.toml, 'b': Unknown method",
+            "clip-adapter",
+        ),
         (B + "options = 5", "own.toml, 'b': options = 5", "dictionary"),
         (B + "options = { ratio = 1 }", "own.toml, 'b': ", "visual_ratio"),
         (B + "prompts = [1]", "own.toml, 'b': prompts.0 = 1", "string"),
@@ -240,8 +250,8 @@ KEYS = WORDS | st.sampled_from(
 VALUES = st.recursive(
     ATOMS, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=6
 )
-RECIPE_KEYS = [*Recipe.model_fields] + ["options", "profile", "nothing"]
-SYSTEM_KEYS = [*System.model_fields] + ["nothing"]
+RECIPE_KEYS = [*Recipe.model_fields, "options", "profile", "nothing"]
+SYSTEM_KEYS = [*System.model_fields, "nothing"]
 
 
 @settings(

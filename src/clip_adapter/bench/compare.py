@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import Findings, records_of
+from clip_adapter.bench.frame import Findings, Frame, records_of
 from clip_adapter.bench.published import load_published, paper_backbone
 from clip_adapter.bench.recipe import Recipe, System
 from clip_adapter.data.benchmarks import get_benchmark, known_benchmark
@@ -57,7 +57,7 @@ def row_of(system: System, table: int) -> str:
     return system.of if not table or system.of in published_rows(table) else system.label
 
 
-def compared(findings: Findings) -> pd.DataFrame:
+def compared(findings: Findings) -> Frame:
     """The cells, and beside each what is published of it, if anything.
 
     Further columns are theirs (in percent, or NaN), where (data set and backbone, as the paper

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clip_adapter.bench.compare import published_rows, row_of, table_number
-from clip_adapter.bench.frame import Findings, mean_of, records_of
+from clip_adapter.bench.frame import Findings, Frame, mean_of, records_of
 from clip_adapter.bench.recipe import System
 from clip_adapter.bench.tables import ENTRY, MISSING, OURS, PAPER, Table, reasons
 from clip_adapter.methods import make_method
@@ -67,7 +67,7 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
     return [_table(findings, str(name), own, every) for (name, _), own in parts]
 
 
-def _table(findings: Findings, name: str, cells: pd.DataFrame, every: Sequence[Findings]) -> Table:
+def _table(findings: Findings, name: str, cells: Frame, every: Sequence[Findings]) -> Table:
     recipe, shots = findings.recipe, cells.shots.iloc[0]
     alone, table = recipe.measure == "cost", table_number(recipe)
     systems = [s for s in findings.systems if s.label in set(cells.label)]
@@ -142,7 +142,7 @@ def _is_usual(system: System) -> bool:
     return not system.prompts and set(system.options) <= {"recipe"}
 
 
-def _notes(cells: pd.DataFrame) -> list[str]:
+def _notes(cells: Frame) -> list[str]:
     """How a training was timed, failures, and the machine."""
     lines, machines = dict[str, None](), dict[str, None]()
     for label, own in cells.groupby("label", sort=False):

@@ -14,7 +14,6 @@ from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.backbones.memory import silent
 from clip_adapter.bench.run import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.data.dataset import Dataset
 from clip_adapter.data.demo_sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.data.load import load_dataset, takes_root
 from clip_adapter.errors import DataError

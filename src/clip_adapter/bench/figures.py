@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from clip_adapter.bench.compare import USUAL_BACKBONE, compared
-from clip_adapter.bench.frame import Findings, records_of
+from clip_adapter.bench.frame import Findings, Frame, records_of
 from clip_adapter.bench.run import ZERO_SHOT
 from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
@@ -58,13 +58,15 @@ def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
         text.set_parse_math(False)
 
 
-def curves(findings: Findings) -> pd.DataFrame:
+def curves(findings: Findings) -> Frame:
     """The cells and what is published, by panel: a data set, or the mean of all with figure 3.
 
     A mean is over all data sets, or it is not there.
     """
     cells = compared(findings)
-    panels = cells.dataset + ", " + cells.backbone if cells.backbone.nunique() > 1 else cells.dataset
+    panels = (
+        cells.dataset + ", " + cells.backbone if cells.backbone.nunique() > 1 else cells.dataset
+    )
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
     count = cells.panel.nunique()
     if findings.recipe.figure != "shots" or count < 2:
@@ -106,7 +108,7 @@ def _panels(findings: Findings) -> Figure:
     return figure
 
 
-def _curve(axes: Any, curve: pd.DataFrame, style: Mapping[str, Any]) -> None:
+def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
     ours, theirs = curve.dropna(subset="value"), curve.dropna(subset="theirs")
     faint = {"color": style["color"], **FAINT}
     if style["marker"] == "*":
@@ -120,7 +122,7 @@ def _curve(axes: Any, curve: pd.DataFrame, style: Mapping[str, Any]) -> None:
     axes.plot(theirs.shots, theirs.theirs, **faint)
 
 
-def gains(findings: Findings) -> pd.DataFrame:
+def gains(findings: Findings) -> Frame:
     """Points above zero-shot of the first system that learns, the largest first.
 
     ``theirs`` is the same of published numbers, where both are of one backbone.

@@ -20,7 +20,18 @@ from clip_adapter.training.selection import shown
 CELL = ["label", "dataset", "backbone", "shots", "test_set"]
 PLACE = CELL[:-1]
 Row = dict[str, Any]
-FACTS = ["value", "deviation", "seeds", "wanted", "best_of", "settings", "chosen", "failures", "runs"]
+Frame = Any  # a pandas frame: what its columns hold is said where it is made
+FACTS = [
+    "value",
+    "deviation",
+    "seeds",
+    "wanted",
+    "best_of",
+    "settings",
+    "chosen",
+    "failures",
+    "runs",
+]
 
 
 class Findings:
@@ -41,12 +52,12 @@ class Findings:
         self.plan, self.recipe = plan, plan.recipe
         rows = [row for planned in plan.planned() for row in _rows(planned, results)]
         names = [*CELL, "setting", "key", "failure", "record", "top1", *NUMBERS]
-        self.runs = pd.DataFrame(rows, columns=names)
+        self.runs: Frame = pd.DataFrame(rows, columns=names)
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
         by_label = {system.label: system for system in self.systems}
         places = itertools.groupby(rows, itemgetter(*PLACE))
         cells = [cell for key, own in places for cell in self._cells(by_label[key[0]], list(own))]
-        self.cells = pd.DataFrame(cells, columns=[*CELL, *FACTS])
+        self.cells: Frame = pd.DataFrame(cells, columns=[*CELL, *FACTS])
 
     def _cells(self, system: System, runs: list[Row]) -> list[Row]:
         """By test set: of the only setting, or of the best on the own test set."""
@@ -74,7 +85,7 @@ class Findings:
         return cells
 
     @property
-    def columns(self) -> pd.DataFrame:
+    def columns(self) -> Frame:
         """Every data set, backbone and shots once, in order, on its own test set."""
         own = self.cells[self.cells.test_set == self.cells.dataset]
         return own[CELL[1:]].drop_duplicates()

@@ -53,9 +53,7 @@ def effort(recipes: Sequence[str]) -> Effort:
     plans = [make_plan(load_recipe(name, "paper"), Named) for name in recipes]
     runs = {key: run for p in plans for key, run in p.runs().items() if run.measure != "cost"}
     tested = {(r.backbone, r.style, name) for r in runs.values() for name in (r.dataset, *r.shifts)}
-    trained = {
-        (r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs.values()
-    }
+    trained = {(r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs.values()}
     pictures: Counter[str] = Counter()
     for backbone, _, name in tested:
         pictures[backbone] += get_benchmark(name).sizes["test"]

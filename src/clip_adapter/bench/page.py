@@ -102,7 +102,9 @@ def _section(findings: Findings, before: Sequence[Findings], page: Page, out: Pa
         parts.append(f"On this data these are the runs of: {escaped(twin.heading)}.\n")
     elif recipe.measure == "cost":
         any_result = findings.runs.record.notna().any()
-        parts.append(f"Seconds and memory: [{COSTS}]({COSTS}).\n" if any_result else "No results.\n")
+        parts.append(
+            f"Seconds and memory: [{COSTS}]({COSTS}).\n" if any_result else "No results.\n"
+        )
     elif len(findings.systems) < 2:
         parts.append("Nothing to compare on this data.\n")
     else:
@@ -135,7 +137,9 @@ def _how(findings: Findings) -> str:
     recipe, columns = findings.recipe, findings.columns
     data, plain = "Features as the files hold them", [s.label for s in findings.systems if s.plain]
     if recipe.profile != "features":
-        data = f"Backbone {', '.join(columns.backbone.unique())}, {recipe.style}-style preprocessing"
+        data = (
+            f"Backbone {', '.join(columns.backbone.unique())}, {recipe.style}-style preprocessing"
+        )
         data += f", {recipe.views} views of each shot" if recipe.views > 1 else ""
         data += f" (the plain one for {', '.join(plain)})" if plain and recipe.views > 1 else ""
     shots = ", ".join(map(str, columns.shots.unique())) + " shots"
@@ -157,7 +161,9 @@ def _captioned(caption: str, mark: str, text: str) -> str:
 
 def _left_out(plan: Plan) -> str:
     """Reasons, each with the rows and data sets it holds for."""
-    out = pd.DataFrame([(o.dataset, o.reason, o.system) for o in plan.left_out], columns=list("drs"))
+    out = pd.DataFrame(
+        [(o.dataset, o.reason, o.system) for o in plan.left_out], columns=list("drs")
+    )
     rows = out.groupby(["s", "r"], sort=False).d.agg(", ".join).reset_index()
     lines = []
     for (reason, names), labels in rows.groupby(["r", "d"], sort=False).s:

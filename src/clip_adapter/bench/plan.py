@@ -63,10 +63,10 @@ class Plan(Model):
     format: Literal[2]
     recipe: Recipe
     dtype: Dtype = "float32"
-    data: dict[str, str] = {}
-    weights: dict[str, str] = {}
-    left_out: tuple[LeftOut, ...] = ()
-    missing: dict[str, str] = {}
+    data: dict[str, str]
+    weights: dict[str, str]
+    left_out: tuple[LeftOut, ...]
+    missing: dict[str, str]
 
     def planned(self) -> Iterator[Planned]:
         """Every run of every row, in the order of the tables; some are in several rows."""

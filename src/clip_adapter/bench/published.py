@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from clip_adapter.bench.recipe import shipped
 from clip_adapter.errors import DataError
 
 TABLES, FEW_SHOT = "tables.csv", "fewshot_numbers.csv"
-TYPES = {
+TYPES: Any = {
     **dict.fromkeys(("row", "column", "dataset", "backbone", "style", "metric", "unit"), str),
     **{"source": str, "note": str, "preprocess": str, "method": str},
     **{"table": int, "shots": int, "value": float, "acc": float},
@@ -28,7 +29,7 @@ _DATASETS = {"fgvc": "fgvc_aircraft"}
 
 
 @cache
-def load_published(folder: Path | None = None) -> pd.DataFrame:
+def load_published(folder: Path | None = None) -> Any:
     """Both files of ``folder`` (those of the package by default) as one frame.
 
     Columns are table (its number, or 0), row (what was measured), dataset ("avg" is the mean of
@@ -54,7 +55,7 @@ def load_published(folder: Path | None = None) -> pd.DataFrame:
     return pd.concat([tables.assign(digitised=False), few], ignore_index=True)
 
 
-def _read(path: Path, needed: str) -> pd.DataFrame:
+def _read(path: Path, needed: str) -> Any:
     try:
         frame = pd.read_csv(path, dtype=TYPES, keep_default_na=False)
         if absent := set(needed.split()) - set(frame):

@@ -294,7 +294,8 @@ def load_recipe(
             hint="Call it otherwise.",
         )
     files = [_read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)]
-    parts = [*files, *(file.profile.get(profile, Part()) for file in files)]
+    by_profile: list[Mapping[Any, Part]] = [file.profile for file in files]
+    parts = [*files, *(parts.get(profile, Part()) for parts in by_profile)]
     merged = {key: value for part in parts for key, value in part.keys.items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
@@ -348,7 +349,7 @@ def checked(
         where, keys, model = f"{where}, cost", keys[1:], CostSettings
     key = ".".join(map(str, keys))
     if first["type"] == "value_error":
-        raise UsageError(f"{where}: {first['ctx']['error']}")
+        raise UsageError(f"{where}: {first.get('ctx', {})['error']}")
     if first["type"] == "missing":
         raise UsageError(f"{where} has no {key}.", hint=f"Add: {key} = ...")
     if first["type"] == "extra_forbidden":

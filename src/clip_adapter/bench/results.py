@@ -26,7 +26,9 @@ Record = dict[str, Any]
 _CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 _PERCENT = Annotated[float, Field(ge=0, le=100)]
 _NUMBER = Annotated[float, Field(ge=-1)] | None  # a silhouette may be below zero
-_SHIFT = create_model("Shift", __config__=_CONFIG, top1=_PERCENT)
+_TOP1: dict[str, Any] = {"top1": _PERCENT}
+_SECONDS: dict[str, Any] = {"train_seconds": Annotated[float, Field(ge=0)]}
+_SHIFT = create_model("Shift", __config__=_CONFIG, **_TOP1)
 _COMMON: dict[str, Any] = {
     **dict.fromkeys(("n", *NUMBERS), (_NUMBER, None)),
     **dict.fromkeys(("chosen", "hardware"), (dict[str, Any], {})),
@@ -34,8 +36,7 @@ _COMMON: dict[str, Any] = {
     "format": Literal[1],
     "run": dict[str, Any],
 }
-_SCORE = create_model("Score", __config__=_CONFIG, **_COMMON, top1=_PERCENT)
-_SECONDS = {"train_seconds": Annotated[float, Field(ge=0)]}
+_SCORE = create_model("Score", __config__=_CONFIG, **(_COMMON | _TOP1))
 _COST = create_model("Cost", __config__=_CONFIG, **(_COMMON | _SECONDS))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from clip_adapter.bench.compare import INCOMPLETE, METHOD, SETTING, compared
-from clip_adapter.bench.frame import CELL, Findings, mean_of
+from clip_adapter.bench.frame import CELL, Findings, Frame, mean_of
 
 MISSING = "-"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
@@ -49,9 +49,9 @@ class Table:
 
     name: str
     caption: str
-    entries: pd.DataFrame
+    entries: Frame
     notes: list[str]
-    chosen: pd.DataFrame = field(default_factory=pd.DataFrame)
+    chosen: Frame = field(default_factory=pd.DataFrame)
 
 
 def tables(findings: Findings) -> list[Table]:
@@ -78,9 +78,15 @@ def tables(findings: Findings) -> list[Table]:
         order = {label: number for number, label in enumerate(s.label for s in findings.systems)}
         own = own.assign(title=titles, row=3 * own.label.map(order))
         own["column"] = 3 * own.groupby(CELL[1:], sort=False).ngroup()
-        own["label"] = own.label.map({s.label: findings.shown_as(s.label) for s in findings.systems})
+        own["label"] = own.label.map(
+            {s.label: findings.shown_as(s.label) for s in findings.systems}
+        )
         plane = recipe.measure == "tsne"
-        chosen = own[(not plane) & own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)]
+        chosen = own[
+            (not plane)
+            & own.chosen.groupby(own.row).transform("any")
+            & (own.test_set == own.dataset)
+        ]
         chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
         name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
         make = _silhouettes if plane else _entries
@@ -88,7 +94,7 @@ def tables(findings: Findings) -> list[Table]:
     return made
 
 
-def _varying(among: pd.DataFrame, place: Any, names: Sequence[str]) -> list[str]:
+def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
     """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
     kept = [name for name in names if among[name].nunique() > 1]
     kept = kept or list(names[: len(among[names].drop_duplicates()) == 1])
@@ -100,7 +106,7 @@ def shots_word(shots: int) -> str:
     return "1 shot" if shots == 1 else f"{shots} shots"
 
 
-def reasons(cells: pd.DataFrame) -> dict[str, int]:
+def reasons(cells: Frame) -> dict[str, int]:
     """The first line of why runs failed, each once, with a number."""
     lines = [(reason.splitlines() or ["unknown"])[0] for own in cells.failures for reason in own]
     return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
@@ -119,7 +125,7 @@ def _text(cell: Any, numbers: dict[str, int]) -> str:
     return text + "".join(f" [{numbers[line]}]" for line in lines)
 
 
-def _entries(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
+def _entries(findings: Findings, cells: Frame) -> Frame:
     """Published numbers and differences as columns; below ours where shots are the columns."""
     numbers, below = reasons(cells), findings.recipe.columns == "shots"
     ours = cells.assign(text=[_text(cell, numbers) for cell in cells.itertuples()], kind=OURS)
@@ -143,15 +149,15 @@ def _entries(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def bold(entries: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+def bold(entries: Frame, digits: int = 2) -> Frame:
     """Marks the highest of each column, and all that are shown as the same number."""
-    shown = pd.Series([round(value, digits) for value in entries.value], entries.index)
+    shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
     columns = shown.groupby(entries.column)
     highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)
     return entries.assign(bold=highest)
 
 
-def _silhouettes(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
+def _silhouettes(findings: Findings, cells: Frame) -> Frame:
     """How far the classes lie apart, beside the accuracy of the same classifiers."""
     numbers = reasons(cells)
     texts = [_text(cell, numbers) for cell in cells.itertuples()]
@@ -163,13 +169,13 @@ def _silhouettes(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([bold(right), bold(apart, 3)])
 
 
-def _notes(findings: Findings, cells: pd.DataFrame) -> list[str]:
+def _notes(findings: Findings, cells: Frame) -> list[str]:
     """What is to be said below a table."""
     recipe, whys = findings.recipe, set(cells.why)
     searches = recipe.protocol == "ours" and any(s.search for s in recipe.systems)
-    names = {s.label: s.of or s.label for s in recipe.systems}
+    names = [s.of or s.label for s in findings.systems]
     odd = [
-        f"Published {cell.theirs:.2f} of {names[findings.systems[cell.row // 3].label]!r}: {cell.note}."
+        f"Published {cell.theirs:.2f} of {names[cell.row // 3]!r}: {cell.note}."
         for cell in cells.itertuples()
         if cell.note and cell.note == cell.note
     ]
@@ -182,7 +188,7 @@ def _notes(findings: Findings, cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def markdown(entries: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+def markdown(entries: Frame, notes: Sequence[str] = ()) -> str:
     """A pipe table, with its notes below; published numbers are in italics."""
     ours = entries[entries.kind == OURS]
     theirs = {
@@ -191,7 +197,9 @@ def markdown(entries: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         "title": ~entries.column.isin(ours.column),
     }
     plain = {name: entries[name].map(escaped) for name in theirs}
-    texts = {name: plain[name].mask(where, "*" + plain[name] + "*") for name, where in theirs.items()}
+    texts = {
+        name: plain[name].mask(where, "*" + plain[name] + "*") for name, where in theirs.items()
+    }
     texts["text"] = texts["text"].mask(entries.bold, "**" + plain["text"] + "**")
     wide = _wide(entries.assign(**texts))
     table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
@@ -203,7 +211,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
 
 
-def csv_text(entries: pd.DataFrame) -> str:
+def csv_text(entries: Frame) -> str:
     """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
     four, words = "{:.4f}".format, entries.text.where(entries.text != MISSING, "")
     texts = {
@@ -219,7 +227,7 @@ def csv_text(entries: pd.DataFrame) -> str:
     return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
 
 
-def latex(entries: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+def latex(entries: Frame, notes: Sequence[str] = ()) -> str:
     r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
     texts = {name: entries[name].str.translate(_TEX) for name in ("text", "label", "title")}
     texts["text"] = texts["text"].mask(entries.bold, r"\textbf{" + texts["text"] + "}")
@@ -237,7 +245,7 @@ _TEX = str.maketrans(
 )
 
 
-def _wide(entries: pd.DataFrame, missing: str = MISSING) -> pd.DataFrame:
+def _wide(entries: Frame, missing: str = MISSING) -> Frame:
     """Rows and columns in their order, with their heads."""
     wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
     labels = entries.drop_duplicates("row").set_index("row").label

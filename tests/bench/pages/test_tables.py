@@ -83,9 +83,8 @@ def test_one_record_of_a_part_takes_the_difference_of_its_cell_away(bench):
 
 
 def test_a_part_of_a_shifted_set_gets_no_difference(bench):
-    shifts = dict.fromkeys(
-        ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"), {"top1": 50.0, "n": 10000}
-    )
+    sets = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+    shifts = {name: {"top1": 50.0, "n": 10000} for name in sets}
     [table] = bench.tables("table9", "paper", more={"shifts": shifts})
     assert table.titles.count("*difference*") == 2  # imagenet and imagenetv2
 
@@ -242,7 +241,18 @@ ODD = pd.DataFrame(
         (0, "A & B", 1, "paper: 50 %", PAPER, "60.00", 60.0, None, 0, False),
         (1, "#2", 0, "a_b|c", OURS, "failed [1]", None, None, 0, False),
     ],
-    columns="row label column title kind text value deviation seeds bold".split(),
+    columns=[
+        "row",
+        "label",
+        "column",
+        "title",
+        "kind",
+        "text",
+        "value",
+        "deviation",
+        "seeds",
+        "bold",
+    ],
 )
 
 
