@@ -1,13 +1,16 @@
 """``clip-adapter bench``: what it prints, where, and how it ends."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import clip_adapter.bench
 from clip_adapter.bench import needs
 from clip_adapter.cli.main import app
+from clip_adapter.errors import MissingExtraError
 
 
 @pytest.fixture
@@ -116,3 +119,12 @@ def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
     assert [name for name, _ in fetched] == names
     assert "imagenet: one file by hand" in done.stderr
     assert done.exit_code == 1  # nothing was really fetched
+
+
+def test_without_its_packages_the_extra_is_named(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pebble" else found(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'clip-adapter\[bench\]'"):
+        importlib.reload(clip_adapter.bench)
