@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from clip_adapter.bench.data import Named
 from clip_adapter.bench.plan import make_plan
@@ -17,56 +17,46 @@ from clip_adapter.errors import DataError, UsageError
 GIGABYTE = 1e9
 
 
-@dataclass
-class Effort:
-    """What recipes take in the profile "paper".
-
-    Attributes:
-        runs: trainings, each once however many tables show it.
-        pictures: {backbone: pictures through it}, every view counted.
-        download: bytes of the archives whose size is known.
-        by_hand: sets that only a person can fetch, or whose size is not known.
-    """
-
-    runs: int
-    pictures: dict[str, int]
-    download: int
-    by_hand: list[str]
-
-    def lines(self) -> list[str]:
-        """For people."""
-        through = ", ".join(f"{n:,} through {name}" for name, n in sorted(self.pictures.items()))
-        return [
-            f"Disk:      {self.download / GIGABYTE:.0f} GB of archives, about as much when they "
-            f"are unpacked; besides {', '.join(self.by_hand)}, by hand or of unknown size.",
-            f"Pictures:  {through}; each once, then its features are kept.",
-            f"Runs:      {self.runs:,}.",
-        ]
-
-
-def effort(recipes: Sequence[str]) -> Effort:
+def effort(recipes: Sequence[str]) -> dict[str, Any]:
     """What ``recipes`` take on the real sets.
+
+    Returns:
+        runs (trainings, each once however many tables show it), pictures ({backbone: pictures
+        through it, every view counted}), download (bytes of the archives whose size is known) and
+        by_hand (sets that only a person can fetch, or whose size is not known).
 
     Raises:
         UsageError: an unknown recipe.
     """
     plans = [make_plan(load_recipe(name, "paper"), Named) for name in recipes]
-    runs = {key: run for p in plans for key, run in p.runs().items() if run.measure != "cost"}
-    tested = {(r.backbone, r.style, name) for r in runs.values() for name in (r.dataset, *r.shifts)}
-    trained = {(r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs.values()}
+    every = {key: run for plan in plans for key, run in plan.runs().items()}
+    runs = [run for run in every.values() if run.measure != "cost"]
+    tested = {(r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)}
+    trained = {(r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs}
     pictures: Counter[str] = Counter()
     for backbone, _, name in tested:
         pictures[backbone] += get_benchmark(name).sizes["test"]
     for backbone, _, name, shots, views, _ in trained:
         pictures[backbone] += get_benchmark(name).classes * shots * views
     names = sorted({name for _, _, name in tested})
-    sizes = {name: [a.size for a in get_benchmark(name).archives] for name in names}
-    return Effort(
-        len(runs),
-        dict(pictures),
-        sum(size or 0 for own in sizes.values() for size in own),
-        [name for name, own in sizes.items() if not own or None in own],
-    )
+    sizes = {name: [archive.size for archive in get_benchmark(name).archives] for name in names}
+    return {
+        "runs": len(runs),
+        "pictures": dict(pictures),
+        "download": sum(size or 0 for own in sizes.values() for size in own),
+        "by_hand": [name for name, own in sizes.items() if not own or None in own],
+    }
+
+
+def in_words(needed: Mapping[str, Any]) -> list[str]:
+    """Of :func:`effort`, for people."""
+    through = [f"{n:,} through {name}" for name, n in sorted(needed["pictures"].items())]
+    return [
+        f"Disk:      {needed['download'] / GIGABYTE:.0f} GB of archives, about as much when they "
+        f"are unpacked; besides {', '.join(needed['by_hand'])}, by hand or of unknown size.",
+        f"Pictures:  {', '.join(through)}; each once, then its features are kept.",
+        f"Runs:      {needed['runs']:,}.",
+    ]
 
 
 def get_missing(

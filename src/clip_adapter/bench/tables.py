@@ -145,7 +145,7 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
             parts.append(part.assign(label=label, row=row, bold=False))
         else:
             part = part.assign(title=part["head"], column=part.column + number)
-            parts.append(bold(part) if part is theirs or number == 1 else part.assign(bold=False))
+            parts.append(bold(part) if number == 1 else part.assign(bold=False))
     return pd.concat(parts)
 
 

@@ -242,14 +242,13 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         clip-adapter bench effort table5 table6
     """
     with Output(json) as output:
-        import dataclasses
-
-        from clip_adapter.bench.needs import effort as measure
+        from clip_adapter.bench.needs import effort as count
+        from clip_adapter.bench.needs import in_words
         from clip_adapter.bench.recipe import recipe_names
 
-        found = measure(recipes or recipe_names())
-        output.show(*found.lines())
-        output.result(dataclasses.asdict(found))
+        needed = count(recipes or recipe_names())
+        output.show(*in_words(needed))
+        output.result(needed)
 
 
 def _environment(

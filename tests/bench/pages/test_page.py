@@ -171,6 +171,13 @@ def test_a_page_of_nothing_is_whole(bench, tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize("name", ["table6", "table9", "figure3", "figure4", "figure6", "table10"])
+def test_a_page_without_any_data_set_is_whole(bench, tmp_path, name):
+    sets = ["demo", "demo-textures", "demo-colours"]
+    page = write_page([bench.plan(name, missing=sets)], bench.results, tmp_path)
+    assert "not there: demo" in page.path.read_text()
+
+
 def test_the_papers_protocol_is_said_above_the_table(bench, tmp_path):
     planned = [bench.fill(bench.plan("table5", protocol="paper"), accuracy)]
     text = write_page(planned, bench.results, tmp_path).path.read_text()
