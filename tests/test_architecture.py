@@ -45,7 +45,7 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 ONLY_IN_FUNCTIONS = {"datasets", "matplotlib", "open_clip", "pyarrow", "sklearn", "torchvision"}
 # A scikit-learn estimator cannot do without it; nothing imports this module before it is used.
 EXCEPTIONS = {("estimator.py", "sklearn")}
-HEAVY = {*ONLY_IN_FUNCTIONS, "numpy", "scipy", "torch", "PIL"}
+HEAVY = {*ONLY_IN_FUNCTIONS, "numpy", "pandas", "pydantic", "scipy", "torch", "PIL"}
 MAX_LINES = 400
 FOLDERS = ("src", "tests", "tools", "benchmarks", "examples")
 

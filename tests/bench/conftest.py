@@ -1,17 +1,12 @@
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from clip_adapter.bench import runner
-from clip_adapter.bench.data import Place
-from clip_adapter.bench.results import Results
-from clip_adapter.bench.runner import run_bench
-from clip_adapter.bench.runs import Run
-from clip_adapter.bench.work import Worker
-from clip_adapter.bench.worker import RESULTS, do_and_write
+from clip_adapter.bench import benchmark
+from clip_adapter.bench.benchmark import run_bench
+from clip_adapter.bench.data import Environment
+from clip_adapter.bench.pool import do_unit
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.write import write_features
 
@@ -85,8 +80,13 @@ def toys(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, toys):
-    return Place(out=str(tmp_path / "out"), features=str(toys))
+def environment(tmp_path, toys):
+    return Environment(out=str(tmp_path / "out"), features=str(toys))
+
+
+def do_units_here(units, environment, jobs, fresh):
+    """In the place of the pool: the same work in this process, and no process to start."""
+    return ((unit, do_unit(environment, unit)) for unit in units)
 
 
 @pytest.fixture(scope="session")
@@ -94,34 +94,22 @@ def all_done(tmp_path_factory, toys):
     """The folder of a benchmark of ``RECIPE`` that is done."""
     folder = tmp_path_factory.mktemp("done")
     (folder / "toys.toml").write_text(RECIPE, "utf-8")
-    done = Place(out=str(folder / "out"), features=str(toys))
-    found = run_bench([str(folder / "toys.toml")], profile="features", place=done, jobs=2)
-    assert not found.failed
+    done = Environment(out=str(folder / "out"), features=str(toys))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "do_units", do_units_here)
+        outcome = run_bench([str(folder / "toys.toml")], profile="features", environment=done)
+    assert not outcome.failed
     return folder / "out"
-
-
-class Inside:
-    """In the place of a ``Child``: the same work, and no process to start."""
-
-    def __init__(self, place):
-        self._place, self._results = place, Results(Path(place.out) / RESULTS, print)
-
-    def do(self, unit, say):
-        told = [Run.from_dict(json.loads(json.dumps(run.to_dict()))) for run in unit]
-        return do_and_write(Worker(self._place, say), self._results, told)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
 def inside(monkeypatch):
     """Runs are done in this process."""
-    monkeypatch.setattr(runner, "Child", Inside)
+    monkeypatch.setattr(benchmark, "do_units", do_units_here)
 
 
 @pytest.fixture
-def done_place(place, all_done):
-    """A place of one's own where all of ``RECIPE`` is done."""
-    shutil.copytree(all_done, place.out)
-    return place
+def done(environment, all_done):
+    """An environment of one's own where all of ``RECIPE`` is done."""
+    shutil.copytree(all_done, environment.out)
+    return environment

@@ -1,13 +1,16 @@
 """``clip-adapter bench``: what it prints, where, and how it ends."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from clip_adapter.bench import fetching
+import clip_adapter.bench
+from clip_adapter.bench import needs
 from clip_adapter.cli.main import app
+from clip_adapter.errors import MissingExtraError
 
 
 @pytest.fixture
@@ -19,21 +22,21 @@ def run():
 
 
 @pytest.fixture
-def words(recipe, done_place):
+def words(recipe, done):
     """A command whose runs are all there."""
-    return ["run", recipe(), "--features", done_place.features, "--out", done_place.out]
+    return ["run", recipe(), "--features", done.features, "--out", done.out]
 
 
-def test_a_second_call_does_nothing_and_says_so(run, words, done_place):
-    done = run(*words)
-    assert done.exit_code == 0, done.stderr
-    assert "All 14 runs have a result: nothing was run." in done.stdout
-    page = Path(done_place.out, "TABLES.md")
-    assert str(page) in done.stdout.replace("\n", "")
+def test_a_second_call_does_nothing_and_says_so(run, words, done):
+    told = run(*words)
+    assert told.exit_code == 0, told.stderr
+    assert "All 14 runs have a result: nothing was run." in told.stdout
+    page = Path(done.out, "TABLES.md")
+    assert str(page) in told.stdout.replace("\n", "")
     before = page.read_bytes()
     assert b"Toys" in before
     page.unlink()
-    assert run("tables", "--out", done_place.out).exit_code == 0
+    assert run("tables", "--out", done.out).exit_code == 0
     assert page.read_bytes() == before
 
 
@@ -44,13 +47,13 @@ def test_json_is_one_value_with_everything(run, words):
     assert told["tables"] in told["files"]
 
 
-def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done_place):
+def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done):
     changed = recipe(('["toys", "others"]', '["toys", "nowhere"]'))
-    out = ["--features", done_place.features, "--out", done_place.out]
-    done = run("run", changed, *out)
-    assert done.exit_code == 1
-    assert "nowhere cannot be read" in done.stderr
-    assert "Traceback" not in done.stderr
+    out = ["--features", done.features, "--out", done.out]
+    told = run("run", changed, *out)
+    assert told.exit_code == 1
+    assert "nowhere cannot be read" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 @pytest.mark.parametrize(
@@ -82,9 +85,21 @@ def test_ls_names_every_recipe(run):
     assert "Table 6" in run("ls").stdout
 
 
-def test_effort_is_told_in_words_and_numbers(run):
-    assert json.loads(run("effort", "table6", "--json").stdout)["runs"] == 36
+def test_effort_counts_table_6_as_by_hand(run):
+    counted = json.loads(run("effort", "table6", "--json").stdout)
+    assert counted["runs"] == 2 * 6 * 3
+    # Six ratios share their features: three draws of 16 shots in ten views, and each test set once.
+    dtd, imagenet = 47 * 16 * 10 * 3 + 1_692, 1000 * 16 * 10 * 3 + 50_000
+    assert counted["pictures"] == {"RN50/openai": dtd + imagenet}
+    assert counted["by_hand"] == ["imagenet"]
     assert "GB of archives" in run("effort", "table6").stdout
+
+
+def test_effort_counts_a_run_of_several_recipes_once(run):
+    def runs(*names):
+        return json.loads(run("effort", *names, "--json").stdout)["runs"]
+
+    assert runs("figure3", "figure4") < runs("figure3") + runs("figure4")
 
 
 def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
@@ -97,10 +112,19 @@ def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
         fetched.append((name, root))
         return Fetched()
 
-    monkeypatch.setattr(fetching, "fetch_benchmark", fetch)
+    monkeypatch.setattr(needs, "fetch_benchmark", fetch)
     root, out = tmp_path / "data", tmp_path / "out"
     done = run("run", "table9", "--get", "--root", root, "--out", out)
     names = ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
     assert [name for name, _ in fetched] == names
     assert "imagenet: one file by hand" in done.stderr
     assert done.exit_code == 1  # nothing was really fetched
+
+
+def test_without_its_packages_the_extra_is_named(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pebble" else found(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'clip-adapter\[bench\]'"):
+        importlib.reload(clip_adapter.bench)

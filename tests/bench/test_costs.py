@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from clip_adapter.bench.costs import measure_cost
-from clip_adapter.bench.hardware import commit, hardware
-from clip_adapter.bench.runs import Run
+from clip_adapter.bench.environment import commit, hardware
+from clip_adapter.bench.run import Run
 from clip_adapter.errors import UsageError
 
 
@@ -52,7 +52,7 @@ def test_prompts_and_zero_shot_have_a_cost_too():
 
 
 def test_an_unknown_setting_is_told():
-    with pytest.raises(UsageError, match="cost: classses"):
+    with pytest.raises(UsageError, match="cost: Unknown key 'classses'"):
         measure_cost(a_run("zero-shot", classses=3))
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_setting_is_told():
 # before and uses again, would hide what the work takes. Pages count once they are touched.
 TAKES_AND_GIVES_BACK = """
 import json, mmap
-from clip_adapter.bench.hardware import peak_mib, reset_peak
+from clip_adapter.bench.environment import peak_mib, reset_peak
 can, peaks = reset_peak(), [peak_mib()]
 taken = mmap.mmap(-1, 50 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for start in range(0, len(taken), mmap.PAGESIZE):

@@ -7,26 +7,25 @@ an A100, its memory is the GPU's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from clip_adapter.bench.beside import row_of, table_number
-from clip_adapter.bench.layout import MISSING, Cell, Column, Row, Table
-from clip_adapter.bench.published import Published, TableFigure
+import pandas as pd
+
+from clip_adapter.bench.compare import published_rows, row_of, table_number
+from clip_adapter.bench.frame import Findings, Frame, mean_of, records_of
 from clip_adapter.bench.recipe import System
-from clip_adapter.bench.values import Findings, Measured, Place, Read, again, field_of, first_line
+from clip_adapter.bench.tables import ENTRY, MISSING, OURS, PAPER, Table, reasons
 from clip_adapter.methods import make_method
 
 # Recipes of accuracies whose costs are of interest as well.
 COSTED = ("table2", "table3", "table10", "peers")
+# What the paper's columns are called.
 HEADS = {
     "train_time": "training",
     "parameters": "trained parameters",
     "memory": "memory",
     "inference": "a picture",
 }
-# (data set, {label: accuracy on it})
-Accuracies = tuple[str, dict[str, Cell]]
-# (head, our number, how it is written, the paper's metric)
-Spec = tuple[str, Read, Callable[[float], str], str]
 
 
 def _seconds(value: float) -> str:
@@ -35,58 +34,102 @@ def _seconds(value: float) -> str:
     return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
 
 
-def _count(value: float) -> str:
-    return f"{round(value):,}"
-
-
-def _mib(value: float) -> str:
-    return f"{value:,.0f} MiB"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3g} ms"
-
-
-MEASURED: tuple[Spec, ...] = (
-    ("training", field_of("train_seconds"), _seconds, "train_time"),
-    ("features of all shots, once", field_of("embed_seconds"), _seconds, ""),
-    ("trained parameters", field_of("trained_parameters"), _count, "parameters"),
-    ("memory in training", field_of("train_peak_mib"), _mib, ""),
-    ("a picture", field_of("infer_ms"), _ms, "inference"),
-    ("memory in answering", field_of("infer_peak_mib"), _mib, "memory"),
+_mib = "{:,.0f} MiB".format
+# (head, number of a record, how it is written, the paper's metric)
+Numbers = tuple[tuple[str, str, Callable[[float], str], str], ...]
+TRAINING: Numbers = (
+    ("training", "train_seconds", _seconds, "train_time"),
+    ("features of all shots, once", "embed_seconds", _seconds, ""),
+    ("trained parameters", "trained_parameters", "{:,.0f}".format, "parameters"),
 )
-BESIDE_ACCURACY: tuple[Spec, ...] = (
-    ("training", field_of("train_seconds"), _seconds, "train_time"),
-    ("features of all shots, once", field_of("embed_seconds"), _seconds, ""),
-    ("trained parameters", field_of("trained_parameters"), _count, "parameters"),
-    ("peak memory of the process", field_of("peak_memory_mib"), _mib, "memory"),
+ALONE: Numbers = (
+    *TRAINING,
+    ("memory in training", "train_peak_mib", _mib, ""),
+    ("a picture", "infer_ms", "{:.3g} ms".format, "inference"),
+    ("memory in answering", "infer_peak_mib", _mib, "memory"),
 )
+BESIDE: Numbers = (*TRAINING, ("peak memory of the process", "peak_memory_mib", _mib, "memory"))
 
 
-def accuracies(findings: Findings, every: Sequence[Findings]) -> Accuracies:
-    """What other recipes of the profile found for the systems of ``findings``, at its shots.
+def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
+    """A table for each data set and backbone, at the most shots; none where costs are not asked.
+
+    Args:
+        findings: of a recipe.
+        every: of all recipes of the profile, for the accuracies beside measured costs.
+    """
+    recipe, cells = findings.recipe, findings.cells
+    if len(findings.systems) < 2 or not (recipe.measure == "cost" or recipe.name in COSTED):
+        return []
+    cells = cells[cells.test_set == cells.dataset]
+    most = cells.groupby(["dataset", "backbone"]).shots.transform("max")
+    parts = cells[cells.shots == most].groupby(["dataset", "backbone"], sort=False)
+    return [_table(findings, str(name), own, every) for (name, _), own in parts]
+
+
+def _table(findings: Findings, name: str, cells: Frame, every: Sequence[Findings]) -> Table:
+    recipe, shots = findings.recipe, cells.shots.iloc[0]
+    alone, table = recipe.measure == "cost", table_number(recipe)
+    systems = [s for s in findings.systems if s.label in set(cells.label)]
+    columns: dict[str, list[dict[str, Any]]] = {}
+    for head, number, write, metric in ALONE if alone else BESIDE:
+        ours = [mean_of(runs, number) for runs in cells.runs]
+        missing = ["failed" if own else MISSING for own in cells.failures]
+        texts = [write(m["value"]) if m["seeds"] else t for m, t in zip(ours, missing, strict=True)]
+        columns[head] = [m | {"text": t} for m, t in zip(ours, texts, strict=True)]
+        if any(m["seeds"] for m in ours):
+            columns[f"paper: {HEADS.get(metric)}"] = [_paper(s, table, metric) for s in systems]
+    caption = f"{name}, {shots} shots"
+    if alone:
+        caption = f"{recipe.cost.backbone}, {recipe.cost.classes} classes, {shots} shots"
+        on, known = _accuracies(findings, every)
+        columns[f"right on {on} (%)"] = [known.get(s.label, {}) for s in systems]
+        dataset = next((f.dataset for own in published_rows(table).values() for f in own), "")
+        columns[f"paper: right on {dataset} (%)"] = [_paper(s, table, "top1") for s in systems]
+    entries = [
+        {"row": row, "label": system.label, "column": column, "title": title}
+        | {"kind": OURS, "text": MISSING, "seeds": 0}
+        | fields[row]
+        for column, (title, fields) in enumerate(columns.items())
+        for row, system in enumerate(systems)
+    ]
+    frame = pd.DataFrame(entries, columns=ENTRY).assign(bold=False)
+    frame = frame[frame.value.groupby(frame.column).transform("count") > 0]
+    return Table(f"{recipe.name}-costs-{name}", caption, frame, _notes(cells))
+
+
+def _paper(system: System, table: int, metric: str) -> dict[str, Any]:
+    """What the paper's table has of ``metric``."""
+    rows = published_rows(table).get(row_of(system, table), []) if table else []
+    for figure in (f for f in rows if f.metric == metric):
+        more = "+" if "or more" in figure.note else ""
+        percent, other = f"{figure.value:.2f}", f"{figure.value:g}{more} {figure.unit}"
+        text = percent if figure.unit == "%" else other
+        return {"kind": PAPER, "text": text, "value": figure.value}
+    return {"kind": PAPER}
+
+
+def _accuracies(
+    findings: Findings, every: Sequence[Findings]
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """(data set, {label: accuracy on it}) of the systems in other recipes, at the same shots.
 
     They are known by method and training recipe; a ratio is free. On the data set of ``findings``
     if there is a result, else on the first that has one.
     """
-    shots = {p.shots for p in findings.places()}
-    found: dict[str, dict[str, Cell]] = {}
-    for other in every:
-        if other.recipe.measure != "accuracy" or other.recipe.profile != findings.recipe.profile:
-            continue
-        usual = {_training(s): s for s in reversed(other.systems) if _is_usual(s)}
-        for place in other.places():
+    here = findings.cells
+    known: dict[str, dict[str, dict[str, Any]]] = {}
+    for other in (other for other in every if other.recipe.measure == "accuracy"):
+        usual = {_training(s): s.label for s in reversed(other.systems) if _is_usual(s)}
+        cells = other.cells[(other.cells.test_set == other.cells.dataset) & (other.cells.seeds > 0)]
+        for cell in cells[cells.shots.isin(here.shots)].itertuples():
             for system in findings.systems:
-                same = usual.get(_training(system))
-                if same is None or place.shots not in shots:
-                    continue
-                number = other.accuracy(same.label, place)
-                if number is not None:
-                    cell = Cell(f"{number.mean:.2f}", number.mean, number.deviation, number.seeds)
-                    found.setdefault(place.dataset, {}).setdefault(system.label, cell)
-    own = [p.dataset for p in findings.places() if p.dataset in found]
-    name = next(iter([*own, *found]), "")
-    return name, found.get(name, {})
+                if usual.get(_training(system)) == cell.label:
+                    number = {name: getattr(cell, name) for name in ("value", "deviation", "seeds")}
+                    own = known.setdefault(cell.dataset, {})
+                    own.setdefault(system.label, {"text": f"{cell.value:.2f}", **number})
+    name = next((n for n in [*here.dataset, *known] if n in known), "")
+    return name, known.get(name, {})
 
 
 def _training(system: System) -> tuple[str, str]:
@@ -99,106 +142,17 @@ def _is_usual(system: System) -> bool:
     return not system.prompts and set(system.options) <= {"recipe"}
 
 
-def cost_tables(findings: Findings, published: Published, known: Accuracies) -> list[Table]:
-    """A table for each data set and backbone, at the most shots; none where costs are not asked.
-
-    Args:
-        findings: of a recipe.
-        published: for what the paper measured.
-        known: accuracies of the systems, of :func:`accuracies`.
-    """
-    recipe = findings.recipe
-    alone = recipe.measure == "cost"
-    if len(findings.systems) < 2 or not (alone or recipe.name in COSTED):
-        return []
-    last: dict[tuple[str, str], Place] = {}
-    for place in sorted(findings.places(), key=lambda p: p.shots):
-        last[place.dataset, place.backbone] = place
-    figures = published.table(table_number(recipe) or 0)
-    specs = MEASURED if alone else BESIDE_ACCURACY
-    made = []
-    for place in last.values():
-        caption = f"{place.dataset}, {place.shots} shots"
-        if alone:
-            told = {"backbone": recipe.cost.get("backbone"), "classes": recipe.cost.get("classes")}
-            caption = f"{told['backbone']}, {told['classes']} classes, {place.shots} shots"
-        made.append(_table(findings, place, caption, specs, figures, known if alone else None))
-    return made
-
-
-def _table(
-    findings: Findings,
-    place: Place,
-    caption: str,
-    specs: Sequence[Spec],
-    figures: Sequence[TableFigure],
-    known: Accuracies | None,
-) -> Table:
-    columns, by_column = [], []
-    found = [findings.at(s.label, place) for s in findings.systems]
-    for head, read, write, metric in specs:
-        cells = [_cell(m, read, write) for m in found]
-        if all(c.value is None for c in cells):
-            continue
-        columns.append(Column(head))
-        by_column.append(cells)
-        theirs = [_paper(findings, s.label, metric, figures) for s in findings.systems]
-        if any(c.value is not None for c in theirs):
-            columns.append(Column(f"paper: {HEADS[metric]}", "paper"))
-            by_column.append(theirs)
-    if known is not None and known[1]:
-        columns.append(Column(f"right on {known[0]} (%)"))
-        by_column.append([known[1].get(s.label, Cell()) for s in findings.systems])
-    theirs = [_paper(findings, s.label, "top1", figures) for s in findings.systems]
-    if known is not None and figures:
-        columns.append(Column(f"paper: right on {figures[0].dataset} (%)", "paper"))
-        by_column.append(theirs)
-    rows = tuple(
-        Row(s.label, tuple(column[i] for column in by_column))
-        for i, s in enumerate(findings.systems)
-    )
-    name = f"{findings.recipe.name}-costs-{place.dataset}"
-    return Table(name, caption, "system", tuple(columns), rows, _notes(findings, found))
-
-
-def _cell(measured: Measured, read: Read, write: Callable[[float], str]) -> Cell:
-    number = measured.number(read)
-    if number is None:
-        return Cell("failed" if measured.failures else MISSING)
-    return Cell(write(number.mean), number.mean, number.deviation, number.seeds)
-
-
-def _paper(findings: Findings, label: str, metric: str, figures: Sequence[TableFigure]) -> Cell:
-    system = next(s for s in findings.systems if s.label == label)
-    row = row_of(system, {f.row for f in figures})
-    for f in figures:
-        if (f.row, f.metric) == (row, metric):
-            more = "+" if "or more" in f.note else ""
-            text = f"{f.value:.2f}" if f.unit == "%" else f"{f.value:g}{more} {f.unit}"
-            return Cell(text, f.value)
-    return Cell()
-
-
-def _notes(findings: Findings, found: Sequence[Measured]) -> tuple[str, ...]:
+def _notes(cells: Frame) -> list[str]:
     """How a training was timed, failures, and the machine."""
-    told: dict[str, None] = {}
-    for system, measured in zip(findings.systems, found, strict=True):
-        for record in measured.records:
-            if (how := record.get("train_how", "timed whole")) != "timed whole":
-                told[f"{system.label}: {how}, and multiplied."] = None
-        for reason in measured.failures:
-            told[f"{system.label} failed: {first_line(reason)}"] = None
-        for reason in measured.outdated:
-            told[f"{system.label}: {again(reason)}"] = None
-    machines = {_machine(r): None for m in found for r in m.records}
-    return (*told, *(f"Measured on {machine}." for machine in machines if machine))
-
-
-def _machine(record: dict) -> str:
-    """Processor or accelerator, and threads."""
-    hardware = record.get("hardware") or {}
-    name = hardware.get("accelerator") or hardware.get("processor")
-    if not name:
-        return ""
-    threads = hardware.get("threads")
-    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
+    lines, machines = dict[str, None](), dict[str, None]()
+    for label, own in cells.groupby("label", sort=False):
+        for record in records_of(own.runs.iloc[0]):
+            hardware, how = record.get("hardware", {}), record.get("train_how", "timed whole")
+            if how != "timed whole":
+                lines[f"{label}: {how}, and multiplied."] = None
+            threads = hardware.get("threads")
+            if name := hardware.get("accelerator") or hardware.get("processor"):
+                word = f"{threads} thread{'' if threads == 1 else 's'}"
+                machines[f"Measured on {name}, {word}."] = None
+        lines |= {f"{label} failed: {reason}": None for reason in reasons(own)}
+    return [*lines, *machines]

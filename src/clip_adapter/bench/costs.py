@@ -7,46 +7,25 @@ says. Everything is measured in a process of its own, with all threads of the ma
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from clip_adapter.backbones import Backbone, load_backbone
-from clip_adapter.bench.hardware import peak_mib, reset_peak
-from clip_adapter.bench.runs import Run
+from clip_adapter.bench.environment import peak_mib, reset_peak
+from clip_adapter.bench.recipe import CostSettings, checked
+from clip_adapter.bench.run import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task, make_classifier
 from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.nn import normalize
+from clip_adapter.reporting import Stage, listening
 from clip_adapter.task import Sizes
 
 # Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
 SPREAD = 1.0
-
-
-@dataclass(frozen=True)
-class CostSettings:
-    """What is measured.
-
-    Attributes:
-        backbone: a name; random weights will do.
-        classes: C.
-        shots: K.
-        seconds: a longer training is timed for so long.
-        batch: pictures at once when answering.
-        repeats: batches of which the fastest counts.
-    """
-
-    backbone: str = "RN50/random"
-    classes: int = 1000
-    shots: int = 16
-    seconds: float = 60.0
-    batch: int = 16
-    repeats: int = 3
 
 
 class _EnoughError(Exception):
@@ -63,13 +42,9 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
     Raises:
         UsageError: settings that are not those of :class:`CostSettings`.
     """
-    known = {f.name for f in dataclasses.fields(CostSettings)}
-    if unknown := sorted(set(run.cost) - known):
-        raise UsageError(f"cost: {', '.join(unknown)}.", allowed=", ".join(sorted(known)))
-    settings = CostSettings(**run.cost)
+    settings = checked(CostSettings, run.cost, "cost")
     backbone = load_backbone(settings.backbone, device=device)
-    task = _task(backbone, settings, run.seed)
-    method = run.instance()
+    method, task = run.instance(), _task(backbone, settings, run.seed)
     reset_peak()
     seconds, how, classifier = _train(method, task, settings)
     train_peak = peak_mib()
@@ -83,7 +58,7 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
         "embed_seconds": embed / 1000 * len(task.train),
         "infer_ms": embed + answer,
         "infer_peak_mib": round(peak_mib(), 1),
-        "settings": dataclasses.asdict(settings),
+        "settings": settings.model_dump(),
         "device": backbone.device,
     }
 
@@ -107,27 +82,22 @@ def _train(
     method: Method, task: FewShotTask, settings: CostSettings
 ) -> tuple[float, str, Classifier]:
     """(seconds, how they were measured, a classifier of that shape)."""
-    seen: list[tuple[int, int, float]] = []
     start = time.perf_counter()
 
-    def watch(done: int, total: int) -> None:
+    def watch(stage: Stage) -> None:
         taken = time.perf_counter() - start
-        seen.append((done, total, taken))
-        if taken > settings.seconds and done < total:
-            raise _EnoughError
+        if taken > settings.seconds and stage.done < stage.total:
+            words = f"{stage.done:,} of {stage.total:,} steps timed"
+            raise _EnoughError(taken / stage.done * stage.total, words)
 
     try:
-        classifier = method.fit(task, watch)
-    except _EnoughError:
-        done, total, taken = seen[-1]
-        how = f"{done:,} of {total:,} steps timed"
-        return taken / done * total, how, _untrained(task)
-    return time.perf_counter() - start, "timed whole", classifier
-
-
-def _untrained(task: FewShotTask) -> Classifier:
-    """Answers at the cost of a classifier with class weights alone."""
-    return make_method("zero-shot").fit(task)
+        with listening(watch):
+            fitted = method.fit(task)
+    except _EnoughError as enough:
+        # Zero-shot answers at the cost of any classifier with class weights alone.
+        return *enough.args, fit_task(make_method("zero-shot"), task, {})
+    seconds = time.perf_counter() - start
+    return seconds, "timed whole", make_classifier(fitted, method, task, {}, seconds)
 
 
 def _counted(method: Method, task: FewShotTask) -> int:
@@ -146,12 +116,12 @@ def _answer(
     """Milliseconds a picture: through the backbone, and through the classifier; the fastest."""
     size = backbone.preprocess.image_size
     pictures = torch.zeros(settings.batch, 3, size, size)
-    embed, answer = [], []
+    times = []
     for _ in range(settings.repeats):
         start = time.perf_counter()
         features = backbone.encode_images(pictures)
         middle = time.perf_counter()
         classifier.logits(features)
-        embed.append(middle - start)
-        answer.append(time.perf_counter() - middle)
-    return 1000 * min(embed) / settings.batch, 1000 * min(answer) / settings.batch
+        times.append((middle - start, time.perf_counter() - middle))
+    embed, answer = (1000 * min(kind) / settings.batch for kind in zip(*times, strict=True))
+    return embed, answer

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from clip_adapter.backbones import Backbone, load_backbone
-from clip_adapter.backbones.memory import silent
-from clip_adapter.bench.recipe import ALL
-from clip_adapter.bench.runs import Run
+from clip_adapter.bench.run import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets.dataset import Dataset
 from clip_adapter.datasets.open import load_dataset, takes_root
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError
 from clip_adapter.evaluation import held_out_features
 from clip_adapter.features.embed import extract
 from clip_adapter.features.feature_set import FeatureSet
@@ -26,14 +24,16 @@ from clip_adapter.files import file_digest
 from clip_adapter.fitting import make_task
 from clip_adapter.methods import FewShotTask, Method
 from clip_adapter.options import Dtype, SourceOptions
-from clip_adapter.sources import FeatureSource, PictureSource, open_source
+from clip_adapter.sources import FeatureSource, PictureSource
 
 TEST = "test"
+ALL = "all"  # as data sets of the profile "features": every file of the folder
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where data is and how it is computed; JSON types, for other processes.
+class Environment:
+    """Where data is and how it is computed.
 
     Attributes:
         out: folder of the benchmark; the demo's pictures are drawn below it.
@@ -54,136 +54,110 @@ class Place:
     threads: int = 1
 
 
-class PictureSet:
-    """A data set of pictures: one of the demo's or of the paper's, by name."""
+class Named:
+    """A data set of which only the name is known: to measure costs, or to count runs."""
 
-    takes_prompts = True
+    takes_prompts = True  # its text weights are made from prompts
+    identity = ""  # digest of what it holds
+    copy_of = ""  # the copy on the hub that stands in for the original
 
-    def __init__(self, name: str, place: Place, say: Callable[[str], None]) -> None:
-        # Of pictures that were drawn here there is nothing to say.
-        self.name, self._place, self._say = name, place, silent if name in DEMO_SETS else say
-        self._source: tuple[Any, PictureSource] | None = None
-        self._test: dict[str, tuple[FeatureSet, int]] = {}
-        self._shifts: dict[str, PictureSet] = {}
-        self._backbone: Backbone | None = None
-        self._digest = ""
-        self._listed: Dataset | None = None
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    def identity(self) -> str:
-        """Digest of the names, labels and classes of all pictures, wherever they lie."""
-        if not self._digest:
-            data = self._dataset()
-            rows: dict[str, Any] = {
-                k: [(s.name, s.label) for s in v] for k, v in data.splits.items()
-            }
-            files = [s for v in data.splits.values() for s in v if isinstance(s.source, Path)]
-            # A set that was mended is another one.
-            if absent := [s.name for s in files if not cast("Path", s.source).exists()]:
-                rows["absent"] = absent
-            self._digest = content_digest(json.dumps([data.class_names, rows]).encode())
-        return self._digest
-
-    @property
-    def copy_of(self) -> str:
-        """The copy on the hub that stands in for the original; "" for the original."""
-        return self._dataset().copy_of
-
-    def shots(self, wanted: Iterable[int]) -> list[int]:
-        """All of them: where a class has fewer pictures, those are taken."""
-        return list(wanted)
+    def has_shots(self, shots: int) -> bool:
+        """Whether it can give K shots: where a class has fewer pictures, those are taken."""
+        return True
 
     def lacks(self, method: Method) -> str:
-        """Nothing: pictures serve every method."""
+        """Why ``method`` cannot run on it; "" where it can."""
         return ""
+
+
+# Kept open for the next run: the last backbone, and a set with its shifted ones.
+@lru_cache(maxsize=1)
+def _backbone(name: str, device: str, dtype: Dtype) -> Backbone:
+    return load_backbone(name, device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=6)
+def _pictures(spec: str, options: SourceOptions) -> PictureSource:
+    source = PictureSource(spec, options)
+    source.use(_backbone(options.backbone or "", options.device, options.dtype))
+    return source
+
+
+@lru_cache(maxsize=6)
+def _test_features(source: PictureSource) -> FeatureSet:
+    return held_out_features(source)
+
+
+class PictureSet(Named):
+    """A data set of pictures: one of the demo's or of the paper's, by name."""
+
+    def __init__(self, name: str, environment: Environment) -> None:
+        super().__init__(name)
+        self._environment, demo = environment, name in DEMO_SETS
+        self._templates = demo_templates(name) if demo else ()
+        self._spec = str(demo_set(name, Path(environment.out) / "data")) if demo else name
+        # A folder of one's own is no set below the root.
+        self._root = environment.root if takes_root(self._spec, environment.root) else None
+        self._dataset = load_dataset(self._spec, root=self._root)
+        self.copy_of = self._dataset.copy_of
+
+    @cached_property
+    def identity(self) -> str:  # type: ignore[override]
+        """Digest of the names, labels and classes of all pictures, wherever they lie."""
+        splits = self._dataset.splits
+        rows: dict[str, Any] = {k: [(s.name, s.label) for s in v] for k, v in splits.items()}
+        files = [s for v in splits.values() for s in v if isinstance(s.source, Path)]
+        # A set that was mended is another one.
+        if absent := [s.name for s in files if not cast("Path", s.source).exists()]:
+            rows["absent"] = absent
+        return content_digest(json.dumps([self._dataset.class_names, rows]).encode())
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""
         source = self._open(run)
         return make_task(source, shots=run.shots, seed=run.seed, views=run.views, method=method)
 
-    def test(
-        self, run: Run, classifier: Classifier, shift: str | None = None
-    ) -> tuple[FeatureSet, int]:
-        """Features of the test pictures, or of those of ``shift``, for ``classifier``.
-
-        And how many pictures could not be read.
-        """
-        if shift is not None:
-            if shift not in self._shifts:
-                self._shifts[shift] = PictureSet(shift, self._place, self._say)
-            other = self._shifts[shift]
-            other._backbone = self._backbone
-            return other.test(run, classifier)
+    def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
+        """Features of the test pictures for ``classifier``, and how many cannot be read."""
         source = self._open(run)
-        if classifier.tower_adapter is not None:
-            # Of a tower that nobody will see again: nothing is kept.
-            samples = self._dataset().pool(TEST)
-            encoder = classifier.encoder(self._place.device)
-            found, bad = extract(encoder, samples, source.class_names, style=run.style)
-            return found, len(bad)
-        if TEST not in self._test:
-            found = held_out_features(source)
-            self._test[TEST] = found, len(source.labels(TEST)) - len(found)
-        return self._test[TEST]
+        if classifier.tower_adapter is None:
+            features = _test_features(source)
+            return features, len(source.labels(TEST)) - len(features)
+        # Of a tower that nobody will see again: nothing is kept.
+        encoder, samples = classifier.encoder(self._environment.device), self._dataset.pool(TEST)
+        features, bad = extract(encoder, samples, source.class_names, style=run.style)
+        return features, len(bad)
 
     def _open(self, run: Run) -> PictureSource:
-        key = (run.backbone, run.style, run.prompts)
-        if self._source is None or self._source[0] != key:
-            own = demo_templates(self.name) if self.name in DEMO_SETS else ()
-            options = SourceOptions(
-                backbone=run.backbone,
-                device=self._place.device,
-                dtype=self._place.dtype,
-                prompts=run.prompts or own,
-                root=self._root(),
-                style="coop" if run.style == "coop" else "clip",
-                cache=self._place.cache,
-                say=self._say,
-            )
-            source = PictureSource(self._spec(), options)
-            if self._backbone is None or self._backbone.name != run.backbone:
-                loaded = load_backbone(run.backbone, device=options.device, dtype=options.dtype)
-                self._backbone = loaded
-            source.use(self._backbone)
-            self._source, self._test = (key, source), {}
-        return self._source[1]
-
-    def _dataset(self) -> Dataset:
-        """Its lists, read once."""
-        if self._listed is None:
-            self._listed = load_dataset(self._spec(), root=self._root())
-        return self._listed
-
-    def _spec(self) -> str:
-        if self.name in DEMO_SETS:
-            return str(demo_set(self.name, Path(self._place.out) / "data"))
-        return self.name
-
-    def _root(self) -> str | None:
-        """Where it says something: a folder of one's own is no set below the root."""
-        return self._place.root if takes_root(self._spec(), self._place.root) else None
+        options = SourceOptions(
+            backbone=run.backbone,
+            device=self._environment.device,
+            dtype=self._environment.dtype,
+            prompts=run.prompts or self._templates,
+            root=self._root,
+            style="coop" if run.style == "coop" else "clip",
+            cache=self._environment.cache,
+        )
+        return _pictures(self._spec, options)
 
 
-class FeatureFile:
+class FeatureFile(Named):
     """A file of features with the sets ``train_{K}shot`` or ``train``, and a test set."""
 
     takes_prompts = False
-    copy_of = ""  # nothing is known of the pictures
 
-    def __init__(self, name: str, path: Path, say: Callable[[str], None]) -> None:
-        self.name, self._path, self._say = name, path, say
-        self._sources: dict[str, FeatureSource] = {}
-        self._tests: dict[str, FeatureSet] = {}
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(name)
+        self._path = path
         self._sets, self._has_text = sets_of(path)
-        self._digest = file_digest(path)
+        self.identity = file_digest(path)
 
-    def identity(self) -> str:
-        """Digest of the file."""
-        return self._digest
-
-    def shots(self, wanted: Iterable[int]) -> list[int]:
-        """Those with a set of their own; all where there is a set "train"."""
-        return [k for k in wanted if "train" in self._sets or f"train_{k}shot" in self._sets]
+    def has_shots(self, shots: int) -> bool:
+        """Whether K shots have a set of their own, or can be drawn from a set "train"."""
+        return "train" in self._sets or f"train_{shots}shot" in self._sets
 
     def lacks(self, method: Method) -> str:
         """Why ``method`` cannot run on features, or on these."""
@@ -191,75 +165,62 @@ class FeatureFile:
             return "it reads pictures and there are features only"
         if method.runs_text_tower:
             return "it runs the text tower and there are features only"
-        if method.needs_text and not self._has_text:
-            return "it needs text weights and the file has none"
-        return ""
+        no_text = method.needs_text and not self._has_text
+        return "it needs text weights and the file has none" if no_text else ""
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""
         own = f"train_{run.shots}shot"
-        drawn = own not in self._sets
-        source = self._open("train" if drawn else own)
-        shots = run.shots if drawn else None
+        name, shots = (own, None) if own in self._sets else ("train", run.shots)
+        source = self._open(name)
         task, facts = make_task(source, shots=shots, seed=run.seed, method=method)
         return task, facts | {"data": f"{self._path.name}#{source.set_name}"}
 
-    def test(
-        self, run: Run, classifier: Classifier, shift: str | None = None
-    ) -> tuple[FeatureSet, int]:
+    def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""
-        if shift is not None:
-            raise UsageError(f"{self.name} holds no shifted set {shift!r}.")
         name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
-        if name not in self._tests:
-            self._tests[name] = held_out_features(self._open(name))
-        return self._tests[name], 0
+        return held_out_features(self._open(name)), 0
 
+    @lru_cache(maxsize=2)  # noqa: B019 - the object lives as long
     def _open(self, name: str) -> FeatureSource:
-        if name not in self._sources:
-            opened = open_source(f"{self._path}#{name}", SourceOptions())
-            assert isinstance(opened, FeatureSource)  # noqa: S101 - a feature file is one
-            self._sources[name] = opened
-        return self._sources[name]
+        return FeatureSource(f"{self._path}#{name}", SourceOptions())
 
 
-SetOfData = PictureSet | FeatureFile
-
-
-def open_set(name: str, place: Place, say: Callable[[str], None]) -> SetOfData:
+def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:
     """The data set ``name``.
 
     Raises:
         DataError: no such file among the features.
     """
-    if place.features is None:
-        return PictureSet(name, place, say)
-    path = Path(place.features) / f"{name}.safetensors"
+    if environment.features is None:
+        return PictureSet(name, environment)
+    path = Path(environment.features) / f"{name}.safetensors"
     if not path.is_file():
         raise DataError(
             f"There is no {path}.",
-            allowed=", ".join(feature_files(place)) or "a folder with .safetensors files",
+            allowed=", ".join(_feature_files(environment.features)),
             hint="Name the folder of feature files with --features.",
         )
-    return FeatureFile(name, path, say)
+    return FeatureFile(name, path)
 
 
-def feature_files(place: Place) -> list[str]:
-    """Names of the feature files."""
-    return sorted(path.stem for path in Path(place.features or ".").glob("*.safetensors"))
-
-
-def every_set(names: Iterable[str], place: Place) -> tuple[str, ...]:
+def every_set(names: Sequence[str], environment: Environment) -> tuple[str, ...]:
     """``names``, with every file of features in the place of "all".
 
     Raises:
         DataError: there is none.
     """
-    names = tuple(names)
-    if place.features and not feature_files(place):
+    if environment.features is None:
+        return tuple(names)
+    files = _feature_files(environment.features)
+    if not files:
         raise DataError(
-            f"{place.features} is no folder with .safetensors files.",
+            f"{environment.features} is no folder with .safetensors files.",
             allowed="one file for each data set, with sets train_{K}shot or train, and test",
             hint="'clip-adapter embed' makes such files.",
         )
-    return tuple(feature_files(place)) if names == (ALL,) and place.features else names
+    return tuple(files if list(names) == [ALL] else names)
+
+
+def _feature_files(folder: str) -> list[str]:
+    return sorted(path.stem for path in Path(folder).glob("*.safetensors"))

@@ -4,158 +4,203 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clip_adapter.bench.gains import Gain, compared, gains
-from clip_adapter.bench.layout import shots_word
-from clip_adapter.bench.panels import panels, panels_figure
-from clip_adapter.bench.published import Published
-from clip_adapter.bench.values import Findings
-from clip_adapter.evaluation.plots import COLOURS, MARKERS, save
+import pandas as pd
+
+from clip_adapter.bench.compare import USUAL_BACKBONE, compared
+from clip_adapter.bench.frame import Findings, Frame, records_of
+from clip_adapter.bench.run import ZERO_SHOT
+from clip_adapter.bench.tables import shots_word
+from clip_adapter.evaluation.plots import COLOURS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Panels beside each other; fewer make a smaller figure.
+MOST_COLUMNS = 4
 # More classes than this cannot be told apart by colour and mark.
 MOST_CLASSES = 20
+FAINT: dict[str, Any] = {"alpha": 0.5, "linestyle": "--", "linewidth": 1}
+BESIDE = "published, on the set in brackets"
+TINY, SMALL, LARGE = 7, 9, 11
 
 
-def draw(findings: Findings, published: Published, path: Path) -> list[Path]:
-    """Writes the figure of the recipe to ``path``; nothing where there is nothing to draw.
-
-    Returns:
-        The files: none or one.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    figure = make_figure(findings, published)
-    return [] if figure is None else [save(figure, path)]
+def make_figure(findings: Findings) -> Figure | None:
+    """The figure of the recipe; None where there is nothing to draw."""
+    draw = {"shots": _panels, "branches": _panels, "gains": _gains, "tsne": _planes}
+    kind = findings.recipe.figure
+    figure = draw[kind](findings) if kind in draw and findings.cells.seeds.any() else None
+    if figure is not None:
+        figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}", fontsize=LARGE)
+    return figure
 
 
-def make_figure(findings: Findings, published: Published) -> Figure | None:
-    """The figure of the recipe, or None."""
-    recipe = findings.recipe
-    title = f"{recipe.title}: {recipe.profile}"
-    if recipe.figure in ("shots", "branches"):
-        made = panels(findings, published, mean=recipe.figure == "shots")
-        names = [findings.shown_as(s.label) for s in findings.systems]
-        return panels_figure(made, findings.systems, names, title) if made else None
-    if recipe.figure == "gains":
-        found = {k: g for k, g in gains(findings, published).items() if g}
-        pair = compared(findings)
-        here = findings.shown_as(pair[1].label) if pair else ""
-        return gains_figure(found, title, here) if found else None
-    if recipe.figure == "tsne":
-        planes = _planes(findings)
-        return plane_figure(planes, title) if planes else None
-    return None
-
-
-def gains_figure(found: Mapping[int, Sequence[Gain]], title: str, here: str) -> Figure:
-    """Bars from the largest gain down; the published gain as a diamond.
-
-    Args:
-        found: of :func:`~clip_adapter.bench.gains.gains`, not empty.
-        title: above the figure.
-        here: what the bars are of, for the legend.
-    """
+def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure with ``count`` axes, ``columns`` of them beside each other."""
     from matplotlib.figure import Figure
 
-    most = max(len(ranked) for ranked in found.values())
-    size = (6.5 * len(found), 2.0 + 0.42 * most)
-    figure = Figure(figsize=size, layout="constrained")
-    every = figure.subplots(1, len(found), squeeze=False)[0].tolist()
-    for axes, (shots, ranked) in zip(every, found.items(), strict=True):
-        rows = range(len(ranked))
-        labels = [f"{g.dataset} [{g.where}]" if g.where else g.dataset for g in ranked]
-        values = [g.gain for g in ranked]
-        spread = [g.deviation or 0.0 for g in ranked]
-        axes.barh(rows, values, xerr=spread, color=COLOURS[0], height=0.6, label=here, capsize=2)
-        known = [(i, g.published) for i, g in enumerate(ranked) if g.published is not None]
-        if known:
-            places, theirs = zip(*known, strict=True)
-            axes.plot(
-                theirs, places, "D", color=COLOURS[1], label="published, on the set in brackets"
-            )
-        for i, gain in enumerate(ranked):
-            side = "left" if gain.gain >= 0 else "right"
-            offset = (gain.deviation or 0.0) * (1 if gain.gain >= 0 else -1)
-            axes.annotate(
-                f" {gain.gain:+.2f} ", (gain.gain + offset, i), va="center", ha=side, fontsize=7
-            )
-        axes.set_yticks(rows, labels, fontsize=8, parse_math=False)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows + 1), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for empty in axes[count:]:
+        empty.set_axis_off()
+    return figure, axes[:count]
+
+
+def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
+    names = list(handles)
+    legend = figure.legend(
+        handles.values(), names, loc="outside lower center", ncols=columns, fontsize=TINY
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def curves(findings: Findings) -> Frame:
+    """The cells and what is published, by panel: a data set, or the mean of all with figure 3.
+
+    A mean is over all data sets, or it is not there.
+    """
+    cells = compared(findings)
+    panels = (
+        cells.dataset + ", " + cells.backbone if cells.backbone.nunique() > 1 else cells.dataset
+    )
+    cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
+    count = cells.panel.nunique()
+    if findings.recipe.figure != "shots" or count < 2:
+        return cells
+    groups = cells.groupby(["label", "shots"], sort=False)[["value", "theirs"]]
+    means = groups.mean().where(groups.count() == count).reset_index()
+    where = (means.theirs.notna()).map({True: f"mean, {USUAL_BACKBONE}", False: None})
+    return pd.concat([means.assign(panel=f"mean of {count} sets", where=where), cells])
+
+
+def _panels(findings: Findings) -> Figure:
+    """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
+    from matplotlib.lines import Line2D
+
+    cells, styles = curves(findings), dict[str, dict[str, Any]]()
+    for i, system in enumerate(findings.systems):
+        zero = system.method == ZERO_SHOT  # the paper's star: it needs no picture
+        look = {"marker": "*", "linestyle": ":"} if zero else {"marker": MARKERS[i % len(MARKERS)]}
+        styles[system.label] = {"color": COLOURS[i % len(COLOURS)], **look}
+    panels = list(cells.groupby("panel", sort=False))
+    columns = 2 if len(panels) == 4 else min(MOST_COLUMNS, len(panels))
+    figure, grid = _grid(len(panels), columns, max(3.6, 5.5 / columns), 3.2)
+    for axes, (name, panel) in zip(grid, panels, strict=True):
+        for label, curve in panel.groupby("label", sort=False):
+            _curve(axes, curve.sort_values("shots"), styles[str(label)])
+        ticks = sorted({0, *panel.shots[panel.value.notna()]})
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        where = panel["where"].dropna()
+        title = f"{name} [{where.iloc[-1]}]" if len(where) else str(name)
+        axes.set_title(title, fontsize=SMALL, parse_math=False)
+        axes.set_xlabel("labelled pictures per class", fontsize=TINY)
+        axes.set_ylabel("right (%)", fontsize=TINY)
+        axes.tick_params(labelsize=TINY)
+        axes.grid(alpha=0.3)
+    handles = {findings.shown_as(label): Line2D([], [], **style) for label, style in styles.items()}
+    if cells.theirs.notna().any():
+        handles[BESIDE] = Line2D([], [], color="0.3", **FAINT)
+    _legend(figure, handles, 3)
+    return figure
+
+
+def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
+    ours, theirs = curve.dropna(subset="value"), curve.dropna(subset="theirs")
+    faint = {"color": style["color"], **FAINT}
+    if style["marker"] == "*":
+        for values, look in ((ours.value, {**style, "marker": ""}), (theirs.theirs, faint)):
+            if len(values):
+                axes.axhline(values.iloc[0], **look)
+                axes.plot([0], [values.iloc[0]], **look | {"marker": "*", "markersize": 10})
+        return
+    spread = ours.deviation.fillna(0)
+    axes.errorbar(ours.shots, ours.value, yerr=spread, markersize=5, capsize=2, **style)
+    axes.plot(theirs.shots, theirs.theirs, **faint)
+
+
+def gains(findings: Findings) -> Frame:
+    """Points above zero-shot of the first system that learns, the largest first.
+
+    ``theirs`` is the same of published numbers, where both are of one backbone.
+    """
+    cells, zero = curves(findings), [s.label for s in findings.systems if s.method == ZERO_SHOT]
+    learns = [s.label for s in findings.systems if s.method != ZERO_SHOT]
+    keys = ["panel", "shots"]
+    base, reached = (cells[cells.label.isin(own[:1])].set_index(keys) for own in (zero, learns))
+    theirs = (reached.theirs - base.theirs).where(reached["where"] == base["where"])
+    gained = reached.assign(value=reached.value - base.value, theirs=theirs).reset_index()
+    gained["where"] = gained["where"].where(gained.theirs.notna())
+    order = {"by": ["shots", "value", "panel"], "ascending": [True, False, True]}
+    return gained.dropna(subset="value").sort_values(**order)
+
+
+def _gains(findings: Findings) -> Figure | None:
+    """Bars from the largest gain down; the published gain as a diamond."""
+    parts = list(gains(findings).groupby("shots"))
+    if not parts:
+        return None
+    most = max(len(own) for _, own in parts)
+    figure, grid = _grid(len(parts), len(parts), 6.5, 1.0 + 0.42 * most)
+    handles: dict[str, Any] = {}
+    for axes, (shots, own) in zip(grid, parts, strict=True):
+        rows, spread = range(len(own)), own.deviation.fillna(0)
+        bars = axes.barh(rows, own.value, xerr=spread, color=COLOURS[0], height=0.6, capsize=2)
+        handles[findings.shown_as(own.label.iloc[0])] = bars
+        if own.theirs.notna().any():
+            (handles[BESIDE],) = axes.plot(own.theirs, rows, "D", color=COLOURS[1])
+        for i, (gain, apart) in enumerate(zip(own.value, spread, strict=True)):
+            side, sign = ("left", 1) if gain >= 0 else ("right", -1)
+            end = (gain + sign * apart, i)
+            axes.annotate(f" {gain:+.2f} ", end, va="center", ha=side, fontsize=TINY)
+        names = own.panel + (" [" + own["where"] + "]").fillna("")
+        axes.set_yticks(rows, names.tolist(), fontsize=TINY, parse_math=False)
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set_xlabel("points above zero-shot CLIP")
-        axes.set_title(f"{title}, {shots_word(shots)}", fontsize=10)
-    handles, labels = every[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+        axes.set_title(shots_word(int(str(shots))), fontsize=SMALL)
+    _legend(figure, handles, 2)
     return figure
 
 
-def _planes(findings: Findings) -> dict[str, Mapping[str, Any]]:
-    """{title: record} of every system, for the first seed."""
-    places = findings.places()
-    several = len(places) > 1
-    found: dict[str, Mapping[str, Any]] = {}
-    for place in places:
-        for system in findings.systems:
-            records = findings.at(system.label, place).records
-            if records and records[0].get("points"):
-                where = f"{place.dataset}, {shots_word(place.shots)}\n" if several else ""
-                apart = records[0]["silhouette"]
-                found[f"{where}{findings.shown_as(system.label)}, silhouette {apart:.3f}"] = (
-                    records[0]
-                )
-    return found
+def _planes(findings: Findings) -> Figure | None:
+    """The first seed of every cell that has one."""
+    planes: dict[str, Mapping[str, Any]] = {}
+    several = len(findings.columns) > 1
+    for cell in findings.cells.itertuples():
+        where = f"{cell.dataset}, {shots_word(cell.shots)}\n" if several else ""
+        records = [record for record in records_of(cell.runs) if record.get("points")]
+        for record in records[:1]:
+            name = findings.shown_as(cell.label)
+            planes[f"{where}{name}, silhouette {record['silhouette']:.3f}"] = record
+    return plane_figure(planes) if planes else None
 
 
-def plane_figure(planes: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+def plane_figure(planes: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A panel for each classifier; a class has a colour and a mark of its own.
 
     Args:
         planes: {title: record with points, labels, class_names}. Of more than ``MOST_CLASSES``
             classes, those with the most points are shown.
-        title: above the figure.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    columns = 2 if len(planes) > 1 else 1
-    rows = math.ceil(len(planes) / columns)
-    figure = Figure(figsize=(5 * columns, 4.2 * rows + 1.2), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    handles: dict[str, Line2D] = {}
-    for axes in grid[len(planes) :]:
-        axes.set_axis_off()
-    for axes, (name, record) in zip(grid, planes.items(), strict=False):
-        labels, points, names = record["labels"], record["points"], record["class_names"]
-        shown = sorted(label for label, _ in Counter(labels).most_common(MOST_CLASSES))
-        for i, label in enumerate(shown):
-            own = [p for p, other in zip(points, labels, strict=True) if other == label]
-            style: dict[str, Any] = {
-                "color": COLOURS[i % len(COLOURS)],
-                "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-                "linestyle": "",
-            }
-            x, y = zip(*own, strict=True)
-            axes.plot(x, y, markersize=3, alpha=0.8, **style)
-            handles.setdefault(names[label], Line2D([], [], markersize=6, **style))
-        if len(shown) < len(names):
-            name += f"\n{len(shown)} of {len(names)} classes"
-        axes.set_title(name, fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=7
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    figure.suptitle(title, fontsize=11)
+    handles: dict[str, Any] = {}
+    figure, grid = _grid(len(planes), min(2, len(planes)), 5, 4.2)
+    for axes, (name, record) in zip(grid, planes.items(), strict=True):
+        points = pd.DataFrame(record["points"]).groupby(pd.Series(record["labels"]))
+        names = record["class_names"]
+        kept = sorted(label for label, _ in Counter(record["labels"]).most_common(MOST_CLASSES))
+        for i, label in enumerate(kept):
+            own = points.get_group(label)
+            mark = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+            style = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.8, "linestyle": ""}
+            (dots,) = axes.plot(own[0], own[1], marker=mark, markersize=3, **style)
+            handles.setdefault(names[label], dots)
+        few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
+        axes.set_title(name + few, fontsize=SMALL, parse_math=False)
+        axes.set(xticks=[], yticks=[])
+    _legend(figure, handles, 5)
     return figure

@@ -11,19 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from clip_adapter.bench.cost_tables import accuracies, cost_tables
-from clip_adapter.bench.figures import draw
-from clip_adapter.bench.formats import csv_text, escaped, latex, markdown
-from clip_adapter.bench.layout import Table
-from clip_adapter.bench.published import Published, load_published
+import pandas as pd
+
+from clip_adapter.bench.cost_tables import cost_tables
+from clip_adapter.bench.figures import make_figure
+from clip_adapter.bench.frame import Findings
+from clip_adapter.bench.plan import Plan
 from clip_adapter.bench.results import Results
-from clip_adapter.bench.runs import Plan
-from clip_adapter.bench.section import PROTOCOLS, costs_text, same_runs, section_text
-from clip_adapter.bench.tables import tables
-from clip_adapter.bench.values import Findings
+from clip_adapter.bench.tables import Table, csv_text, escaped, latex, markdown, tables
+from clip_adapter.evaluation.plots import save
 from clip_adapter.files import write_file
 
 TABLES, COSTS = "TABLES.md", "COSTS.md"
+SELECTION = {
+    "ours": "hyper-parameters chosen on the shots",
+    "paper": "what is searched is the best on the TEST set, as the paper reports it",
+}
 PROFILES = {
     "demo": "Drawn pictures and the small CLIP of the package, offline: "
     "`clip-adapter bench run --profile demo`",
@@ -65,78 +68,130 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
     """Writes the tables and the figure of every plan, and both pages.
 
     Args:
-        plans: all that the pages shall show, see :func:`~clip_adapter.bench.plans.load_plans`.
+        plans: all that the pages shall show, see :func:`~clip_adapter.bench.plan.load_plans`.
         results: where the results are.
         out: folder to write to.
 
     Raises:
         DataError: a file cannot be written.
     """
-    page, published = Page(out / TABLES), load_published()
-    findings = [Findings(plan, results) for plan in plans]
-    tables_page, costs_page = [HEAD], [COST_HEAD]
-    for profile, told in PROFILES.items():
-        head = f"## Profile {profile}\n\n{told}\n"
-        own = [found for found in findings if found.recipe.profile == profile]
-        sections, costs = [], []
-        for number, found in enumerate(own):
-            sections += _recipe(found, own[:number], published, page, out)
-            costs += _costs(found, findings, published, page, out)
-        tables_page += [head, *sections] if sections else []
-        costs_page += [head, *costs] if costs else []
-    for path, parts in ((page.path, tables_page), (out / COSTS, costs_page)):
+    page = Page(out / TABLES)
+    accuracies, costs = [HEAD], [COST_HEAD]
+    for profile, words in PROFILES.items():
+        own = [Findings(plan, results) for plan in plans if plan.recipe.profile == profile]
+        head = f"## Profile {profile}\n\n{words}\n"
+        sections = [_section(f, own[:number], page, out) for number, f in enumerate(own)]
+        accuracies += [head, *sections] if own else []
+        sections = [text for f in own if (text := _costs(f, own, page, out))]
+        costs += [head, *sections] if sections else []
+    for path, parts in ((page.path, accuracies), (out / COSTS, costs)):
         page.files.append(write_file(path, "\n".join(parts).encode()))
     return page
 
 
-def _recipe(
-    found: Findings, before: Sequence[Findings], published: Published, page: Page, out: Path
-) -> list[str]:
-    """The section of a recipe, and the link to its figure."""
-    place = f"{_folder(found)}/{found.recipe.name}.png"
-    figure = out / "figures" / place
-    twin = same_runs(found, before)
-    made = [] if twin is not None or len(found.systems) < 2 else tables(found, published)
-    _write(found, made, page, out, ("csv", "tex"))
-    drawn = draw(found, published, figure) if made else []
-    if not drawn:
-        figure.unlink(missing_ok=True)
-    page.files += drawn
-    name = f"{found.recipe.name}, {found.recipe.profile}"
-    if found.recipe.protocol != "ours":
-        name += f", {PROTOCOLS[found.recipe.protocol]}"
-    link = [f"![{escaped(name)}]({quote(f'figures/{place}')})\n"] if drawn else []
-    return [section_text(found, made, published, twin), *link]
+def _section(findings: Findings, before: Sequence[Findings], page: Page, out: Path) -> str:
+    """What was measured how, the tables and the figure of a recipe, and what was left out."""
+    recipe = findings.recipe
+    twin = next((other.recipe for other in before if _shows(other, findings)), None)
+    made = tables(findings) if twin is None else []
+    _write(findings, made, "csv", page, out)
+    _write(findings, made, "tex", page, out)
+    parts = [f"### {escaped(recipe.heading)}\n"]
+    parts += [f"{escaped(recipe.note)}\n"] if recipe.note else []
+    if twin is not None:
+        parts.append(f"On this data these are the runs of: {escaped(twin.heading)}.\n")
+    elif recipe.measure == "cost":
+        any_result = findings.runs.record.notna().any()
+        parts.append(
+            f"Seconds and memory: [{COSTS}]({COSTS}).\n" if any_result else "No results.\n"
+        )
+    elif len(findings.systems) < 2:
+        parts.append("Nothing to compare on this data.\n")
+    else:
+        parts.append(f"{escaped(_how(findings))}.\n")
+        parts += [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in made]
+        if chosen := [_captioned(t.caption, "", markdown(t.chosen)) for t in made if len(t.chosen)]:
+            summary = "What was chosen (by seed where they differ)"
+            parts += [f"<details><summary>{summary}</summary>\n", *chosen, "</details>\n"]
+    parts += [f"Left out:\n\n{lines}\n"] if (lines := _left_out(findings.plan)) else []
+    path = out / "figures" / _folder(findings) / f"{recipe.name}.png"
+    path.unlink(missing_ok=True)
+    if made and (figure := make_figure(findings)):
+        page.files.append(save(figure, path))
+        rule = "" if recipe.protocol == "ours" else f", {SELECTION[recipe.protocol]}"
+        link = quote(path.relative_to(out).as_posix())
+        parts.append(f"![{escaped(f'{recipe.name}, {recipe.profile}{rule}')}]({link})\n")
+    return "\n".join(parts)
 
 
-def _costs(
-    found: Findings, every: Sequence[Findings], published: Published, page: Page, out: Path
-) -> list[str]:
+def _shows(other: Findings, findings: Findings) -> bool:
+    """Whether ``other`` shows all runs of ``findings`` in the same way."""
+    names = ("columns", "figure", "measure")
+    alike = all(getattr(findings.recipe, n) == getattr(other.recipe, n) for n in names)
+    own, theirs = (set(zip(f.runs.label, f.runs.key, strict=True)) for f in (findings, other))
+    return alike and bool(own) and own <= theirs
+
+
+def _how(findings: Findings) -> str:
+    """Backbone, preprocessing, shots, seeds, selection, and how many pictures were asked."""
+    recipe, columns = findings.recipe, findings.columns
+    data, plain = "Features as the files hold them", [s.label for s in findings.systems if s.plain]
+    if recipe.profile != "features":
+        data = (
+            f"Backbone {', '.join(columns.backbone.unique())}, {recipe.style}-style preprocessing"
+        )
+        data += f", {recipe.views} views of each shot" if recipe.views > 1 else ""
+        data += f" (the plain one for {', '.join(plain)})" if plain and recipe.views > 1 else ""
+    shots = ", ".join(map(str, columns.shots.unique())) + " shots"
+    seeds = f"seed{'s' if len(recipe.seeds) > 1 else ''} {', '.join(map(str, recipe.seeds))}"
+    first = findings.runs.dropna(subset="record").drop_duplicates("dataset").record
+    pictures = [
+        f"{record['run']['dataset']} {record['n']:,}"
+        + (f" (the copy {copy}, split its own way)" if (copy := record.get("copy_of")) else "")
+        for record in first
+        if record.get("n")
+    ]
+    words = [data, "1 shot" if shots == "1 shots" else shots, seeds, SELECTION[recipe.protocol]]
+    return "; ".join(words) + (f". Test pictures: {', '.join(pictures)}" if pictures else "")
+
+
+def _captioned(caption: str, mark: str, text: str) -> str:
+    return f"{mark}{escaped(caption)}\n\n{text}" if caption else text
+
+
+def _left_out(plan: Plan) -> str:
+    """Reasons, each with the rows and data sets it holds for."""
+    out = pd.DataFrame(
+        [(o.dataset, o.reason, o.system) for o in plan.left_out], columns=list("drs")
+    )
+    rows = out.groupby(["s", "r"], sort=False).d.agg(", ".join).reset_index()
+    lines = []
+    for (reason, names), labels in rows.groupby(["r", "d"], sort=False).s:
+        every = 1 < len(labels) == len(plan.recipe.systems)
+        who = "all rows" if every else ", ".join(labels)
+        lines.append(f"{reason} ({names})" + (f": {who}" if who else ""))
+    lines += [f"not there: {', '.join(sorted(plan.missing))}"] if plan.missing else []
+    return "\n".join(f"- {escaped(line)}" for line in lines)
+
+
+def _costs(findings: Findings, every: Sequence[Findings], page: Page, out: Path) -> str:
     """The section of a recipe on the other page, where it has one."""
-    made = cost_tables(found, published, accuracies(found, every))
-    if not made or not found.any():
-        return []
-    _write(found, made, page, out, ("csv",))
-    return [costs_text(found, [(table, markdown(table)) for table in made])]
+    made = cost_tables(findings, every) if findings.runs.record.notna().any() else []
+    _write(findings, made, "csv", page, out)
+    texts = [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in made]
+    return "\n".join([f"### {escaped(findings.recipe.heading)}\n", *texts]) if made else ""
 
 
-def _write(
-    found: Findings, made: Sequence[Table], page: Page, out: Path, forms: Sequence[str]
-) -> None:
-    """Each table as a file of each of ``forms``."""
-    writers = {"csv": csv_text, "tex": latex}
+def _write(findings: Findings, made: Sequence[Table], ending: str, page: Page, out: Path) -> None:
     for table in made:
-        for form in forms:
-            path = out / "tables" / _folder(found) / f"{plain(table.name)}.{form}"
-            page.files.append(write_file(path, writers[form](table).encode()))
+        text = latex(table.entries, table.notes) if ending == "tex" else csv_text(table.entries)
+        # Backbones and data sets may have slashes in their names.
+        name = re.sub(r"[^\w.+-]", "-", table.name)
+        path = out / "tables" / _folder(findings) / f"{name}.{ending}"
+        page.files.append(write_file(path, text.encode()))
 
 
-def _folder(found: Findings) -> str:
+def _folder(findings: Findings) -> str:
     """Of the files of a recipe: what was chosen on the test set stands apart."""
-    recipe = found.recipe
+    recipe = findings.recipe
     return recipe.profile + ("" if recipe.protocol == "ours" else f"-{recipe.protocol}-protocol")
-
-
-def plain(name: str) -> str:
-    """``name`` as that of a file: backbones and data sets may have slashes in theirs."""
-    return re.sub(r"[^\w.+-]", "-", name)

@@ -15,36 +15,79 @@ own: so a profile can take the paper's training recipe and leave the rows as the
 
 from __future__ import annotations
 
-import dataclasses
-import sys
+import reprlib
 import tomllib
-import typing
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from clip_adapter.bench.shipped import shipped
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.methods import make_method
 from clip_adapter.options import Style
 
-Protocol = Literal["ours", "paper"]
+Profile = Literal["paper", "demo", "features"]
+SelectionRule = Literal["ours", "paper"]
 Measure = Literal["accuracy", "cost", "tsne"]
-Columns = Literal["dataset", "backbone", "shots", "shift", "cost"]
-Figure = Literal["none", "shots", "gains", "branches", "tsne"]
 
 DEFAULTS = "defaults"
-PROFILES = ("paper", "demo", "features")
-OPTIONS = "options"
-ALL = "all"  # as data sets of the profile "features": every file of the folder
-# What may not be left empty.
-_FILLED = ("datasets", "backbones", "shots", "seeds", "label")
+PROFILES: tuple[str, ...] = get_args(Profile)
 
 
-@dataclass(frozen=True)
-class System:
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("filled", "text that is not empty")
+    return text
+
+
+def _each_once(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(v for i, v in enumerate(values) if v not in values[:i])
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _labelled_apart(systems: tuple[System, ...]) -> tuple[System, ...]:
+    if len({system.label for system in systems}) < len(systems):
+        raise PydanticCustomError("label", "a label for each system, and no two with one label")
+    return systems
+
+
+Text = Annotated[str, AfterValidator(_filled)]
+Natural = Annotated[int, Field(ge=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_each_once)]
+Names = Annotated[Texts, Field(min_length=1)]
+Shots = Annotated[tuple[Natural, ...], BeforeValidator(_each_once), Field(min_length=1)]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once), Field(min_length=1)
+]
+Search = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)]
+
+
+class Model(BaseModel):
+    """What a file holds: exact types, no unknown key, unchangeable."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class System(Model):
     """One row of a table.
 
     Attributes:
@@ -58,17 +101,83 @@ class System:
         of: name in the published few-shot figures, where it is there.
     """
 
-    label: str
+    label: Text
     method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    search: Mapping[str, list[Any]] = field(default_factory=dict)
-    prompts: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    search: Search = {}
+    prompts: Texts = ()
     plain: bool = False
     of: str = ""
 
+    @model_validator(mode="after")
+    def _complete(self, info: ValidationInfo) -> System:
+        """With the options of its method that are given in common, all of them checked."""
+        common = (info.context or {}).get(self.method, {})
+        own = self.model_copy(update={"options": common | self.options})
+        try:
+            for options in (own.options, *own.settings("paper")):
+                make_method(own.method, options)
+            resolve_templates(own.prompts or None)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return own
 
-@dataclass(frozen=True)
-class Recipe:
+    def settings(self, protocol: SelectionRule) -> list[dict[str, Any]]:
+        """The options of every setting that is trained: one, or those of the search."""
+        if protocol == "ours" or not self.search:
+            return [self.options]
+        return [{**self.options, key: v} for key, values in self.search.items() for v in values]
+
+
+def _each_fits(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for method, values in options.items():
+        try:
+            make_method(method, values)
+        except UsageError as error:
+            raise ValueError(f"options: {error}") from error
+    return options
+
+
+class Part(BaseModel):
+    """A part of a recipe: keys of :class:`Recipe`, and options by method."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    options: Annotated[dict[str, dict[str, Any]], AfterValidator(_each_fits)] = {}
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Those of :class:`Recipe`."""
+        return self.__pydantic_extra__ or {}
+
+
+class File(Part):
+    """The content of a recipe's file."""
+
+    profile: dict[Profile, Part] = {}
+
+
+class CostSettings(Model):
+    """What the measure "cost" times.
+
+    Attributes:
+        backbone: a name; random weights will do.
+        classes: C.
+        shots: K.
+        seconds: a longer training is timed for so long.
+        batch: pictures at once when answering.
+        repeats: batches of which the fastest counts.
+    """
+
+    backbone: str = "RN50/random"
+    classes: Natural = 1000
+    shots: Natural = 16
+    seconds: Annotated[float, Field(ge=0)] = 60.0
+    batch: Natural = 16
+    repeats: Natural = 3
+
+
+class Recipe(Model):
     """One table or figure, resolved.
 
     Attributes:
@@ -94,25 +203,48 @@ class Recipe:
         cost: settings of the measure "cost".
     """
 
-    name: str
-    profile: str
-    title: str
+    name: Annotated[Text, Field(pattern=r"^[^/\\]+$")]
+    profile: Profile
+    title: Text
     source: str = ""
     note: str = ""
     measure: Measure = "accuracy"
-    protocol: Protocol = "ours"
-    datasets: tuple[str, ...] = ()
-    backbones: tuple[str, ...] = ()
+    protocol: SelectionRule = "ours"
+    datasets: Names
+    backbones: Names
     style: Style = "clip"
-    views: int = 1
-    shots: tuple[int, ...] = (16,)
-    seeds: tuple[int, ...] = (1, 2, 3)
-    shifts: tuple[str, ...] = ()
-    systems: tuple[System, ...] = ()
-    columns: Columns = "dataset"
-    figure: Figure = "none"
-    like: Mapping[str, str] = field(default_factory=dict)
-    cost: Mapping[str, Any] = field(default_factory=dict)
+    views: Natural = 1
+    shots: Shots = (16,)
+    seeds: Seeds = (1, 2, 3)
+    shifts: Texts = ()
+    systems: Annotated[
+        tuple[System, ...],
+        BeforeValidator(_as_tuple),
+        AfterValidator(_labelled_apart),
+        Field(min_length=1),
+    ]
+    columns: Literal["dataset", "backbone", "shots", "shift", "cost"] = "dataset"
+    figure: Literal["none", "shots", "gains", "branches", "tsne"] = "none"
+    like: dict[str, str] = {}
+    cost: CostSettings = CostSettings()
+
+    @property
+    def heading(self) -> str:
+        """Where it is in the paper, and its title."""
+        return f"{self.source}: {self.title}" if self.source else self.title
+
+
+def shipped(folder: str) -> Path:
+    """The folder ``recipes`` or ``published``: beside this code, or in ``benchmarks/`` of a clone.
+
+    Raises:
+        DataError: the installation is not whole.
+    """
+    here = Path(__file__).parent
+    for path in (here / folder, here.parents[2] / "benchmarks" / folder):
+        if path.is_dir():
+            return path
+    raise DataError(f"{here / folder} is missing.", hint="Install clip-adapter again.")
 
 
 def recipe_folder() -> Path:
@@ -152,211 +284,76 @@ def load_recipe(
     path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
-    _refuse_taken(path)
-    base, own = _read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)
-    base_profiles, own_profiles = _profiles(base, DEFAULTS), _profiles(own, path.name)
-    parts = [base, own, base_profiles.get(profile, {}), own_profiles.get(profile, {})]
-    options = [_common(path.name, part.pop(OPTIONS, {})) for part in parts]
-    merged = {key: value for part in parts for key, value in part.items()}
-    merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    return _build(path, profile, merged, {m: o for part in options for m, o in part.items()})
-
-
-def _refuse_taken(path: Path) -> None:
-    """Stops at a file of one's own whose plan and pages would take the place of another's."""
-    if path.resolve().parent == recipe_folder().resolve():
-        return
     stem = path.stem.lower()  # some file systems do not tell case
-    if stem in recipe_names() or stem.endswith("-paper"):
+    if path.resolve().parent != recipe_folder().resolve() and (
+        stem in recipe_names() or stem.endswith("-paper")
+    ):
         raise UsageError(
             f"{path}: plans and tables of the name {path.stem!r} are those of another recipe.",
             allowed="no name of 'clip-adapter bench ls', and none that ends in -paper",
             hint="Call it otherwise.",
         )
+    files = [_read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)]
+    by_profile: list[Mapping[Any, Part]] = [file.profile for file in files]
+    parts = [*files, *(parts.get(profile, Part()) for parts in by_profile)]
+    merged = {key: value for part in parts for key, value in part.keys.items()}
+    merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    if taken := {"name", "profile"} & merged.keys():
+        raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
+    options = {method: values for part in parts for method, values in part.options.items()}
+    content = {**merged, "name": path.stem, "profile": profile}
+    return checked(Recipe, content, path.name, options)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> File:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"The recipe {path.name} is no TOML: {error}.") from error
+    return checked(File, content, path.name)
 
 
-def _profiles(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
-    """Takes the table ``profile`` out of ``content``."""
-    found = content.pop("profile", {})
-    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-        raise UsageError(f"{file}: 'profile' is no table.", allowed="[profile.demo]")
-    for name in found:
-        if name not in PROFILES:
-            raise _in_file(file, unknown_name("profile", name, PROFILES))
-    return found
+def checked(
+    kind: type[M],
+    content: Mapping[str, Any] | bytes,
+    where: str,
+    options: Mapping[str, Any] | None = None,
+) -> M:
+    """``content``, values or JSON, as a ``kind``.
 
-
-def _build(
-    path: Path, profile: str, content: dict[str, Any], common: Mapping[str, Mapping[str, Any]]
-) -> Recipe:
-    title = content.get("title")
-    if not isinstance(title, str) or not title.strip():
-        raise UsageError(f"{path.name} has no title.", hint='Add: title = "..."')
-    recipe = _checked(path.name, path.stem, profile, content)
-    systems = tuple(_with_options(path.name, system, common) for system in recipe.systems)
-    return dataclasses.replace(recipe, systems=systems)
-
-
-def recipe_from(told: Any) -> Recipe:
-    """What ``dataclasses.asdict`` gave of a recipe, after JSON.
-
-    Methods need not be known and options need not fit them: another version may have made it.
+    Args:
+        kind: what it shall be.
+        content: of a file.
+        where: its name, for errors.
+        options: of methods, weaker than those of a system.
 
     Raises:
-        UsageError: a wrong key, or a value that it cannot have.
+        UsageError: the first thing in it that cannot be, and where.
     """
-    if not isinstance(told, dict):
-        raise UsageError(f"recipe = {told!r}.", allowed="a table")
-    content = dict(told)
-    name, profile = content.pop("name", None), content.pop("profile", None)
-    if not isinstance(name, str) or not name.strip() or Path(name).name != name:
-        raise UsageError(f"recipe: name = {name!r}.", allowed="that of a file")
-    if profile not in PROFILES:
-        raise _in_file("recipe", unknown_name("profile", str(profile), PROFILES))
-    if not content.get("datasets", True):  # "all" of an empty folder
-        del content["datasets"]
-    return _checked("recipe", name, profile, content)
-
-
-def _checked(file: str, name: str, profile: str, content: Mapping[str, Any]) -> Recipe:
-    """A recipe whose every value is of its type; methods and their options are not looked at."""
-    rest = {key: value for key, value in content.items() if key != "systems"}
-    values = _values(file, "key", Recipe, rest, without=("name", "profile"))
-    if cost := values.get("cost"):
-        from clip_adapter.bench.costs import CostSettings
-
-        _values(f"{file}, cost", "key of cost", CostSettings, cost)
-    systems = content.get("systems", [])
-    if not isinstance(systems, list) or not systems:
-        raise UsageError(f"{file} has no systems.", hint="Add a [[systems]] table per row.")
-    made = tuple(_system(file, number, entry) for number, entry in enumerate(systems, start=1))
-    if len({s.label for s in made}) < len(made):
-        raise UsageError(f"{file} gives two systems one label.", hint="Rename one.")
-    return Recipe(name, profile, systems=made, **values)
-
-
-def _values(
-    where: str, kind: str, cls: type, content: Mapping[str, Any], without: Collection[str] = ()
-) -> dict[str, Any]:
-    """``content`` as the fields of ``cls`` have it."""
-    hints = {k: v for k, v in typing.get_type_hints(cls).items() if k not in without}
-    for key in content:
-        if key not in hints:
-            raise _in_file(where, unknown_name(kind, key, hints))
-    return {key: _value(where, key, value, hints[key]) for key, value in content.items()}
-
-
-def _value(where: str, key: str, value: Any, annotation: Any) -> Any:
-    """``value`` as the field ``key`` has it."""
-    told = UsageError(f"{where}: {key} = {value!r}.", allowed=_allowed(key, annotation))
-    origin, inner = typing.get_origin(annotation), get_args(annotation)
-    if origin is tuple:
-        values = value if isinstance(value, list | tuple) else [value]
-        if not values and key in _FILLED:
-            raise told
-        if not all(type(v) is inner[0] and (inner[0] is str or v >= 0) for v in values):
-            raise told
-        if key == "shots" and not all(values):
-            raise told
-        return tuple(dict.fromkeys(values))
-    if origin is Literal:
-        if value not in inner:
-            raise _in_file(where, unknown_name(key, str(value), inner))
-        return value
-    if origin is not None:  # a table
-        if not isinstance(value, dict) or not all(_fits(v, inner[1]) for v in value.values()):
-            raise told
-        return value
-    if annotation is float:
-        if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
-            raise told
-        return value
-    if type(value) is not annotation or (annotation is int and value < 1):
-        raise told
-    if annotation is str and key in _FILLED and not value.strip():
-        raise told
-    return value
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a table may hold ``value``."""
-    if annotation is str:
-        return isinstance(value, str)
-    if typing.get_origin(annotation) is list:
-        return isinstance(value, list) and bool(value)
-    return True
-
-
-def _allowed(key: str, annotation: Any) -> str:
-    words = {str: "text", int: "a whole number from 1 on", float: "a number from 0 on"}
-    words[bool] = "true or false"
-    origin, inner = typing.get_origin(annotation), get_args(annotation)
-    if origin is tuple:
-        return "a list of texts" if inner[0] is str else "a list of whole numbers"
-    if origin is not None and origin is not Literal:
-        if inner[1] is str:
-            return "a table of texts"
-        listed = typing.get_origin(inner[1]) is list
-        return "a table of one option with a list of its values" if listed else "a table"
-    word = words.get(annotation, "")
-    return f"{word} that is not empty" if annotation is str and key in _FILLED else word
-
-
-def _common(file: str, options: Any) -> dict[str, dict[str, Any]]:
-    """Options by method, each checked on its own."""
-    if not isinstance(options, dict) or not all(isinstance(v, dict) for v in options.values()):
-        raise UsageError(f"{file}: 'options' is no table.", allowed="[options.METHOD]")
-    for method, values in options.items():
-        try:
-            make_method(method, values)
-        except UsageError as error:
-            raise _in_file(f"{file}, options", error) from error
-    return options
-
-
-def _system(file: str, number: int, entry: Any) -> System:
-    if not isinstance(entry, dict) or not {"label", "method"} <= set(entry):
-        raise UsageError(
-            f"{file}, system {number}: {entry!r}.", allowed="a system has a label and a method"
-        )
-    label = _value(f"{file}, system {number}", "label", entry["label"], str)
-    where = f"{file}, {label!r}"
-    system = System(**_values(where, "key of a system", System, entry))
-    if len(system.search) > 1:
-        raise UsageError(f"{where}: search over {', '.join(system.search)}.", allowed="one option")
-    return system
-
-
-def _with_options(file: str, system: System, common: Mapping[str, Mapping[str, Any]]) -> System:
-    """``system`` with the options of its method, all of them checked."""
-    made = dataclasses.replace(system, options={**common.get(system.method, {}), **system.options})
+    read = kind.model_validate_json if isinstance(content, bytes) else kind.model_validate
     try:
-        if made.prompts:
-            resolve_templates(made.prompts)
-        for options in (made.options, *candidates(made)):
-            make_method(made.method, options)
-    except UsageError as error:
-        raise _in_file(f"{file}, {made.label!r}", error) from error
-    return made
-
-
-def candidates(system: System) -> list[dict[str, Any]]:
-    """The options of every setting of ``search``; none without a search."""
-    return [
-        {**system.options, option: value}
-        for option, values in system.search.items()
-        for value in values
-    ]
-
-
-def _in_file(file: str, error: UsageError) -> UsageError:
-    return UsageError(f"{file}: {error.found}", allowed=error.allowed, hint=error.hint)
+        return read(content, context=options)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+    keys, model = list(first["loc"]), Recipe
+    if "systems" in keys[:-1]:
+        entry = content["systems"][keys[1]] if isinstance(content, Mapping) else None
+        label = entry.get("label") if isinstance(entry, Mapping) else None
+        named = isinstance(label, str) and label.strip()
+        place = keys.index("systems") + 1
+        where += f", {label!r}" if named else f", system {int(keys[place]) + 1}"
+        keys, model = keys[place + 1 :], System
+    elif "cost" in keys[:-1]:
+        where, keys, model = f"{where}, cost", keys[1:], CostSettings
+    key = ".".join(map(str, keys))
+    if first["type"] == "value_error":
+        raise UsageError(f"{where}: {first.get('ctx', {})['error']}")
+    if first["type"] == "missing":
+        raise UsageError(f"{where} has no {key}.", hint=f"Add: {key} = ...")
+    if first["type"] == "extra_forbidden":
+        error = unknown_name("key", key, model.model_fields)
+        raise UsageError(f"{where}: {error.found}", allowed=error.allowed)
+    allowed = first["msg"].removeprefix("Input should be ")
+    raise UsageError(f"{where}: {key} = {reprlib.repr(first['input'])}.", allowed=allowed)

@@ -1,222 +1,256 @@
-"""Tables: a pure function of a plan, its results and the published numbers.
+"""Tables: what was found beside the published numbers, as entries of a frame, and its pivots.
 
-A cell is the mean over seeds and their standard deviation. The best of a column is bold, in ours
-and in the published ones each for itself. Nothing that differs between two machines is in it.
+An entry of ours is the mean over seeds and their standard deviation. The best of a column is bold,
+in ours and in the published ones each for itself. Nothing that differs between two machines is in
+it.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from clip_adapter.bench.beside import INCOMPLETE, METHOD, SETTING, Beside, beside
-from clip_adapter.bench.layout import (
-    FAILED,
-    MISSING,
-    Cell,
-    Column,
-    Group,
-    Row,
-    Table,
-    best_bold,
-    groups,
-    shots_word,
-)
-from clip_adapter.bench.published import Published
-from clip_adapter.bench.recipe import System
-from clip_adapter.bench.values import Findings, Measured, Place, again, field_of, first_line, top1
+import pandas as pd
 
-SHAPE = (
-    "The published numbers are of another data set, backbone, preprocessing or number of shots: "
-    "they show the shape of the finding, and no difference is given."
-)
-PARTS = (
-    "Published numbers without a difference stand beside results of another or an incomplete data "
-    "set (ready-made features, a copy split its own way, other classes or other test pictures): "
-    "they show the shape alone."
-)
-OTHERS = (
-    "Published numbers without a difference stand beside another method, or prompts of one's own: "
-    "they show the shape alone."
-)
+from clip_adapter.bench.compare import INCOMPLETE, METHOD, SETTING, compared
+from clip_adapter.bench.frame import CELL, Findings, Frame, mean_of
+
+MISSING = "-"
+OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
+# Of an entry: the places and heads of its row and column, and what is in it.
+ENTRY = ["row", "label", "column", "title", "kind", "text", "value", "deviation", "seeds"]
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
+NOTES = {
+    SETTING: "The published numbers are of another data set, backbone, preprocessing or number of "
+    "shots: they show the shape of the finding, and no difference is given.",
+    INCOMPLETE: "Published numbers without a difference stand beside results of another or an "
+    "incomplete data set (ready-made features, a copy split its own way, other classes or other "
+    "test pictures): they show the shape alone.",
+    METHOD: "Published numbers without a difference stand beside another method, or prompts of "
+    "one's own: they show the shape alone.",
+}
 
 
-def tables(findings: Findings, published: Published) -> list[Table]:
-    """The tables of a recipe; none for the measure "cost"."""
-    if findings.recipe.measure == "cost":
-        return []
-    if findings.recipe.measure == "tsne":
-        return [_plane_table(findings)]
-    make = _in_rows if findings.recipe.columns == "shots" else _in_columns
-    every = [(group, _systems(findings, group)) for group in groups(findings)]
-    return [make(findings, group, systems, published) for group, systems in every if systems]
+@dataclass(frozen=True)
+class Table:
+    """Entries, and what is said of them.
+
+    Attributes:
+        name: of its files.
+        caption: above it; "" where it is the only one of its recipe.
+        entries: rows with the columns ``ENTRY`` and ``bold``.
+        notes: sentences below.
+        chosen: what was chosen, as entries; none where nothing was.
+    """
+
+    name: str
+    caption: str
+    entries: Frame
+    notes: list[str]
+    chosen: Frame = field(default_factory=pd.DataFrame)
 
 
-def _systems(findings: Findings, group: Group) -> list[System]:
-    """Those that can be run in ``group``, if there are two to compare."""
-    found = [s for s in findings.systems if any(findings.runs(s.label, p) for p in group.places)]
-    return found if len(found) > 1 else []
-
-
-def _in_columns(
-    findings: Findings, group: Group, systems: list[System], published: Published
-) -> Table:
-    """Published numbers and differences as columns."""
-    notes = _Notes(findings)
-    columns: list[Column] = []
-    by_column: list[list[Cell]] = []
-    for place, title in zip(group.places, group.titles, strict=True):
-        columns.append(Column(title))
-        ours = [notes.cell(findings.at(s.label, place), place) for s in systems]
-        by_column.append(best_bold(ours))
-        found = [beside(findings, s, place, published) for s in systems]
-        if known := [b for b in found if b is not None]:
-            notes.published(known, systems, found)
-            columns.append(Column(known[0].head, "paper"))
-            by_column.append(best_bold([_published(b) for b in found]))
-        if any(b.same for b in known):
-            columns.append(Column("difference", "difference"))
-            by_column.append([_difference(c, b) for c, b in zip(ours, found, strict=True)])
-    rows = [
-        Row(findings.shown_as(s.label), tuple(column[i] for column in by_column))
-        for i, s in enumerate(systems)
-    ]
-    return _table(findings, group, columns, rows, notes)
-
-
-def _in_rows(
-    findings: Findings, group: Group, systems: list[System], published: Published
-) -> Table:
-    """Published numbers and differences as rows below all of ours."""
-    notes = _Notes(findings)
-    cells = [
-        [notes.cell(findings.at(s.label, place), place) for place in group.places] for s in systems
-    ]
-    bold = zip(*(best_bold(column) for column in zip(*cells, strict=True)), strict=True)
-    rows = [Row(findings.shown_as(s.label), tuple(c)) for s, c in zip(systems, bold, strict=True)]
-    for system, ours in zip(systems, cells, strict=True):
-        found = [beside(findings, system, place, published) for place in group.places]
-        known = [b for b in found if b is not None]
-        if not known:
+def tables(findings: Findings) -> list[Table]:
+    """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
+    recipe, made = findings.recipe, []
+    keys, parts = {
+        "shots": (["dataset", "backbone"], ["shots"]),
+        "backbone": (["dataset", "shots"], ["backbone"]),
+        "shift": (["dataset", "backbone", "shots"], ["test_set"]),
+    }.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
+    cells = compared(findings)
+    if recipe.columns != "shift":
+        cells = cells[cells.test_set == cells.dataset]
+    groups = cells.groupby(keys, sort=False) if keys else [((), cells)]
+    heads = cells.drop_duplicates(keys) if keys else cells[:0]
+    for key, own in groups:
+        if own.label.nunique() < 2 or recipe.measure == "cost":
             continue
-        notes.published(known, [system] * len(found), found)
-        label = f"{system.label}, {known[0].head}"
-        rows.append(Row(label, tuple(_published(b) for b in found), "paper"))
-        if any(b.same for b in known):
-            apart = tuple(_difference(c, b) for c, b in zip(ours, found, strict=True))
-            rows.append(Row(f"{system.label}, difference", apart, "difference"))
-    return _table(findings, group, [Column(t) for t in group.titles], rows, notes)
+        caption = _varying(heads, dict(zip(keys, key, strict=True)), keys)
+        titles = [
+            ", ".join(_varying(own, cell, parts)) or cell["test_set"]
+            for cell in own[CELL[1:]].to_dict("records")
+        ]
+        order = {label: number for number, label in enumerate(s.label for s in findings.systems)}
+        own = own.assign(title=titles, row=3 * own.label.map(order))
+        own["column"] = 3 * own.groupby(CELL[1:], sort=False).ngroup()
+        own["label"] = own.label.map(
+            {s.label: findings.shown_as(s.label) for s in findings.systems}
+        )
+        plane = recipe.measure == "tsne"
+        chosen = own[
+            (not plane)
+            & own.chosen.groupby(own.row).transform("any")
+            & (own.test_set == own.dataset)
+        ]
+        chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
+        name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
+        make = _silhouettes if plane else _entries
+        made.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
+    return made
 
 
-def _plane_table(findings: Findings) -> Table:
-    """Silhouettes, and the accuracy of the same classifiers."""
-    notes, columns, rows = _Notes(findings), [], []
-    several = len({p.shots for p in findings.places()}) > 1
-    for place in findings.places():
-        where = f"{place.dataset}, {shots_word(place.shots)}" if several else place.dataset
-        columns += [Column(f"{where}: right (%)"), Column("silhouette")]
-    for system in findings.systems:
-        cells: list[Cell] = []
-        for place in findings.places():
-            found = findings.at(system.label, place)
-            apart = found.number(field_of("silhouette"))
-            cells.append(notes.cell(found, place))
-            cells.append(Cell() if apart is None else Cell(f"{apart.mean:.3f}", apart.mean))
-        rows.append(Row(findings.shown_as(system.label), tuple(cells)))
-    by_column = zip(*(row.cells for row in rows), strict=True)
-    # Accuracies have two digits, silhouettes three.
-    marked = [best_bold(cells, 2 + number % 2) for number, cells in enumerate(by_column)]
-    bold = zip(*marked, strict=True)
-    rows = [dataclasses.replace(r, cells=tuple(c)) for r, c in zip(rows, bold, strict=True)]
-    group = Group(findings.recipe.name, "", tuple(findings.places()), ())
-    return dataclasses.replace(_table(findings, group, columns, rows, notes), chosen=None)
+def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
+    """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
+    kept = [name for name in names if among[name].nunique() > 1]
+    kept = kept or list(names[: len(among[names].drop_duplicates()) == 1])
+    return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
 
 
-def _table(
-    findings: Findings, group: Group, columns: list[Column], rows: list[Row], notes: _Notes
-) -> Table:
-    chosen = _chosen(findings, group)
-    return Table(
-        group.name, group.caption, "system", tuple(columns), tuple(rows), notes.told(), chosen
-    )
+def shots_word(shots: int) -> str:
+    """``1 shot``, ``2 shots``."""
+    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
-def _chosen(findings: Findings, group: Group) -> Table | None:
-    places = [p for p in group.places if not p.shift]
-    titles = [t for p, t in zip(group.places, group.titles, strict=False) if not p.shift]
-    rows = []
-    for system in findings.systems:
-        told = [findings.at(system.label, place).chosen() for place in places]
-        if any(told):
-            cells = tuple(Cell(word or MISSING) for word in told)
-            rows.append(Row(findings.shown_as(system.label), cells))
-    if not rows:
-        return None
-    columns = tuple(Column(t) for t in titles)
-    return Table(f"{group.name}-chosen", "What was chosen", "system", columns, tuple(rows))
+def reasons(cells: Frame) -> dict[str, int]:
+    """The first line of why runs failed, each once, with a number."""
+    lines = [(reason.splitlines() or ["unknown"])[0] for own in cells.failures for reason in own]
+    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
 
 
-def _published(found: Beside | None) -> Cell:
-    return Cell() if found is None else Cell(f"{found.value:.2f}", found.value)
+def _text(cell: Any, numbers: dict[str, int]) -> str:
+    """An accuracy, or why there is none."""
+    lines = [(reason.splitlines() or ["unknown"])[0] for reason in cell.failures]
+    text = "failed" if lines else MISSING
+    if cell.seeds:
+        text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
+        few = cell.seeds < cell.wanted
+        text += f" ({cell.seeds} of {cell.wanted} seeds)" if few else ""
+        few = cell.best_of < cell.settings
+        text += f" ({cell.best_of} of {cell.settings} settings)" if few else ""
+    return text + "".join(f" [{numbers[line]}]" for line in lines)
 
 
-def _difference(ours: Cell, found: Beside | None) -> Cell:
-    if found is None or not found.same or ours.value is None:
-        return Cell()
-    apart = ours.value - found.value
-    return Cell(f"{apart:+.2f}", apart)
+def _entries(findings: Findings, cells: Frame) -> Frame:
+    """Published numbers and differences as columns; below ours where shots are the columns."""
+    numbers, below = reasons(cells), findings.recipe.columns == "shots"
+    ours = cells.assign(text=[_text(cell, numbers) for cell in cells.itertuples()], kind=OURS)
+    line = cells.row if below else cells.column
+    heads = (cells.source + ": " + cells["where"]).groupby(line).transform("first")
+    theirs = cells.assign(value=cells.theirs, kind=PAPER, head=heads)[heads.notna()]
+    apart = cells.assign(value=(cells.value - cells.theirs).where(cells.why == ""))
+    some = (cells.why == "").groupby(line).transform("any")
+    apart = apart.assign(kind=DIFFERENCE, head=DIFFERENCE)[some]
+    parts = [bold(ours)]
+    for number, (part, form) in enumerate(((theirs, "{:.2f}"), (apart, "{:+.2f}")), start=1):
+        text = part.value.map(form.format).where(part.value.notna(), MISSING)
+        part = part.assign(text=text, deviation=float("nan"), seeds=0)
+        names = part.row.floordiv(3).map(dict(enumerate(s.label for s in findings.systems)))
+        if below:
+            label, row = names + ", " + part["head"], part.row + 1000 + number
+            parts.append(part.assign(label=label, row=row, bold=False))
+        else:
+            part = part.assign(title=part["head"], column=part.column + number)
+            parts.append(bold(part) if number == 1 else part.assign(bold=False))
+    return pd.concat(parts)
 
 
-class _Notes:
-    """Cells of ours, and what is to be said below the table."""
+def bold(entries: Frame, digits: int = 2) -> Frame:
+    """Marks the highest of each column, and all that are shown as the same number."""
+    shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
+    columns = shown.groupby(entries.column)
+    highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)
+    return entries.assign(bold=highest)
 
-    def __init__(self, findings: Findings) -> None:
-        self._recipe, self._failures = findings.recipe, dict[str, int]()
-        self._known: list[Beside] = []
-        self._odd = dict[str, None]()
 
-    def cell(self, measured: Measured, place: Place) -> Cell:
-        """The accuracy at ``place``, or why there is none."""
-        marks = "".join(f" [{self._number(reason)}]" for reason in measured.failures)
-        marks += "".join(f" [{self._number(again(reason))}]" for reason in measured.outdated)
-        number = measured.number(top1(place.shift))
-        if number is None:
-            return Cell(FAILED + marks if marks else MISSING)
-        text = f"{number.mean:.2f}"
-        if number.deviation is not None:
-            text += f" ± {number.deviation:.2f}"
-        if number.seeds < measured.wanted:
-            text += f" ({number.seeds} of {measured.wanted} seeds)"
-        if measured.best_of < measured.settings:
-            text += f" ({measured.best_of} of {measured.settings} settings)"
-        return Cell(text + marks, number.mean, number.deviation, number.seeds)
+def _silhouettes(findings: Findings, cells: Frame) -> Frame:
+    """How far the classes lie apart, beside the accuracy of the same classifiers."""
+    numbers = reasons(cells)
+    texts = [_text(cell, numbers) for cell in cells.itertuples()]
+    right = cells.assign(text=texts, title=cells.title + ": right (%)", kind=OURS)
+    values = pd.Series([mean_of(r, "silhouette")["value"] for r in cells.runs], cells.index)
+    texts = values.map("{:.3f}".format).where(values.notna(), MISSING)
+    apart = right.assign(text=texts, value=values, deviation=float("nan"), seeds=0)
+    apart = apart.assign(title="silhouette", column=cells.column + 1)
+    return pd.concat([bold(right), bold(apart, 3)])
 
-    def published(
-        self, known: list[Beside], systems: Sequence[System], found: Sequence[Beside | None]
-    ) -> None:
-        """Remembers what has to be said about published numbers."""
-        self._known += known
-        for system, one in zip(systems, found, strict=True):
-            if one is not None and one.note:
-                row = system.of or system.label
-                self._odd[f"Published {one.value:.2f} of {row!r}: {one.note}."] = None
 
-    def told(self) -> tuple[str, ...]:
-        """Sentences."""
-        lines = [f"[{number}] {reason}" for reason, number in self._failures.items()]
-        if any(b.same for b in self._known):
-            lines.append(SAME)
-            if self._recipe.protocol == "ours" and any(s.search for s in self._recipe.systems):
-                lines.append(CHOSEN)
-        told = {SETTING: SHAPE, INCOMPLETE: PARTS, METHOD: OTHERS}
-        whys = {b.why for b in self._known}
-        lines += [line for why, line in told.items() if why in whys]
-        if any(b.digitised for b in self._known):
-            lines.append(DIGITISED)
-        return (*lines, *self._odd)
+def _notes(findings: Findings, cells: Frame) -> list[str]:
+    """What is to be said below a table."""
+    recipe, whys = findings.recipe, set(cells.why)
+    searches = recipe.protocol == "ours" and any(s.search for s in recipe.systems)
+    names = [s.of or s.label for s in findings.systems]
+    odd = [
+        f"Published {cell.theirs:.2f} of {names[cell.row // 3]!r}: {cell.note}."
+        for cell in cells.itertuples()
+        if cell.note and cell.note == cell.note
+    ]
+    return [
+        *(f"[{number}] {line}" for line, number in reasons(cells).items()),
+        *([SAME, *([CHOSEN] if searches else [])] if "" in whys else []),
+        *(note for why, note in NOTES.items() if why in whys),
+        *([DIGITISED] if cells.digitised.eq(True).any() else []),
+        *dict.fromkeys(odd),
+    ]
 
-    def _number(self, reason: str) -> int:
-        return self._failures.setdefault(first_line(reason), len(self._failures) + 1)
+
+def markdown(entries: Frame, notes: Sequence[str] = ()) -> str:
+    """A pipe table, with its notes below; published numbers are in italics."""
+    ours = entries[entries.kind == OURS]
+    theirs = {
+        "text": (entries.kind != OURS) & (entries.text != MISSING),
+        "label": ~entries.row.isin(ours.row),
+        "title": ~entries.column.isin(ours.column),
+    }
+    plain = {name: entries[name].map(escaped) for name in theirs}
+    texts = {
+        name: plain[name].mask(where, "*" + plain[name] + "*") for name, where in theirs.items()
+    }
+    texts["text"] = texts["text"].mask(entries.bold, "**" + plain["text"] + "**")
+    wide = _wide(entries.assign(**texts))
+    table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
+    return "\n".join([table, "", *(f"{escaped(note)}  " for note in notes)]).rstrip() + "\n"
+
+
+def escaped(text: str) -> str:
+    """Nothing in ``text`` is markup."""
+    return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
+
+
+def csv_text(entries: Frame) -> str:
+    """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
+    four, words = "{:.4f}".format, entries.text.where(entries.text != MISSING, "")
+    texts = {
+        "": entries.value.map(four).where(entries.value.notna(), words),
+        ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), ""),
+        ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, ""),
+    }
+    ours = entries.column.isin(entries.column[entries.kind == OURS])
+    parts = []
+    for number, (ending, text) in enumerate(texts.items()):
+        part = entries.assign(text=text, title=entries.title + ending)
+        parts.append(part.assign(column=part.column * 3 + number)[ours | (number == 0)])
+    return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
+
+
+def latex(entries: Frame, notes: Sequence[str] = ()) -> str:
+    r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
+    texts = {name: entries[name].str.translate(_TEX) for name in ("text", "label", "title")}
+    texts["text"] = texts["text"].mask(entries.bold, r"\textbf{" + texts["text"] + "}")
+    wide = _wide(entries.assign(**texts))
+    body = wide.to_latex(index=False, escape=False, column_format="l" + "r" * (wide.shape[1] - 1))
+    return "".join(f"% {' '.join(note.split())}\n" for note in notes) + body
+
+
+_TEX = str.maketrans(
+    {
+        **{mark: "\\" + mark for mark in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"},
+    }
+)
+
+
+def _wide(entries: Frame, missing: str = MISSING) -> Frame:
+    """Rows and columns in their order, with their heads."""
+    wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
+    labels = entries.drop_duplicates("row").set_index("row").label
+    titles = entries.drop_duplicates("column").set_index("column").title
+    wide = wide.sort_index().sort_index(axis=1)
+    wide.columns = titles[wide.columns].tolist()
+    wide.insert(0, "system", labels[wide.index].tolist(), allow_duplicates=True)
+    return wide

@@ -12,7 +12,8 @@ from clip_adapter.cli.output import Output, command, listed
 from clip_adapter.errors import DataError
 
 if TYPE_CHECKING:
-    from clip_adapter.bench.runner import Outcome
+    from clip_adapter.bench.benchmark import Outcome
+    from clip_adapter.bench.data import Environment
 
 DEFAULT_OUT = "bench-output"
 SHOWN_FAILURES = 10
@@ -124,14 +125,14 @@ def run(
         clip-adapter bench run table5 --root data/ --get
     """
     with Output(json) as output:
+        from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.page import write_page
-        from clip_adapter.bench.plans import load_plans
+        from clip_adapter.bench.plan import load_plans
         from clip_adapter.bench.recipe import recipe_names
-        from clip_adapter.bench.runner import run_bench
 
         chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
-        place = _place(out, root, features, cache, device, dtype)
+        environment = _environment(out, root, features, cache, device, dtype)
         overrides: dict[str, Any] = {
             "datasets": dataset,
             "backbones": backbone,
@@ -140,29 +141,18 @@ def run(
             "protocol": protocol,
         }
         if get:
-            from clip_adapter.bench.fetching import get_missing
+            from clip_adapter.bench.needs import get_missing
 
-            with TrainingBar("Downloading") as bar:
-                get_missing(
-                    names,
-                    chosen,
-                    place,
-                    overrides,
-                    output.say,
-                    lambda what, done, total: bar(done, total),
-                )
+            get_missing(names, chosen, environment.root, overrides)
         load_plans(out)  # a damaged one is told before the work, not after it
-        with TrainingBar("Runs") as bar:
-            found = run_bench(
-                names,
-                profile=chosen,
-                place=place,
-                overrides=overrides,
-                jobs=jobs,
-                again=again,
-                say=output.say,
-                progress=bar,
-            )
+        found = run_bench(
+            names,
+            profile=chosen,
+            environment=environment,
+            overrides=overrides,
+            jobs=jobs,
+            again=again,
+        )
         page = write_page(load_plans(out), found.results, out)
         _told(found, output, chosen)
         output.show(f"Tables:  {page.path}")
@@ -172,7 +162,7 @@ def run(
                 "present": found.present,
                 "failed": found.failed,
                 "missing": found.missing,
-                "left_out": [line for p in found.plans for line in p.left_out],
+                "left_out": [str(out) for p in found.plans for out in p.left_out],
                 "tables": str(page.path),
                 "files": [str(path) for path in page.files],
             }
@@ -191,9 +181,8 @@ def tables(out: Out = Path(DEFAULT_OUT), json: o.Json = False) -> None:
     """
     with Output(json) as output:
         from clip_adapter.bench.page import write_page
-        from clip_adapter.bench.plans import load_plans
-        from clip_adapter.bench.results import Results
-        from clip_adapter.bench.worker import RESULTS
+        from clip_adapter.bench.plan import load_plans
+        from clip_adapter.bench.results import FOLDER, Results
 
         plans = load_plans(out)
         if not plans:
@@ -201,7 +190,7 @@ def tables(out: Out = Path(DEFAULT_OUT), json: o.Json = False) -> None:
                 f"{out} holds no benchmark.",
                 hint=f"Run one: {command('bench', 'run', '--profile', 'demo', '--out', out)}",
             )
-        results = Results(out / RESULTS, output.say)
+        results = Results(out / FOLDER)
         page = write_page(plans, results, out)
         output.show(f"Tables:  {page.path}")
         output.result({"tables": str(page.path), "files": [str(path) for path in page.files]})
@@ -234,7 +223,7 @@ def ls(json: o.Json = False) -> None:
 
 @bench.command("effort")
 def effort(recipes: Recipes = None, json: o.Json = False) -> None:
-    """Say what recipes take on the real sets: disk, pictures, runs and hours. Nothing is run.
+    """Say what recipes take on the real sets: disk, pictures and runs. Nothing is run.
 
     **Examples**
 
@@ -242,22 +231,21 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         clip-adapter bench effort table5 table6
     """
     with Output(json) as output:
-        import dataclasses
-
-        from clip_adapter.bench.effort import effort as measure
+        from clip_adapter.bench.needs import effort as count
+        from clip_adapter.bench.needs import in_words
         from clip_adapter.bench.recipe import recipe_names
 
-        found = measure(recipes or recipe_names())
-        output.show(*found.lines())
-        output.result(dataclasses.asdict(found))
+        needed = count(recipes or recipe_names())
+        output.show(*in_words(needed))
+        output.result(needed)
 
 
-def _place(
+def _environment(
     out: Path, root: Path | None, features: Path | None, cache: Path | None, device: str, dtype: str
-) -> Any:
-    from clip_adapter.bench.data import Place
+) -> Environment:
+    from clip_adapter.bench.data import Environment
 
-    return Place(
+    return Environment(
         out=str(out),
         root=None if root is None else str(root.expanduser()),
         features=None if features is None else str(features.expanduser()),
@@ -280,7 +268,7 @@ def _told(found: Outcome, output: Output, profile: str) -> None:
             output.say(f"  {title}: {reason}")
     for name, reason in found.missing.items():
         output.say(f"The data set {name} cannot be read, and its runs are left out: {reason}")
-    left = list(dict.fromkeys(line for plan in found.plans for line in plan.left_out))
+    left = list(dict.fromkeys(str(out) for plan in found.plans for out in plan.left_out))
     if left:
         output.say(f"Left out: {listed(left, 6)}. The tables say all.")
     if found.missing and profile == "paper":

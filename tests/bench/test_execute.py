@@ -6,12 +6,13 @@ import json
 import pytest
 import torch
 
-from clip_adapter.bench.data import PictureSet, Place
-from clip_adapter.bench.plane import in_the_plane
-from clip_adapter.bench.runs import Run, units
-from clip_adapter.bench.work import Worker
+from clip_adapter.bench.data import Environment, PictureSet
+from clip_adapter.bench.execute import Worker
+from clip_adapter.bench.run import Run, units
+from clip_adapter.bench.tsne import in_the_plane
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets import demo_sets, demo_task
+from clip_adapter.datasets import demo_sets
+from clip_adapter.demo.task import demo_task
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import FeatureStore
@@ -31,14 +32,14 @@ def small():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, small):
+def environment(tmp_path_factory, small):
     folder = tmp_path_factory.mktemp("bench")
-    return Place(out=str(folder), cache=str(folder / "cache"), device="cpu")
+    return Environment(out=str(folder), cache=str(folder / "cache"), device="cpu")
 
 
 @pytest.fixture
-def worker(place):
-    return Worker(place, print)
+def worker(environment):
+    return Worker(environment)
 
 
 def a_run(method, options=None, **more):
@@ -63,16 +64,16 @@ def test_a_record_tells_all_of_it(worker):
     assert (record["skipped"], record["test_skipped"]) == (0, 0)
 
 
-def test_shifts_are_scored_among_their_own_classes(worker, place):
+def test_shifts_are_scored_among_their_own_classes(worker, environment):
     shifts = ("demo-v2", "demo-a")
     [record] = worker.do([a_run("zero-shot", shifts=shifts)])
     assert {k: v["n"] for k, v in record["shifts"].items()} == {"demo-v2": 32, "demo-a": 16}
     # Among 8 classes instead of 16 the same pictures cannot be judged worse.
-    data = PictureSet("demo", place, print)
+    data = PictureSet("demo", environment, print)
     run = a_run("zero-shot")
     task, _ = data.task(run, run.instance())
     classifier = run.instance().fit(task)
-    features, unread = data.test(run, classifier, "demo-a")
+    features, unread = PictureSet("demo-a", environment, print).test(run, classifier)
     assert unread == 0
     names = [classifier.class_names[i] for i in classifier.logits(features).argmax(1).tolist()]
     truth = [features.class_names[i] for i in features.labels.tolist()]
@@ -85,13 +86,13 @@ def test_prompts_of_a_system_take_the_place_of_the_sets_own(worker):
     assert record["templates"] == ["a drawing of the {}."]
 
 
-def test_a_changed_tower_scores_its_own_features(worker, place):
+def test_a_changed_tower_scores_its_own_features(worker, environment):
     [record] = worker.do([a_run("houlsby", {"epochs": 1, "lr": 1e-2})])
     [frozen] = worker.do([a_run("zero-shot")])
     assert record["trained_parameters"] > 0
     assert record["zero_shot_top1"] is None or record["n"] == frozen["n"]
     # Nothing of a tower that nobody sees again is kept.
-    kept = {entry["key"]["fingerprint"] for entry in FeatureStore(place.cache).info()}
+    kept = {entry["key"]["fingerprint"] for entry in FeatureStore(environment.cache).info()}
     assert kept == {frozen["backbone"]["fingerprint"]}
 
 
@@ -121,16 +122,18 @@ def test_what_chooses_for_itself_is_alone():
 
 
 def test_the_identity_of_a_set_does_not_tell_where_it_lies(tmp_path, small):
-    places = [Place(out=str(tmp_path / name)) for name in "ab"]
-    one, two = (PictureSet("demo-colours", place, print).identity() for place in places)
+    environments = [Environment(out=str(tmp_path / name)) for name in "ab"]
+    one, two = (
+        PictureSet("demo-colours", environment, print).identity for environment in environments
+    )
     assert one == two
-    assert one != PictureSet("demo-textures", places[0], print).identity()
+    assert one != PictureSet("demo-textures", environments[0], print).identity
 
 
 def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, small):
-    place = Place(out=str(tmp_path), cache=str(tmp_path / "cache"), device="cpu")
+    environment = Environment(out=str(tmp_path), cache=str(tmp_path / "cache"), device="cpu")
     folder = demo_sets.demo_set("demo", tmp_path / "data")
-    whole = PictureSet("demo", place, print).identity()
+    whole = PictureSet("demo", environment, print).identity
     first = sorted((folder / "train").iterdir())[0]
     # One of three: some draws of two have it, so that the draws are of two sizes.
     (first / "00.png").write_bytes(b"no picture")
@@ -140,11 +143,11 @@ def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, smal
         a_run("clip-adapter", {"visual_ratio": 0.5, "steps": 2}, seed=seed) for seed in range(6)
     ]
     assert [len(unit) for unit in units(runs)] == [6]
-    records = Worker(place, lambda line: None).do(runs)
+    records = Worker(environment).do(runs)
     assert {r["skipped"] for r in records} == {0, 1}
     assert {r["test_skipped"] for r in records} == {2}
     assert {r["train_pictures"] for r in records} == {16 * SHOTS, 16 * SHOTS - 1}
-    assert PictureSet("demo", place, print).identity() == whole  # the same files are there
+    assert PictureSet("demo", environment, print).identity == whole  # the same files are there
 
 
 def test_a_set_with_files_that_are_gone_is_another_one(tmp_path):
@@ -155,13 +158,13 @@ def test_a_set_with_files_that_are_gone_is_another_one(tmp_path):
     (folder / "split_zhou_EuroSAT.json").write_text(json.dumps(split))
     for name, *_ in rows:
         (folder / "2750" / name).write_bytes(b"x")
-    place = Place(out=str(tmp_path / "out"), root=str(tmp_path))
-    whole = PictureSet("eurosat", place, print).identity()
+    environment = Environment(out=str(tmp_path / "out"), root=str(tmp_path))
+    whole = PictureSet("eurosat", environment, print).identity
     (folder / "2750" / "a" / "3.jpg").unlink()
-    partial = PictureSet("eurosat", place, print).identity()
+    partial = PictureSet("eurosat", environment, print).identity
     assert partial != whole
     (folder / "2750" / "a" / "3.jpg").write_bytes(b"x")
-    assert PictureSet("eurosat", place, print).identity() == whole
+    assert PictureSet("eurosat", environment, print).identity == whole
 
 
 def clusters(apart):
