@@ -11,21 +11,13 @@ from torch import Tensor
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 
-Say = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the machine has no memory left."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "cannot allocate")
-    )
+    signs = ("out of memory", "can't allocate memory", "cannot allocate")
+    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in signs)
 
 
 class Halving:

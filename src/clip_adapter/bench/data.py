@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from clip_adapter.backbones import Backbone, load_backbone
-from clip_adapter.backbones.memory import silent
 from clip_adapter.bench.recipe import ALL
 from clip_adapter.bench.runs import Run
 from clip_adapter.classifier import Classifier
@@ -29,6 +28,10 @@ from clip_adapter.options import Dtype, SourceOptions
 from clip_adapter.sources import FeatureSource, PictureSource, open_source
 
 TEST = "test"
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
