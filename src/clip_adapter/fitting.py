@@ -89,7 +89,10 @@ def fit(
         task, facts = make_task(
             opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
         )
-        return fit_task(chosen, task, facts)
+        classifier = fit_task(chosen, task, facts)
+    if not isinstance(reading.backbone, str | None):
+        classifier.use(opened.tower())
+    return classifier
 
 
 def fit_task(

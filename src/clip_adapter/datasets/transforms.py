@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_adapter.backbones.base import Preprocess
+from clip_adapter.backbones.own import OwnPreprocess
 from clip_adapter.errors import UsageError, unknown_name
 
 STYLES = ("clip", "coop")
@@ -150,7 +151,31 @@ def make_transform(
     Raises:
         UsageError: unknown style or resize mode, or a scale outside 0..1.
     """
-    return Transform(preprocess, style, train, scale)
+    kind = OwnTransform if isinstance(preprocess, OwnPreprocess) else Transform
+    return kind(preprocess, style, train, scale)
+
+
+@dataclass(frozen=True)
+class OwnTransform(Transform):
+    """The preprocessing of a backbone of one's own, which has neither styles nor random views."""
+
+    def __post_init__(self) -> None:
+        if self.style != "clip" or self.train:
+            raise UsageError(
+                "The preprocessing of this backbone is a function: it has no random views and no "
+                "other style.",
+                hint="Give the backbone a Preprocess of sizes and numbers, or leave away what asks "
+                "for more.",
+            )
+
+    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
+        """The picture as (3, H, W), as the function makes it."""
+        assert isinstance(self.preprocess, OwnPreprocess)  # noqa: S101 - make_transform looked
+        return self.preprocess.function(image).float()
+
+    def describe(self) -> dict[str, Any]:
+        """That it is a function: which one, the backbone's fingerprint covers."""
+        return {"preprocess": "function"}
 
 
 def view_seed(digest: str, view: int, seed: int = 0) -> int:

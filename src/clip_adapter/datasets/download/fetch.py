@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapter import __version__
+from clip_adapter._version import __version__
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import replacing
 from clip_adapter.wording import shown
