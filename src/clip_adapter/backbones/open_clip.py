@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
-from clip_adapter.backbones.memory import Halving
+from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.weights import (
     Origin,
@@ -29,10 +29,8 @@ from clip_adapter.backbones.weights import (
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 
-_FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
 
-
-class OpenClipBackbone:
+class OpenClipBackbone(FrozenEncoder):
     """A frozen open_clip model, in eval mode (BatchNorm too).
 
     SigLIP adds a constant ``logit_bias`` to all logits; a constant drops out of the softmax and
@@ -53,19 +51,15 @@ class OpenClipBackbone:
         self.logit_scale = float(model.logit_scale.detach().float().exp())  # type: ignore[operator]
         self.parameters = sum(p.numel() for p in model.parameters())
         self._torch_dtype = DTYPES[dtype]
-        self._model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
+        # The open_clip module, for methods that train or adapt what is inside.
+        self.model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
         self._probe()
 
     def _probe(self) -> None:
         """Runs one picture through the tower, for the dimension of its features."""
-        self._batches = Halving(_FORWARD_BATCH)
+        super().__init__()
         size = self.preprocess.image_size
         self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
-
-    @property
-    def model(self) -> Any:
-        """The open_clip module, for methods that train or adapt what is inside."""
-        return self._model
 
     def with_visual(self, visual: nn.Module, fingerprint: str) -> OpenClipBackbone:
         """This backbone with another visual tower; the text tower is shared.
@@ -74,33 +68,23 @@ class OpenClipBackbone:
             visual: ``(B, 3, S, S) -> (B, D)``, on the device and in the dtype of this one.
             fingerprint: of the backbone with that tower.
         """
-        other, model = copy.copy(self), copy.copy(self._model)
+        other, model = copy.copy(self), copy.copy(self.model)
         # A shallow copy of a module shares the table of its parts.
-        model._modules = {**self._model._modules, "visual": visual}
-        other._model, other.fingerprint = model, fingerprint
+        model._modules = {**self.model._modules, "visual": visual}
+        other.model, other.fingerprint = model, fingerprint
         other._probe()
         return other
 
-    def _frozen(self, encode: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
-        def forward(part: Tensor) -> Tensor:
-            return encode(part.to(self.device)).to("cpu", torch.float32)
-
-        with torch.inference_mode():
-            features = self._batches.run(forward, batch)
-        # An ordinary tensor: inference tensors cannot enter a later training.
-        return features.clone()
-
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) preprocessed -> (B, D) raw features, float32 on the CPU."""
-        if not len(images):
-            return torch.zeros(0, self.embed_dim)
-        return self._frozen(lambda x: self._model.encode_image(x.to(self._torch_dtype)), images)
+        return self._frozen(
+            lambda part: self.model.encode_image(part.to(self.device, self._torch_dtype)), images
+        )
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) raw features, float32 on the CPU."""
-        if not texts:
-            return torch.zeros(0, self.embed_dim)
-        return self._frozen(self._model.encode_text, self.tokenize(texts))
+        tokens = self.tokenize(texts) if texts else torch.zeros(0)
+        return self._frozen(lambda part: self.model.encode_text(part.to(self.device)), tokens)
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """B texts -> (B, L) token ids; what is too long is cut.
@@ -120,7 +104,7 @@ class OpenClipBackbone:
         Raises:
             BackboneError: the text tower has no token embeddings to replace.
         """
-        tower = getattr(self._model, "text", self._model)
+        tower = getattr(self.model, "text", self.model)
         if not isinstance(getattr(tower, "token_embedding", None), nn.Embedding):
             raise BackboneError(
                 f"The text tower of {self.name} takes no token embeddings.",
@@ -170,19 +154,6 @@ class OpenClipBackbone:
         shared = min(shared, int(tokens.argmax(-1).min()))
         encode = packed if shared > 1 and reads_back(tower) else row_by_row
         return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
-
-    def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, sizes, device and dtype, for results and logs."""
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "embed_dim": self.embed_dim,
-            "image_size": self.preprocess.image_size,
-            "logit_scale": self.logit_scale,
-            "parameters": self.parameters,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
 
 
 def _preprocess(name: str, model: nn.Module) -> Preprocess:

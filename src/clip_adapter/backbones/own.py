@@ -6,6 +6,7 @@ known by the entry point group ``clip_adapter.backbones``, name to factory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Preprocess, resolve_device
-from clip_adapter.backbones.memory import Halving
+from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError
 from clip_adapter.reporting import log
 
 GROUP = "clip_adapter.backbones"
 HOW = "docs/add-a-backbone.md shows a backbone from start to end."
-BATCH = 256  # rows per pass at most; callers with smaller batches keep theirs
 BLANK = (64, 64)  # pixels of the picture that finds the sizes
 
 
@@ -32,7 +32,7 @@ class OwnPreprocess(Preprocess):
     function: Callable[[Any], Tensor] = field(kw_only=True)
 
 
-class OwnBackbone:
+class OwnBackbone(FrozenEncoder):
     """A :class:`~clip_adapter.backbones.Backbone` around an object of the user's.
 
     A torch module is put into eval mode; it stays on its device and in its number format.
@@ -71,46 +71,35 @@ class OwnBackbone:
         where = torch.device(getattr(model, "device", None) or "cpu")
         self._like = parameters[0] if parameters else torch.empty(0, device=where)
         self.device, self.dtype = str(self._like.device), str(self._like.dtype).split(".")[1]
-        self._batches = Halving(BATCH)
+        super().__init__()
         self.preprocess, blank = _preprocessing(preprocess)
-        self.embed_dim = self._encode(self.model.encode_images, blank.to(self._like)).shape[1]
+        self.embed_dim = self.encode_images(blank).shape[1]
         if not self.fingerprint:
             log.warning(
                 f"The backbone {self.name} has no fingerprint: its features are not stored, and "
                 "are made again each time."
             )
 
-    @property
-    def has_text(self) -> bool:
-        """Whether it encodes texts."""
-        return callable(getattr(self.model, "encode_text", None))
-
-    def _encode(self, function: Callable[[Any], Any], batch: Any) -> Tensor:
-        """``function`` of ``batch``, (B, D) in float32 on the CPU.
+    def _checked(self, function: Callable[[Any], Any], batch: Any) -> Tensor:
+        """``function`` of ``batch``, (B, D).
 
         Raises:
             BackboneError: it is something else.
         """
-        with torch.no_grad():
-            features = function(batch)
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(batch):
-            shape = tuple(getattr(features, "shape", ())) or type(features).__name__
-            raise BackboneError(
-                f"The backbone {self.name} gives {shape} for {len(batch)} pictures or texts.",
-                allowed="a tensor (B, D) for B of them",
-                hint=HOW,
-            )
-        return features.detach().to("cpu", torch.float32).clone()
+        features = function(batch)
+        if isinstance(features, Tensor) and features.ndim == 2 and len(features) == len(batch):
+            return features
+        shape = tuple(getattr(features, "shape", ())) or type(features).__name__
+        raise BackboneError(
+            f"The backbone {self.name} gives {shape} for {len(batch)} pictures or texts.",
+            allowed="a tensor (B, D) for B of them",
+            hint=HOW,
+        )
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) preprocessed -> (B, D) raw features, float32 on the CPU."""
-        if not len(images):
-            return torch.zeros(0, self.embed_dim)
-
-        def encode(part: Tensor) -> Tensor:
-            return self._encode(self.model.encode_images, part.to(self._like))
-
-        return self._batches.run(encode, images)
+        encode = functools.partial(self._checked, self.model.encode_images)
+        return self._frozen(lambda part: encode(part.to(self._like)), images)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) raw features, float32 on the CPU.
@@ -118,15 +107,13 @@ class OwnBackbone:
         Raises:
             MissingTextError: the object has no ``encode_text``.
         """
-        if not self.has_text:
+        if not callable(getattr(self.model, "encode_text", None)):
             raise MissingTextError(
                 f"The backbone {self.name} encodes pictures only: it has no encode_text.",
                 hint="Take a method that needs no text ('clip-adapter ls methods' tells which), "
                 "or give it encode_text, list of str -> (N, D).",
             )
-        if not texts:
-            return torch.zeros(0, self.embed_dim)
-        return self._batches.run(lambda part: self._encode(self.model.encode_text, part), texts)
+        return self._frozen(functools.partial(self._checked, self.model.encode_text), texts)
 
     def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """Stops methods that learn prompts, which enter a text tower as token embeddings."""
@@ -137,12 +124,6 @@ class OwnBackbone:
         )
 
     tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = _no_tokens
-
-    def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, sizes, device and dtype, for results and logs."""
-        names = ("name", "fingerprint", "embed_dim", "logit_scale", "parameters", "device", "dtype")
-        image_size = self.preprocess.image_size
-        return {name: getattr(self, name) for name in names} | {"image_size": image_size}
 
 
 def _preprocessing(given: Any) -> tuple[Preprocess, Tensor]:
