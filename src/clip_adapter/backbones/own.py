@@ -66,10 +66,11 @@ class OwnBackbone(FrozenEncoder):
         self.fingerprint = str(getattr(model, "fingerprint", None) or "")
         scale = getattr(model, "logit_scale", 100.0)
         self.logit_scale = float(scale.detach().exp() if isinstance(scale, Tensor) else scale)
-        parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-        self.parameters = sum(p.numel() for p in parameters)
-        where = torch.device(getattr(model, "device", None) or "cpu")
-        self._like = parameters[0] if parameters else torch.empty(0, device=where)
+        module = model if isinstance(model, nn.Module) else nn.Module()
+        self.parameters = sum(p.numel() for p in module.parameters())
+        numbers = [t for t in module.state_dict().values() if t.is_floating_point()]
+        numbers.append(torch.empty(0, device=getattr(model, "device", None) or "cpu"))
+        self._like = numbers[0]  # pictures go to its device, in its number format
         self.device, self.dtype = str(self._like.device), str(self._like.dtype).split(".")[1]
         super().__init__()
         self.preprocess, blank = _preprocessing(preprocess)
