@@ -145,6 +145,14 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
             Classifier.load(folder, backbone=wrong)
 
 
+@pytest.mark.parametrize(
+    ("method", "message"), [("clip-lora", "cannot be reached"), ("coop", "no token embeddings")]
+)
+def test_methods_that_reach_into_a_tower_say_so(method, message, uneven):
+    with pytest.raises(BackboneError, match=message):
+        clip_adapter.fit(uneven, method=method, backbone=WithText())
+
+
 def test_a_function_has_no_random_views(uneven):
     with pytest.raises(UsageError, match="no random views"):
         clip_adapter.fit(uneven, method="linear-probe", backbone=Plain(), views=2)

@@ -61,7 +61,7 @@ class OwnBackbone(FrozenEncoder):
                 "preprocess: a Preprocess, or a callable PIL image -> (3, H, W)",
                 hint=HOW,
             )
-        self.model: Any = model.eval() if isinstance(model, nn.Module) else model
+        self.own: Any = model.eval() if isinstance(model, nn.Module) else model
         self.name = str(name or getattr(model, "name", type(model).__name__))
         self.fingerprint = str(getattr(model, "fingerprint", None) or "")
         scale = getattr(model, "logit_scale", 100.0)
@@ -99,7 +99,7 @@ class OwnBackbone(FrozenEncoder):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) preprocessed -> (B, D) raw features, float32 on the CPU."""
-        encode = functools.partial(self._checked, self.model.encode_images)
+        encode = functools.partial(self._checked, self.own.encode_images)
         return self._frozen(lambda part: encode(part.to(self._like)), images)
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -108,13 +108,13 @@ class OwnBackbone(FrozenEncoder):
         Raises:
             MissingTextError: the object has no ``encode_text``.
         """
-        if not callable(getattr(self.model, "encode_text", None)):
+        if not callable(getattr(self.own, "encode_text", None)):
             raise MissingTextError(
                 f"The backbone {self.name} encodes pictures only: it has no encode_text.",
                 hint="Take a method that needs no text ('clip-adapter ls methods' tells which), "
                 "or give it encode_text, list of str -> (N, D).",
             )
-        return self._frozen(functools.partial(self._checked, self.model.encode_text), texts)
+        return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
 
     def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """Stops methods that learn prompts, which enter a text tower as token embeddings."""
