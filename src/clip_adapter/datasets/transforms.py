@@ -159,18 +159,20 @@ def make_transform(
 class OwnTransform(Transform):
     """The preprocessing of a backbone of one's own, which has neither styles nor random views."""
 
-    def __post_init__(self) -> None:
-        if self.style != "clip" or self.train:
+    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
+        """The picture as (3, H, W), as the function makes it.
+
+        Raises:
+            UsageError: a random view or another style is asked for.
+        """
+        assert isinstance(self.preprocess, OwnPreprocess)  # noqa: S101 - make_transform looked
+        if self.train or self.style != "clip":
             raise UsageError(
                 "The preprocessing of this backbone is a function: it has no random views and no "
                 "other style.",
                 hint="Give the backbone a Preprocess of sizes and numbers, or leave away what asks "
                 "for more.",
             )
-
-    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
-        """The picture as (3, H, W), as the function makes it."""
-        assert isinstance(self.preprocess, OwnPreprocess)  # noqa: S101 - make_transform looked
         return self.preprocess.function(image).float()
 
     def describe(self) -> dict[str, Any]:
