@@ -146,8 +146,8 @@ def _preprocessing(given: Any) -> tuple[Preprocess, Tensor]:
 
 def own_names() -> dict[str, str]:
     """Names in the entry point group, each with the package that it is of."""
-    found = entry_points(group=GROUP)
-    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in found}
+    entries = entry_points(group=GROUP)
+    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
 
 
 def own_backbone(name: str, device: str, dtype: str) -> OwnBackbone:
