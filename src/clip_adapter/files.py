@@ -1,12 +1,17 @@
-"""Files: written whole or not at all, digested, and read as text."""
+"""Files: written whole or not at all, digested, and read as text, JSON or rows of cells."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
+import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from clip_adapter.errors import DataError
 from clip_adapter.wording import shown
@@ -21,8 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
-    # The number keeps two processes that write one file apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The numbers keep two processes, or threads, that write one file apart.
+    writer = f"{os.getpid()}.{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -43,19 +49,18 @@ def write_file(path: Path, data: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, hint: str = "Free some space, or name another file.") -> Iterator[None]:
     """Makes the folder of ``path``, and turns an OSError of the block into a message.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written; ``hint`` says what to do.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another file.",
+            f"{shown(path)} cannot be written: {error.strerror or error}.", hint=hint
         ) from error
 
 
@@ -76,7 +81,7 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
     """The UTF-8 text of a file, without a byte order mark.
 
     Raises:
-        DataError: it cannot be read, or is not UTF-8.
+        DataError: it cannot be read, or is not UTF-8; ``what`` names it.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -88,3 +93,84 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
             f"{what} {shown(path)} is not UTF-8 text (byte {error.start}).",
             hint="Save it again with the encoding UTF-8.",
         ) from error
+
+
+def read_json(
+    path: str | os.PathLike[str],
+    what: str,
+    form: Any,
+    allowed: str,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        what: names it in errors.
+        form: its type, as :func:`of_form` takes it.
+        allowed: that form in words.
+        pairs: makes something of every JSON object, given as (key, value) pairs in order.
+
+    Raises:
+        DataError: it cannot be read, is no JSON, or has another form.
+    """
+    text = read_text(path, what)
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what} {shown(path)} is no JSON: {error}.", allowed=allowed) from error
+    return of_form(value, form, f"{what} {shown(path)}", allowed)
+
+
+def of_form(value: Any, form: Any, what: str, allowed: str) -> Any:
+    """``value``, from JSON, as an instance of the type ``form``; dataclasses are made of objects.
+
+    Raises:
+        DataError: it is none; says where, and what stands there.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(form).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f", {step}" for step in first["loc"])
+        message = f"{first['msg']}; there is {str(first['input'])[:80]!r}"
+        raise DataError(f"{what}{where}: {message}.", allowed=allowed) from error
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    what: str,
+    wanted: Sequence[str],
+    allowed: str,
+    delimiters: str = ",;\t",
+) -> list[tuple[int, list[str]]]:
+    """Line number and trimmed cells of each row that is not blank; the first is the header.
+
+    Args:
+        path: the file, UTF-8.
+        what: names it in errors.
+        wanted: names of columns; the delimiter that finds most of them in the first line counts.
+        allowed: the form of the file in words.
+        delimiters: those that are tried, a letter each.
+
+    Raises:
+        DataError: it cannot be read, or is no CSV.
+    """
+    text = read_text(path, what)
+
+    def rows(lines: str, delimiter: str) -> list[tuple[int, list[str]]]:
+        reader = csv.reader(io.StringIO(lines, newline=""), delimiter=delimiter)
+        trimmed = ([cell.strip() for cell in cells] for cells in reader)
+        return [(reader.line_num, cells) for cells in trimmed if any(cells)]
+
+    def hits(delimiter: str) -> int:
+        header = [cell.lower() for _, cells in rows(first_line, delimiter) for cell in cells]
+        return len(set(wanted) & set(header))
+
+    first_line = text.split("\n", 1)[0]
+    try:
+        return rows(text, max(delimiters, key=hits))
+    except csv.Error as error:
+        raise DataError(f"{what} {shown(path)} is no CSV: {error}.", allowed=allowed) from error

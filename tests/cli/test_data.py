@@ -42,8 +42,8 @@ def test_check_says_what_is_wrong_and_fails(run, aircraft):
     result = run("data", "check", "fgvc_aircraft", "--root", aircraft)
     assert result.exit_code == 1
     assert "60 of them decoded whole" in result.stdout
-    assert "wrong: 2 classes; FGVCAircraft has 100." in result.stdout
-    assert "wrong: 20 pictures in train; FGVCAircraft has 3,334." in result.stdout
+    assert "2 classes; FGVCAircraft has 100." in result.stdout
+    assert "20 pictures in train; FGVCAircraft has 3,334." in result.stdout
 
 
 def test_long_lists_are_cut_but_not_in_json(run, aircraft):
@@ -91,9 +91,9 @@ def test_get_says_what_is_left_to_do(run, run_json, tmp_path, monkeypatch):
     assert "Left to do by hand" in result.stdout
     assert "classnames.txt" in result.stdout
     assert "https://image-net.org" in result.stdout
-    told = run_json("data", "get", "imagenet", "--root", tmp_path, "--json")
-    assert told["complete"] is False
-    assert len(told["to_do"]) == 3
+    report = run_json("data", "get", "imagenet", "--root", tmp_path, "--json")
+    assert report["complete"] is False
+    assert len(report["to_do"]) == 3
     failed = run("data", "get", "dtd", "--root", tmp_path)
     assert failed.exit_code == 1
     assert "cannot be downloaded" in failed.stderr

@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture
 def small(monkeypatch, tiny, tmp_path):
-    def draw(root, progress=None):
+    def draw(root):
         folder = root / "pictures"
         for k, name in enumerate(("red_ring", "blue_star", "old_hat")):
             for split, count in (("train", 5), ("test", 4)):
@@ -31,24 +31,24 @@ def test_everything_is_made(run, small):
     words = ["demo", "--out", small, "--shots", "1", "--shots", "4", "--seeds", "2"]
     result = run(*words, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    methods = {row["method"] for row in told["rows"]}
+    made = json.loads(result.stdout)
+    methods = {row["method"] for row in made["rows"]}
     assert {"zero-shot", "linear-probe", "clip-adapter, visual"} <= methods
-    assert len(told["rows"]) == 2 * len(methods)
-    assert all(len(row["runs"]) == 2 for row in told["rows"])
-    zero = [row for row in told["rows"] if row["method"] == "zero-shot"]
+    assert len(made["rows"]) == 2 * len(methods)
+    assert all(len(row["runs"]) == 2 for row in made["rows"])
+    zero = [row for row in made["rows"] if row["method"] == "zero-shot"]
     assert all(row["sd"] == 0 for row in zero)
-    assert told["test_pictures"] == 12
-    assert json.loads((small / "table.json").read_text()) == told["rows"]
+    assert made["test_pictures"] == 12
+    assert json.loads((small / "table.json").read_text()) == made["rows"]
     with (small / "table.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(told["rows"])
+        assert len(list(csv.DictReader(file))) == len(made["rows"])
     for name in ("accuracy-by-shots.png", "confusion.png"):
         with Image.open(small / name) as image:
             assert image.width > 300
-    assert len(told["predictions"]) == 2
-    again = run("predict", told["files"]["classifier"], small / "pictures" / "unseen", "--json")
+    assert len(made["predictions"]) == 2
+    again = run("predict", made["files"]["classifier"], small / "pictures" / "unseen", "--json")
     assert [a["label"] for a in json.loads(again.stdout)] == [
-        p["label"] for p in told["predictions"]
+        p["label"] for p in made["predictions"]
     ]
 
 

@@ -53,12 +53,14 @@ def small(put, monkeypatch):
 
 def test_a_whole_set(small):
     seen = []
-    check = check_benchmark("eurosat", small(), progress=lambda *told: seen.append(told))
+    check = check_benchmark("eurosat", small(), progress=seen.append)
     assert check.ok
     assert (check.files, check.decoded, check.classes) == (24, 24, 2)
     assert check.sizes == check.expected == {"train": 12, "val": 4, "test": 8}
     assert check.notes == ["split_zhou_EuroSAT.json is CoOp's, row by row."]
-    assert seen[-1] == (24, 24)
+    assert [(stage.title, stage.done, stage.total) for stage in seen] == [
+        ("Decoding", done, 24) for done in range(1, 25)
+    ]
 
 
 def test_each_fault_is_named(small):

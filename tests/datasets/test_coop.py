@@ -66,7 +66,7 @@ def test_a_root_that_is_not_there(split_file, tmp_path):
     [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
-        ("[]", "it holds list"),
+        ("[]", "valid dictionary"),
         ('{"a": 1}', "it holds 'a'"),
         ('{"train": [["a.jpg", 0]]}', "has in train"),
         ('{"train": [["a.jpg", "0", "x"]]}', "has in train"),

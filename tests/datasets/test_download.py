@@ -1,12 +1,14 @@
 """Downloads from a server of the test's own, which breaks off, changes and lies."""
 
 import hashlib
+import threading
 
 import pytest
 
 import clip_adapter.datasets.download.fetch as module
 from clip_adapter.datasets.download.fetch import download
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import CancelledError, DataError, UsageError
+from clip_adapter.reporting import listening
 
 CONTENT = bytes(i * 7 % 256 for i in range(300_000))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -24,17 +26,12 @@ def left(folder):
 
 def test_a_file_comes_whole(server, tmp_path):
     seen = []
-    got = download(
-        f"{server.url}/a.tar",
-        tmp_path / "x/a.tar",
-        size=len(CONTENT),
-        md5=MD5,
-        sha256=SHA256,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    published = {"size": len(CONTENT), "md5": MD5, "sha256": SHA256}
+    with listening(seen.append):
+        got = download(f"{server.url}/a.tar", tmp_path / "x/a.tar", **published)
     assert got.path.read_bytes() == CONTENT
     assert (got.size, got.sha256, got.checked) == (len(CONTENT), SHA256, "sha256 and md5")
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert (seen[-1].done, seen[-1].total) == (len(CONTENT), len(CONTENT))
     assert left(tmp_path / "x") == ["a.tar"]
     # What is there is checked and not fetched again.
     assert download(f"{server.url}/a.tar", tmp_path / "x/a.tar").checked == ""
@@ -60,6 +57,15 @@ def test_a_later_call_goes_on(server, tmp_path):
     download(f"{server.url}/a.tar", tmp_path / "a.tar", sha256=SHA256)
     assert server.asked == ["bytes=100000-"]
     assert left(tmp_path) == ["a.tar"]
+
+
+def test_a_download_that_is_called_off_goes_on_later(server, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    with listening(cancel=stop), pytest.raises(CancelledError, match="Downloading"):
+        download(f"{server.url}/a.tar", tmp_path / "a.tar")
+    assert left(tmp_path) == ["a.tar.part", "a.tar.part.json"]
+    assert download(f"{server.url}/a.tar", tmp_path / "a.tar").sha256 == SHA256
 
 
 def test_another_file_on_the_server_is_fetched_from_its_beginning(server, tmp_path):
@@ -108,7 +114,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
     server.errors = [503, 429]
     assert download(f"{server.url}/a.tar", tmp_path / "a.tar").sha256 == SHA256
     server.asked.clear()
-    with pytest.raises(DataError, match=r"cannot be downloaded: 404 .*(?s:.*)browser"):
+    with pytest.raises(DataError, match=r"cannot be downloaded: .* 404: .*(?s:.*)browser"):
         download(f"{server.url}/none.tar", tmp_path / "none.tar")
     assert len(server.asked) == 1
 

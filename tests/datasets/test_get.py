@@ -61,13 +61,12 @@ def offer(server, packed, monkeypatch, tmp_path):
     return make
 
 
-def test_everything_is_fetched_once(offer, server, tmp_path):
+def test_everything_is_fetched_once(offer, server, tmp_path, caplog):
+    caplog.set_level("INFO")
     offer()
-    said, told = [], []
+    stages = []
     root = tmp_path / "data"
-    done = fetch_benchmark(
-        "eurosat", root, say=said.append, progress=lambda *what: told.append(what)
-    )
+    done = fetch_benchmark("eurosat", root, progress=stages.append)
     assert done.to_do == []
     assert [s.name for s in load_benchmark("eurosat", root).splits["test"]] == ["2750/Forest/2.png"]
     assert not list((root / "downloads").iterdir()), "the archive is no longer needed"
@@ -76,20 +75,24 @@ def test_everything_is_fetched_once(offer, server, tmp_path):
     assert receipt["files"]["a.tar"]["checked"] == "sha256"
     assert receipt["files"]["a.tar"]["unpacked"] == 2
     assert receipt["files"]["split_zhou_EuroSAT.json"]["checked"] == "rows"
-    assert {title for title, *_ in told} == {"Downloading a.tar", "Unpacking a.tar"}
+    assert {stage.title for stage in stages} == {
+        "Downloading a.tar",
+        "Unpacking a.tar",
+        "Downloading split_zhou_EuroSAT.json",
+    }
     server.asked.clear()
-    again = fetch_benchmark("eurosat", root, say=said.append)
+    again = fetch_benchmark("eurosat", root)
     assert server.asked == []
     assert again.files == done.files
-    assert "a.tar was unpacked before." in said
+    assert "a.tar was unpacked before." in caplog.messages
 
 
-def test_no_published_checksum_is_said_and_recorded(offer, packed, tmp_path):
+def test_no_published_checksum_is_said_and_recorded(offer, packed, tmp_path, caplog):
+    caplog.set_level("INFO")
     offer(sha256=None)
-    said = []
-    done = fetch_benchmark("eurosat", tmp_path, keep=True, say=said.append)
+    done = fetch_benchmark("eurosat", tmp_path, keep=True)
     sha256 = hashlib.sha256(packed).hexdigest()
-    assert any("no published checksum" in line and sha256 in line for line in said)
+    assert any("no published checksum" in line and sha256 in line for line in caplog.messages)
     assert done.files["a.tar"]["sha256"] == sha256
     assert done.files["a.tar"]["checked"] == "no published checksum"
     assert (tmp_path / "downloads/a.tar").is_file()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.datasets.splits import FewShotSplit, sample_few_shot
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.datasets.splits import sample_few_shot
+from clip_adapter.errors import UsageError
 
 SPLITS = Path(__file__).parents[3] / "shared" / "splits"
 SETS = {
@@ -129,50 +129,3 @@ def test_shots_below_one_are_refused(shots):
 def test_negative_seed_is_refused():
     with pytest.raises(UsageError, match="Seed -1"):
         sample_few_shot([0], shots=1, seed=-1)
-
-
-@given(labels_lists, labels_lists, st.none() | st.integers(1, 5), st.integers(0, 99))
-def test_a_saved_split_comes_back(tmp_path_factory, train, val, shots, seed):
-    path = tmp_path_factory.mktemp("split") / "new" / "split.json"
-    split = sample_few_shot(train, val, shots=shots, seed=seed)
-    split.save(path)
-    split.save(path)
-    assert FewShotSplit.load(path) == split
-    assert [p.name for p in path.parent.iterdir()] == ["split.json"]
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path):
-    path = tmp_path / "split.json"
-    good = FewShotSplit(1, 1, [0], [])
-    good.save(path)
-    with pytest.raises(TypeError):
-        FewShotSplit(1, 1, [object()], []).save(path)  # type: ignore[list-item]
-    assert FewShotSplit.load(path) == good
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"format": "clip-adapter few-shot split, version 1"}',
-        '{"format": "clip-adapter few-shot split, version 1", "shots": 1, "seed": 1, '
-        '"train": [0, -1], "val": []}',
-        '{"format": "clip-adapter few-shot split, version 1", "shots": 1, "seed": 1, '
-        '"train": [0, 0], "val": []}',
-        '{"format": "clip-adapter few-shot split, version 1", "shots": 1, "seed": 1, '
-        '"train": {}, "val": []}',
-    ],
-)
-def test_a_strange_split_file_is_an_error(tmp_path, text):
-    path = tmp_path / "split.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"split\.json"):
-        FewShotSplit.load(path)
-
-
-def test_a_missing_split_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
-        FewShotSplit.load(tmp_path / "none.json")

@@ -23,7 +23,7 @@ def picture(width, height, seed=0):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("image_size", [224, 32])
-def test_clip_style_equals_open_clip(size, image_size):
+def test_clip_preprocess_equals_open_clip(size, image_size):
     from open_clip.transform import image_transform
 
     ours = make_transform(Preprocess(image_size, MEAN, STD))(picture(*size))
@@ -53,7 +53,7 @@ def test_every_mode_of_open_clip_is_met(interpolation, resize_mode, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_coop_style_equals_torchvision_steps(size):
+def test_coop_preprocess_equals_torchvision_steps(size):
     from torchvision import transforms as T
 
     bicubic = T.InterpolationMode.BICUBIC
@@ -88,9 +88,9 @@ def test_cutting_a_strip_first_changes_nothing_that_is_seen():
     assert (ours - theirs).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("style", ["clip", "coop"])
-def test_training_views_repeat_by_seed_and_differ_between_seeds(style):
-    transform = make_transform(CLIP, style, train=True)
+@pytest.mark.parametrize("preprocess", ["clip", "coop"])
+def test_training_views_repeat_by_seed_and_differ_between_seeds(preprocess):
+    transform = make_transform(CLIP, preprocess, train=True)
     views = [transform(picture(90, 70), view_seed("ab" * 32, view)) for view in range(8)]
     again = [transform(picture(90, 70), view_seed("ab" * 32, view)) for view in reversed(range(8))]
     assert all(torch.equal(a, b) for a, b in zip(views, reversed(again), strict=True))
@@ -114,8 +114,8 @@ def test_training_views_leave_the_global_generators_alone():
     st.sampled_from(["clip", "coop"]),
     st.sampled_from([(0.08, 1.0), (0.5, 1.0), (1.0, 1.0)]),
 )
-def test_any_picture_and_seed_gives_a_finite_view(width, height, seed, style, scale):
-    transform = make_transform(Preprocess(16, MEAN, STD), style, train=True, scale=scale)
+def test_any_picture_and_seed_gives_a_finite_view(width, height, seed, preprocess, scale):
+    transform = make_transform(Preprocess(16, MEAN, STD), preprocess, train=True, scale=scale)
     view = transform(picture(width, height), seed)
     assert view.shape == (3, 16, 16)
     assert torch.isfinite(view).all()
@@ -140,8 +140,8 @@ def test_crop_shares_keep_to_their_scale():
 
 def test_half_of_the_views_are_mirrored():
     ramp = Image.linear_gradient("L").rotate(90).resize((64, 64)).convert("RGB")
-    for style in ("clip", "coop"):
-        transform = make_transform(Preprocess(16, MEAN, STD), style, train=True)
+    for preprocess in ("clip", "coop"):
+        transform = make_transform(Preprocess(16, MEAN, STD), preprocess, train=True)
         views = [transform(ramp, seed) for seed in range(200)]
         mirrored = sum(bool(v[0, :, :8].mean() > v[0, :, 8:].mean()) for v in views)
         assert 70 < mirrored < 130
@@ -164,7 +164,7 @@ def test_description_names_all_that_decides_the_pixels():
 
 
 def test_wrong_use_is_told():
-    with pytest.raises(UsageError, match="style 'clp'"):
+    with pytest.raises(UsageError, match="preprocess 'clp'"):
         make_transform(CLIP, "clp")
     with pytest.raises(UsageError, match="resize mode"):
         make_transform(Preprocess(224, MEAN, STD, resize_mode="widest"))

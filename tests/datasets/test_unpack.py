@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import clip_adapter.datasets.download.unpack as module
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError
+from clip_adapter.reporting import listening
 
 LAYOUT = {"2750/": "eurosat/2750/"}
 FILES = {"2750/Forest/1.jpg": b"one", "2750/River/2.jpg": b"two", "notes.txt": b"left"}
@@ -58,14 +59,14 @@ MAKERS = {
 def test_files_go_where_the_layout_says(kind, tmp_path):
     archive = MAKERS[kind](tmp_path / f"a.{kind}")
     seen = []
-    count = unpack(archive, tmp_path / "out", LAYOUT, lambda *told: seen.append(told))
-    assert count == 2
+    with listening(seen.append):
+        assert unpack(archive, tmp_path / "out", LAYOUT) == 2
     assert found(tmp_path / "out") == {
         "eurosat/2750/Forest/1.jpg": b"one",
         "eurosat/2750/River/2.jpg": b"two",
     }
-    assert all(done <= total for done, total in seen)
     assert seen
+    assert all(stage.done <= stage.total for stage in seen)
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -52,10 +52,10 @@ def photos(shared):
     return found
 
 
-def ours(picture, size, style, seed=None, scale=(0.08, 1.0)):
+def ours(picture, size, preprocess, seed=None, scale=(0.08, 1.0)):
     """The library's view with its normalisation undone, (3, S, S) in 0..1."""
-    preprocess = Preprocess(size, MEAN, STD)
-    transform = make_transform(preprocess, style, train=seed is not None, scale=scale)
+    inputs = Preprocess(size, MEAN, STD)
+    transform = make_transform(inputs, preprocess, train=seed is not None, scale=scale)
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     return transform(picture, seed) * std + mean
 
@@ -132,17 +132,17 @@ def test_decoded_as_pil_does(photos):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("style", "expected"), [("clip", clip_test), ("coop", coop_test)])
-def test_test_views(photos, style, expected, size):
+@pytest.mark.parametrize(("preprocess", "expected"), [("clip", clip_test), ("coop", coop_test)])
+def test_test_views(photos, preprocess, expected, size):
     for name, mine, theirs in photos:
-        assert apart(ours(mine, size, style), expected(theirs, size)) <= STEP, name
+        assert apart(ours(mine, size, preprocess), expected(theirs, size)) <= STEP, name
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("style", "expected"), [("clip", clip_train), ("coop", coop_train)])
-def test_training_views(photos, style, expected, size):
+@pytest.mark.parametrize(("preprocess", "expected"), [("clip", clip_train), ("coop", coop_train)])
+def test_training_views(photos, preprocess, expected, size):
     for seed, (name, mine, theirs) in enumerate(photos):
-        view = ours(mine, size, style, seed)
+        view = ours(mine, size, preprocess, seed)
         assert apart(view, expected(theirs, size, random.Random(seed))) <= STEP, name
 
 
@@ -161,11 +161,13 @@ def test_training_views_of_strips_into_which_no_box_fits(photos, shape):
         assert apart(ours(strip, 48, "clip", seed, (1.0, 1.0)), expected) <= STEP
 
 
-def test_the_step_tells_the_styles_filters_and_seeds_apart(photos):
+def test_the_step_tells_the_preprocessings_filters_and_seeds_apart(photos):
     for _, mine, theirs in photos[:10]:
         view = ours(mine, 48, "clip")
         linear = tv.center_crop(tv.resize(theirs, 48, BILINEAR), [48, 48])
         for other in (linear, coop_test(theirs, 48)):
             assert apart(view, other) > 2 * STEP
-        for style, expected in (("clip", clip_train), ("coop", coop_train)):
-            assert apart(ours(mine, 48, style, 1), expected(theirs, 48, random.Random(2))) > STEP
+        for preprocess, expected in (("clip", clip_train), ("coop", coop_train)):
+            assert (
+                apart(ours(mine, 48, preprocess, 1), expected(theirs, 48, random.Random(2))) > STEP
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,14 +87,10 @@ def get(
     with Output(json) as out:
         done = fetch_benchmark(name, root, hub=hub, keep=keep)
         out.result({**vars(done), "complete": not done.to_do})
+        lines = [f"{done.name} is in {done.folder}."]
         if done.to_do:
-            out.show("Left to do by hand:", *(f"  * {line}" for line in done.to_do))
-            out.show(f"Then: {command('data', 'check', done.name, '--root', root)}")
-        else:
-            out.show(
-                f"{done.name} is in {done.folder}.",
-                f"Next: {command('data', 'check', done.name, '--root', root)}",
-            )
+            lines = ["Left to do by hand:", *(f"  * {line}" for line in done.to_do)]
+        out.show(*lines, f"Next: {command('data', 'check', done.name, '--root', root)}")
 
 
 @sets.command("check", no_args_is_help=True)
@@ -119,13 +115,10 @@ def check(
     from clip_adapter.datasets.download.check import check_benchmark
 
     with Output(json) as out:
-        with _Bars(unit="pictures", scale=1) as bars:
-            found = check_benchmark(
-                name, root, fast, lambda done, total: bars("Decoding", done, total)
-            )
-        out.result(found.to_dict())
-        out.show(*_lines(found))
-        if not found.ok:
+        report = check_benchmark(name, root, fast)
+        out.result(report.to_dict())
+        out.show(*_lines(report))
+        if not report.ok:
             raise typer.Exit(1)
 
 
@@ -151,32 +144,29 @@ def _size(row: dict[str, Any]) -> str:
     return "unknown" if row["addresses"] else "by hand"
 
 
-def _lines(found: Check) -> list[str]:
-    """What people are told of a check."""
+def _lines(check: Check) -> list[str]:
+    """A check in words."""
     sizes = ", ".join(
-        f"{found.sizes.get(split, 0):,} of {wanted:,} in {split}"
-        for split, wanted in found.expected.items()
+        f"{check.sizes.get(split, 0):,} of {wanted:,} in {split}"
+        for split, wanted in check.expected.items()
     )
-    decoded = f", {found.decoded:,} of them decoded whole" if found.decoded else ""
-    lines = [
-        f"{found.name} in {found.folder}: {found.files:,} pictures ({sizes}), "
-        f"{found.classes:,} classes{decoded}."
+    decoded = f", {check.decoded:,} of them decoded whole" if check.decoded else ""
+    return [
+        f"{check.name} in {check.folder}: {check.files:,} pictures ({sizes}), "
+        f"{check.classes:,} classes{decoded}.",
+        *_cut("missing", check.missing),
+        *_cut("unexpected", check.unexpected),
+        *_cut("renamed?", [" -> ".join(pair) for pair in check.renamed]),
+        *_cut("unreadable", [": ".join(pair) for pair in check.unreadable]),
+        *_cut("wrong", check.wrong),
+        *(f"note: {line}" for line in check.notes),
+        "All is as it should be." if check.ok else "Something is wrong.",
     ]
-    lines += _cut("missing", found.missing, str)
-    lines += _cut("unexpected", found.unexpected, str)
-    lines += _cut("renamed?", found.renamed, " -> ".join)
-    lines += _cut("unreadable", found.unreadable, ": ".join)
-    lines += [f"wrong: {line}" for line in found.wrong[:MOST_LINES]]
-    if len(found.wrong) > MOST_LINES:
-        lines.append(f"wrong: and {len(found.wrong) - MOST_LINES} more; --json has all of them.")
-    lines += [f"note: {line}" for line in found.notes]
-    return [*lines, "All is as it should be." if found.ok else "Something is wrong."]
 
 
-def _cut(kind: str, items: Sequence[Any], line: Callable[[Any], str]) -> list[str]:
-    if not items:
-        return []
-    lines = [f"{len(items):,} {kind}:", *(f"  {line(item)}" for item in items[:MOST_LINES])]
+def _cut(kind: str, items: Sequence[str]) -> list[str]:
+    lines = [f"{len(items):,} {kind}:"] if items else []
+    lines += [f"  {item}" for item in items[:MOST_LINES]]
     if len(items) > MOST_LINES:
         lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +16,12 @@ if TYPE_CHECKING:
 
     from clip_adapter.demo.run import Demo
 
-DEFAULT_OUT = "demo-output"
-
 
 def demo(
     out: Annotated[
         Path,
         typer.Option("--out", "--output", metavar="DIR", help="Where everything is written."),
-    ] = Path(DEFAULT_OUT),
+    ] = Path("demo-output"),
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -56,60 +55,48 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        found = job.run_demo(
-            out,
-            seeds=job.SEEDS if seeds is None else seeds,
-            shots=shots or job.SHOTS,
-            cache=cache,
-        )
+        result = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=cache)
         if not json:
-            output.show(table(found), "", predictions(found), "", *closing(found))
-        output.result(found.to_dict())
+            output.show(table(result), "", predictions(result), "", *closing(result))
+        output.result(asdict(result))
 
 
-def table(found: Demo) -> Table:
+def table(result: Demo) -> Table:
     """Methods by shots."""
     from rich.table import Table
 
-    shots = sorted({row.shots for row in found.rows})
-    runs = len(found.rows[0].runs)
+    runs = len(result.rows[0].runs)
     drawn = f"mean ± standard deviation of {runs} draws" if runs > 1 else "one draw"
-    made = Table(
-        title=f"Right answers (%) on {found.test_pictures} test pictures of {found.classes} "
-        f"classes, {drawn}",
-        title_justify="left",
-    )
-    made.add_column("labelled pictures per class")
-    for count in shots:
-        made.add_column(str(count), justify="right")
-    for name in dict.fromkeys(row.method for row in found.rows):
-        cells = [row for row in found.rows if row.method == name]
-        made.add_row(name, *(f"{r.mean:.1f} ± {r.sd:.1f}" for r in cells))
-    return made
+    title = f"Right answers (%) on {result.test_pictures} test pictures of {result.classes} classes"
+    table = Table("labelled pictures per class", title=f"{title}, {drawn}", title_justify="left")
+    for shots in sorted({row.shots for row in result.rows}):
+        table.add_column(str(shots), justify="right")
+    for name in dict.fromkeys(row.method for row in result.rows):
+        cells = [row for row in result.rows if row.method == name]
+        table.add_row(name, *(f"{r.mean:.1f} ± {r.sd:.1f}" for r in cells))
+    return table
 
 
-def predictions(found: Demo) -> Table:
+def predictions(result: Demo) -> Table:
     """Answers for the pictures without labels."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    made = Table(title="Pictures that nobody labelled", title_justify="left")
-    made.add_column("picture", overflow="fold")
-    made.add_column("answer")
-    made.add_column("probability", justify="right")
-    for one in found.predictions:
-        made.add_row(one["path"], one["label"], f"{one['probability']:.2f}")
-    return made
+    columns = Column("picture", overflow="fold"), "answer", Column("probability", justify="right")
+    table = Table(*columns, title="Pictures that nobody labelled", title_justify="left")
+    for one in result.predictions:
+        table.add_row(one["path"], one["label"], f"{one['probability']:.2f}")
+    return table
 
 
-def closing(found: Demo) -> list[str]:
+def closing(result: Demo) -> list[str]:
     """What was written, and what to do next."""
-    files = found.files
+    files = result.files
     return [
         f"Pictures:    {files['pictures']}",
         f"Classifier:  {files['classifier']}",
         f"Figures:     {files['accuracy_by_shots']}, {files['confusion']}",
         f"Table:       {files['table']}, {files['csv']}",
-        f"Seconds:     {found.seconds:.0f}",
+        f"Seconds:     {result.seconds:.0f}",
         f"Next: {command('fit', files['pictures'], '--backbone', 'demo', '--shots', 8)}",
         f"      {command('fit', 'YOUR_PICTURES')}   (one folder per class)",
     ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.errors import DataError, UsageError, unknown_name
-from clip_adapter.files import read_text
+from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
+from clip_adapter.files import read_csv, read_json, read_text
 from clip_adapter.wording import listed, shown
 
 ClassNames = str | Path | Mapping[str, str] | Sequence[str]
@@ -50,12 +48,11 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
     """
     if given is None:
         names = [readable(label) for label in labels]
-        twice = {name for name, count in Counter(names).items() if count > 1}
-        return [label if name in twice else name for label, name in zip(labels, names, strict=True)]
+        alike = _repeated(names)
+        return [lb if name in alike else name for lb, name in zip(labels, names, strict=True)]
+    source = "The class names"
     if isinstance(given, str | Path):
         source, given = f"The class names in {shown(given)}", _read(Path(given))
-    else:
-        source = "The class names"
     names = _by_label(labels, given, source) if isinstance(given, Mapping) else list(given)
     if len(names) != len(labels):
         raise UsageError(
@@ -65,8 +62,7 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
     names = [normal(str(name)).strip() for name in names]
     if "" in names:
         raise UsageError(f"{source} leave class {labels[names.index('')]!r} without a name.")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    if twice := _repeated(names):
         alike = [label for label, name in zip(labels, names, strict=True) if name in twice]
         raise UsageError(
             f"{source} call different classes alike: {listed(twice)} (classes {listed(alike)}).",
@@ -75,16 +71,17 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
     return names
 
 
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
 def _by_label(labels: Sequence[str], given: Mapping[str, str], source: str) -> list[str]:
     table = {normal(str(label)): name for label, name in given.items()}
     known = [normal(label) for label in labels]
-    for label in table:
-        if label not in known:
-            raise unknown_name(
-                "class", label, known, hint=f"{source} name a class not in the data."
-            )
-    missing = [label for label in known if label not in table]
-    if missing:
+    if unknown := [label for label in table if label not in known]:
+        hint = f"{source} name a class not in the data."
+        raise unknown_name("class", unknown[0], known, hint=hint)
+    if missing := [label for label in known if label not in table]:
         raise UsageError(
             f"{source} leave out {listed(missing)}.", hint="Add a row for each class of the data."
         )
@@ -92,48 +89,32 @@ def _by_label(labels: Sequence[str], given: Mapping[str, str], source: str) -> l
 
 
 def _read(path: Path) -> Mapping[str, str] | list[str]:
-    text = read_text(path, "The class name file")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _read_csv(text, path)
-    if path.suffix.lower() == ".json":
-        return _read_json(text, path)
-    lines = text.splitlines()
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
+    what, ending = "The class name file", path.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        (_, header), *rows = read_csv(path, what, ("folder", "name"), _ALLOWED) or [(1, [])]
+        number, bad = next((row for row in rows if len(row[1]) != 2), (1, header))
+        if bad is not header or [cell.lower() for cell in header] != ["folder", "name"]:
+            raise DataError(
+                f"{shown(path)} has the header {header}, and in line {number} the row {bad}.",
+                allowed=_ALLOWED,
+                hint="Begin the file with the line folder,name; put names that hold a comma in "
+                "quotes.",
+            )
+        return unique([(label, name) for _, (label, name) in rows], path)
+    if ending == ".json":
+        pairs = functools.partial(unique, path=path)
+        return read_json(path, what, dict[str, str] | list[str], _ALLOWED, pairs)
+    return read_text(path, what).rstrip().splitlines()
 
 
-def _read_csv(text: str, path: Path) -> Mapping[str, str]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
-    except csv.Error as error:
-        raise DataError(f"{shown(path)} is not a CSV: {error}.", allowed=_ALLOWED) from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if header != ["folder", "name"] or any(len(row) != 2 for row in rows):
-        bad = next((row for row in rows if len(row) != 2), header)
-        raise DataError(
-            f"{shown(path)} has the header {header}"
-            + (f" and the row {bad}." if bad != header else "."),
-            allowed=_ALLOWED,
-            hint="Begin the file with the line folder,name; put names that hold a comma in quotes.",
-        )
-    return _unique([(row[0].strip(), row[1]) for row in rows[1:]], path)
+def unique(
+    pairs: Sequence[tuple[str, Any]], path: Path, kind: type[ClipAdapterError] = UsageError
+) -> dict[str, Any]:
+    """Pairs of (class, anything) as a mapping, by :func:`normal` class names.
 
-
-def _read_json(text: str, path: Path) -> Mapping[str, str] | list[str]:
-    try:
-        found: Any = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{shown(path)} is no JSON: {error}.", allowed=_ALLOWED) from error
-    values = found.values() if isinstance(found, dict) else found
-    if not isinstance(found, dict | list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"{shown(path)} does not hold names.", allowed=_ALLOWED)
-    return found
-
-
-def _unique(pairs: Sequence[tuple[str, str]], path: Path) -> dict[str, str]:
-    twice = [key for key, count in Counter(normal(key) for key, _ in pairs).items() if count > 1]
-    if twice:
-        raise UsageError(f"The class names in {shown(path)} name {listed(twice)} more than once.")
-    return dict(pairs)
+    Raises:
+        UsageError: the file ``path`` names a class twice; another ``kind`` of error on demand.
+    """
+    if twice := _repeated([normal(name) for name, _ in pairs]):
+        raise kind(f"The class names in {shown(path)} name {listed(twice)} more than once.")
+    return {normal(name): value for name, value in pairs}

@@ -10,21 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from clip_adapter.datasets.class_names import ClassNames, name_classes
-from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, class_notes, present
-from clip_adapter.datasets.templates import known_dataset, resolve_templates
+from pydantic import Field, StringConstraints
+
+from clip_adapter.datasets.class_names import ClassNames
+from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, make_dataset
+from clip_adapter.datasets.templates import known_dataset
+from clip_adapter.datasets.walk import folders
 from clip_adapter.errors import DataError
-from clip_adapter.files import read_text
+from clip_adapter.files import of_form, read_json
 from clip_adapter.wording import counted, listed, shown
 
 _FORM = '{"train": [["path/picture.jpg", 0, "class name"], ...], "val": [...], "test": [...]}'
 # How many rows must agree on the image folder: a few may be missing.
 _PROBES = 25
 
-Row = tuple[str, int, str]
+Row = tuple[
+    Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")],
+    Annotated[int, Field(strict=True, ge=0)],
+    str,
+]
+"""Path, label and class name of a picture."""
 
 
 def load_coop(
@@ -47,20 +56,15 @@ def load_coop(
     path = Path(path)
     rows = read_rows(path)
     labels = row_labels(rows, path)
-    names = name_classes(labels, class_names)
     base = Path(root) if root is not None else path.parent
     folder = _image_folder(rows, base, path)
-    prefix = folder.relative_to(base).as_posix()
-    prefix = "" if prefix == "." else f"{shown(prefix)}/"
-    splits = present(
-        {
-            split: [Sample(prefix + file, label, folder / file) for file, label, _ in rows[split]]
-            for split in rows
-        }
-    )
+    prefix = "" if folder == base else f"{shown(folder.name)}/"
+    splits = {
+        split: [Sample(prefix + file, label, folder / file) for file, label, _ in rows[split]]
+        for split in rows
+    }
     name = known_dataset(path.stem) or shown(path.stem)
-    notes = class_notes(names, splits)
-    return Dataset(name, names, splits, resolve_templates(None, name), notes)
+    return make_dataset(name, labels, splits, class_names)
 
 
 def rows_digest(rows: dict[str, list[Row]]) -> str:
@@ -75,32 +79,15 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     Raises:
         DataError: no such file, or another form.
     """
-    try:
-        found: Any = json.loads(read_text(path, "The split file"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{shown(path)} is no JSON: {error}.", allowed=_FORM) from error
-    if not isinstance(found, dict) or not any(found.get(split) for split in SPLITS):
-        keys = listed(found) if isinstance(found, dict) else type(found).__name__
-        raise DataError(f"{shown(path)} is no split file; it holds {keys}.", allowed=_FORM)
-    for split in SPLITS:
-        rows = found.get(split, [])
-        bad = None if isinstance(rows, list) else rows
-        bad = next((row for row in rows if not _is_row(row)), None) if bad is None else bad
-        if bad is not None:
-            raise DataError(f"{shown(path)} has in {split}: {str(bad)[:200]}", allowed=_FORM)
-    return {split: [tuple(row) for row in found.get(split, [])] for split in SPLITS}
-
-
-def _is_row(row: Any) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == 3
-        and isinstance(row[0], str)
-        and "\0" not in row[0]
-        and type(row[1]) is int
-        and row[1] >= 0
-        and isinstance(row[2], str)
-    )
+    content = read_json(path, "The split file", dict[str, Any], _FORM)
+    if not any(content.get(split) for split in SPLITS):
+        raise DataError(
+            f"{shown(path)} is no split file; it holds {listed(content)}.", allowed=_FORM
+        )
+    return {
+        split: of_form(content.get(split, []), list[Row], f"{shown(path)} has in {split}", _FORM)
+        for split in SPLITS
+    }
 
 
 def row_labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
@@ -110,13 +97,12 @@ def row_labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
         DataError: a label has two names, or is left out.
     """
     names: dict[int, str] = {}
-    for split in rows.values():
-        for _, label, name in split:
-            if names.setdefault(label, name) != name:
-                raise DataError(
-                    f"{shown(path)} calls label {label} {names[label]!r} and {name!r}.",
-                    allowed="one name per label",
-                )
+    for _, label, name in chain.from_iterable(rows.values()):
+        if names.setdefault(label, name) != name:
+            raise DataError(
+                f"{shown(path)} calls label {label} {names[label]!r} and {name!r}.",
+                allowed="one name per label",
+            )
     if len(names) <= max(names):
         gap = next(label for label in range(len(names)) if label not in names)
         raise DataError(
@@ -127,17 +113,14 @@ def row_labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
 
 
 def _image_folder(rows: dict[str, list[Row]], base: Path, path: Path) -> Path:
-    files = [file for split in rows.values() for file, _, _ in split]
+    files = [file for file, _, _ in chain.from_iterable(rows.values())]
     probes = files[:: max(1, len(files) // _PROBES)]
-    try:
-        folders = [base, *sorted(entry for entry in base.iterdir() if entry.is_dir())]
-    except OSError as error:
-        raise DataError(f"The folder {shown(base)} cannot be listed: {error.strerror}.") from error
-    hits = [sum(os.path.exists(folder / file) for file in probes) for folder in folders]
+    choices = [base, *folders(base)]
+    hits = [sum(os.path.exists(folder / file) for file in probes) for folder in choices]
     if not max(hits):
         raise DataError(
             f"The pictures of {shown(path)} are not in {shown(base)} nor in "
-            f"{counted(len(folders) - 1, 'folder')} in it; looked for {listed(probes, 2)}.",
+            f"{counted(len(choices) - 1, 'folder')} in it; looked for {listed(probes, 2)}.",
             hint="Unpack them beside the split file, or name their folder with --root.",
         )
-    return folders[hits.index(max(hits))]
+    return choices[hits.index(max(hits))]

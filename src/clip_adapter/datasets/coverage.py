@@ -22,11 +22,9 @@ def thin_classes(
     """
     notes, count = [], Counter(after)
     if lost := sorted(set(before) - set(after)):
-        what = f"{len(lost)} class has" if len(lost) == 1 else f"{len(lost)} classes have"
-        notes.append(
-            f"Warning: {what} no training picture left that can be read: "
-            f"{listed(names[i] for i in lost)}."
-        )
+        what = counted(len(lost), "class has", "classes have")
+        gone = listed(names[i] for i in lost)
+        notes.append(f"Warning: {what} no training picture left that can be read: {gone}.")
     most = max(count.values(), default=0)
     fewer = [i for i in sorted(count) if count[i] < most]
     if drawn and fewer:
@@ -44,17 +42,15 @@ def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text
         named: the source has said which classes these are.
         text: their text speaks for them, and there is nothing to add where they were named.
     """
-    present = set(labels)
-    empty = [name for i, name in enumerate(names) if i not in present]
+    empty = [names[i] for i in sorted(set(range(len(names))).difference(labels))]
     if not empty or (named and text):
         return ""
     if named:
         return "A class without training pictures can never be the answer of this method."
-    has = "has" if len(empty) == 1 else "have"
-    said = f"{counted(len(empty), 'class', 'classes')} {has} no training picture: {listed(empty)}."
-    if text:
-        return f"{said} Text alone speaks for what has none."
-    return f"{said} What has none can never be the answer."
+    what = counted(len(empty), "class has", "classes have")
+    follows = "Text alone speaks for what" if text else "What"
+    ending = "has none." if text else "has none can never be the answer."
+    return f"{what} no training picture: {listed(empty)}. {follows} {ending}"
 
 
 def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -70,13 +66,13 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
     Raises:
         DataError: every picture lies under several labels.
     """
-    under: dict[str | int, dict[int, int]] = {}
-    for row, label in enumerate(labels):
-        key = (digests[row] if digests else "") or row
-        under.setdefault(key, {}).setdefault(label, row)
-    kept = [row for rows in under.values() if len(rows) == 1 for row in rows.values()]
-    shared = {key for key, rows in under.items() if len(rows) > 1}
-    torn = sum(digest in shared for digest in digests)
+    pictures = [(digest or row) for row, digest in enumerate(digests or [""] * len(labels))]
+    first = {}
+    for row, picture in enumerate(zip(pictures, labels, strict=True)):
+        first.setdefault(picture, row)
+    times = Counter(picture for picture, _ in first)
+    kept = [row for (picture, _), row in first.items() if times[picture] == 1]
+    torn = sum(times[picture] > 1 for picture in pictures)
     notes = []
     if labels and not kept:
         raise DataError(
@@ -85,9 +81,9 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
             hint="Remove each from every class but its own.",
         )
     if torn:
-        has = "picture is" if torn == 1 else "pictures are"
-        notes.append(f"{torn} training {has} left out: also there under another label.")
+        what = counted(torn, "training picture is", "training pictures are")
+        notes.append(f"{what} left out: also there under another label.")
     if copies := len(labels) - len(kept) - torn:
-        has = "copy counts" if copies == 1 else "copies count"
-        notes.append(f"{copies} exact {has} no second time.")
+        what = counted(copies, "exact copy counts", "exact copies count")
+        notes.append(f"{what} no second time.")
     return kept, notes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clip_adapter.datasets.class_names import ClassNames, name_classes
 from clip_adapter.datasets.leak_guard import check_opening
+from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError
 from clip_adapter.wording import listed
 
@@ -79,37 +81,60 @@ class Dataset:
         if not self.has_splits:
             return self.splits[UNSPLIT]
         if not self.splits.get(split):
-            found = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items()) or "none"
+            sizes = ", ".join(f"{k} ({len(v)})" for k, v in self.splits.items()) or "none"
             raise DataError(
-                f"{self.name} has no pictures in split {split!r}; its splits: {found}.",
+                f"{self.name} has no pictures in split {split!r}; its splits: {sizes}.",
                 hint=f"Add a {split}/ folder, or rows with split={split}.",
             )
         return self.splits[split]
 
 
-def class_notes(class_names: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> list[str]:
+def known_split(word: str) -> str | None:
+    """The split that ``word`` names, as other people may write it; None where it names none."""
+    return SPLIT_ALIASES.get(word.lower())
+
+
+def make_dataset(
+    name: str,
+    labels: Sequence[str],
+    splits: Mapping[str, list[Sample]],
+    class_names: ClassNames | None = None,
+    notes: Iterable[str] = (),
+    copy_of: str = "",
+) -> Dataset:
+    """A data set, its templates by its name, with notes on its classes before ``notes``.
+
+    Args:
+        name: a short name; see :func:`~clip_adapter.datasets.templates.known_dataset`.
+        labels: C labels of the source.
+        splits: samples by split; those without any are left out.
+        class_names: other names for ``labels``, see :func:`~.class_names.name_classes`.
+        notes: what else a user should know.
+        copy_of: see :class:`Dataset`.
+
+    Raises:
+        UsageError: ``class_names`` does not fit ``labels``.
+        DataError: their file cannot be read.
+    """
+    names = name_classes(labels, class_names)
+    present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}
+    notes = [*_class_notes(names, present), *notes]
+    return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of)
+
+
+def _class_notes(names: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> list[str]:
     """A line for every thing about the classes that a user should know."""
     held = {split: {sample.label for sample in samples} for split, samples in splits.items()}
     anywhere = set().union(*held.values())
-    notes = _gap(class_names, [i for i in range(len(class_names)) if i not in anywhere], "")
-    for split in ("train", "test"):
-        if held.get(split):
-            gap = [i for i in sorted(anywhere) if i not in held[split]]
-            notes += _gap(class_names, gap, f" in {split}")
-    if len(class_names) == 1:
-        notes.append(f"There is only one class, {class_names[0]!r}: nothing can be told apart.")
+    gaps = {"": set(range(len(names))) - anywhere}
+    gaps |= {f" in {s}": anywhere - held[s] for s in ("train", "test") if s in held}
+    notes = []
+    for where, gap in gaps.items():
+        empty = [names[i] for i in sorted(gap)]
+        if len(empty) == 1:
+            notes.append(f"Class {empty[0]!r} has no pictures{where}.")
+        elif empty:
+            notes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
+    if len(names) == 1:
+        notes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
     return notes
-
-
-def _gap(class_names: Sequence[str], gap: list[int], where: str) -> list[str]:
-    if not gap:
-        return []
-    if len(gap) == 1:
-        return [f"Class {class_names[gap[0]]!r} has no pictures{where}."]
-    names = listed(class_names[i] for i in gap)
-    return [f"{len(gap)} classes have no pictures{where}: {names}."]
-
-
-def present(splits: Mapping[str, list[Sample]]) -> dict[str, list[Sample]]:
-    """The splits that hold pictures, in the order train, val, test."""
-    return {s: splits[s] for s in ("train", "val", "test", UNSPLIT) if splits.get(s)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,13 @@ _TURN = {
 }
 
 
+_NO_PICTURES = {
+    (b"version https://git-lfs",): "a Git LFS pointer, not the picture (git lfs pull fetches it)",
+    (b"<!doctype html", b"<html"): "an HTML page, not a picture",
+    (b"<svg", b"<?xml"): "an SVG or XML file, not a picture of pixels",
+}
+
+
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes one picture into mode RGB, 8 bits a channel.
 
@@ -52,7 +59,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if not data:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
-    with _quiet():
+    with _no_warnings():
         try:
             return _decode(data, name, max_pixels)
         except DecodeError:
@@ -83,7 +90,10 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         if not width * height:
             raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
         image.load()
-        turn = _TURN.get(_orientation(image))
+        turn = None
+        # Pillow has already turned a TIFF. A picture with damaged metadata is still a picture.
+        with contextlib.suppress(Exception):
+            turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
         rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -93,15 +103,6 @@ def _available_formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that the installed Pillow has."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; Pillow has already applied it to a TIFF."""
-    try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    # A picture with damaged metadata is still a picture.
-    except Exception:
-        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -153,12 +154,8 @@ def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:
 def _what_else(data: bytes) -> str:
     """What bytes that are no picture seem to be."""
     head = data[:512].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture (git lfs pull fetches it)"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture"
-    if head.startswith((b"<svg", b"<?xml")):
-        return "an SVG or XML file, not a picture of pixels"
+    if known := [what for starts, what in _NO_PICTURES.items() if head.startswith(starts)]:
+        return known[0]
     if not data.strip(b"\0"):
         return "only zero bytes, not a picture"
     if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
@@ -167,34 +164,34 @@ def _what_else(data: bytes) -> str:
 
 
 class _ThisThread(threading.local):
-    """Stands where a warning filter keeps its pattern for modules; matches in quiet threads."""
+    """Stands where a warning filter keeps its pattern for modules; matches in silenced threads.
 
-    depth = 0
+    ``warnings.catch_warnings`` swaps a list that all threads share, so two threads that use it at
+    once can leave the wrong filters behind. Here one filter is added for good, which matches
+    nothing but what a thread says while its own ``silent`` is set.
+    """
+
+    silent = False
     # Libraries that hand the filters to their workers (joblib) read it: matches nothing there.
     pattern = "(?!)"
 
     def match(self, _module: str) -> bool:
-        return self.depth > 0
+        return self.silent
 
 
 _THREAD = _ThisThread()
 _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops the warnings that this thread gives inside the block.
-
-    ``warnings.catch_warnings`` swaps a list that all threads share, so two threads that use it at
-    once can leave the wrong filters behind. This adds one filter for good, which matches nothing
-    but what a thread inside such a block says.
-    """
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Drops the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:
         # One assignment: other threads see the old list or the new one.
         filters[:] = [_FILTER, *(item for item in filters if item is not _FILTER)]
-    _THREAD.depth += 1
+    _THREAD.silent = True
     try:
         yield
     finally:
-        _THREAD.depth -= 1
+        _THREAD.silent = False

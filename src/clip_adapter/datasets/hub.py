@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.class_names import ClassNames, name_classes, normal
-from clip_adapter.datasets.dataset import (
-    SPLIT_ALIASES,
-    UNSPLIT,
-    Dataset,
-    Sample,
-    class_notes,
-    present,
-)
-from clip_adapter.datasets.templates import known_dataset, resolve_templates
+from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
 from clip_adapter.wording import counted, listed, shown
 
@@ -28,6 +21,7 @@ _SPEC = re.compile(
 # Of several columns of a kind, the first of these names is the one.
 _IMAGE_COLUMNS = ("image", "img", "picture")
 _LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "target")
+_LABEL_TYPES = ("string", "large_string", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -44,12 +38,10 @@ class HubPicture:
         Raises:
             OSError: the row holds only a path, and the file cannot be read.
         """
-        value = self.rows[self.index][self.column]
-        if value and value.get("bytes") is not None:
+        value = self.rows[self.index][self.column] or {}
+        if value.get("bytes") is not None:
             return value["bytes"]
-        if not value or not value.get("path"):
-            return b""
-        return Path(value["path"]).read_bytes()
+        return Path(value["path"]).read_bytes() if value.get("path") else b""
 
 
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
@@ -64,47 +56,50 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
         UsageError: ``spec`` has another form, or ``class_names`` does not fit.
         DataError: the set cannot be had, or has no image or label column.
     """
-    name = spec.removeprefix("hub:")
-    loaded = _load(name)
-    splits = dict(loaded.items()) if isinstance(loaded, dict) else {UNSPLIT: loaded}
-    notes: list[str] = []
-    chosen = _map_splits(splits, notes)
-    first = next(iter(chosen.values()))
-    image = _image_column(first.features, name)
-    label = _label_column(first.features, name)
-    labels = _labels(chosen, label, name)
-    names = name_classes(labels, class_names)
-    samples = {split: _samples(rows, image, label, labels, split) for split, rows in chosen.items()}
-    for split, rows in chosen.items():
-        without = len(rows) - len(samples[split])
-        if without:
-            notes.append(f"{counted(without, 'row')} of {split} without a label: left out.")
-    found = present(samples)
-    if not found:
-        raise DataError(f"{spec} has no labelled pictures.", hint="Name another configuration.")
-    short = name.split("@")[0].split(":")[0].rstrip("/").split("/")[-1]
-    title = known_dataset(short) or short
-    notes = class_notes(names, found) + notes
-    return Dataset(title, names, found, resolve_templates(None, title), notes)
-
-
-def _load(name: str) -> Any:
     try:
         import datasets
     except ImportError as error:
         raise MissingExtraError("datasets", "hub", "Reading data sets of the hub") from error
+    name = spec.removeprefix("hub:")
+    notes: list[str] = []
+    chosen = _splits(_load(name), notes)
+    features = next(iter(chosen.values())).features
+    images, named, plain = (
+        [column for column, kind in features.items() if isinstance(kind, wanted)]
+        for wanted in (datasets.Image, datasets.ClassLabel, datasets.Value)
+    )
+    image = _column(features, "image", _IMAGE_COLUMNS, images, name)
+    plain = [column for column in plain if column.lower() in _LABEL_COLUMNS]
+    plain = [column for column in plain if features[column].dtype in _LABEL_TYPES]
+    label = _column(features, "label", _LABEL_COLUMNS, named or plain, name)
+    if any(rows.features.get(label) != features[label] for rows in chosen.values()):
+        raise DataError(f"The splits of 'hub:{name}' disagree on the column {label!r}.")
+    labels = list(features[label].names) if named else _labels(chosen, label)
+    samples = {split: _samples(rows, image, label, labels, split) for split, rows in chosen.items()}
+    for split, rows in chosen.items():
+        if without := len(rows) - len(samples[split]):
+            notes.append(f"{counted(without, 'row')} of {split} without a label: left out.")
+    if not any(samples.values()):
+        raise DataError(f"{spec} has no labelled pictures.", hint="Name another configuration.")
+    short = name.split("@")[0].split(":")[0].rstrip("/").split("/")[-1]
+    return make_dataset(known_dataset(short) or short, labels, samples, class_names, notes)
+
+
+def _load(name: str) -> Any:
+    import datasets
+
     local = Path(os.path.expanduser(name))
-    is_local = bool(name) and local.is_dir()
-    match = _SPEC.fullmatch(name)
-    if not is_local and (match is None or name.startswith((".", "/", "~"))):
-        raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
-    repository, revision, config = match.groups() if match else (name, None, None)
+    match = None if name.startswith((".", "/", "~")) else _SPEC.fullmatch(name)
     try:
-        if is_local:
+        if name and local.is_dir():
             saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
-            read = datasets.load_from_disk if saved else datasets.load_dataset
-            return read(str(local))
+            return (datasets.load_from_disk if saved else datasets.load_dataset)(str(local))
+        if match is None:
+            raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
+        repository, revision, config = match.groups()
         return datasets.load_dataset(repository, name=config, revision=revision)
+    except UsageError:
+        raise
     # datasets raises its own errors, those of requests, fsspec, pyarrow and plain ValueErrors.
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -117,73 +112,41 @@ def _load(name: str) -> Any:
         ) from error
 
 
-def _map_splits(splits: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The hub's splits by our names."""
+def _splits(loaded: Any, notes: list[str]) -> dict[str, Any]:
+    """The hub's splits by our names; what is left out goes to ``notes``."""
+    splits = dict(loaded.items()) if isinstance(loaded, dict) else {UNSPLIT: loaded}
     if len(splits) == 1:
-        (only, rows), *_ = splits.items()
+        ((only, rows),) = splits.items()
         if only != UNSPLIT:
             notes.append(f"The data set has one split, {only!r}: it is read as a whole.")
         return {UNSPLIT: rows}
-    chosen: dict[str, Any] = {}
-    others: list[str] = []
-    for split, rows in splits.items():
-        key = SPLIT_ALIASES.get(split.lower())
-        if key is None or key in chosen:
-            others.append(split)
-        else:
-            chosen[key] = rows
-    if not chosen:
+    # Of two words for the same split, the first counts.
+    names = {known_split(split): split for split in reversed(splits) if known_split(split)}
+    if not names:
         raise DataError(
             f"The data set has the splits {listed(splits)}.", allowed="train, validation, test"
         )
-    if others:
+    if others := [split for split in splits if split not in names.values()]:
         notes.append(f"Splits left out: {listed(others)}.")
-    return chosen
+    return {ours: splits[theirs] for ours, theirs in names.items() if ours}
 
 
-def _image_column(features: Any, name: str) -> str:
-    import datasets
-
-    columns = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
-    return _pick(columns, _IMAGE_COLUMNS, "image", features, name)
-
-
-def _label_column(features: Any, name: str) -> str:
-    import datasets
-
-    columns = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    if not columns:
-        plain = ("string", "large_string", "int64", "int32", "int16", "int8", "uint8", "bool")
-        kinds = [k for k, kind in features.items() if getattr(kind, "dtype", "") in plain]
-        columns = [key for key in kinds if key.lower() in _LABEL_COLUMNS]
-    return _pick(columns, _LABEL_COLUMNS, "label", features, name)
-
-
-def _pick(
-    columns: list[str], preferred: tuple[str, ...], kind: str, features: Any, name: str
-) -> str:
-    if len(columns) == 1:
-        return columns[0]
-    by_name = {column.lower(): column for column in reversed(columns)}
-    for wanted in preferred:
-        if wanted in by_name:
-            return by_name[wanted]
-    found = f"{len(columns)} {kind} columns ({listed(columns)})" if columns else f"no {kind} column"
+def _column(features: Any, kind: str, names: tuple[str, ...], chosen: list[str], name: str) -> str:
+    """The one column of a kind, or that of several whose name comes first in ``names``."""
+    by_name = {column.lower(): column for column in reversed(chosen)}
+    known = chosen if len(chosen) == 1 else [by_name[n] for n in names if n in by_name]
+    if known:
+        return known[0]
+    what = f"{len(chosen)} {kind} columns ({listed(chosen)})" if chosen else f"no {kind} column"
     raise DataError(
-        f"The data set 'hub:{name}' has {found}; its columns: {listed(features, 10)}.",
-        allowed=f"one {kind} column, or one of several called {' or '.join(preferred)}",
+        f"The data set 'hub:{name}' has {what}; its columns: {listed(features, 10)}.",
+        allowed=f"one {kind} column, or one of several called {' or '.join(names)}",
         hint="Rename the column with datasets, save_to_disk, and name that folder.",
     )
 
 
-def _labels(chosen: dict[str, Any], label: str, name: str) -> list[str]:
-    import datasets
-
-    kinds = [rows.features.get(label) for rows in chosen.values()]
-    if any(kind != kinds[0] for kind in kinds):
-        raise DataError(f"The splits of 'hub:{name}' disagree on the column {label!r}.")
-    if isinstance(kinds[0], datasets.ClassLabel):
-        return list(kinds[0].names)
+def _labels(chosen: dict[str, Any], label: str) -> list[str]:
+    """The labels of a column without names: its values, sorted."""
     values = {value for rows in chosen.values() for value in rows[label] if value is not None}
     return list(dict.fromkeys(normal(str(value)) for value in sorted(values)))
 
@@ -191,15 +154,13 @@ def _labels(chosen: dict[str, Any], label: str, name: str) -> list[str]:
 def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -> list[Sample]:
     import datasets
 
-    values = rows[label]
     pictures = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    by_name = isinstance(rows.features[label], datasets.Value)
+    named = isinstance(rows.features[label], datasets.ClassLabel)
     index = {name: i for i, name in enumerate(labels)}
     samples: list[Sample] = []
-    for row, value in enumerate(values):
-        if by_name and value is not None:
-            value = index[normal(str(value))]
-        if value is not None and 0 <= value < len(labels):
-            name = shown(f"{split}/{row}")
-            samples.append(Sample(name, int(value), HubPicture(pictures, image, row)))
+    for row, value in enumerate(rows[label]):
+        number = value if named or value is None else index[normal(str(value))]
+        if number is not None and 0 <= number < len(labels):
+            picture = HubPicture(pictures, image, row)
+            samples.append(Sample(shown(f"{split}/{row}"), int(number), picture))
     return samples

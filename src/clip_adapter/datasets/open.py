@@ -27,6 +27,12 @@ FORMS = (
     "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
 )
 _NAME = re.compile(r"[\w-]+")
+_BY_ENDING = {
+    ".csv": load_table,
+    ".tsv": load_table,
+    ".parquet": load_table,
+    ".json": load_coop,
+}
 _FEATURE_COLUMNS = ("features", "embedding")
 
 
@@ -53,22 +59,20 @@ def load_dataset(
     """
     check_opening(str(spec))
     templates = resolve_templates(prompts) if prompts else None
-    dataset = _load(str(spec), root, class_names)
-    if templates:
-        dataset.templates = templates
+    dataset = _read(str(spec), root, class_names)
+    dataset.templates = templates or dataset.templates
     return dataset
 
 
-def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
     if spec.startswith("hub:"):
         return load_hub(spec, class_names)
     if is_feature_spec(spec):
         raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
     path = Path(os.path.expanduser(spec))
-    name = named_benchmark(spec, root)
-    if name is not None and root is not None:
-        return load_benchmark(name, root, class_names)
-    if name is not None:
+    if name := named_benchmark(spec, root):
+        if root is not None:
+            return load_benchmark(name, root, class_names)
         raise UsageError(
             f"{spec} is a data set of the paper, and not said is where it lies.",
             allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
@@ -76,11 +80,8 @@ def _load(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
         )
     if path.is_dir():
         return load_folder(path, class_names)
-    ending = path.suffix.lower()
-    if ending in (".csv", ".tsv", ".parquet"):
-        return load_table(path, root, class_names)
-    if ending == ".json":
-        return load_coop(path, root, class_names)
+    if load := _BY_ENDING.get(path.suffix.lower()):
+        return load(path, root, class_names)
     if path.exists():
         raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
     raise DataError(
@@ -136,6 +137,5 @@ def _has_feature_column(path: str) -> bool:
     # Not there, or damaged: whoever opens it says so.
     except (OSError, pa.ArrowException):
         return False
-    types = [field.type for field in schema if field.name in _FEATURE_COLUMNS]
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_list(kind) for kind in types for is_list in lists)
+    lists = pa.ListType | pa.LargeListType | pa.FixedSizeListType
+    return any(field.name in _FEATURE_COLUMNS and isinstance(field.type, lists) for field in schema)

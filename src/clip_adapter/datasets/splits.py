@@ -6,20 +6,17 @@ Source: CLIP-Adapter (arXiv 2110.04544), section 4.1, follows the sampling of Co
 
 from __future__ import annotations
 
-import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
-from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import replacing
+from clip_adapter.errors import UsageError
 
 # CoOp validates on at most four pictures a class, however many shots it trains on.
 MAX_VAL_SHOTS = 4
-_FORMAT = "clip-adapter few-shot split, version 1"
 
 
 @dataclass(frozen=True)
@@ -37,53 +34,6 @@ class FewShotSplit:
     seed: int
     train: list[int]
     val: list[int]
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON to ``path``, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": _FORMAT, **asdict(self)})
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", "utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> FewShotSplit:
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing or is no such file.
-        """
-        try:
-            found = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise DataError(f"The split file {path} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise DataError(f"The split file {path} is no JSON: {error}.") from error
-        if not isinstance(found, dict) or found.get("format") != _FORMAT:
-            raise DataError(
-                f"{path} is no few-shot split.",
-                allowed=f'a JSON object with "format": "{_FORMAT}"',
-                hint="Name a file that FewShotSplit.save wrote.",
-            )
-        shots, seed = found.get("shots"), found.get("seed")
-        if not (shots is None or _is_index(shots)) or seed is None or not _is_index(seed):
-            raise DataError(
-                f"{path} has shots {shots!r} and seed {seed!r}.", allowed="whole numbers"
-            )
-        return cls(shots, seed, _indices(found, "train", path), _indices(found, "val", path))
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
-
-
-def _indices(found: dict[str, Any], key: str, path: str | Path) -> list[int]:
-    values = found.get(key)
-    if not isinstance(values, list) or not all(map(_is_index, values)):
-        raise DataError(f"{path} has no list of indices under {key!r}.", allowed="0, 1, 2, ...")
-    if len(set(values)) != len(values):
-        raise DataError(f"{path} names a picture twice under {key!r}.")
-    return values
 
 
 def sample_few_shot(
@@ -124,12 +74,16 @@ def sample_few_shot(
     return FewShotSplit(shots, seed, train, _draw(val_labels or (), val_shots, generator))
 
 
+def _is_index(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
 def _draw(labels: Sequence[int], shots: int | None, generator: random.Random) -> list[int]:
     if shots is None:
         return list(range(len(labels)))
-    by_class: dict[int, list[int]] = {}
+    by_class: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
-        by_class.setdefault(int(label), []).append(index)
+        by_class[int(label)].append(index)
     drawn: list[int] = []
     for indices in by_class.values():
         drawn += generator.sample(indices, shots) if len(indices) >= shots else indices

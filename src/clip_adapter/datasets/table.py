@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from clip_adapter.datasets.class_names import ClassNames, name_classes, normal
-from clip_adapter.datasets.dataset import (
-    SPLIT_ALIASES,
-    UNSPLIT,
-    Dataset,
-    Sample,
-    class_notes,
-    present,
-)
-from clip_adapter.datasets.templates import known_dataset, resolve_templates
+from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
-from clip_adapter.files import read_text
+from clip_adapter.files import read_csv
 from clip_adapter.wording import counted, listed, shown
 
 COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
-_DELIMITERS = (",", ";", "\t")
 
-Row = tuple[int, str, str, str]
-"""Number to show, path, label, split ("" without such a column)."""
+
+class _Row(NamedTuple):
+    """A row of a table: its number to show, and its cells; ``split`` is "" where there is none."""
+
+    number: int
+    path: str
+    label: str
+    split: str
 
 
 def load_table(
@@ -44,128 +40,91 @@ def load_table(
         UsageError: ``class_names`` does not fit the labels.
     """
     path = Path(path)
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
-    if not rows:
-        raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
-    _check(rows, path)
-    labels = sorted({normal(label) for _, _, label, _ in rows})
-    numbers = all(map(_is_number, labels))
+    rows = _read(path)
+    labels = sorted({row.label for row in rows})
+    numbers = all(label.isascii() and label.isdigit() and len(label) < 18 for label in labels)
     if numbers:
         labels.sort(key=int)
     index = {label: i for i, label in enumerate(labels)}
-    names = name_classes(labels, class_names)
     base = Path(root) if root is not None else path.parent
     splits: dict[str, list[Sample]] = {}
-    for _, file, label, split in rows:
-        key = SPLIT_ALIASES[split.lower()] if split else UNSPLIT
-        splits.setdefault(key, []).append(Sample(shown(file), index[normal(label)], base / file))
+    for row in rows:
+        sample = Sample(shown(row.path), index[row.label], base / row.path)
+        splits.setdefault(known_split(row.split) or UNSPLIT, []).append(sample)
     notes = _missing_notes(rows, base, path) + _repeat_notes(splits)
-    splits = present(splits)
     if class_names is None and numbers:
         notes.append("The labels are numbers: give their names with --class-names.")
     name = known_dataset(path.stem, base.resolve().name) or shown(path.stem)
-    notes = class_notes(names, splits) + notes
-    return Dataset(name, names, splits, resolve_templates(None, name), notes)
+    return make_dataset(name, labels, splits, class_names, notes)
 
 
-def _csv_rows(path: Path) -> list[Row]:
-    text = read_text(path, "The table")
-    first = text.split("\n", 1)[0]
-    try:
-        headers = [(d, _columns(next(csv.reader([first], delimiter=d), []))) for d in _DELIMITERS]
-        delimiter, columns = max(headers, key=lambda pair: len({"path", "label"} & set(pair[1])))
-        place = _places(columns, path)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        next(reader)
-        rows: list[Row] = []
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            row = [cells[i] if i is not None and i < len(cells) else "" for i in place]
-            rows.append((reader.line_num, row[0].strip(), row[1].strip(), row[2].strip()))
-    except (csv.Error, StopIteration) as error:
-        raise DataError(f"The table {shown(path)} is no CSV: {error}.", allowed=COLUMNS) from error
-    return _with_split(rows, place[2] is not None, path)
-
-
-def _parquet_rows(path: Path) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names = pq.read_schema(path).names
-        place = _places(_columns(names), path)
-        table = pq.read_table(path, columns=[names[i] for i in place if i is not None])
-        cells = [
-            [_cell(value) for value in table.column(names[i]).to_pylist()]
-            if i is not None
-            else [""] * len(table)
-            for i in place
-        ]
-    except (OSError, pa.ArrowException) as error:
-        what = f"The table {shown(path)} cannot be read as Parquet: {error}"
-        raise DataError(what, allowed=COLUMNS) from error
-    rows = [(i + 1, *row) for i, row in enumerate(zip(*cells, strict=True))]
-    return _with_split(rows, place[2] is not None, path)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _columns(header: Sequence[str]) -> list[str]:
-    return [cell.strip().lower() for cell in header]
-
-
-def _places(columns: list[str], path: Path) -> list[int | None]:
-    """Where path, label and split stand among ``columns``."""
-    missing = [name for name in ("path", "label") if name not in columns]
-    if missing:
+def _read(path: Path) -> list[_Row]:
+    """The rows of a table, each with a path, a label and, if there are any, a known split."""
+    if path.suffix.lower() == ".parquet":
+        records = _parquet(path)
+    else:
+        records = read_csv(path, "The table", ("path", "label"), COLUMNS)
+    (_, header), *records = records or [(0, [])]
+    columns = [name.lower() for name in header]
+    if missing := [name for name in ("path", "label") if name not in columns]:
         raise DataError(
             f"The table {shown(path)} has no column {listed(missing)}; its columns: "
             f"{listed(columns, 10)}.",
             allowed=COLUMNS,
             hint="Name the columns in the first row.",
         )
-    return [columns.index(name) if name in columns else None for name in ("path", "label", "split")]
-
-
-def _with_split(rows: list[Row], has_split: bool, path: Path) -> list[Row]:
-    known = set(SPLIT_ALIASES)
-    bad = [row for row in rows if has_split and row[3].lower() not in known]
-    if bad:
-        values = listed(dict.fromkeys(row[3] for row in bad))
-        raise DataError(
-            f"{counted(len(bad), 'row')} of {shown(path)} with an unknown split {values}: "
-            f"{_numbers(bad)}.",
-            allowed="train, val, test",
-        )
+    rows = []
+    for number, cells in records:
+        values = dict(zip(columns, cells, strict=False))
+        label = normal(values.get("label", ""))
+        rows.append(_Row(number, values.get("path", ""), label, values.get("split", "")))
+    if not rows:
+        raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
+    _refuse("without a path", [row for row in rows if not row.path], path)
+    _refuse("without a label", [row for row in rows if not row.label], path)
+    _refuse("with a zero byte", [row for row in rows if "\0" in row.path + row.label], path)
+    if "split" in columns:
+        unknown = [row for row in rows if known_split(row.split) is None]
+        words = listed(dict.fromkeys(row.split for row in unknown))
+        _refuse(f"with an unknown split {words}", unknown, path)
     return rows
 
 
-def _check(rows: list[Row], path: Path) -> None:
-    for place, column in ((1, "path"), (2, "label")):
-        bad = [row for row in rows if not row[place]]
-        if bad:
-            raise DataError(
-                f"{counted(len(bad), 'row')} of {shown(path)} without a {column}: {_numbers(bad)}.",
-                hint="Fill the cells, or remove the rows.",
-            )
-        bad = [row for row in rows if "\0" in str(row[place])]
-        if bad:
-            raise DataError(f"Zero bytes in the {column} of {shown(path)}: {_numbers(bad)}.")
+def _parquet(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of each row, as text, the names of the columns first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+        # Others may hold the pictures themselves.
+        chosen = [name for name in names if name.strip().lower() in ("path", "label", "split")]
+        columns = [pq.read_table(path, columns=[name])[0].to_pylist() for name in chosen]
+    except (OSError, pa.ArrowException) as error:
+        what = f"The table {shown(path)} cannot be read as Parquet: {error}"
+        raise DataError(what, allowed=COLUMNS) from error
+    rows = zip(*columns, strict=True)
+    cells = [["" if value is None else str(value).strip() for value in row] for row in rows]
+    others = [name for name in names if name not in chosen]
+    return list(enumerate([[name.strip() for name in chosen + others], *cells]))
 
 
-def _numbers(rows: list[Row]) -> str:
-    numbers = ", ".join(str(row[0]) for row in rows[:5])
-    return f"row {numbers}" + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+def _refuse(what: str, bad: list[_Row], path: Path) -> None:
+    if bad:
+        numbers = ", ".join(str(row.number) for row in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise DataError(
+            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}{more}.",
+            allowed=COLUMNS,
+            hint="Fill the cells, or remove the rows.",
+        )
 
 
-def _missing_notes(rows: list[Row], base: Path, path: Path) -> list[str]:
-    missing = [row for row in rows if not os.path.exists(base / row[1])]
+def _missing_notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
+    missing = [shown(row.path) for row in rows if not os.path.exists(base / row.path)]
     if not missing:
         return []
-    files = listed(shown(row[1]) for row in missing)
+    files = listed(missing)
     if len(missing) == len(rows):
         raise DataError(
             f"None of the {len(rows)} pictures of {shown(path)} is in {shown(base)}: {files}.",
@@ -176,21 +135,15 @@ def _missing_notes(rows: list[Row], base: Path, path: Path) -> list[str]:
 
 def _repeat_notes(splits: dict[str, list[Sample]]) -> list[str]:
     """Pictures in training and test, and pictures with two labels, make any accuracy doubtful."""
-    notes: list[str] = []
-    names = {split: {sample.name for sample in samples} for split, samples in splits.items()}
-    both = sorted(names.get("test", set()) & (names.get("train", set()) | names.get("val", set())))
-    if both:
-        what = counted(len(both), "picture")
-        notes.append(f"{what} both in test and in train or val: {listed(both)}.")
+    notes, test, others = [], set(), set()
     labels: dict[str, set[int]] = {}
-    for samples in splits.values():
+    for split, samples in splits.items():
+        (test if split == "test" else others).update(sample.name for sample in samples)
         for sample in samples:
             labels.setdefault(sample.name, set()).add(sample.label)
-    torn = [name for name, found in labels.items() if len(found) > 1]
-    if torn:
+    if both := sorted(test & others):
+        what = counted(len(both), "picture")
+        notes.append(f"{what} both in test and in train or val: {listed(both)}.")
+    if torn := [name for name, own in labels.items() if len(own) > 1]:
         notes.append(f"{counted(len(torn), 'picture')} with two labels: {listed(torn)}.")
     return notes
-
-
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit() and len(label) < 18

@@ -55,15 +55,13 @@ def known_dataset(*names: str) -> str | None:
 
     Case, punctuation and CoOp's prefix ``split_zhou_`` do not count; the whole name must match.
     """
-    spelled = {_plain(key): key for key in TEMPLATES if key != "imagenet-ensemble"} | _ALIASES
-    for name in names:
-        key = spelled.get(_plain(name.removeprefix("split_zhou_")))
-        if key:
-            return key
-    return None
+    spelled = {plain(key): key for key in TEMPLATES if key != "imagenet-ensemble"} | _ALIASES
+    known = (spelled.get(plain(name.removeprefix("split_zhou_"))) for name in names)
+    return next(filter(None, known), None)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A name without case and punctuation."""
     return re.sub(r"[\W_]", "", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""``make_transform``: a decoded picture into the input of a backbone, in the field's two styles.
+"""``make_transform``: a decoded picture into the input of a backbone, in the field's two ways.
 
 "clip" is CLIP's own preprocessing, the default; "coop" is that of CoOp's code before its toolbox
 Dassl reached version 0.5, with which the numbers of the CLIP-Adapter paper (section 4.1) were made.
@@ -21,7 +21,7 @@ from clip_adapter.backbones.base import Preprocess
 from clip_adapter.backbones.own import OwnPreprocess
 from clip_adapter.errors import UsageError, unknown_name
 
-STYLES = ("clip", "coop")
+PREPROCESSINGS = ("clip", "coop")
 RESIZE_MODES = ("shortest", "squash", "longest")
 # RandomResizedCrop's own range, which CLIP-style CoOp keeps; Tip-Adapter trains on (0.5, 1).
 CROP_SCALE = (0.08, 1.0)
@@ -36,7 +36,7 @@ class Transform:
     """PIL RGB picture -> (3, S, S) float32; with ``train``, one random view per seed.
 
     ============ ================================================== ============================
-    style        test                                               train
+    preprocess   test                                               train
     ============ ================================================== ============================
     clip         as the backbone's ``resize_mode`` says: short side random resized crop, flip
                  to S and centre crop S, or squash to S x S, or
@@ -47,22 +47,22 @@ class Transform:
     ============ ================================================== ============================
 
     Attributes:
-        preprocess: size, mean, standard deviation, interpolation of the backbone.
-        style: "clip" or "coop".
+        inputs: size, mean, standard deviation, interpolation of the backbone.
+        preprocess: "clip" or "coop".
         train: whether views are random.
         scale: the share of the area that a random resized crop takes, from and to, in 0..1.
     """
 
-    preprocess: Preprocess
-    style: str = "clip"
+    inputs: Preprocess
+    preprocess: str = "clip"
     train: bool = False
     scale: tuple[float, float] = CROP_SCALE
 
     def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise unknown_name("preprocessing style", self.style, STYLES)
-        if self.preprocess.resize_mode not in RESIZE_MODES:
-            raise unknown_name("resize mode", self.preprocess.resize_mode, RESIZE_MODES)
+        if self.preprocess not in PREPROCESSINGS:
+            raise unknown_name("preprocess", self.preprocess, PREPROCESSINGS)
+        if self.inputs.resize_mode not in RESIZE_MODES:
+            raise unknown_name("resize mode", self.inputs.resize_mode, RESIZE_MODES)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise UsageError(f"Crop scale {low}, {high}.", allowed="0 < low <= high <= 1")
@@ -77,32 +77,36 @@ class Transform:
         Raises:
             UsageError: ``train`` without a seed.
         """
-        if not self.train:
-            view = self._test_view(image)
-        elif seed is None:
+        if self.train and seed is None:
             raise UsageError(
                 "A training view without a seed.", hint="Pass view_seed(digest, view)."
             )
-        else:
-            view = self._train_view(image, random.Random(seed))
+        generator = random.Random(seed)
+        view = self._train_view(image, generator) if self.train else self._test_view(image)
         # NumPy, since on arrays this small torch's thread pool costs more than the sums.
         pixels = np.asarray(view).transpose(2, 0, 1).astype(np.float32, order="C")
         pixels /= np.float32(255)
-        pixels -= np.asarray(self.preprocess.mean, np.float32)[:, None, None]
-        pixels /= np.asarray(self.preprocess.std, np.float32)[:, None, None]
+        pixels -= np.asarray(self.inputs.mean, np.float32)[:, None, None]
+        pixels /= np.asarray(self.inputs.std, np.float32)[:, None, None]
         return torch.from_numpy(pixels)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: part of a cached feature's key."""
-        return asdict(self)
+        # The names of the keys are older than those of the fields, and stored.
+        return {
+            "preprocess": asdict(self.inputs),
+            "style": self.preprocess,
+            "train": self.train,
+            "scale": self.scale,
+        }
 
     def _test_view(self, image: Image.Image) -> Image.Image:
-        size = self.preprocess.image_size
-        if self.style == "coop":
+        size, mode = self.inputs.image_size, self.inputs.resize_mode
+        if self.preprocess == "coop":
             return self._enlarged_centre(self._resize(image, size, size))
-        if self.preprocess.resize_mode == "squash":
+        if mode == "squash":
             return self._resize(image, size, size)
-        if self.preprocess.resize_mode == "longest":
+        if mode == "longest":
             ratio = max(image.size) / size
             width, height = (max(1, round(side / ratio)) for side in image.size)
             black = Image.new("RGB", (size, size))
@@ -117,8 +121,8 @@ class Transform:
         return _centre(self._resize(image, width, height), size)
 
     def _train_view(self, image: Image.Image, generator: random.Random) -> Image.Image:
-        size = self.preprocess.image_size
-        if self.style == "clip":
+        size = self.inputs.image_size
+        if self.preprocess == "clip":
             box = _random_box(image.width, image.height, self.scale, generator)
             return _flip(self._resize(image.crop(box), size, size), generator)
         view = _flip(self._resize(image, size, size), generator)
@@ -130,29 +134,29 @@ class Transform:
         return self._enlarged_centre(view)
 
     def _enlarged_centre(self, image: Image.Image) -> Image.Image:
-        size = self.preprocess.image_size
+        size = self.inputs.image_size
         enlarged = int(size * _ENLARGE)
         return _centre(self._resize(image, enlarged, enlarged), size)
 
     def _resize(self, image: Image.Image, width: int, height: int) -> Image.Image:
-        bilinear = self.preprocess.interpolation == "bilinear"
-        filter_ = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
-        return image.resize((width, height), filter_)
+        bilinear = self.inputs.interpolation == "bilinear"
+        kind = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+        return image.resize((width, height), kind)
 
 
 def make_transform(
-    preprocess: Preprocess,
-    style: str = "clip",
+    inputs: Preprocess,
+    preprocess: str = "clip",
     train: bool = False,
     scale: tuple[float, float] = CROP_SCALE,
 ) -> Transform:
-    """The :class:`Transform` of a backbone's ``preprocess`` in a style.
+    """The :class:`Transform` of a backbone's ``inputs``.
 
     Raises:
-        UsageError: unknown style or resize mode, or a scale outside 0..1.
+        UsageError: unknown ``preprocess`` or resize mode, or a scale outside 0..1.
     """
-    kind = OwnTransform if isinstance(preprocess, OwnPreprocess) else Transform
-    return kind(preprocess, style, train, scale)
+    kind = OwnTransform if isinstance(inputs, OwnPreprocess) else Transform
+    return kind(inputs, preprocess, train, scale)
 
 
 @dataclass(frozen=True)
@@ -165,15 +169,15 @@ class OwnTransform(Transform):
         Raises:
             UsageError: a random view or another style is asked for.
         """
-        assert isinstance(self.preprocess, OwnPreprocess)  # noqa: S101 - make_transform looked
-        if self.train or self.style != "clip":
+        assert isinstance(self.inputs, OwnPreprocess)  # noqa: S101 - make_transform looked
+        if self.train or self.preprocess != "clip":
             raise UsageError(
                 "The preprocessing of this backbone is a function: it has no random views and no "
                 "other style.",
                 hint="Give the backbone a Preprocess of sizes and numbers, or leave away what asks "
                 "for more.",
             )
-        return self.preprocess.function(image).float()
+        return self.inputs.function(image).float()
 
     def describe(self) -> dict[str, Any]:
         """That it is a function: which one, the backbone's fingerprint covers."""

@@ -7,15 +7,13 @@ picture; another index gives another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from PIL import Image, ImageFilter
 
 from clip_adapter.demo.files import Pixels
 from clip_adapter.demo.shapes import COLOURS, SHAPES, TEXTURES, Grid, smooth_noise
 from clip_adapter.demo.task import TASK_SEED, Conditions, render_task_picture
-from clip_adapter.demo.world import Place, Thing, canvas, paint
+from clip_adapter.demo.world import SUPERSAMPLING, Thing, canvas, central_pose, paint, pick, shrink
 
 # Dusk among a heap of things. No model was asked what it finds hard.
 _HARD = Conditions(clutter=(3, 6), light=(0.3, 0.5), blur=(0.6, 1.6), noise=(0.05, 0.1))
@@ -30,14 +28,14 @@ def photograph(folder: str, index: int, size: int) -> Pixels:
 def any_thing_of_colour(folder: str, index: int, size: int) -> Pixels:
     """A photograph of a thing of this colour, in any texture and shape."""
     rng = _generator(folder, index)
-    thing = Thing(folder, _any(TEXTURES, rng), _any(SHAPES, rng))
+    thing = Thing(folder, pick(rng, list(TEXTURES)), pick(rng, list(SHAPES)))
     return render_task_picture(thing, TASK_SEED, index, size)
 
 
 def any_thing_of_texture(folder: str, index: int, size: int) -> Pixels:
     """A photograph of a thing of this texture, in any colour and shape."""
     rng = _generator(folder, index)
-    thing = Thing(_any(COLOURS, rng), folder, _any(SHAPES, rng))
+    thing = Thing(pick(rng, list(COLOURS)), folder, pick(rng, list(SHAPES)))
     return render_task_picture(thing, TASK_SEED, index, size)
 
 
@@ -72,13 +70,10 @@ def _poster(folder: str, index: int, size: int) -> Pixels:
 def _drawing(folder: str, index: int, size: int) -> Pixels:
     """The thing as the training world draws it, without a camera, on rough paper."""
     rng = _generator(folder, index)
-    x, y = canvas(2 * size)
+    x, y = canvas(SUPERSAMPLING * size)
     picture = _paper(x, y, rng)
-    dx, dy = rng.uniform(-0.15, 0.15, 2)
-    place = Place(float(dx), float(dy), float(rng.uniform(0.5, 0.75)), float(rng.normal(0, 0.3)))
-    paint(picture, x, y, Thing(*folder.split("_")), place, rng)
-    fine = picture.reshape(size, 2, size, 2, 3).mean((1, 3))
-    return (np.clip(fine, 0, 1) * 255 + 0.5).astype(np.uint8)
+    paint(picture, x, y, Thing(*folder.split("_")), central_pose(rng), rng)
+    return shrink(picture, size)
 
 
 def _paper(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
@@ -89,8 +84,3 @@ def _paper(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
 
 def _generator(folder: str, index: int) -> np.random.Generator:
     return np.random.default_rng((TASK_SEED, index, *folder.encode()))
-
-
-def _any(options: Iterable[str], rng: np.random.Generator) -> str:
-    names = list(options)
-    return names[int(rng.integers(len(names)))]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,6 +27,7 @@ from clip_adapter.files import write_file
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD, SourceOptions
+from clip_adapter.reporting import Progress, listening, tracking
 from clip_adapter.sources import PictureSource
 from clip_adapter.training.threads import one_thread
 
@@ -41,9 +44,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 KEPT = "auto"
 SHOTS = (1, 4, 16)
 SEEDS = 3
-
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,6 @@ class Demo:
     predictions: list[dict[str, Any]]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self)
-
 
 def run_demo(
     out: str | Path,
@@ -99,17 +95,18 @@ def run_demo(
     Raises:
         UsageError: no seeds or shots.
         ClipAdapterError: something cannot be written.
+        CancelledError: ``cancel`` was set.
     """
     if seeds < 1 or not shots or min(shots) < 1:
         raise UsageError(f"{seeds} seeds, shots {list(shots)}.", allowed="1 or more of each")
     start, out, shots = time.perf_counter(), Path(out), sorted(set(shots))
-    task_folder = demo_task(out, drawing)
-    source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
-    with one_thread():
+    with listening(progress, cancel), one_thread():
+        task_folder = demo_task(out)
+        source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
         source.use(load_backbone(BACKBONE))
         train, _ = source.features("train")
         test = held_out_features(source)
-        rows, kept = _table(source, train, test, range(1, seeds + 1), shots, training)
+        rows, kept = _table(source, train, test, range(1, seeds + 1), shots)
     files = {"pictures": str(task_folder), "classifier": str(kept.save(out / "classifier"))}
     files |= _write_table(out, rows)
     files |= _draw(out, rows, shots, seeds, evaluate(kept, test))
@@ -134,20 +131,20 @@ def _table(
     text, labels = source.text_weights(), train.labels.tolist()
     kept: Classifier | None = None
     rows: list[Row] = []
-    total = len(METHODS) * len(shots) * len(seeds)
-    for name, (method, options) in METHODS.items():
-        for count in shots:
+    cells = list(product(METHODS.items(), shots))
+    with tracking("Training", len(cells) * len(seeds), "classifiers") as tracker:
+        for (name, (method, options)), count in cells:
             runs, chosen = [], []
             for seed in seeds:
-                tracker.advance()
                 draw = sample_few_shot(labels, shots=count, seed=seed).train
                 task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
                 classifier = fit_task(make_method(method, options), task, source.facts())
                 runs.append(evaluate(classifier, test).top1)
-                curves = classifier.info.get("selection", [])
-                chosen.append({c["parameter"]: c["chosen"] for c in curves})
-                if name == KEPT and count == max(shots) and seed == seeds[0]:
+                selections = classifier.info.get("selection", [])
+                chosen.append({s["parameter"]: s["chosen"] for s in selections})
+                if (name, count, seed) == (KEPT, max(shots), seeds[0]):
                     kept = classifier
+                tracker.advance(note=f"{name}, {count} shots")
             spread = stdev(runs) if len(runs) > 1 else 0.0
             rows.append(Row(name, count, mean(runs), spread, runs, chosen))
     assert kept is not None  # noqa: S101 - KEPT is in METHODS
@@ -159,9 +156,11 @@ def _write_table(out: Path, rows: Sequence[Row]) -> dict[str, str]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "shots", "mean", "sd"])
     writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
-    files = {"table": out / "table.json", "csv": out / "table.csv"}
-    contents = {"table": json.dumps([asdict(r) for r in rows], indent=1), "csv": text.getvalue()}
-    return {key: str(write_file(files[key], contents[key].encode())) for key in files}
+    table = json.dumps([asdict(row) for row in rows], indent=1)
+    return {
+        "table": str(write_file(out / "table.json", table.encode())),
+        "csv": str(write_file(out / "table.csv", text.getvalue().encode())),
+    }
 
 
 def _draw(

@@ -7,13 +7,14 @@ made on ``demo`` is tested on them as it is. All are drawn here; nothing is down
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from clip_adapter.demo import renders
-from clip_adapter.demo.files import Pixels, Progress, plan_pictures, write_missing
+from clip_adapter.demo.files import Pixels, plan_pictures, write_missing
 from clip_adapter.demo.shapes import COLOURS, TEXTURES
 from clip_adapter.demo.task import (
     DEMO_CLASSES,
@@ -25,6 +26,7 @@ from clip_adapter.demo.task import (
     demo_task,
 )
 from clip_adapter.errors import unknown_name
+from clip_adapter.reporting import Progress, listening
 
 # Raised whenever a set would get other pictures and TASK_VERSION stays.
 _VERSION = 1
@@ -102,13 +104,15 @@ DEMO_SHIFTS: tuple[str, ...] = tuple(_SHIFTS)
 DEMO_SETS: Mapping[str, str] = MappingProxyType(
     {
         "demo": "things that the embedded CLIP never saw: colour, texture and shape together",
-        **{name: found.description for name, found in _SETS.items()},
+        **{name: one.description for name, one in _SETS.items()},
     }
 )
 """Every demo set and what it shows; those of :data:`DEMO_SHIFTS` come last."""
 
 
-def demo_set(name: str, root: Path, progress: Progress | None = None) -> Path:
+def demo_set(
+    name: str, root: Path, progress: Progress = None, cancel: threading.Event | None = None
+) -> Path:
     """Renders a demo set under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png``: 24 and 30 pictures per class, and no train split for a
@@ -119,7 +123,8 @@ def demo_set(name: str, root: Path, progress: Progress | None = None) -> Path:
     Args:
         name: one of :data:`DEMO_SETS`; "demo" is :func:`~clip_adapter.demo.task.demo_task`.
         root: the folder to put the set's folder into; made where missing.
-        progress: called with (pictures done, pictures in all) after each picture.
+        progress: hears of each picture, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at the next picture.
 
     Returns:
         The folder of the set, ready for ``load_folder``.
@@ -127,17 +132,19 @@ def demo_set(name: str, root: Path, progress: Progress | None = None) -> Path:
     Raises:
         UsageError: no such set.
         DataError: the folder cannot be written.
+        CancelledError: ``cancel`` was set.
     """
     if name == "demo":
-        return demo_task(root, progress)
-    found = _find(name)
+        return demo_task(root, progress, cancel)
+    chosen = _find(name)
 
     def render(folder: str, index: int) -> Pixels:
-        return found.render(folder, index, TASK_PICTURE_SIZE)
+        return chosen.render(folder, index, TASK_PICTURE_SIZE)
 
-    counts = {split: PER_CLASS[split] for split in found.splits}
-    jobs = plan_pictures(found.classes, counts, render, found.first)
-    return write_missing(Path(root) / f"{name}-v{TASK_VERSION}-{_VERSION}", jobs, progress)
+    counts = {split: PER_CLASS[split] for split in chosen.splits}
+    jobs = plan_pictures(chosen.classes, counts, render, chosen.first)
+    with listening(progress, cancel):
+        return write_missing(Path(root) / f"{name}-v{TASK_VERSION}-{_VERSION}", jobs)
 
 
 def demo_templates(name: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The few-shot demo task: things that the demo CLIP never saw, photographed badly.
 
-Against the training world of ``demo_world`` everything shifts at once: each class is a held-out
+Against the training world of ``demo.world`` everything shifts at once: each class is a held-out
 combination of colour, texture and shape; the textures are drawn by another hand; the paint is
 faded and the light is warm and uneven; the camera looks from the side, blurs and adds noise; the
 grounds are new and another object may lie about. Only the names of the classes are kept.
@@ -8,6 +8,7 @@ grounds are new and another object may lie about. Only the names of the classes 
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from clip_adapter.demo.files import Job, Pixels, Progress, plan_pictures, write_missing
+from clip_adapter.demo.files import Job, Pixels, plan_pictures, write_missing
 from clip_adapter.demo.shapes import Grid, Pattern, smooth_noise
-from clip_adapter.demo.world import HELD_OUT, Place, Thing, canvas, paint, random_thing
+from clip_adapter.demo.world import (
+    HELD_OUT,
+    Pose,
+    Thing,
+    canvas,
+    central_pose,
+    paint,
+    random_thing,
+    to_bytes,
+)
+from clip_adapter.reporting import Progress, listening
 
 DEMO_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
 DEMO_CLASSES: tuple[Thing, ...] = tuple(Thing(*parts) for parts in sorted(HELD_OUT))
@@ -126,7 +137,7 @@ def _photograph(
     values = np.asarray(soft, np.float32) / 255
     grain = rng.standard_normal(values.shape, np.float32)
     values += grain * np.float32(rng.uniform(*conditions.noise))
-    return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return to_bytes(values)
 
 
 def render_task_picture(
@@ -144,16 +155,14 @@ def render_task_picture(
     low, high = conditions.clutter
     for _ in range(int(rng.integers(low, high + 1))):
         angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.15)
-        spot = Place(
+        pose = Pose(
             float(far * np.cos(angle)),
             float(far * np.sin(angle)),
             float(rng.uniform(0.15, 0.32)),
             float(rng.uniform(0, 6)),
         )
-        paint(picture, x, y, random_thing(rng), spot, rng)
-    dx, dy = rng.uniform(-0.15, 0.15, 2)
-    place = Place(float(dx), float(dy), float(rng.uniform(0.5, 0.75)), float(rng.normal(0, 0.3)))
-    paint(picture, x, y, thing, place, rng, _TEXTURES)
+        paint(picture, x, y, random_thing(rng), pose, rng)
+    paint(picture, x, y, thing, central_pose(rng), rng, _TEXTURES)
     return _photograph(picture, cx, cy, rng, conditions)
 
 
@@ -170,14 +179,17 @@ def _plan() -> list[Job]:
         return render_task_picture(things[name], TASK_SEED, index)
 
     names, first = list(things), sum(PER_CLASS.values())
-    unseen: list[Job] = []
-    for i in range(UNSEEN):
-        job = partial(render, names[(5 * i) % len(names)], first + i)
-        unseen.append((Path("unseen", f"photo_{i:02d}.png"), job))
+    unseen: list[Job] = [
+        (
+            Path("unseen", f"photo_{i:02d}.png"),
+            partial(render, names[5 * i % len(names)], first + i),
+        )
+        for i in range(UNSEEN)
+    ]
     return plan_pictures(names, PER_CLASS, render) + unseen
 
 
-def demo_task(root: Path, progress: Progress | None = None) -> Path:
+def demo_task(root: Path, progress: Progress = None, cancel: threading.Event | None = None) -> Path:
     """Renders the few-shot demo task under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png`` (24 and 30 pictures for each of 16 classes) and
@@ -187,12 +199,15 @@ def demo_task(root: Path, progress: Progress | None = None) -> Path:
 
     Args:
         root: the folder to put the task's folder into; made where missing.
-        progress: called with (pictures done, pictures in all) after each picture.
+        progress: hears of each picture, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at the next picture.
 
     Returns:
         The folder of the task, ready for ``load_folder``.
 
     Raises:
         DataError: the folder cannot be written.
+        CancelledError: ``cancel`` was set.
     """
-    return write_missing(Path(root) / f"demo-task-v{TASK_VERSION}", _plan(), progress)
+    with listening(progress, cancel):
+        return write_missing(Path(root) / f"demo-task-v{TASK_VERSION}", _plan())

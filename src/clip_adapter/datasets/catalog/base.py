@@ -9,12 +9,12 @@ Google Drive as CoOp's DATASETS.md has them. What is None is not known.
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from clip_adapter.datasets.templates import known_dataset, plain, resolve_templates
 from clip_adapter.errors import unknown_name
 
 # In the order of the paper's Figure 3, then its four shifts of ImageNet (Table 9).
@@ -105,10 +105,6 @@ class HubCopy:
     login: bool = False
 
 
-def _same(label: str) -> str:
-    return label
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """A data set of the paper.
@@ -158,19 +154,17 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     hub: HubCopy | None = None
     by_hand: str = ""
-    rename: Callable[[str], str] = field(default=_same, repr=False)
+    rename: Callable[[str], str] = field(default=str, repr=False)
 
     @property
     def template(self) -> str:
         """Its prompt."""
-        from clip_adapter.datasets.templates import resolve_templates
-
         return resolve_templates(None, self.name)[0]
 
     @property
     def download_size(self) -> int | None:
         """Bytes of all archives together; None where one is not known or there is none."""
-        known = [archive.size for archive in self.archives if archive.size is not None]
+        known = [archive.size for archive in self.archives if archive.size]
         return sum(known) if known and len(known) == len(self.archives) else None
 
     @property
@@ -181,19 +175,14 @@ class Benchmark:
     def to_dict(self) -> dict[str, Any]:
         """What a table of the sets shows, as JSON types."""
         return {
-            "name": self.name,
-            "title": self.title,
-            "classes": self.classes,
+            **{key: getattr(self, key) for key in ("name", "title", "classes")},
             **{split: self.sizes.get(split, 0) for split in ("train", "val", "test")},
             "template": self.template,
             "download_bytes": self.download_size,
             "addresses": [archive.url for archive in self.archives if archive.url],
             "hub": self.hub.repository if self.hub else None,
             "by_hand": self.by_hand or None,
-            "folder": self.folder,
-            "licence": self.licence,
-            "citation": self.citation,
-            "homepage": self.homepage,
+            **{key: getattr(self, key) for key in ("folder", "licence", "citation", "homepage")},
         }
 
 
@@ -204,10 +193,8 @@ def benchmark_names() -> tuple[str, ...]:
 
 def known_benchmark(name: str) -> str | None:
     """The record that ``name`` spells, or None; case and punctuation do not count."""
-    from clip_adapter.datasets.templates import known_dataset
-
-    spelled = {_plain(known): known for known in _NAMES}
-    return spelled.get(_plain(name)) or known_dataset(name)
+    spelled = {plain(known): known for known in _NAMES}
+    return spelled.get(plain(name)) or known_dataset(name)
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -221,7 +208,3 @@ def get_benchmark(name: str) -> Benchmark:
         hint = "'clip-adapter data ls' tells what they are."
         raise unknown_name("data set", name, _NAMES, hint)
     return importlib.import_module(f"clip_adapter.datasets.catalog.{known}").RECORD
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).lower()

@@ -14,30 +14,24 @@ DOWNLOADS = "downloads"
 VARIANTS = "variants.txt"
 
 
-def expand(root: str | Path) -> Path:
-    """``root`` with ``~`` resolved."""
-    return Path(os.path.expanduser(root))
-
-
 def find_folder(record: Benchmark, root: str | Path) -> Path:
     """The folder of the set: in ``root``, or ``root`` itself, or the one above it.
 
     Raises:
         DataError: ``root`` does not exist, or the set is not in it.
     """
-    root = expand(root)
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         raise DataError(f"The folder {shown(root)} does not exist.", hint=how_to_get(record, root))
     # The user may name the parent of all sets, the set, or the folder with its pictures.
-    looked = (root / record.folder, root / record.name, root, root.parent)
-    for folder in looked[:3]:
-        if any((folder / mark).is_dir() for mark in _marks(record)):
-            return folder
+    folders = (root / record.folder, root / record.name, root)
+    candidates = [folder for folder in folders if has_pictures(record, folder)]
     if root.name in _marks(record):
-        return root.parent
-    for folder in looked[:3]:
-        if (folder / HUB_FOLDER).is_dir() and record.hub is not None:
-            return folder
+        candidates.append(root.parent)
+    if record.hub is not None:
+        candidates += [folder for folder in folders if (folder / HUB_FOLDER).is_dir()]
+    if candidates:
+        return candidates[0]
     raise DataError(
         f"{record.title} is not in {shown(root)}.",
         allowed=f"the folder that holds {record.folder}/, or that folder itself; in it "
@@ -62,11 +56,12 @@ def find_file(record: Benchmark, file: SideFile | None, folder: Path, root: str 
     Raises:
         DataError: it is nowhere.
     """
-    if file is None:
-        raise ValueError(f"the record of {record.name} names no such file")
-    root = expand(root)
-    places = [folder, root, folder.parent, folder.parent / "imagenet", root / "imagenet"]
-    for place in places if file is record.class_file else places[:3]:
+    assert file is not None, record.name  # noqa: S101 - the reader of a record goes with its files
+    root = Path(os.path.expanduser(root))
+    near = [folder, root, folder.parent]
+    if file is record.class_file:
+        near += [folder.parent / "imagenet", root / "imagenet"]
+    for place in near:
         if (place / file.name).is_file():
             return place / file.name
     raise DataError(

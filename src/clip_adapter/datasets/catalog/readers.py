@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +14,11 @@ from clip_adapter.datasets.catalog.locate import (
     has_pictures,
     how_to_get,
 )
-from clip_adapter.datasets.class_names import ClassNames, name_classes
+from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.coop import Row, read_rows, row_labels
-from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, class_notes, present
-from clip_adapter.datasets.folder import PICTURE_SUFFIXES
+from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, make_dataset
 from clip_adapter.datasets.hub import load_hub
-from clip_adapter.datasets.templates import resolve_templates
+from clip_adapter.datasets.walk import folders, pictures
 from clip_adapter.errors import DataError
 from clip_adapter.files import read_text
 from clip_adapter.wording import listed, shown
@@ -59,21 +56,17 @@ def load_benchmark(name: str, root: str | Path, class_names: ClassNames | None =
     if record.hub is not None and not has_pictures(record, folder):
         return _load_hub_copy(record, record.hub, folder, root, class_names)
     listing = list_files(record, folder, root)
-    # CLIP calls two pairs of ImageNet's classes alike (missile, sunglasses), and so does CoOp.
-    names = name_classes(listing.labels, class_names)
-    splits = present(
-        {
-            split: [Sample(shown(file), label, folder / file) for file, label in files]
-            for split, files in listing.files.items()
-        }
-    )
-    if not splits:
+    splits = {
+        split: [Sample(shown(file), label, folder / file) for file, label in files]
+        for split, files in listing.files.items()
+    }
+    if not any(splits.values()):
         raise DataError(
             f"{record.title} in {shown(folder)} has no pictures.",
             hint=how_to_get(record, folder.parent),
         )
-    notes = class_notes(names, splits)
-    return Dataset(record.name, names, splits, resolve_templates(None, record.name), notes)
+    # CLIP calls two pairs of ImageNet's classes alike (missile, sunglasses), and so does CoOp.
+    return make_dataset(record.name, listing.labels, splits, class_names)
 
 
 def list_files(record: Benchmark, folder: Path, root: str | Path) -> Listing:
@@ -87,11 +80,10 @@ def list_files(record: Benchmark, folder: Path, root: str | Path) -> Listing:
     Raises:
         DataError: a list is missing, or of another form.
     """
-    if record.reader == "split":
-        return _from_split(record, folder, root)
     if record.reader == "variants":
         return _from_variants(record, folder)
-    return _from_folders(record, folder, root)
+    read = _from_split if record.reader == "split" else _from_folders
+    return read(record, folder, root)
 
 
 def _from_split(record: Benchmark, folder: Path, root: str | Path) -> Listing:
@@ -123,32 +115,28 @@ def _from_variants(record: Benchmark, folder: Path) -> Listing:
 def _from_folders(record: Benchmark, folder: Path, root: str | Path) -> Listing:
     path = find_file(record, record.class_file, folder, root)
     names = class_table(record, path)
-    present_folders = {
-        split: folder / inner
-        for split, inner in record.split_folders.items()
-        if (folder / inner).is_dir()
-    }
+    by_split = {split: class_folders(folder / top) for split, top in record.split_folders.items()}
     if record.numbered:
         keys = {str(i): name for i, name in enumerate(names.values())}
     else:
-        found = {key for path in present_folders.values() for key in class_folders(path)}
-        unknown = sorted(found - names.keys())
-        if unknown:
+        present = sorted(set().union(*by_split.values()))
+        if unknown := [key for key in present if key not in names]:
             raise DataError(
                 f"{record.title} in {shown(folder)} has folders that are no class of "
                 f"{shown(path)}: {listed(unknown)}.",
                 hint="Move them away.",
             )
-        keys = {key: names[key] for key in sorted(found)}
-    files = {
+        keys = {key: names[key] for key in present}
+    files = {split: [] for split in SPLITS} | {
         split: [
-            (f"{record.split_folders[split]}/{key}/{file}", label)
+            (f"{top}/{key}/{file}", label)
             for label, key in enumerate(keys)
-            for file in pictures(path / key)
+            if key in by_split[split]
+            for file in pictures(folder / top / key)
         ]
-        for split, path in present_folders.items()
+        for split, top in record.split_folders.items()
     }
-    return Listing(folder, list(keys.values()), {s: files.get(s, []) for s in SPLITS})
+    return Listing(folder, list(keys.values()), files)
 
 
 def class_table(record: Benchmark, path: Path) -> dict[str, str]:
@@ -168,28 +156,9 @@ def class_table(record: Benchmark, path: Path) -> dict[str, str]:
     return names
 
 
-def class_folders(path: Path) -> list[str]:
-    """Names of the folders in ``path``, sorted; hidden ones do not count."""
-    return sorted(e.name for e in _scan(path) if e.is_dir() and not e.name.startswith("."))
-
-
-def pictures(path: Path) -> list[str]:
-    """Names of the pictures in ``path``, sorted; nothing where it does not exist."""
-    return sorted(
-        e.name
-        for e in _scan(path)
-        if not e.name.startswith(".") and os.path.splitext(e.name)[1].lower() in PICTURE_SUFFIXES
-    )
-
-
-def _scan(path: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            yield from entries
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"The folder {shown(path)} cannot be listed: {error.strerror}.") from error
+def class_folders(path: Path) -> set[str]:
+    """Names of the folders in ``path``; none where it does not exist."""
+    return {folder.name for folder in folders(path)} if path.is_dir() else set()
 
 
 def _lines(record: Benchmark, path: Path) -> list[str]:
@@ -206,25 +175,17 @@ def _load_hub_copy(
 ) -> Dataset:
     """What ``get --hub`` brought: the hub's splits, with CoOp's class names."""
     loaded = load_hub(f"hub:{folder / HUB_FOLDER}")
+    labels = [record.rename(label) for label in loaded.class_names]
     if record.class_file is not None:
         # Both sort the classes by WordNet id.
         table = class_table(record, find_file(record, record.class_file, folder, root))
         labels = list(table.values())
-    else:
-        labels = [record.rename(label) for label in loaded.class_names]
     if len(labels) != len(loaded.class_names):
         raise DataError(
             f"The copy in {shown(folder / HUB_FOLDER)} has {len(loaded.class_names)} classes.",
             allowed=f"the {record.classes} of {record.title}",
             hint=f"Remove that folder; then {how_to_get(record, folder.parent)}",
         )
-    splits = {
-        ours: loaded.splits[theirs]
-        for theirs, ours in hub.splits.items()
-        if theirs in loaded.splits
-    }
+    splits = {ours: loaded.splits.get(theirs, []) for theirs, ours in hub.splits.items()}
     note = f"Read from a copy of {hub.repository}: its own splits, not CoOp's."
-    names = name_classes(labels, class_names)
-    notes = [note, *class_notes(names, present(splits))]
-    templates = resolve_templates(None, record.name)
-    return Dataset(record.name, names, present(splits), templates, notes, hub.repository)
+    return make_dataset(record.name, labels, splits, class_names, [note], hub.repository)

@@ -1,1 +1,6 @@
-"""Data sets of the paper brought to this machine: fetched, unpacked and checked."""
+"""Fetching and checking the paper's data sets."""
+
+from clip_adapter.datasets.download.check import check_benchmark
+from clip_adapter.datasets.download.get import fetch_benchmark
+
+__all__ = ["check_benchmark", "fetch_benchmark"]

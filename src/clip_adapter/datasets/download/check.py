@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import threading
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from clip_adapter.datasets.catalog.readers import (
 from clip_adapter.datasets.coop import rows_digest
 from clip_adapter.datasets.dataset import SPLITS
 from clip_adapter.datasets.decode import decode
-from clip_adapter.datasets.folder import PICTURE_SUFFIXES
+from clip_adapter.datasets.walk import files_below, is_picture
 from clip_adapter.errors import DecodeError
+from clip_adapter.reporting import Progress, listening, tracking
 from clip_adapter.wording import counted, shown
 
-Progress = Callable[[int, int], None]
 # Pictures that wait for a thread at once: ImageNet has a million.
 _AT_ONCE = 2048
 # Renamed files are looked for among so few; a folder moved as a whole needs no guessing.
@@ -79,7 +80,11 @@ class Check:
 
 
 def check_benchmark(
-    name: str, root: str | Path, fast: bool = False, progress: Progress | None = None
+    name: str,
+    root: str | Path,
+    fast: bool = False,
+    progress: Progress = None,
+    cancel: threading.Event | None = None,
 ) -> Check:
     """Compares a data set with its record and its lists, file by file.
 
@@ -87,11 +92,13 @@ def check_benchmark(
         name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
         root: the folder with all sets, or the folder of this one.
         fast: leave out the decoding of every picture, which finds damaged ones.
-        progress: told (pictures decoded, pictures to decode).
+        progress: hears of the pictures decoded, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at the next picture.
 
     Raises:
         UsageError: no such set.
         DataError: the set is not there, or lacks the lists that say what belongs to it.
+        CancelledError: ``cancel`` was set.
     """
     record = get_benchmark(name)
     folder = find_folder(record, root)
@@ -101,105 +108,93 @@ def check_benchmark(
         return _check_hub_copy(record, root, check)
     listing = list_files(record, folder, root)
     check.classes = len(listing.labels)
-    left_out = {f"{record.images}/{inner}" for inner in record.left_out}
-    found = _walk(folder, _tops(record, listing), left_out)
-    there = _compare(record, listing, found, check)
-    _check_sizes(record, check)
-    _check_content(record, listing, check)
+    there = _compare(record, listing, check)
+    check.wrong += [*_wrong_sizes(record, check), *_wrong_content(record, listing, check)]
     if not fast:
-        check.unreadable = _decode_all(folder, there, progress)
+        with listening(progress, cancel):
+            check.unreadable = _decode_all(folder, there)
         check.decoded = len(there) - len(check.unreadable)
     return check
 
 
-def _compare(record: Benchmark, listing: Listing, found: set[str], check: Check) -> list[str]:
-    """Fills in what is there and what is not; returns the files that are."""
-    named = {split: [file for file, _ in files] for split, files in listing.files.items()}
-    everything = [file for files in named.values() for file in files]
-    there = set(everything) & found
-    check.sizes = {s: sum(f in there for f in files) for s, files in named.items() if files}
+def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
+    """Fills in what is there and what is not; returns the files of the lists that are."""
+    counts = Counter(file for files in listing.files.values() for file, _ in files)
+    on_disk = _on_disk(record, listing)
+    there = [file for file in counts if file in on_disk]
     check.files = len(there)
-    check.missing = [shown(file) for file in dict.fromkeys(everything) if file not in found]
-    extra = sorted(found - set(everything))
-    pairs = _pair(check.missing, [shown(file) for file in extra], record.has_unused)
-    check.renamed = pairs
-    paired = {new for _, new in pairs}
-    for file in map(shown, extra):
-        # Only what is a picture, or was one before it was renamed, can be a fault.
-        if file in paired or (_is_picture(file) and not record.has_unused):
-            check.unexpected.append(file)
-    others = Counter("picture" if _is_picture(f) else "other file" for f in extra)
-    unused = others["picture"] - sum(map(_is_picture, check.unexpected))
-    if unused:
+    check.sizes = {
+        split: sum(file in on_disk for file, _ in files)
+        for split, files in listing.files.items()
+        if files
+    }
+    check.missing = [shown(file) for file in counts if file not in on_disk]
+    extra = sorted(map(shown, on_disk - counts.keys()), key=os.path.split)
+    check.renamed = _pair(check.missing, extra, record.has_unused)
+    # Only what is a picture, or was one before it was renamed, can be a fault.
+    renamed = {new for _, new in check.renamed}
+    faults = renamed if record.has_unused else renamed.union(filter(is_picture, extra))
+    check.unexpected = [file for file in extra if file in faults]
+    if unused := sum(is_picture(file) and file not in faults for file in extra):
         check.notes.append(f"{counted(unused, 'picture')} that CoOp's splits do not use.")
-    if others["other file"]:
-        check.notes.append(f"{counted(others['other file'], 'file')} that are no pictures.")
-    twice = [file for file, count in Counter(everything).items() if count > 1]
-    if twice:
+    if others := sum(not is_picture(file) for file in extra):
+        check.notes.append(f"{counted(others, 'file')} that are no pictures.")
+    if twice := [file for file, count in counts.items() if count > 1]:
         check.wrong.append(f"{counted(len(twice), 'picture')} named twice, as {twice[0]}.")
-    return [file for file in dict.fromkeys(everything) if file in there]
+    return there
 
 
-def _check_sizes(record: Benchmark, check: Check) -> None:
+def _on_disk(record: Benchmark, listing: Listing) -> set[str]:
+    """All files of the set's folders but those that CoOp leaves out, relative to its own."""
+    tops = {file.split("/")[0] for files in listing.files.values() for file, _ in files}
+    tops = record.split_folders.values() or ([record.images] if record.images else tops)
+    start = len(os.path.join(listing.folder, ""))
+    files = {
+        entry.path[start:].replace(os.sep, "/")
+        for top in tops
+        if (listing.folder / top).is_dir()
+        for entry in files_below(listing.folder / top)
+    }
+    left_out = tuple(f"{record.images}/{inner}/" for inner in record.left_out)
+    return {file for file in files if not file.startswith(left_out)}
+
+
+def _wrong_sizes(record: Benchmark, check: Check) -> list[str]:
+    wrong = []
     if check.classes != record.classes:
-        check.wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
+        wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
     for split in SPLITS:
         have, want = check.sizes.get(split, 0), check.expected.get(split, 0)
         # What is missing by name has been told already.
         if have != want and not (check.missing and have < want):
-            check.wrong.append(f"{have:,} pictures in {split}; {record.title} has {want:,}.")
+            wrong.append(f"{have:,} pictures in {split}; {record.title} has {want:,}.")
+    return wrong
 
 
-def _check_content(record: Benchmark, listing: Listing, check: Check) -> None:
-    if listing.rows is not None and record.split_file is not None and record.split_file.digest:
-        if rows_digest(listing.rows) != record.split_file.digest:
-            check.wrong.append(
-                f"{record.split_file.name} is not CoOp's: other rows, or another order, so other "
-                f"pictures would be drawn. CoOp's is at {record.split_file.link}"
-            )
+def _wrong_content(record: Benchmark, listing: Listing, check: Check) -> list[str]:
+    wrong = []
+    file = record.split_file
+    if listing.rows is not None and file is not None and file.digest:
+        if rows_digest(listing.rows) == file.digest:
+            check.notes.append(f"{file.name} is CoOp's, row by row.")
         else:
-            check.notes.append(f"{record.split_file.name} is CoOp's, row by row.")
+            wrong.append(
+                f"{file.name} is not CoOp's: other rows, or another order, so other pictures would "
+                f"be drawn. CoOp's is at {file.link}"
+            )
     for split, number in record.per_class.items():
         counts = Counter(label for _, label in listing.files[split])
-        for label, name in enumerate(listing.labels):
-            if listing.files[split] and counts[label] != number:
-                check.wrong.append(f"{counts[label]} of {number} pictures of {name!r} in {split}.")
-    if record.split_folders and not record.numbered:
-        by_split = {
-            split: set(class_folders(listing.folder / inner))
-            for split, inner in record.split_folders.items()
-        }
-        union = set().union(*by_split.values())
-        for split, folders in by_split.items():
-            for key in sorted(union - folders):
-                check.wrong.append(f"{record.split_folders[split]}/{key}/ is missing.")
-
-
-def _tops(record: Benchmark, listing: Listing) -> list[str]:
-    """The folders to walk, relative to the set's."""
-    if record.split_folders:
-        return list(record.split_folders.values())
-    if record.images:
-        return [record.images]
-    return sorted({f.split("/")[0] for files in listing.files.values() for f, _ in files})
-
-
-def _walk(folder: Path, tops: Iterable[str], left_out: set[str]) -> set[str]:
-    """All files below ``tops`` but those in ``left_out``, relative to ``folder``; none hidden."""
-    found: set[str] = set()
-    seen: set[str] = set()
-    for top in tops:
-        for here, folders, files in os.walk(folder / top, followlinks=True):
-            # Links are followed, circles of them are not.
-            real = os.path.realpath(here)
-            relative = Path(here).relative_to(folder).as_posix()
-            if real in seen or relative in left_out:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = [f for f in folders if not f.startswith(".") and f != "__MACOSX"]
-            found.update(f"{relative}/{file}" for file in files if not file.startswith("."))
-    return found
+        wrong += [
+            f"{counts[label]} of {number} pictures of {name!r} in {split}."
+            for label, name in enumerate(listing.labels)
+            if counts and counts[label] != number
+        ]
+    if not record.numbered:
+        inside = {top: class_folders(listing.folder / top) for top in record.split_folders.values()}
+        everywhere = set().union(*inside.values())
+        for top, keys in inside.items():
+            wrong += [f"{top}/{key}/ is missing." for key in sorted(everywhere - keys)]
+    return wrong
 
 
 def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str, str]]:
@@ -208,11 +203,9 @@ def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str,
     With ``strict``, the old name must be in the new one: among pictures that no split uses there
     are always names much like any other.
     """
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for file in extra:
-        by_folder[os.path.dirname(file)].append(file)
+    by_folder = {key: list(some) for key, some in groupby(extra, os.path.dirname)}
     scored = [
-        (_alike(old, new), old, new)
+        (SequenceMatcher(None, _plain(old), _plain(new), autojunk=False).ratio(), old, new)
         for old in missing[:_MOST_PAIRS]
         for new in by_folder.get(os.path.dirname(old), [])[:_MOST_PAIRS]
         if not strict or os.path.splitext(_plain(old))[0] in _plain(new)
@@ -229,37 +222,30 @@ def _plain(file: str) -> str:
     return unicodedata.normalize("NFC", os.path.basename(file)).lower()
 
 
-def _alike(old: str, new: str) -> float:
-    return difflib.SequenceMatcher(None, _plain(old), _plain(new), autojunk=False).ratio()
-
-
-def _is_picture(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in PICTURE_SUFFIXES
-
-
-def _decode_all(folder: Path, files: list[str], progress: Progress | None) -> list[tuple[str, str]]:
+def _decode_all(folder: Path, files: list[str]) -> list[tuple[str, str]]:
     """(file, reason) of every picture that cannot be decoded whole."""
-    bad: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    faults: list[tuple[str, str]] = []
+    progress = tracking("Decoding", len(files), "pictures")
+    with ThreadPoolExecutor(os.cpu_count()) as threads, progress as tracker:
         for start in range(0, len(files), _AT_ONCE):
             part = files[start : start + _AT_ONCE]
-            reasons = threads.map(lambda file: _fault(folder / file, file), part)
-            for done, (file, reason) in enumerate(zip(part, reasons, strict=True), start + 1):
-                if reason is not None:
-                    bad.append((shown(file), reason))
-                if progress is not None and (done % 64 == 0 or done == len(files)):
-                    progress(done, len(files))
-    return bad
+            reasons = threads.map(lambda file: _fault(folder / file, shown(file)), part)
+            for file, reason in zip(part, reasons, strict=True):
+                tracker.advance()
+                if reason:
+                    faults.append((shown(file), reason))
+    return faults
 
 
-def _fault(path: Path, name: str) -> str | None:
+def _fault(path: Path, name: str) -> str:
+    """Why a picture cannot be decoded; "" if it can."""
     try:
-        decode(path.read_bytes(), shown(name))
+        decode(path.read_bytes(), name)
     except DecodeError as error:
-        return error.found.removeprefix(f"{shown(name)}: ")
+        return error.found.removeprefix(f"{name}: ")
     except OSError as error:
         return f"{error.strerror or error}"
-    return None
+    return ""
 
 
 def _check_hub_copy(record: Benchmark, root: str | Path, check: Check) -> Check:
@@ -269,9 +255,8 @@ def _check_hub_copy(record: Benchmark, root: str | Path, check: Check) -> Check:
     check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}
     check.files = sum(check.sizes.values())
     check.notes += dataset.notes
-    if check.classes != record.classes:
-        check.wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
-    test, want = check.sizes.get("test", 0), record.sizes["test"]
-    if test != want:
-        check.wrong.append(f"{test:,} pictures in test; {record.title} has {want:,}.")
+    # Its train and val are its own; the test split is the paper's.
+    test = Check(check.name, check.folder, check.classes, {"test": check.sizes.get("test", 0)})
+    test.expected = {"test": record.sizes["test"]}
+    check.wrong += _wrong_sizes(record, test)
     return check

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clip_adapter.datasets.catalog.base import Archive, Benchmark, HubCopy, SideFile, get_benchmark
-from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, expand, has_pictures
+from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, has_pictures
 from clip_adapter.datasets.coop import read_rows, rows_digest
 from clip_adapter.datasets.download.fetch import Downloaded, download
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import write_file
-from clip_adapter.reporting import log
+from clip_adapter.files import read_json, write_file
+from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.wording import shown
 
 RECEIPT = "downloaded.json"
-Say = Callable[[str], None]
-# Told (what is done, bytes done, bytes in all).
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(*_: object) -> None:
-    """Say nothing."""
 
 
 @dataclass
@@ -42,7 +37,7 @@ class Fetched:
     """
 
     name: str
-    folder: str
+    folder: str = ""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     hub: dict[str, str] | None = None
     to_do: list[str] = field(default_factory=list)
@@ -54,7 +49,8 @@ def fetch_benchmark(
     *,
     hub: bool = False,
     keep: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = None,
+    cancel: threading.Event | None = None,
 ) -> Fetched:
     """Brings a data set to ``root``; what is there already is not fetched again.
 
@@ -65,93 +61,75 @@ def fetch_benchmark(
         root: the folder of all sets; made if it is missing.
         hub: fetch the copy on the Hugging Face hub instead of the original archives.
         keep: keep the archives once they are unpacked.
-        progress: told how far the work is.
+        progress: hears of the bytes that come, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at its next step.
 
     Raises:
         UsageError: no such set, or it has no copy on the hub.
         DataError: an archive cannot be downloaded, is not what was published, or cannot be
             unpacked.
+        CancelledError: ``cancel`` was set; the same call goes on.
     """
     record = get_benchmark(name)
-    root = expand(root)
+    root = Path(os.path.expanduser(root))
+    again = f"clip-adapter data get {record.name} --root {shown(root)}"
+    if hub and record.hub is None:
+        raise UsageError(f"{record.title} has no copy on the hub that is known here.", hint=again)
     folder = root / record.folder
-    receipt = folder / RECEIPT
-    told = _read_receipt(receipt)
-    fetched = Fetched(record.name, shown(folder), told["files"], told["hub"])
-
-    def note() -> None:
-        told = {"name": record.name, "files": fetched.files, "hub": fetched.hub}
-        write_file(receipt, json.dumps(told, indent=1).encode() + b"\n")
-
-    if hub:
-        if record.hub is None:
-            raise UsageError(
-                f"{record.title} has no copy on the hub that is known here.",
-                hint=f"clip-adapter data get {record.name} --root {shown(root)}",
-            )
-        fetched.hub = _fetch_hub(record, record.hub, folder / HUB_FOLDER)
-        note()
-    else:
-        for archive in record.archives:
-            done = fetched.files.get(archive.file, {})
-            if done.get("unpacked") and (folder / record.images).is_dir():
+    fetched = Fetched(record.name)
+    with contextlib.suppress(DataError):  # no receipt yet, or a damaged one
+        fetched = read_json(folder / RECEIPT, "The receipt", Fetched, "")
+    fetched.folder = shown(folder)
+    with listening(progress, cancel):
+        if hub and record.hub is not None:
+            fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
+        for archive in () if hub else record.archives:
+            before = fetched.files.get(archive.file, {})
+            if before.get("unpacked") and (folder / record.images).is_dir():
                 log.info(f"{archive.file} was unpacked before.")
                 continue
-            fetched.files[archive.file] = _fetch(archive, root, keep, progress)
-            note()
-    for file in record.side_files:
-        # The hub's copy has its own splits: CoOp's names files that are not in it.
-        if not (hub and file is record.split_file):
-            _fetch_side_file(record, file, folder, fetched)
-            note()
+            fetched.files[archive.file] = _fetch(archive, root, keep)
+            _write_receipt(fetched, folder)
+        for file in record.side_files:
+            # The hub's copy has its own splits: CoOp's names files that are not in it.
+            if not (hub and file is record.split_file):
+                _fetch_side_file(record, file, folder, fetched)
+    _write_receipt(fetched, folder)
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
         if record.hub is not None:
             terms = ", after you accept its terms there and log in" if record.hub.login else ""
-            fetched.to_do.append(
-                f"Or take the copy on the hub{terms}: "
-                f"clip-adapter data get {record.name} --root {shown(root)} --hub"
-            )
+            fetched.to_do.append(f"Or take the copy on the hub{terms}: {again} --hub")
     return fetched
 
 
-def _fetch(archive: Archive, root: Path, keep: bool, progress: Progress) -> dict[str, Any]:
+def _write_receipt(fetched: Fetched, folder: Path) -> None:
+    receipt = {"name": fetched.name, "files": fetched.files, "hub": fetched.hub}
+    write_file(folder / RECEIPT, json.dumps(receipt, indent=1).encode() + b"\n")
+
+
+def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     """Downloads and unpacks an archive with what is in it; its line of the receipt."""
+    assert archive.url is not None, archive.file  # noqa: S101 - only inner archives have none
     path = root / DOWNLOADS / archive.file
-    if archive.url is None:
-        raise ValueError(f"{archive.file} has no address")
-    got = download(
-        archive.url,
-        path,
-        size=archive.size,
-        md5=archive.md5,
-        sha256=archive.sha256,
-        progress=lambda done, total: progress(f"Downloading {archive.file}", done, total),
-    )
+    published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
+    got = download(archive.url, path, **published)
     log.info(_checked(got))
-    count = _unpack(archive, root, keep, progress)
+    count = unpack(path, root, archive.layout)
+    if archive.inner is not None:
+        inner = root / DOWNLOADS / archive.inner.file
+        count = unpack(inner, root, archive.inner.layout)
+        inner.unlink()
+    if not keep:
+        path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
     return {**_line(got, archive.url), "unpacked": count}
 
 
-def _unpack(archive: Archive, root: Path, keep: bool, progress: Progress) -> int:
-    path = root / DOWNLOADS / archive.file
-    title = f"Unpacking {archive.file}"
-    count = unpack(path, root, archive.layout, lambda done, total: progress(title, done, total))
-    if archive.inner is not None:
-        count = _unpack(archive.inner, root, False, progress)
-    if not keep:
-        path.unlink()
-    return count
-
-
 def _checked(got: Downloaded) -> str:
-    if got.checked:
-        return f"{got.path.name}: {got.size:,} bytes, {got.checked} as published."
-    return (
-        f"{got.path.name}: {got.size:,} bytes, no published checksum: kept what came, sha256 is "
-        f"{got.sha256}."
-    )
+    kept = f"no published checksum: kept what came, sha256 is {got.sha256}"
+    checked = f"{got.checked} as published" if got.checked else kept
+    return f"{got.path.name}: {got.size:,} bytes, {checked}."
 
 
 def _line(got: Downloaded, url: str) -> dict[str, Any]:
@@ -199,7 +177,7 @@ def _fetch_side_file(record: Benchmark, file: SideFile, folder: Path, fetched: F
         )
 
 
-def _fetch_hub(record: Benchmark, hub: HubCopy, folder: Path) -> dict[str, str]:
+def _fetch_hub(hub: HubCopy, folder: Path) -> dict[str, str]:
     """A snapshot of the repository, without code; which one it was."""
     import huggingface_hub
 
@@ -224,16 +202,3 @@ def _fetch_hub(record: Benchmark, hub: HubCopy, folder: Path) -> dict[str, str]:
             "it stopped.",
         ) from error
     return {"repository": hub.repository, "revision": revision}
-
-
-def _read_receipt(path: Path) -> dict[str, Any]:
-    """What an earlier call wrote; nothing where that is damaged."""
-    empty: dict[str, Any] = {"files": {}, "hub": None}
-    try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return empty
-    if not isinstance(told, dict) or not isinstance(told.get("files"), dict):
-        return empty
-    files = {key: line for key, line in told["files"].items() if isinstance(line, dict)}
-    return {"files": files, "hub": told.get("hub")}
