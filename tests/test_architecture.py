@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import graphlib
 import re
 import subprocess
 import sys
@@ -15,32 +16,35 @@ from clip_adapter.methods import get_method, method_names
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "clip_adapter"
 
-# Imports go from right to left only. Names in one row may import each other.
-LAYERS = (
-    ("errors",),
-    ("files",),
-    ("nn",),
-    ("backbones",),
-    ("data",),
-    ("features",),
-    ("options",),
-    ("training",),
-    ("towers",),
-    ("heads",),
-    ("classifier", "persistence", "model_card"),
-    ("methods",),
-    ("sources",),
-    ("estimator",),
-    ("api",),
-    ("evaluation",),
-    ("bench",),
-    ("scale",),
-    ("serve",),
-    ("demo",),
-    ("cli",),
-    ("__main__",),
-)
-RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+# Imports go from a row to those above it, those for types included; names in one row may not import
+# each other in a circle.
+ROWS = """
+errors _version
+wording
+files
+reporting
+nn
+backbones
+datasets
+features
+options
+sources
+heads
+task
+training
+towers
+trust
+finetuning classifier
+methods
+fitting
+evaluation estimator
+jobs export
+demo
+bench scale serve
+cli
+__main__
+"""
+RANK = {name: rank for rank, row in enumerate(ROWS.split("\n")) for name in row.split()}
 # Seconds to import, or optional: only functions may ask for them.
 ONLY_IN_FUNCTIONS = {"datasets", "matplotlib", "open_clip", "pyarrow", "sklearn", "torchvision"}
 # A scikit-learn estimator cannot do without it; nothing imports this module before it is used.
@@ -49,89 +53,128 @@ HEAVY = {*ONLY_IN_FUNCTIONS, "numpy", "pandas", "pydantic", "scipy", "torch", "P
 MAX_LINES = 400
 FOLDERS = ("src", "tests", "tools", "benchmarks", "examples")
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
-# What all methods share; the others are methods.
-SHARED = {"__init__", "base", "block_adapter", "sizes"}
-METHOD_FILES = [p for p in sorted((PACKAGE / "methods").glob("*.py")) if p.stem not in SHARED]
+FILES = sorted(PACKAGE.rglob("*.py"))
+METHOD_FILES = [p for p in (PACKAGE / "methods").glob("*.py") if "\n@register\n" in p.read_text()]
 
 
 def short(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
-def only_for_types(node):
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+def module_of(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(node, in_function=False):
-    """(module, inside a function) of every import that runs below ``node``."""
+MODULES = {module_of(path): path for path in FILES}
+
+
+def top(module):
+    """The folder or file below the package that ``module`` is of."""
+    return [*module.split("."), "__init__"][1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    name: str  # a.b.c
+    member: str = ""  # of "from a.b.c import member"
+    in_function: bool = False
+    for_types: bool = False
+
+    @property
+    def module(self):
+        """What is loaded: a member may be a module itself."""
+        whole = f"{self.name}.{self.member}"
+        return whole if whole in MODULES else self.name
+
+
+def find_imports(node, **where):
     for child in ast.iter_child_nodes(node):
-        if only_for_types(child):
-            continue
+        inside = dict(where)
         if isinstance(child, ast.Import):
-            yield from ((alias.name, in_function) for alias in child.names)
+            yield from (Import(alias.name, **where) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute here"
-            if child.module == "clip_adapter":
-                yield from ((f"clip_adapter.{alias.name}", in_function) for alias in child.names)
-            else:
-                yield child.module, in_function
-        else:
-            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from imports(child, in_function or function)
+            yield from (Import(child.module, alias.name, **where) for alias in child.names)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            inside["for_types"] = True
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            inside["in_function"] = True
+        yield from find_imports(child, **inside)
 
 
-def imports_of(path):
-    return list(imports(ast.parse(path.read_text("utf-8"))))
+IMPORTS = {path: list(find_imports(ast.parse(path.read_text("utf-8")))) for path in FILES}
+OWN = {
+    path: [i for i in found if i.name.split(".")[0] == PACKAGE.name]
+    for path, found in IMPORTS.items()
+}
 
 
-def own_imports(path):
-    """Top-level names of this package that ``path`` imports, anywhere in it."""
-    own = (name.split(".") for name, _ in imports_of(path))
-    return {parts[1] for parts in own if parts[0] == "clip_adapter" and len(parts) > 1}
+def test_every_module_has_a_row():
+    names = {top(module) for module in MODULES} - {"__init__"}
+    assert names <= set(RANK), "a new folder or module: give it a place in ROWS"
 
 
-def test_every_module_has_a_layer():
-    found = {short(path).split("/")[0].removesuffix(".py") for path in MODULES} - {"__init__"}
-    assert found <= set(RANK), "a new folder or module: give it a place in LAYERS"
+def test_the_package_imports_its_parts_when_they_are_used():
+    root = PACKAGE / "__init__.py"
+    loaded = {i.module for i in IMPORTS[root] if not i.for_types}
+    assert loaded == {"__future__", "importlib", "typing", "clip_adapter._version"}
+    for path, own in OWN.items():
+        assert path == root or PACKAGE.name not in {i.module for i in own}, short(path)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=short)
-def test_imports_go_one_way(path):
-    name = short(path).split("/")[0].removesuffix(".py")
-    if name == "__init__":
-        assert imports_of(path) == [
-            ("__future__", False),
-            ("importlib", False),
-            ("typing", False),
-        ], "the package imports its parts when they are used"
-        return
-    later = {other for other in own_imports(path) & set(RANK) if RANK[other] > RANK[name]}
-    assert not later
+def test_imports_go_one_way_and_in_no_circle():
+    against = {
+        f"{short(path)} imports {i.module}"
+        for path, own in OWN.items()
+        for i in own
+        if top(module_of(path)) != "__init__" and RANK[top(i.module)] > RANK[top(module_of(path))]
+    }
+    assert not against
+    graph = {module_of(path): {i.module for i in own} for path, own in OWN.items()}
+    del graph[PACKAGE.name]
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the circle
+    print("\n".join(["", "The order of the modules:", *order]))
+
+
+def test_names_with_an_underscore_stay_in_their_package():
+    abroad = {
+        f"{short(path)} imports {i.name}.{i.member}"
+        for path, own in OWN.items()
+        for i in own
+        if i.member.startswith("_")
+        and f"{i.name}.{i.member}" not in MODULES
+        and not i.member.startswith("__")
+        and top(i.name) != top(module_of(path))
+    }
+    assert not abroad
 
 
 @pytest.mark.parametrize("path", METHOD_FILES, ids=short)
 def test_methods_do_not_import_each_other(path):
-    siblings = {f"clip_adapter.methods.{other.stem}" for other in METHOD_FILES}
-    siblings -= {f"clip_adapter.methods.{path.stem}"}
-    assert not {name for name, _ in imports_of(path)} & siblings
+    siblings = {module_of(other) for other in METHOD_FILES} - {module_of(path)}
+    assert not {i.module for i in OWN[path]} & siblings
 
 
 def test_only_evaluation_and_what_follows_it_name_the_test_split():
-    # Methods and what trains them, and the way there; "data" and "features" read any split.
-    kept_away = {"nn", "training", "classifier", "methods", "sources", "estimator", "api"}
-    for path in MODULES:
-        if short(path).split("/")[0].removesuffix(".py") in kept_away:
+    # Methods and what trains them, and the way there; "datasets" and "features" read any split.
+    kept_away = {"nn", "sources", "heads", "task", "training", "towers", "finetuning", "classifier"}
+    kept_away |= {"methods", "fitting", "estimator"}
+    for module, path in MODULES.items():
+        if top(module) in kept_away:
             tree = ast.parse(path.read_text("utf-8"))
             words = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
             assert "test" not in words, f"{short(path)} names the test split"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=short)
-def test_heavy_packages_are_imported_in_functions(path):
-    at_top = {name.split(".")[0] for name, in_function in imports_of(path) if not in_function}
-    allowed = {package for file, package in EXCEPTIONS if file == short(path)}
-    assert not (at_top & ONLY_IN_FUNCTIONS) - allowed
+def test_heavy_packages_are_imported_in_functions():
+    at_top = {
+        (short(path), i.name.split(".")[0])
+        for path, found in IMPORTS.items()
+        for i in found
+        if not i.in_function and not i.for_types
+    }
+    assert not {(file, name) for file, name in at_top if name in ONLY_IN_FUNCTIONS} - EXCEPTIONS
 
 
 @pytest.mark.parametrize("entry", ["clip_adapter", "clip_adapter.cli.main"])

@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from clip_adapter._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from clip_adapter.backbones import list_backbones, load_backbone
     from clip_adapter.classifier import Classifier
@@ -48,7 +50,6 @@ _HOME = {
     "register": "methods",
 }
 
-__version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "ClipAdapterError",

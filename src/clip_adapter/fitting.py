@@ -78,6 +78,9 @@ def fit(
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
     reading = source_options(source)
+    own = not isinstance(reading.backbone, str | None)
+    if own:
+        reading = dataclasses.replace(reading, backbone=reading.load_backbone())
     if compute is not None and chosen.reads != "images":
         raise UsageError(
             f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "
@@ -89,7 +92,10 @@ def fit(
         task, facts = make_task(
             opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
         )
-        return fit_task(chosen, task, facts)
+        classifier = fit_task(chosen, task, facts)
+    if own:
+        classifier.use(reading.backbone)
+    return classifier
 
 
 def fit_task(

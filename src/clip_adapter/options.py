@@ -92,7 +92,8 @@ class SourceOptions:
     """How to read a source.
 
     Attributes:
-        backbone: name; None is ``DEFAULT_BACKBONE`` for pictures and none for features.
+        backbone: name, or an object of one's own; None is ``DEFAULT_BACKBONE`` for pictures and
+            none for features.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone.
         prompts: templates, or names of built-in ones; several are an ensemble. One str is one
@@ -112,7 +113,7 @@ class SourceOptions:
         UsageError: an unknown ``feature_norm``.
     """
 
-    backbone: str | None = None
+    backbone: Any = None
     device: str = "auto"
     dtype: Dtype = "float32"
     prompts: Sequence[str] = ()
@@ -134,11 +135,11 @@ class SourceOptions:
             raise unknown_name("feature_norm", str(self.feature_norm), get_args(Norm))
 
     def load_backbone(self, default: str | None = None) -> Backbone:
-        """The backbone named, or ``default``."""
+        """The backbone named or given, or ``default``."""
         from clip_adapter.backbones import load_backbone
 
-        name = self.backbone or default or DEFAULT_BACKBONE
-        return load_backbone(name, device=self.device, dtype=self.dtype)
+        chosen = self.backbone if self.backbone is not None else default
+        return load_backbone(chosen or DEFAULT_BACKBONE, device=self.device, dtype=self.dtype)
 
     def store(self) -> FeatureStore:
         """The feature store."""

@@ -15,7 +15,7 @@ from clip_adapter.datasets.descriptions import Descriptions, read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, MissingTextError, UsageError
 from clip_adapter.features.embed import BadPicture, extract
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
@@ -131,8 +131,8 @@ class PictureSource:
         kept = [s for s in chosen if s.name not in skipped]
         return Pictures(kept, digests, self.backbone.preprocess, self._options.style)
 
-    def text_weights(self) -> Tensor:
-        """(C, D) of unit length."""
+    def text_weights(self) -> Tensor | None:
+        """(C, D) of unit length; None where the backbone encodes pictures only."""
         return _embed_classes(self.backbone, self, self._options)
 
     @property
@@ -342,16 +342,25 @@ def _descriptions(class_names: list[str], options: SourceOptions) -> Description
     return found
 
 
-def _embed_classes(backbone: Backbone, source: Source, options: SourceOptions) -> Tensor:
-    """Text weights (C, D) through the store."""
+def _embed_classes(backbone: Backbone, source: Source, options: SourceOptions) -> Tensor | None:
+    """Text weights (C, D) through the store; None where the backbone encodes pictures only.
+
+    Raises:
+        MissingTextError: so it does, and prompts or descriptions were given.
+    """
     sentences = None if source.descriptions is None else source.descriptions.sentences
-    return text_weights(
-        backbone,
-        source.class_names,
-        source.templates,
-        descriptions=sentences,
-        store=options.store(),
-    )
+    try:
+        return text_weights(
+            backbone,
+            source.class_names,
+            source.templates,
+            descriptions=sentences,
+            store=options.store(),
+        )
+    except MissingTextError:
+        if options.prompts or sentences:
+            raise
+        return None
 
 
 Source = PictureSource | FeatureSource

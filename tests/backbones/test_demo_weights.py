@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clip_adapter.backbones.names import DEMO_FOLDER
+from clip_adapter.backbones.weights import DEMO_FOLDER
 from clip_adapter.demo.world import render_pretraining
 
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clip_adapter.backbones import Backbone, list_backbones, load_backbone
-from clip_adapter.backbones.names import DEMO_FOLDER
+from clip_adapter.backbones.weights import DEMO_FOLDER
 from clip_adapter.errors import BackboneError, UsageError
 
 TEXTS = ["a photo of a cat.", "dog", "a very long text about a very small cat and a dog"]
@@ -136,14 +136,14 @@ def test_fingerprint_covers_weights_and_what_they_do_not_show(tiny, folder, make
     assert load_backbone(str(same), device="cpu").fingerprint != tiny.fingerprint
 
 
-def test_device_is_said(folder, monkeypatch, request):
+def test_device_is_said(folder, monkeypatch, request, caplog):
     if request.config.getoption("--fake-accelerator"):
         pytest.skip("the pretend accelerator is found without a word")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    said = []
-    assert load_backbone(str(folder), say=said.append).device == "cpu"
-    assert said == ["Device: CPU (no CUDA or MPS device found)"]
+    caplog.set_level("INFO", "clip_adapter")
+    assert load_backbone(str(folder)).device == "cpu"
+    assert caplog.messages == ["Device: CPU (no CUDA or MPS device found)"]
 
 
 @pytest.mark.parametrize(

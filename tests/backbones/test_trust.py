@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.backbones.trust import (
+from clip_adapter.backbones.weights import (
     TOKENIZER_OPTIONS,
     check_config,
     model_config,
@@ -123,7 +123,7 @@ def test_everything_that_open_clip_itself_sets_is_allowed(monkeypatch):
 
     checked = []
     monkeypatch.setattr(
-        "clip_adapter.backbones.trust._check_transformers", lambda *args: checked.append(args)
+        "clip_adapter.backbones.weights.check_transformers", lambda *args: checked.append(args)
     )
     for name in open_clip.list_models():
         check_config(name, model_config(name))

@@ -4,13 +4,15 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import ClassifierError
+from clip_adapter.errors import CancelledError, ClassifierError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
 from clip_adapter.nn import ResidualAdapter, normalize
@@ -102,53 +104,28 @@ def test_it_never_replaces_a_folder_of_other_things(classifier, tmp_path):
     assert (tmp_path / "holiday.jpg").read_bytes() == b"x"
 
 
-def break_json(folder):
-    (folder / "classifier.json").write_text("{", "utf-8")
-
-
-def drop_weights(folder):
-    (folder / "class_weights.safetensors").unlink()
-
-
-def cut_weights(folder):
-    path = folder / "class_weights.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def wrong_names(folder):
-    config = json.loads((folder / "classifier.json").read_text("utf-8"))
-    config["class_names"].append("one more")
-    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
-
-
-def other_kind(folder):
-    config = json.loads((folder / "classifier.json").read_text("utf-8"))
-    config["image_map"]["kind"] = "os.system"
-    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
-
-
-def one_byte(folder):
-    path = folder / "class_weights.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-7] ^= 64
-    path.write_bytes(bytes(data))
-
-
-def other_norm(folder):
-    config = json.loads((folder / "classifier.json").read_text("utf-8"))
-    config["feature_norm"] = "zzz"
-    (folder / "classifier.json").write_text(json.dumps(config), "utf-8")
+def flip(data):
+    return data[:-7] + bytes([data[-7] ^ 64]) + data[-6:]
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [break_json, drop_weights, cut_weights, one_byte, wrong_names, other_kind, other_norm],
+    ("file", "change"),
+    [
+        ("classifier.json", lambda data: b"{"),
+        ("class_weights.safetensors", None),
+        ("class_weights.safetensors", lambda data: data[:-100]),
+        ("class_weights.safetensors", flip),
+        ("adapter.safetensors", flip),
+    ],
 )
-def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, damage):
-    folder = classifier.save(tmp_path / "m")
-    damage(folder)
-    with pytest.raises(ClassifierError, match="damaged"):
-        Classifier.load(folder)
+def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, file, change):
+    path = classifier.save(tmp_path / "m") / file
+    data = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        path.write_bytes(change(data))
+    with pytest.raises(ClassifierError, match="/m is damaged"):
+        Classifier.load(tmp_path / "m")
 
 
 def test_newer_format_and_missing_folder(classifier, tmp_path):
@@ -191,6 +168,29 @@ def test_not_a_number_is_refused(classifier, x):
         classifier.logits(x)
     with pytest.raises(ClassifierError, match="diverged"):
         Classifier(Head(x), [str(i) for i in range(5)])
+
+
+class Mean:
+    name, fingerprint = "mean", "mean-1"
+
+    def preprocess(self, picture):
+        return torch.tensor(picture.getpixel((0, 0)), dtype=torch.float32).view(3, 1, 1)
+
+    def encode_images(self, images):
+        return images.flatten(1)
+
+
+def test_pictures_can_be_watched_and_cancelled():
+    classifier = Classifier(Head(torch.eye(3)), ["r", "g", "b"])
+    classifier.use(Mean())
+    pictures = [Image.new("RGB", (2, 2), colour) for colour in ("blue", "red")]
+    stages = []
+    assert classifier.predict(pictures, progress=stages.append) == ["b", "r"]
+    assert [(s.title, s.done, s.total) for s in stages] == [("Embedding", 2, 2)]
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(CancelledError):
+        classifier.predict_proba(pictures, cancel=stop)
 
 
 def test_pickled_without_its_backbone(classifier, x):

@@ -5,45 +5,22 @@ import json
 
 import pytest
 import torch
+from example_heads import NAMES, SHOTS, C, D, cache, draw, heads
 from safetensors.torch import load_file, save_file
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.classifier.head_format import MAX_MEMBERS
 from clip_adapter.errors import ClassifierError
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.nn import Cache, Projection, ResidualAdapter
+from clip_adapter.nn import Projection
 from clip_adapter.towers.lora import Lora
 
-C, D, SHOTS = 3, 8, 6
-NAMES = ["a", "b", "c"]
 NAN, INF = float("nan"), float("inf")
 ADAPTER, TOWER, WEIGHTS = (f"{n}.safetensors" for n in ("adapter", "tower", "class_weights"))
 
 
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def cache(channels=None):
-    keys = draw(SHOTS, D if channels is None else len(channels), seed=1)
-    values = torch.eye(C)[torch.arange(SHOTS) % C]
-    return Cache(keys, values, 2.0, 3.0, None if channels is None else torch.tensor(channels))
-
-
 def made(kind):
-    generator = torch.Generator().manual_seed(2)
-    heads = {
-        "adapter": lambda: Head(draw(C, D), ResidualAdapter.build(D, 2, generator=generator)),
-        "ratio": lambda: Head(
-            draw(C, D), ResidualAdapter.build(D, 2, ratio="hypernetwork", generator=generator)
-        ),
-        "projection": lambda: Head(draw(C, 4), Projection(draw(D, 4), draw(4))),
-        "linear": lambda: Head(draw(C, D), bias=draw(C), kind="linear"),
-        "cache": lambda: Head(draw(C, D), cache=cache()),
-        "channels": lambda: Head(draw(C, D), cache=cache([1, 4, 5])),
-        "mixture": lambda: Mixture([Head(draw(C, D)), Head(draw(C, D), cache=cache())], [1, 2]),
-    }
-    return Classifier(heads[kind](), NAMES, text_weights=draw(C, D, seed=4))
+    return Classifier(heads()[kind], NAMES, text_weights=draw(C, D, seed=4))
 
 
 def forge(folder, file="", config=None, **tensors):
@@ -53,18 +30,18 @@ def forge(folder, file="", config=None, **tensors):
         known |= {k.replace("__", "."): v for k, v in tensors.items()}
         save_file({k: v.contiguous() for k, v in known.items() if v is not None}, folder / file)
     path = folder / "classifier.json"
-    told = json.loads(path.read_text("utf-8"))
+    record = json.loads(path.read_text("utf-8"))
     for place, value in (config or {}).items():
         *way, last = [int(p) if p.isdecimal() else p for p in place.split(".")]
-        inner = told
+        inner = record
         for step in way:
             inner = inner[step]
         inner[last] = value
     if "sha256" not in (config or {}):
         for name in (ADAPTER, TOWER, WEIGHTS):
             data = (folder / name).read_bytes() if (folder / name).exists() else None
-            told["sha256"][name] = data and hashlib.sha256(data).hexdigest()
-    path.write_text(json.dumps(told), "utf-8")
+            record["sha256"][name] = data and hashlib.sha256(data).hexdigest()
+    path.write_text(json.dumps(record), "utf-8")
     return folder
 
 
@@ -155,7 +132,10 @@ def test_maps_and_caches(kind, tensors, tmp_path):
         ("mixture", "members", {}),
         ("mixture", "members", 5),
         ("mixture", "members.0", None),
-        ("linear", "head", ["cosine"]),
+        *[("linear", "head", v) for v in (["cosine"], "pickle")],
+        ("mixture", "members", []),
+        ("mixture", "members", [{"head": "mixture", "members": [], "share": 1.0}]),
+        ("linear", "feature_norm", "zzz"),
         ("linear", "image_map", 5),
         ("linear", "text", "bias"),
         ("linear", "text", "nowhere"),
@@ -165,12 +145,12 @@ def test_maps_and_caches(kind, tensors, tmp_path):
         ("linear", "sha256", []),
         *[("linear", "info", v) for v in (None, 5, [["backbone", "demo"]])],
         *[("linear", "info", {k: [1]}) for k in ("backbone", "dtype", "trained_parameters")],
-        ("linear", "change", []),
+        *[("linear", "change", v) for v in ([], {}, {"kind": []})],
         ("linear", "change", {"kind": ["lora"]}),
         *[("adapter", "image_map.dim", v) for v in (0, -D, D + 1, 8.0, "8", None, NAN, 10**400)],
         *[("adapter", "image_map.ratio", v) for v in ("other", 0.5, None)],
         ("adapter", "image_map.activation", "relu"),
-        ("adapter", "image_map.kind", []),
+        *[("adapter", "image_map.kind", v) for v in ([], "os.system")],
         ("projection", "image_map.bias", 0),
     ],
 )
@@ -268,6 +248,6 @@ def test_the_record_is_json_that_every_reader_takes(tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    told = json.loads((folder / "classifier.json").read_text(), parse_constant=refuse)["info"]
-    assert told == {"selection": [{"loss": [0.5, None, None]}], "seconds": None, "pair": [1, None]}
-    assert Classifier.load(folder).info == told
+    saved = json.loads((folder / "classifier.json").read_text(), parse_constant=refuse)["info"]
+    assert saved == {"selection": [{"loss": [0.5, None, None]}], "seconds": None, "pair": [1, None]}
+    assert Classifier.load(folder).info == saved

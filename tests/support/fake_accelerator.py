@@ -129,9 +129,9 @@ class CardForFabric(Accelerator):
 @contextlib.contextmanager
 def present():
     """The pretend accelerator is in the machine, and the device "auto" finds it."""
-    from clip_adapter.backbones import open_clip, registry
+    from clip_adapter.backbones import names, own
 
-    resolve = registry.resolve_device
+    resolve = names.resolve_device
 
     def resolve_device(device="auto", *say):
         return str(CARD) if device in ("auto", str(CARD)) else resolve(device, *say)
@@ -140,8 +140,8 @@ def present():
         ACCELERATOR_REGISTRY.register(CARD.type, CardForFabric)
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch, Present():
-        patch.setattr(registry, "resolve_device", resolve_device)
-        patch.setattr(open_clip, "resolve_device", resolve_device)
+        patch.setattr(names, "resolve_device", resolve_device)
+        patch.setattr(own, "resolve_device", resolve_device)
         # Views of a wrapped tensor cannot be made in inference mode.
         patch.setattr(torch, "inference_mode", torch.no_grad)
         # A module that moves keeps its parameters, as between the CPU and a card.

@@ -1,11 +1,18 @@
-"""``Backbone``: what the rest of the library asks of a frozen CLIP."""
+"""``Backbone``: what the rest of the library asks of a frozen CLIP, and the device it runs on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from clip_adapter.errors import UsageError
+from clip_adapter.reporting import log
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -71,3 +78,30 @@ class Backbone(Protocol):
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""
         ...
+
+
+def resolve_device(device: str = "auto") -> str:
+    """The device to compute on; the choice of "auto" is said.
+
+    Raises:
+        UsageError: the device is unknown, or this machine has none of it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            log.info(f"Device: CUDA ({torch.cuda.get_device_name()})")
+            return "cuda"
+        if torch.backends.mps.is_available():
+            log.info("Device: MPS (Apple GPU)")
+            return "mps"
+        log.info("Device: CPU (no CUDA or MPS device found)")
+        return "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["it is not available"])[0]
+        raise UsageError(
+            f"The device {device!r} cannot be used: {reason}",
+            allowed="auto, cpu, cuda, cuda:N, mps",
+            hint="'auto' takes the best one that is here.",
+        ) from error
+    return device

@@ -1,4 +1,4 @@
-"""A batch size that halves itself when memory runs out."""
+"""What fits into memory: a batch size that halves itself, and frozen encoders that use it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clip_adapter.backbones.base import Preprocess
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 
-Say = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
+FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the machine has no memory left."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "cannot allocate")
-    )
+    signs = ("out of memory", "can't allocate memory", "cannot allocate")
+    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in signs)
 
 
 class Halving:
@@ -62,3 +57,32 @@ class Halving:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")
+
+
+class FrozenEncoder:
+    """What all backbones share: raw features in float32 on the CPU, in parts that memory holds."""
+
+    embed_dim: int
+    preprocess: Preprocess
+
+    def __init__(self) -> None:
+        self._batches = Halving(FORWARD_BATCH)
+
+    def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
+        """``encode`` of every part of ``batch``: (B, D), without gradients."""
+        if not len(batch):
+            return torch.zeros(0, self.embed_dim)
+
+        def forward(part: Any) -> Tensor:
+            return encode(part).to("cpu", torch.float32)
+
+        with torch.inference_mode():
+            features = self._batches.run(forward, batch)
+        # An ordinary tensor: inference tensors cannot enter a later training.
+        return features.clone()
+
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint, sizes, device and dtype, for results and logs."""
+        names = ("name", "fingerprint", "embed_dim", "logit_scale", "parameters", "device", "dtype")
+        size = {"image_size": self.preprocess.image_size}
+        return {name: getattr(self, name) for name in names} | size

@@ -1,4 +1,4 @@
-"""What the name of a backbone means.
+"""A backbone by its name.
 
 ARCH/TAG              pretrained weights that open_clip lists, as RN50/openai
 ViT-B/32, RN50        the field's spelling of OpenAI's models
@@ -7,66 +7,79 @@ ARCH/./file, ARCH//f  the weights of a checkpoint file
 hf-hub:ORG/REPO       a model of the Hugging Face hub
 local-dir:DIR, DIR    a folder with open_clip_config.json and a checkpoint
 demo                  the small CLIP inside this package
+NAME                  what another package calls its own, see :mod:`.own`
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
+from clip_adapter.backbones.base import DTYPES, Backbone, Dtype, resolve_device
+from clip_adapter.backbones.open_clip import open_origin
+from clip_adapter.backbones.own import OwnBackbone, own_backbone, own_names
+from clip_adapter.backbones.weights import (
+    CONFIG_FILE,
+    DEMO_FOLDER,
+    FOLDER,
+    HUB,
+    OFFLINE_HINT,
+    Origin,
+)
 from clip_adapter.errors import BackboneError, UsageError, unknown_name
 
 DEMO = "demo"
-DEMO_FOLDER = Path(__file__).parent / "demo_weights"
-CONFIG_FILE = "open_clip_config.json"
-HUB, FOLDER = "hf-hub:", "local-dir:"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-OFFLINE_HINT = "'--backbone demo' needs no download."
-
-Kind = Literal["tag", "random", "file", "hub", "folder"]
+LISTED = "'clip-adapter ls backbones' lists every ARCH/TAG."
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a backbone comes from: its canonical ``name``, and ``target``, the tag, file, hub
-    repository or folder. ``arch`` is an open_clip architecture for tag, random and file.
-    """
-
-    kind: Kind
-    name: str
-    arch: str = ""
-    target: str = ""
-
-
-def parse_name(
-    name: str, architectures: Collection[str], tags: Callable[[str], list[str]]
-) -> Source:
-    """The source that ``name`` means.
+def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") -> Backbone:
+    """Load a frozen CLIP.
 
     Args:
-        name: as in this module's table.
-        architectures: the known ones.
-        tags: the pretrained tags of an architecture.
+        name: ``ARCH/TAG`` (``RN50/openai``, ``ViT-B/32``), ``ARCH/random``, ``ARCH/./FILE``,
+            ``hf-hub:ORG/REPO``, ``local-dir:DIR``, ``demo`` or the name that a package gave to its
+            own; or an object, see :class:`~clip_adapter.backbones.own.OwnBackbone`, which stays on
+            its device.
+        device: "auto" takes cuda, then mps, then cpu; or a device by name ("cuda:1").
+        dtype: "float32", "float16" or "bfloat16", of weights and computation. Returned tensors
+            are float32 in any case.
 
     Raises:
-        UsageError: an unknown architecture or tag; the nearest ones are named.
-        BackboneError: a file or folder that is not there.
+        UsageError: an unknown name, device or dtype.
+        BackboneError: weights that cannot be found, fetched or loaded; an object that is none.
     """
-    if name == DEMO:
-        return _folder(DEMO, DEMO_FOLDER)
-    if name.startswith(HUB):
-        repo = name.removeprefix(HUB)
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-            raise UsageError(f"{name!r} names no hub repository.", allowed="hf-hub:ORG/REPO")
-        return Source("hub", name, target=repo)
-    if name.startswith(FOLDER):
-        return _folder(name, Path(name.removeprefix(FOLDER)))
-    if name and Path(name).is_dir() and name.partition("/")[0] not in architectures:
-        return _folder(FOLDER + name, Path(name))
-    return _architecture(_canonical(name), architectures, tags)
+    if not isinstance(name, str):
+        return name if isinstance(name, Backbone) else OwnBackbone(name)
+    if name in own_names():
+        return own_backbone(name, device, dtype)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", str(dtype), DTYPES)
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model
+    origin = parse_name(name, open_clip.list_models(), tags)
+    return open_origin(origin, resolve_device(device), cast("Dtype", dtype))
+
+
+def list_backbones() -> list[dict[str, Any]]:
+    """Every backbone that can be named: ``name``, ``arch``, ``tag`` and ``notes``."""
+    import open_clip
+
+    demo = {"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}
+    rows: list[dict[str, Any]] = [demo] if DEMO_FOLDER.is_dir() else []
+    for name, owner in own_names().items():
+        rows.append({"name": name, "arch": name, "tag": "", "notes": f"of {owner}"})
+    for arch, tag in open_clip.list_pretrained():
+        config = open_clip.get_model_config(arch) or {}
+        size = config.get("vision_cfg", {}).get("image_size", 224)
+        notes = f"D {config.get('embed_dim')}, {size} px"
+        if config.get("text_cfg", {}).get("hf_tokenizer_name"):
+            notes += ", text needs clip-adapter[siglip]"
+        rows.append({"name": f"{arch}/{tag}", "arch": arch, "tag": tag, "notes": notes})
+    return rows
 
 
 def files_of(name: str) -> list[Path]:
@@ -85,14 +98,64 @@ def files_of(name: str) -> list[Path]:
     return [target] if target.is_file() else []
 
 
-def _folder(name: str, folder: Path) -> Source:
+def parse_name(
+    name: str, architectures: Collection[str], tags: Callable[[str], list[str]]
+) -> Origin:
+    """The origin that ``name`` means.
+
+    Args:
+        name: as in this module's table.
+        architectures: the known ones.
+        tags: the pretrained tags of an architecture.
+
+    Raises:
+        UsageError: an unknown architecture or tag; the nearest ones are named.
+        BackboneError: a file or folder that is not there.
+    """
+    if name == DEMO:
+        return _folder(DEMO, DEMO_FOLDER)
+    if name.startswith(HUB):
+        repo = name.removeprefix(HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise UsageError(f"{name!r} names no hub repository.", allowed="hf-hub:ORG/REPO")
+        return Origin("hub", name, target=repo)
+    if name.startswith(FOLDER):
+        return _folder(name, Path(name.removeprefix(FOLDER)))
+    if name and Path(name).is_dir() and name.partition("/")[0] not in architectures:
+        return _folder(FOLDER + name, Path(name))
+    name = _canonical(name)
+    arch, _, target = name.partition("/")
+    if arch not in architectures:
+        raise _unknown_architecture(name, arch, architectures)
+    if target == "random":
+        return Origin("random", name, arch)
+    known, tag = tags(arch), target.lower().replace("-", "_")
+    if tag in known:
+        return Origin("tag", f"{arch}/{tag}", arch, tag)
+    if target and Path(target).is_file():
+        return Origin("file", name, arch, target)
+    if "/" in target or Path(target).suffix in WEIGHT_SUFFIXES:
+        raise BackboneError(
+            f"No checkpoint file {target!r} for the backbone {arch}.",
+            allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
+            hint=f"Check the path. {OFFLINE_HINT}",
+        )
+    unknown = unknown_name(f"weights of {arch}", target, [*known, "random"]).found
+    raise UsageError(
+        unknown if target else f"{arch} is an architecture; its weights must be named as well.",
+        allowed=", ".join(f"{arch}/{tag}" for tag in [*known, "random", "./FILE"]),
+        hint=LISTED,
+    )
+
+
+def _folder(name: str, folder: Path) -> Origin:
     if not (folder / CONFIG_FILE).is_file():
         raise BackboneError(
             f"{folder} holds no {CONFIG_FILE}.",
             allowed=f"a folder with {CONFIG_FILE} and open_clip_model.safetensors",
             hint="For a bare checkpoint file, name its architecture: ViT-B-32/./file.safetensors",
         )
-    return Source("folder", name, target=str(folder))
+    return Origin("folder", name, target=str(folder))
 
 
 def _canonical(name: str) -> str:
@@ -103,49 +166,18 @@ def _canonical(name: str) -> str:
     return f"{name}/openai" if openai else name
 
 
-def _is_path(name: str) -> bool:
-    """Whether ``name`` is meant as a path of this machine."""
-    return name.startswith((".", "/", "~", "\\")) or Path(name).suffix in WEIGHT_SUFFIXES
-
-
-def _architecture(
-    name: str, architectures: Collection[str], tags: Callable[[str], list[str]]
-) -> Source:
-    arch, _, target = name.partition("/")
-    if arch not in architectures and _is_path(name):
-        raise BackboneError(
+def _unknown_architecture(name: str, arch: str, known: Collection[str]) -> Exception:
+    """What to say of a ``name`` whose part before the first slash is no architecture."""
+    if name.startswith((".", "/", "~", "\\")) or Path(name).suffix in WEIGHT_SUFFIXES:
+        return BackboneError(
             f"{name!r} is a file without its architecture."
             if Path(name).is_file()
             else f"The file {name!r} does not exist, and a file alone names no architecture.",
             allowed="ARCH/./FILE, such as ViT-B-32/./weights.pt (ARCH//FILE from the root)",
             hint=f"Put the architecture before the path of the weights. {OFFLINE_HINT}",
         )
-    if arch not in architectures:
-        near = unknown_name("backbone", arch, architectures).found
-        raise UsageError(
-            near,
-            allowed="ARCH/TAG, ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO, local-dir:DIR, demo",
-            hint="'clip-adapter ls backbones' lists every ARCH/TAG.",
-        )
-    if target == "random":
-        return Source("random", name, arch)
-    known = tags(arch)
-    if target.lower().replace("-", "_") in known:
-        tag = target.lower().replace("-", "_")
-        return Source("tag", f"{arch}/{tag}", arch, tag)
-    if target and Path(target).is_file():
-        return Source("file", name, arch, target)
-    if "/" in target or Path(target).suffix in WEIGHT_SUFFIXES:
-        raise BackboneError(
-            f"No checkpoint file {target!r} for the backbone {arch}.",
-            allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
-            hint=f"Check the path. {OFFLINE_HINT}",
-        )
-    wrong = unknown_name(f"weights of {arch}", target, [*known, "random"])
-    if not target:
-        wrong = UsageError(f"{arch} is an architecture; its weights must be named as well.")
-    raise UsageError(
-        wrong.found,
-        allowed=", ".join(f"{arch}/{tag}" for tag in [*known, "random", "./FILE"]),
-        hint="'clip-adapter ls backbones' lists every ARCH/TAG.",
+    return UsageError(
+        unknown_name("backbone", arch, known).found,
+        allowed="ARCH/TAG, ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO, local-dir:DIR, demo",
+        hint=LISTED,
     )

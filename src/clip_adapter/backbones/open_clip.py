@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import logging
 import warnings
@@ -13,21 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.backbones.base import Preprocess
-from clip_adapter.backbones.fingerprint import fingerprint
-from clip_adapter.backbones.hub import fetch_repository, fetch_tag, reason_of
-from clip_adapter.backbones.memory import Halving
-from clip_adapter.backbones.names import DEMO, DEMO_FOLDER, FOLDER, Source, parse_name
+from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
+from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
-from clip_adapter.backbones.registry import DTYPES, Dtype, resolve_device
-from clip_adapter.backbones.trust import check_config, model_config, tokenizer_options
+from clip_adapter.backbones.weights import (
+    Origin,
+    check_config,
+    fetch,
+    fingerprint,
+    model_config,
+    reason_of,
+    tokenizer_options,
+)
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 
-_FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
 
-
-class OpenClipBackbone:
+class OpenClipBackbone(FrozenEncoder):
     """A frozen open_clip model, in eval mode (BatchNorm too).
 
     SigLIP adds a constant ``logit_bias`` to all logits; a constant drops out of the softmax and
@@ -36,29 +39,27 @@ class OpenClipBackbone:
 
     def __init__(
         self,
-        name: str,
+        origin: Origin,
         model: nn.Module,
-        tokenizer: Callable[[], Callable[[list[str]], Tensor]],
         device: str = "cpu",
         dtype: Dtype = "float32",
     ) -> None:
-        self.name, self.device, self.dtype = name, device, dtype
-        self.preprocess = _preprocess(name, model)
+        self._origin, self.name, self.device, self.dtype = origin, origin.name, device, dtype
+        self.preprocess = _preprocess(origin.name, model)
         # of the weights as they came, so that it is the same for every device and dtype
         self.fingerprint = fingerprint(model)
         self.logit_scale = float(model.logit_scale.detach().float().exp())  # type: ignore[operator]
         self.parameters = sum(p.numel() for p in model.parameters())
         self._torch_dtype = DTYPES[dtype]
-        self._model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
-        self._make_tokenizer, self._tokenizer = tokenizer, None
-        self._batches = Halving(_FORWARD_BATCH)
+        # The open_clip module, for methods that train or adapt what is inside.
+        self.model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
+        self._probe()
+
+    def _probe(self) -> None:
+        """Runs one picture through the tower, for the dimension of its features."""
+        super().__init__()
         size = self.preprocess.image_size
         self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
-
-    @property
-    def model(self) -> Any:
-        """The open_clip module, for methods that train or adapt what is inside."""
-        return self._model
 
     def with_visual(self, visual: nn.Module, fingerprint: str) -> OpenClipBackbone:
         """This backbone with another visual tower; the text tower is shared.
@@ -67,35 +68,23 @@ class OpenClipBackbone:
             visual: ``(B, 3, S, S) -> (B, D)``, on the device and in the dtype of this one.
             fingerprint: of the backbone with that tower.
         """
-        other, model = copy.copy(self), copy.copy(self._model)
+        other, model = copy.copy(self), copy.copy(self.model)
         # A shallow copy of a module shares the table of its parts.
-        model._modules = {**self._model._modules, "visual": visual}
-        other._model, other.fingerprint = model, fingerprint
-        other._batches = Halving(_FORWARD_BATCH)
-        size = self.preprocess.image_size
-        other.embed_dim = int(other.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
+        model._modules = {**self.model._modules, "visual": visual}
+        other.model, other.fingerprint = model, fingerprint
+        other._probe()
         return other
-
-    def _frozen(self, encode: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
-        def forward(part: Tensor) -> Tensor:
-            out = encode(part.to(self.device))
-            return out.to("cpu", torch.float32)
-
-        with torch.inference_mode():
-            out = self._batches.run(forward, batch)
-        return out.clone()  # an ordinary tensor: inference tensors cannot enter a later training
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) preprocessed -> (B, D) raw features, float32 on the CPU."""
-        if not len(images):
-            return torch.zeros(0, self.embed_dim)
-        return self._frozen(lambda x: self._model.encode_image(x.to(self._torch_dtype)), images)
+        return self._frozen(
+            lambda part: self.model.encode_image(part.to(self.device, self._torch_dtype)), images
+        )
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) raw features, float32 on the CPU."""
-        if not texts:
-            return torch.zeros(0, self.embed_dim)
-        return self._frozen(self._model.encode_text, self.tokenize(texts))
+        tokens = self.tokenize(texts) if texts else torch.zeros(0)
+        return self._frozen(lambda part: self.model.encode_text(part.to(self.device)), tokens)
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """B texts -> (B, L) token ids; what is too long is cut.
@@ -103,9 +92,11 @@ class OpenClipBackbone:
         Raises:
             BackboneError: the tokenizer cannot be had.
         """
-        if self._tokenizer is None:
-            self._tokenizer = self._make_tokenizer()
         return self._tokenizer(texts)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        return _tokenizer(self._origin)
 
     def _text_tower(self) -> Any:
         """The module that holds the token embeddings.
@@ -113,7 +104,7 @@ class OpenClipBackbone:
         Raises:
             BackboneError: the text tower has no token embeddings to replace.
         """
-        tower = getattr(self._model, "text", self._model)
+        tower = getattr(self.model, "text", self.model)
         if not isinstance(getattr(tower, "token_embedding", None), nn.Embedding):
             raise BackboneError(
                 f"The text tower of {self.name} takes no token embeddings.",
@@ -164,126 +155,98 @@ class OpenClipBackbone:
         encode = packed if shared > 1 and reads_back(tower) else row_by_row
         return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
 
-    def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, sizes, device and dtype, for results and logs."""
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "embed_dim": self.embed_dim,
-            "image_size": self.preprocess.image_size,
-            "logit_scale": self.logit_scale,
-            "parameters": self.parameters,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
-
 
 def _preprocess(name: str, model: nn.Module) -> Preprocess:
-    found: Any = model.visual.preprocess_cfg  # type: ignore[union-attr]
-    size = found["size"]
-    if not isinstance(size, int):
-        if len(set(size)) != 1:
-            raise BackboneError(f"{name} wants pictures of {size}.", allowed="square pictures")
-        size = size[0]
-    mean, std = ((float(v[0]), float(v[1]), float(v[2])) for v in (found["mean"], found["std"]))
-    return Preprocess(int(size), mean, std, found["interpolation"], found["resize_mode"])
+    config: Any = model.visual.preprocess_cfg  # type: ignore[union-attr]
+    size = config["size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise BackboneError(f"{name} wants pictures of {size}.", allowed="square pictures")
+    mean, std = ((float(v[0]), float(v[1]), float(v[2])) for v in (config["mean"], config["std"]))
+    return Preprocess(int(*sides), mean, std, config["interpolation"], config["resize_mode"])
 
 
-def claims(name: str) -> bool:
-    """Any name that no other family claims is one of open_clip."""
-    return True
+def open_origin(origin: Origin, device: str, dtype: Dtype) -> OpenClipBackbone:
+    """The backbone that comes from ``origin``; see :func:`~clip_adapter.backbones.load_backbone`.
+
+    Raises:
+        BackboneError: its weights cannot be fetched or loaded.
+    """
+    with _quiet():
+        model = _create(origin)
+    return OpenClipBackbone(origin, model, device, dtype)
 
 
-def load(name: str, device: str, dtype: Dtype) -> OpenClipBackbone:
-    """The backbone ``name``; see ``registry.load_backbone``."""
+def _tokenizer(origin: Origin) -> Callable[[list[str]], Tensor]:
     import open_clip
 
-    source = parse_name(name, open_clip.list_models(), open_clip.list_pretrained_tags_by_model)
-    device = resolve_device(device)
     with _quiet():
-        model = _create(source)
-    identifier = source.arch or f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
-
-    def tokenizer() -> Callable[[list[str]], Tensor]:
+        config = model_config(origin.identifier)  # of the hub: it may be a newer one now
+        check_config(origin.name, config)
         try:
-            with _quiet():
-                config = model_config(identifier)  # of the hub: it may be a newer one now
-                check_config(source.name, config)
-                return open_clip.get_tokenizer(identifier, **tokenizer_options(config))
-        except BackboneError:
-            raise
+            return open_clip.get_tokenizer(origin.identifier, **tokenizer_options(config))
         except Exception as error:  # transformers raises errors of many kinds
             raise BackboneError(
-                f"The tokenizer of {source.name} cannot be loaded: {reason_of(error)}",
+                f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
                 hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose tokenizer "
                 "is on the Hugging Face hub), and let it reach the hub once; image features need "
                 "no tokenizer.",
             ) from error
 
-    return OpenClipBackbone(source.name, model, tokenizer, device, dtype)
 
-
-def _create(source: Source) -> nn.Module:
+def _create(origin: Origin) -> nn.Module:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
     options: dict[str, Any] = {"pretrained_text": False, "weights_only": True}
     seed = 0
-    if source.kind in ("hub", "folder"):
-        if source.kind == "hub":
-            fetch_repository(source.target)
-        model_name = f"{'hf-hub:' if source.kind == 'hub' else FOLDER}{source.target}"
+    if origin.kind in ("hub", "folder"):
+        if origin.kind == "hub":
+            fetch(origin)
+        check_config(origin.name, model_config(origin.identifier))
         options["require_pretrained"] = True
-        check_config(source.name, model_config(model_name))
     else:
-        model_name = source.arch
-        tag = get_pretrained_cfg(source.arch, source.target) if source.kind == "tag" else {}
-        options["force_preprocess_cfg"] = tag or _arch_preprocess(source)
+        tag = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
+        options["force_preprocess_cfg"] = tag or _arch_preprocess(origin)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
         options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
-        if source.kind == "random":
+        if origin.kind == "random":
             # 31 bits of a digest: the same name gives the same weights on every machine
-            seed = int.from_bytes(hashlib.sha256(source.arch.encode()).digest()[:4], "big") >> 1
+            seed = int.from_bytes(hashlib.sha256(origin.arch.encode()).digest()[:4], "big") >> 1
         else:
-            path = source.target if source.kind == "file" else fetch_tag(source.arch, source.target)
-            options.update(pretrained=path, require_pretrained=True)
+            path = origin.target if origin.kind == "file" else fetch(origin)
+            options |= {"pretrained": path, "require_pretrained": True}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # models are made on the CPU
-            return open_clip.create_model(model_name, device="cpu", **options)
+            return open_clip.create_model(origin.identifier, device="cpu", **options)
     except Exception as error:  # damaged files, wrong shapes, missing packages: all end here
         raise BackboneError(
-            f"{source.name} cannot be loaded: {reason_of(error)}",
+            f"{origin.name} cannot be loaded: {reason_of(error)}",
             allowed="weights of this very architecture, in safetensors or a state dict of tensors",
-            hint=_load_hint(source),
+            hint="A TorchScript archive or a pickled model is not read: save its state dict as "
+            "safetensors, or take the file from the hub."
+            if origin.kind == "file"
+            else "Remove the damaged file so that it is fetched again, or name another backbone.",
         ) from error
 
 
-def _arch_preprocess(source: Source) -> dict[str, Any]:
+def _arch_preprocess(origin: Origin) -> dict[str, Any]:
     """The preprocessing that the published weights of an architecture share."""
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
     keys = ("mean", "std", "interpolation", "resize_mode")
-    tags = open_clip.list_pretrained_tags_by_model(source.arch)
-    found = [{key: get_pretrained_cfg(source.arch, tag)[key] for key in keys} for tag in tags]
-    if all(entry == found[0] for entry in found):
-        return found[0] if found else {}
-    if source.kind == "file":
+    tags = open_clip.list_pretrained_tags_by_model(origin.arch)
+    published = [{k: get_pretrained_cfg(origin.arch, tag)[k] for k in keys} for tag in tags]
+    if all(entry == published[0] for entry in published):
+        return published[0] if published else {}
+    if origin.kind == "file":
         log.info(
-            f"The published weights of {source.arch} differ in preprocessing; OpenAI's is taken. "
+            f"The published weights of {origin.arch} differ in preprocessing; OpenAI's is taken. "
             "A folder with open_clip_config.json (local-dir:DIR) can say otherwise."
         )
     return {}
-
-
-def _load_hint(source: Source) -> str:
-    if source.kind == "file":
-        return (
-            "A TorchScript archive or a pickled model is not read: save its state dict as "
-            "safetensors, or take the file from the hub."
-        )
-    return "Remove the damaged file so that it is fetched again, or name another backbone."
 
 
 @contextlib.contextmanager
@@ -300,20 +263,3 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.disable(disabled)
         root.removeHandler(handler)
-
-
-def listing() -> list[dict[str, Any]]:
-    """Every pretrained model that open_clip lists, and ``demo``."""
-    import open_clip
-
-    rows: list[dict[str, Any]] = []
-    if DEMO_FOLDER.is_dir():
-        rows.append({"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"})
-    for arch, tag in open_clip.list_pretrained():
-        config = open_clip.get_model_config(arch) or {}
-        size = config.get("vision_cfg", {}).get("image_size", 224)
-        notes = [f"D {config.get('embed_dim')}", f"{size} px"]
-        if config.get("text_cfg", {}).get("hf_tokenizer_name"):
-            notes.append("text needs clip-adapter[siglip]")
-        rows.append({"name": f"{arch}/{tag}", "arch": arch, "tag": tag, "notes": ", ".join(notes)})
-    return rows

@@ -10,22 +10,10 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # Texts that share one copy of their beginning. More save little and make the attention longer.
 PACK = 16
-
-
-class _Given(nn.Module):
-    """A token embedding layer that answers with what it was given."""
-
-    def __init__(self, embeddings: Tensor) -> None:
-        super().__init__()
-        self.embeddings = embeddings
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, L, W), whatever the ``tokens``."""
-        return self.embeddings
 
 
 def _pool_name(tower: Any) -> str:
@@ -43,8 +31,12 @@ def reads_back(tower: Any) -> bool:
 
 def _like(tower: Any, given: Tensor, positions: Tensor, mask: Tensor | None) -> Any:
     """``tower`` with ``given`` (B, L, W) as its embeddings, and these positions and mask."""
+
+    def embed(_: Tensor) -> Tensor:
+        return given
+
     other = copy.copy(tower)
-    other._modules = {**tower._modules, "token_embedding": _Given(given)}
+    other._modules = {**tower._modules, "token_embedding": embed}
     other._parameters = {**tower._parameters, "positional_embedding": positions}
     if mask is not None:
         other._buffers = {**tower._buffers, "attn_mask": mask}
@@ -52,7 +44,7 @@ def _like(tower: Any, given: Tensor, positions: Tensor, mask: Tensor | None) -> 
 
 
 def _run(tower: Any, tokens: Tensor) -> Tensor:
-    return tower.encode_text(tokens) if hasattr(tower, "encode_text") else tower(tokens)
+    return getattr(tower, "encode_text", tower)(tokens)
 
 
 def row_by_row(tower: Any, given: Tensor, tokens: Tensor, shared: int = 0) -> Tensor:

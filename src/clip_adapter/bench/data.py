@@ -28,7 +28,6 @@ from clip_adapter.sources import FeatureSource, PictureSource
 
 TEST = "test"
 ALL = "all"  # as data sets of the profile "features": every file of the folder
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

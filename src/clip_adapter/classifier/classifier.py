@@ -8,6 +8,8 @@ f are the features of the frozen backbone, or of a copy of it with a trained cha
 
 from __future__ import annotations
 
+import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.errors import ClassifierError, MissingTextError
+from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
+from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 
 if TYPE_CHECKING:
@@ -79,14 +82,28 @@ class Classifier:
         """How many numbers were trained."""
         return int(self.info.get("trained_parameters", 0))
 
-    def logits(self, inputs: Inputs) -> Tensor:
+    def logits(
+        self,
+        inputs: Inputs,
+        *,
+        progress: Progress = None,
+        cancel: threading.Event | None = None,
+    ) -> Tensor:
         """(N, C) scores of features (N, D), or of pictures (paths or PIL images).
+
+        Args:
+            inputs: features, pictures, or one picture.
+            progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
+            cancel: once it is set, the work ends at its next step.
 
         Raises:
             ClassifierError: features of another dimension.
             DecodeError: a picture cannot be read.
+            CancelledError: ``cancel`` was set.
         """
-        return score_rows(self.head, self._features(inputs, self.dim), self.feature_norm)
+        with listening(progress, cancel):
+            features = self._features(inputs, self.dim)
+        return score_rows(self.head, features, self.feature_norm)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
@@ -104,13 +121,14 @@ class Classifier:
         features = self._features(inputs, head.dim, untouched=True)
         return score_rows(head, features, self.feature_norm)
 
-    def predict_proba(self, inputs: Inputs) -> np.ndarray:
-        """(N, C) probabilities; rows sum to 1."""
-        return self.logits(inputs).softmax(-1).numpy()
+    def predict_proba(self, inputs: Inputs, **listeners: Any) -> np.ndarray:
+        """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes."""
+        return self.logits(inputs, **listeners).softmax(-1).numpy()
 
-    def predict(self, inputs: Inputs) -> list[str]:
-        """N class names."""
-        return [self.class_names[i] for i in self.logits(inputs).argmax(-1).tolist()]
+    def predict(self, inputs: Inputs, **listeners: Any) -> list[str]:
+        """N class names. Takes what :meth:`logits` takes."""
+        labels = self.logits(inputs, **listeners).argmax(-1)
+        return [self.class_names[i] for i in labels.tolist()]
 
     def _features(self, inputs: Inputs, dim: int, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
@@ -142,27 +160,55 @@ class Classifier:
         Raises:
             ClassifierError: no backbone is known, or its weights are others now.
         """
-        if self._backbone is None:
-            from clip_adapter.backbones import load_backbone
+        if self._backbone is not None:
+            return self._backbone
+        from clip_adapter.backbones import load_backbone
 
-            fingerprint = self.info.get("backbone_fingerprint")
-            if not fingerprint:
-                raise ClassifierError(
-                    "This classifier was trained on features from a file; the backbone that made "
-                    f"them was not used here ({self.backbone_name}), so it cannot read pictures.",
-                    hint="Give it features, or fit it again with --backbone.",
-                )
-            backbone = load_backbone(
-                self.backbone_name, device=device, dtype=self.info.get("dtype", "float32")
+        name, give = self.backbone_name, "Classifier.load(folder, backbone=...)"
+        if not self.info.get("backbone_fingerprint"):
+            raise ClassifierError(
+                "It is not known with which weights the features were made that this classifier "
+                f"was trained on ({name}), so it cannot read pictures by itself.",
+                hint=f"Give it features; or the backbone that made them, if it is an object of "
+                f"your own: {give}; or fit it again with --backbone.",
             )
-            if backbone.fingerprint != fingerprint:
-                raise ClassifierError(
-                    f"The weights of {self.backbone_name} are not the ones this classifier was "
-                    f"trained with ({backbone.fingerprint[:12]}, then {fingerprint[:12]}).",
-                    hint="Restore the weights, or fit the classifier again.",
-                )
-            self._backbone = backbone
-        return self._backbone
+        try:
+            backbone = load_backbone(name, device=device, dtype=self.info.get("dtype") or "float32")
+        except UsageError as error:
+            raise ClassifierError(
+                f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
+                hint=f"If it is an object of your own, give it: {give}, or classifier.use(...); "
+                "if it is of a package, install that.",
+            ) from error
+        self.use(backbone)
+        return backbone
+
+    def use(self, backbone: Any) -> None:
+        """Takes ``backbone`` to read pictures with; it must be the one that made the features.
+
+        Args:
+            backbone: a name, a loaded backbone, or an object of one's own, see
+                :class:`~clip_adapter.backbones.own.OwnBackbone`.
+
+        Raises:
+            ClassifierError: it is another one, by its fingerprint or by the features' dimension.
+        """
+        from clip_adapter.backbones import load_backbone
+
+        loaded, known = load_backbone(backbone), str(self.info.get("backbone_fingerprint") or "")
+        if known and loaded.fingerprint != known:
+            raise ClassifierError(
+                f"The weights of {loaded.name} are not those that this classifier was trained "
+                f"with ({loaded.fingerprint[:12] or 'no fingerprint'}, then {known[:12]}).",
+                hint="Restore the weights, or fit the classifier again.",
+            )
+        if self.tower_adapter is None and loaded.embed_dim != self.dim:
+            raise ClassifierError(
+                f"{loaded.name} makes features of {loaded.embed_dim} numbers.",
+                allowed=f"{self.dim}, as those that this classifier was trained on",
+                hint="Give the backbone that made them.",
+            )
+        self._backbone, self._encoder = loaded, None
 
     def encoder(self, device: str = "auto") -> Backbone:
         """What makes the features it takes: its backbone, or a copy with what was trained inside.
@@ -197,33 +243,61 @@ class Classifier:
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
-        from clip_adapter.classifier.saving import save_classifier
+        from clip_adapter.classifier.saving import write_folder
 
-        return save_classifier(self, Path(folder))
+        return write_folder(
+            Path(folder),
+            head=self.head,
+            class_names=self.class_names,
+            feature_norm=self.feature_norm,
+            text_weights=self.text_weights,
+            info=self.info,
+            train_digests=self.train_digests,
+            tower_adapter=self.tower_adapter,
+        )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Classifier:
+    def load(cls, folder: str | Path, backbone: Any = None) -> Classifier:
         """Reads what :meth:`save` wrote.
 
-        Raises:
-            ClassifierError: missing, damaged, or of a newer format.
-        """
-        from clip_adapter.classifier.saving import load_classifier
+        Args:
+            folder: may come from anyone: no code in it is run.
+            backbone: the object of one's own that it was fitted with; None loads the backbone by
+                the name that the folder holds, where it is needed.
 
-        return load_classifier(Path(folder))
+        Raises:
+            ClassifierError: missing, damaged, or of a newer format; or made with another backbone.
+        """
+        from clip_adapter.classifier.saving import read_folder
+
+        classifier = cls(**read_folder(Path(folder)))
+        if backbone is not None:
+            classifier.use(backbone)
+        return classifier
 
     @classmethod
-    def from_pretrained(cls, name: str, revision: str | None = None) -> Classifier:
-        """A saved folder, or a repository of the Hugging Face hub (``user/name``)."""
-        from clip_adapter.classifier.saving import from_pretrained
+    def from_pretrained(
+        cls, name: str, revision: str | None = None, backbone: Any = None
+    ) -> Classifier:
+        """A saved folder, or a repository of the Hugging Face hub (``user/name``).
 
-        return from_pretrained(name, revision)
+        Raises:
+            ClassifierError: as :meth:`load`, or neither a folder nor a repository.
+        """
+        from clip_adapter.classifier.saving import download
+
+        return cls.load(name if Path(name).is_dir() else download(name, revision), backbone)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
-        """Uploads to the Hugging Face hub and returns the address; needs ``hf auth login``."""
-        from clip_adapter.classifier.saving import push_to_hub
+        """Uploads to the Hugging Face hub and returns the address; needs ``hf auth login``.
 
-        return push_to_hub(self, repo, private=private)
+        Raises:
+            ClassifierError: not logged in, no network, or refused.
+        """
+        from clip_adapter.classifier.saving import upload
+
+        with tempfile.TemporaryDirectory() as scratch:
+            return upload(self.save(Path(scratch, "classifier")), repo, private)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the backbone, which is loaded again where it is needed."""

@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import Tensor
 
 from clip_adapter.errors import ClassifierError
-from clip_adapter.heads import Head, Mixture
+from clip_adapter.heads import Head, Kind, Mixture
 from clip_adapter.nn import Cache, Projection, ResidualAdapter
-from clip_adapter.nn.saved import filled, number
+from clip_adapter.nn.saved import MAX_FLOAT, filled
 
 IMAGE_MAPS = {"residual-adapter": ResidualAdapter, "projection": Projection}
+CACHE = ("keys", "values", "weight", "sharpness")
 MAX_MEMBERS = 16
 
+Tensors = dict[str, Tensor]
+Scale = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
 
-def describe(head: Head | Mixture) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+
+class SavedHead(BaseModel, strict=True):
+    """What is saved of a :class:`~clip_adapter.heads.Head`, but for its tensors."""
+
+    head: Kind
+    logit_scale: Scale
+    image_map: dict[str, Any] | None
+    unit: bool = False
+    cache: bool = False
+
+
+class SavedMember(SavedHead, strict=True):
+    """A head in a mixture, and its share."""
+
+    share: Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)]
+
+
+class SavedMixture(BaseModel, strict=True):
+    """What is saved of a :class:`~clip_adapter.heads.Mixture`."""
+
+    head: Literal["mixture"]
+    logit_scale: Scale
+    members: Annotated[list[SavedMember], Field(min_length=1, max_length=MAX_MEMBERS)]
+
+
+SAVED = TypeAdapter(Annotated[SavedHead | SavedMixture, Field(discriminator="head")])
+
+
+def describe(head: Head | Mixture) -> tuple[dict[str, Any], Tensors, Tensors]:
     """(configuration as JSON types, tensors of maps and caches, tensors of class weights).
 
     Raises:
-        ClassifierError: an image map that no loader knows, or a mixture of too many heads.
+        ClassifierError: an image map that no loader knows.
     """
     if isinstance(head, Mixture):
-        if len(head.members) > MAX_MEMBERS:
-            raise ClassifierError(
-                f"A mixture of {len(head.members)} heads cannot be saved.",
-                allowed=f"at most {MAX_MEMBERS}",
-                hint="Leave out the heads of the smallest shares.",
-            )
-        parts = [describe(h) for h in head.members]
-        config: dict[str, Any] = {
-            "head": "mixture",
-            "logit_scale": head.logit_scale,
-            "members": [{**c, "share": s} for (c, _, _), s in zip(parts, head.shares, strict=True)],
-        }
+        parts = [describe(member) for member in head.members]
+        members = [{**c, "share": s} for (c, _, _), s in zip(parts, head.shares, strict=True)]
+        config = {"head": "mixture", "logit_scale": head.logit_scale, "members": members}
         maps = {f"{i}.{k}": v for i, (_, m, _) in enumerate(parts) for k, v in m.items()}
         weights = {f"{i}.{k}": v for i, (_, _, w) in enumerate(parts) for k, v in w.items()}
         return config, maps, weights
-    maps = {}
-    image_map = None
+    maps, image_map = {}, None
     if head.image_map is not None:
         kinds = {cls: kind for kind, cls in IMAGE_MAPS.items()}
         if type(head.image_map) not in kinds:
@@ -49,13 +72,10 @@ def describe(head: Head | Mixture) -> tuple[dict[str, Any], dict[str, Tensor], d
             )
         known = cast("ResidualAdapter | Projection", head.image_map)
         image_map = {"kind": kinds[type(known)], **known.config()}
-        maps.update({k: v.clone() for k, v in known.state_dict().items()})
+        maps |= known.state_dict()
     if head.cache is not None:
-        maps.update({f"cache.{k}": v.clone() for k, v in head.cache.state_dict().items()})
-    # Copies: members of a mixture may share their weights, which a file of tensors must not.
-    weights = {"weights": head.weights.clone()}
-    if head.bias is not None:
-        weights["bias"] = head.bias.clone()
+        maps |= {f"cache.{k}": v for k, v in head.cache.state_dict().items()}
+    weights = {"weights": head.weights} | ({} if head.bias is None else {"bias": head.bias})
     config = {
         "head": head.kind,
         "logit_scale": head.logit_scale,
@@ -63,119 +83,87 @@ def describe(head: Head | Mixture) -> tuple[dict[str, Any], dict[str, Tensor], d
         "unit": head.unit,
         "cache": head.cache is not None,
     }
-    return config, maps, weights
+    return config, _copies(maps), _copies(weights)
 
 
-def build(config: dict[str, Any], maps: dict[str, Tensor], weights: dict[str, Tensor]) -> Any:
-    """The head that :func:`describe` described, a :class:`Head` or a :class:`Mixture`.
+def _copies(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Members of a mixture may share their weights, which a file of tensors must not."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def build(config: Any, maps: Tensors, weights: Tensors, classes: int) -> Head | Mixture:
+    """The head over C = ``classes`` that :func:`describe` described; all its parts fit.
 
     Raises:
         ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: the description and the
             tensors do not fit.
     """
-    scale = number(config["logit_scale"], "logit_scale")
-    if config["head"] == "mixture":
-        members = config["members"]
-        if not 1 <= len(members) <= MAX_MEMBERS:
-            raise ValueError(f"a mixture of {len(members)} heads")
-        if any(m["head"] == "mixture" for m in members):
-            raise ValueError("a mixture of mixtures")
-        heads = [build(m, _below(maps, i), _below(weights, i)) for i, m in enumerate(members)]
-        return Mixture(heads, [number(m["share"], "a share") for m in members], scale)
-    if config["head"] not in ("cosine", "linear"):
-        raise ValueError(f"head {config['head']!r}")
+    saved = SAVED.validate_python(config)
+    if isinstance(saved, SavedHead):
+        return _head(saved, maps, weights, classes)
+    heads = [
+        _head(member, _below(maps, i), _below(weights, i), classes)
+        for i, member in enumerate(saved.members)
+    ]
+    if len({head.dim for head in heads}) > 1:
+        raise ValueError("the heads of a mixture take features of several dimensions")
+    return Mixture(heads, [member.share for member in saved.members], saved.logit_scale)
+
+
+def _below(tensors: Tensors, member: int) -> Tensors:
+    prefix = f"{member}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _head(saved: SavedHead, maps: Tensors, weights: Tensors, classes: int) -> Head:
     for name, tensor in {**maps, **weights}.items():
         wanted = torch.int64 if name == "cache.channels" else torch.float32
         if tensor.dtype != wanted:
             raise ValueError(f"the tensor {name} holds {tensor.dtype}, not {wanted}")
-    unit, has_cache = config.get("unit", False), config.get("cache", False)
-    if not isinstance(unit, bool) or not isinstance(has_cache, bool):
-        raise ValueError("'unit' and 'cache' are neither true nor false")
-    image_map = None
-    if (told := config["image_map"]) is not None:
-        kind = IMAGE_MAPS[told["kind"]]
+    image_map = cache = None
+    if (config := saved.image_map) is not None:
+        kind = IMAGE_MAPS[config["kind"]]
         own = {k: v for k, v in maps.items() if not k.startswith("cache.")}
-        image_map = filled(lambda: kind.from_config(told), own)
-    cache = None
-    if has_cache:
-        cache = Cache(
-            maps["cache.keys"],
-            maps["cache.values"],
-            maps["cache.weight"],
-            maps["cache.sharpness"],
-            maps.get("cache.channels"),
-        )
-    return Head(
+        image_map = filled(lambda: kind.from_config(config), own)
+    if saved.cache:
+        keys, values, weight, sharpness = (maps[f"cache.{name}"] for name in CACHE)
+        cache = Cache(keys, values, weight, sharpness, maps.get("cache.channels"))
+    head = Head(
         weights["weights"],
         image_map,
         weights.get("bias"),
-        scale,
-        config["head"],
-        unit=unit,
+        saved.logit_scale,
+        saved.head,
+        unit=saved.unit,
         cache=cache,
     )
+    _check(head, classes)
+    return head
 
 
-def check(head: Head | Mixture, classes: int) -> None:
+def _check(head: Head, classes: int) -> None:
     """Whether all parts of ``head`` fit each other and C = ``classes``.
 
     Raises:
         ValueError: one does not; says which.
     """
-    number(head.logit_scale, "logit_scale", lowest=0)
-    _need(head.logit_scale > 0, "logit_scale is 0")
-    if isinstance(head, Mixture):
-        _need(len(head.shares) == len(head.members) > 0, "a mixture lacks heads or shares")
-        for share, member in zip(head.shares, head.members, strict=True):
-            number(share, "a share")
-            check(member, classes)
-        dims = sorted({member.dim for member in head.members})
-        _need(len(dims) == 1, f"the heads of a mixture take features of {dims} dimensions")
-        return
-    _shaped("the class weights", head.weights, classes, None)
-    inner = head.weights.shape[1]
-    if isinstance(head.image_map, Projection):
-        inner = head.image_map.matrix.shape[1]
-    elif isinstance(head.image_map, ResidualAdapter):
-        inner = head.image_map.dim
-    _need(inner == head.weights.shape[1], f"the image map does not lead to {head.weights.shape}")
-    if head.bias is not None:
-        _shaped("the bias", head.bias, classes)
-    if head.cache is not None:
-        _check_cache(head.cache, head.dim, classes)
+    image_map, cache = head.image_map, head.cache
+    inner = image_map.matrix.shape[1] if isinstance(image_map, Projection) else head.dim
+    shapes: dict[str, tuple[int, ...]] = {"weights": (classes, inner), "bias": (classes,)}
+    if cache is not None:
+        rows, channels = len(cache.keys), cache.channels
+        if channels is not None and not bool(((channels >= 0) & (channels < head.dim)).all()):
+            raise ValueError(f"the channels of the cache are not all in 0 to {head.dim - 1}")
+        columns = head.dim if channels is None else len(channels)
+        shapes |= {
+            "cache.channels": (columns,),
+            "cache.keys": (rows, columns),
+            "cache.values": (rows, classes),
+            "cache.weight": (),
+            "cache.sharpness": (),
+        }
     for name, tensor in head.state_dict().items():
-        _need(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite numbers")
-
-
-def _check_cache(cache: Cache, dim: int, classes: int) -> None:
-    """Whether a cache takes features of ``dim`` and scores ``classes``."""
-    channels = cache.channels
-    if channels is not None:
-        _shaped("the channels of the cache", channels, None)
-        inside = bool(((channels >= 0) & (channels < dim)).all())
-        _need(inside, f"the channels of the cache are not all in 0 to {dim - 1}")
-    _shaped("the keys of the cache", cache.keys, None, dim if channels is None else len(channels))
-    _shaped("the values of the cache", cache.values, len(cache.keys), classes)
-    _shaped("the weight of the cache", cache.weight)
-    _shaped("the sharpness of the cache", cache.sharpness)
-
-
-def _shaped(name: str, tensor: Tensor, *sizes: int | None) -> None:
-    """Raises ValueError unless ``tensor`` has these sizes; None stands for any but 0."""
-    pairs = zip(tensor.shape, sizes, strict=False)
-    fits = all(have > 0 and want in (None, have) for have, want in pairs)
-    wanted = ", ".join("any" if size is None else str(size) for size in sizes)
-    _need(
-        tensor.ndim == len(sizes) and fits,
-        f"the shape of {name} is {tuple(tensor.shape)}, not ({wanted})",
-    )
-
-
-def _need(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise ValueError(otherwise)
-
-
-def _below(tensors: dict[str, Tensor], member: int) -> dict[str, Tensor]:
-    prefix = f"{member}."
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if shapes.get(name, tensor.shape) != tensor.shape or 0 in tensor.shape:
+            raise ValueError(f"the shape of {name} is {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinite numbers")

@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from clip_adapter.classifier import Classifier
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 SHOWN_CLASSES = 50
 
 
-def _descriptions(told: dict[str, Any] | None) -> str | None:
-    """One line on the file of class descriptions, if there was one."""
-    if told is None:
-        return None
-    return f"{told['sentences']} sentences of `{told['file']}` (SHA-256 {told['sha256'][:12]})"
+def model_card(class_names: Sequence[str], info: Mapping[str, Any], inside: str | None) -> str:
+    """Markdown with the hub's front matter; states only what the run recorded.
 
-
-def model_card(classifier: Classifier) -> str:
-    """Markdown with the hub's front matter; states only what the run recorded."""
-    info = classifier.info
-    names = classifier.class_names
-    listed = ", ".join(f"`{n}`" for n in names[:SHOWN_CLASSES])
-    more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    rows = [
-        ("Method", info.get("method")),
-        ("Backbone", info.get("backbone")),
-        ("Backbone fingerprint", info.get("backbone_fingerprint")),
-        ("Shots per class", info.get("shots")),
-        ("Training pictures", info.get("train_pictures")),
-        ("Seed", info.get("seed")),
-        ("Prompt templates", ", ".join(f"`{t}`" for t in info.get("templates") or []) or None),
-        (
-            "Trained inside a copy of the visual tower",
-            getattr(classifier.tower_adapter, "kind", None),
-        ),
-        ("Descriptions", _descriptions(info.get("descriptions"))),
-        ("Trained parameters", info.get("trained_parameters")),
-        ("Seconds to train", info.get("seconds")),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items())),
-    ]
-    table = "\n".join(f"| {k} | {v} |" for k, v in rows if v not in (None, ""))
+    Args:
+        class_names: C names.
+        info: the record of the run.
+        inside: kind of what was trained inside the visual tower, or None.
+    """
+    names = ", ".join(f"`{name}`" for name in class_names[:SHOWN_CLASSES])
+    if len(class_names) > SHOWN_CLASSES:
+        names += f" and {len(class_names) - SHOWN_CLASSES} more"
+    sentences = info.get("descriptions")
+    if sentences is not None:
+        sentences = "{sentences} sentences of `{file}` (SHA-256 {sha256:.12})".format_map(sentences)
+    rows = {
+        "Method": info.get("method"),
+        "Backbone": info.get("backbone"),
+        "Backbone fingerprint": info.get("backbone_fingerprint"),
+        "Shots per class": info.get("shots"),
+        "Training pictures": info.get("train_pictures"),
+        "Seed": info.get("seed"),
+        "Prompt templates": ", ".join(f"`{t}`" for t in info.get("templates") or []),
+        "Trained inside a copy of the visual tower": inside,
+        "Descriptions": sentences,
+        "Trained parameters": info.get("trained_parameters"),
+        "Seconds to train": info.get("seconds"),
+        "Versions": ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
+    }
+    table = "\n".join(f"| {k} | {v} |" for k, v in rows.items() if v not in (None, ""))
     chosen = json.dumps(info.get("hyperparameters", {}), indent=1, ensure_ascii=False)
     return f"""---
 library_name: clip-adapter
@@ -49,7 +45,7 @@ pipeline_tag: image-classification
 tags: [clip, few-shot, clip-adapter]
 ---
 
-# A few-shot classifier of {len(names)} classes
+# A few-shot classifier of {len(class_names)} classes
 
 Made by [clip-adapter](https://arxiv.org/abs/2110.04544) from a frozen CLIP.
 
@@ -63,7 +59,7 @@ Hyper-parameters, chosen on the training pictures alone:
 {chosen}
 ```
 
-Classes: {listed}{more}.
+Classes: {names}.
 
 ## Use
 

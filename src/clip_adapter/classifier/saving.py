@@ -6,55 +6,42 @@ tower.safetensors        what was trained inside the visual tower (absent where 
 class_weights.safetensors  W, bias, and the zero-shot text weights
 seen.json                digests of the training pictures
 README.md                a model card made from the run
+
+Imports pydantic, so it is imported where a classifier is saved or loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import math
-import os
-import shutil
 import tempfile
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from clip_adapter.classifier.head_format import build, check, describe
+from clip_adapter.classifier.head_format import build, describe
 from clip_adapter.classifier.model_card import model_card
 from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
+from clip_adapter.features.feature_set import FeatureNorm
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.nn.saved import whole
-from clip_adapter.towers import build_tower_adapter, describe_tower_adapter
-
-if TYPE_CHECKING:
-    from clip_adapter.classifier import Classifier
+from clip_adapter.towers import TowerAdapter, build_tower_adapter, describe_tower_adapter
 
 FORMAT = 1
-CONFIG, ADAPTER, TOWER, WEIGHTS, SEEN = (
-    "classifier.json",
+CONFIG, SEEN, CARD = "classifier.json", "seen.json", "README.md"
+ADAPTER, TOWER, WEIGHTS = TENSORS = (
     "adapter.safetensors",
     "tower.safetensors",
     "class_weights.safetensors",
-    "seen.json",
 )
-TENSORS = (ADAPTER, TOWER, WEIGHTS)
-FILES = (CONFIG, *TENSORS, SEEN, "README.md")
-NORMS = ("raw", "unit")
-# Kinds of what the program reads in the record of a classifier; the rest is for people.
-INFO: dict[str, type] = {
-    "backbone": str,
-    "backbone_fingerprint": str,
-    "dtype": str,
-    "method": str,
-    "preprocess": str,
-    "selection": list,
-    "trained_parameters": int,
-}
+FILES = (CONFIG, *TENSORS, SEEN, CARD)
 # What reading a forged folder can raise; nobody but us is to meet any of it.
 DAMAGE = (
     ArithmeticError,
@@ -69,35 +56,160 @@ DAMAGE = (
     ValueError,
 )
 
+Files = dict[str, bytes]
 
-def save_classifier(classifier: Classifier, folder: Path) -> Path:
+
+class Version(BaseModel, strict=True):
+    """What every format says of itself."""
+
+    format: Annotated[int, Field(ge=1)]
+
+
+class Record(Version, strict=True, extra="allow"):
+    """``classifier.json``; what it says beyond these fields is of the head."""
+
+    class_names: Annotated[list[str], Field(min_length=2)]
+    feature_norm: FeatureNorm
+    change: dict[str, Any] | None
+    text: Literal["weights", "text"] | None
+    sha256: dict[str, str | None]
+    info: dict[str, Any]
+
+
+class Info(BaseModel, strict=True):
+    """What the program reads in the record of how a classifier was made; more is for people."""
+
+    backbone: str | None = None
+    backbone_fingerprint: str | None = None
+    dtype: str | None = None
+    method: str | None = None
+    preprocess: str | None = None
+    selection: list[Any] | None = None
+    trained_parameters: int | None = None
+
+
+def pack(
+    head: Head | Mixture,
+    class_names: Sequence[str],
+    *,
+    feature_norm: FeatureNorm,
+    text_weights: Tensor | None,
+    info: Mapping[str, Any],
+    train_digests: Iterable[str],
+    tower_adapter: TowerAdapter | None,
+) -> Files:
+    """The files of a classifier of these parts, by name.
+
+    Raises:
+        ClassifierError: an image map that no loader knows.
+    """
+    shape, maps, weights = describe(head)
+    change, tower = describe_tower_adapter(tower_adapter) if tower_adapter else (None, {})
+    text = None if text_weights is None else "text"
+    if text_weights is not None and "weights" in weights:
+        text = "weights" if torch.equal(text_weights, weights["weights"]) else "text"
+    if text_weights is not None and text == "text":
+        weights["text"] = text_weights.float().contiguous()
+    tensors = {ADAPTER: maps, TOWER: tower, WEIGHTS: weights}
+    files = {name: save(parts) for name, parts in tensors.items() if parts}
+    config = {
+        "format": FORMAT,
+        "class_names": list(class_names),
+        "feature_norm": feature_norm,
+        **shape,
+        "change": change,
+        "text": text,
+        "sha256": _digests(files),
+        "info": info,
+    }
+    card = model_card(list(class_names), info, getattr(tower_adapter, "kind", None))
+    # JSON has neither NaN nor infinity: null, no number is known.
+    files[CONFIG] = to_json(config, indent=1, inf_nan_mode="null")
+    files[SEEN] = to_json(sorted(train_digests))
+    files[CARD] = card.encode()
+    return files
+
+
+def unpack(files: Files) -> dict[str, Any]:
+    """The arguments of :class:`~clip_adapter.Classifier` that :func:`pack` was given.
+
+    All that the files say is compared with the tensors, and no code in them is run.
+
+    Raises:
+        Exception: one of ``DAMAGE``, where anything is wrong.
+    """
+    record = Record.model_validate_json(files[CONFIG])
+    Info.model_validate(record.info)
+    if record.sha256 != _digests(files):
+        raise ValueError("the tensors are not those that were saved")
+    maps, tower, weights = (load(files[n]) if n in files else {} for n in TENSORS)
+    classes = len(record.class_names)
+    head = build(record.model_extra, maps, weights, classes)
+    text = None if record.text is None else weights[record.text]
+    if text is not None and not (
+        text.ndim == 2
+        and len(text) == classes
+        and text.shape[1] > 0
+        and text.is_floating_point()
+        and bool(text.isfinite().all())
+    ):
+        raise ValueError(f"the text weights are no {classes} rows of finite numbers")
+    digests = TypeAdapter(list[str]).validate_json(files.get(SEEN, b"[]"), strict=True)
+    adapter = None if record.change is None else build_tower_adapter(record.change, tower)
+    if adapter is None and TOWER in files:
+        raise ValueError(f"{TOWER} is there, and {CONFIG} tells of no change of the tower")
+    return {
+        "head": head,
+        "class_names": record.class_names,
+        "feature_norm": record.feature_norm,
+        "text_weights": text,
+        "info": record.info,
+        "train_digests": digests,
+        "tower_adapter": adapter,
+    }
+
+
+def _digests(files: Files) -> dict[str, str | None]:
+    """SHA-256 (hex) of each file of tensors; None where it is absent."""
+    return {n: hashlib.sha256(files[n]).hexdigest() if n in files else None for n in TENSORS}
+
+
+def write_folder(folder: Path, **parts: Any) -> Path:
     """Writes ``folder`` whole or not at all; an older classifier there is replaced.
+
+    Args:
+        folder: to be made, or an older classifier's.
+        **parts: as :func:`pack` takes them.
 
     Raises:
         ClassifierError: the folder holds other things, or cannot be written; or the classifier
             is one that could not be loaded again.
     """
     check_target(folder)
-    text = classifier.text_weights
+    files = pack(**parts)
     try:
-        _check(classifier.head, classifier.class_names, text, classifier.info)
-    except ValueError as error:
+        # An adapter of a package that does not register it here may be known where it is loaded.
+        with contextlib.suppress(UnknownTowerAdapterError):
+            unpack(files)
+    except DAMAGE as error:
         raise ClassifierError(
-            f"This classifier cannot be saved: {error}.", hint="Make it of parts that fit."
+            f"This classifier cannot be saved: {_reason(error)}.", hint="Make it of parts that fit."
         ) from error
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # A sibling, so that the last step is a rename within one file system.
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            _write(classifier, part)
-            _replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
+        # Beside it, so that the last step is a rename within one file system.
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            new = Path(scratch, "new")
+            new.mkdir()
+            for name, data in files.items():
+                (new / name).write_bytes(data)
+            if folder.is_dir():
+                folder.rename(Path(scratch, "old"))
+            new.rename(folder)
+    except OSError as error:
         raise ClassifierError(
-            f"Cannot write {folder}: {reason}.", hint="Free some space, or choose another folder."
+            f"Cannot write {folder}: {error.strerror or error}.",
+            hint="Free some space, or choose another folder.",
         ) from error
     return folder
 
@@ -108,7 +220,7 @@ def check_target(folder: Path) -> None:
     Raises:
         ClassifierError: it holds other things.
     """
-    others = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if folder.is_file() or (others and CONFIG not in others):
         raise ClassifierError(
             f"{folder} exists and is not a saved classifier.",
@@ -116,104 +228,24 @@ def check_target(folder: Path) -> None:
         )
 
 
-def _replace(part: Path, folder: Path) -> None:
-    part.chmod(0o755)
-    if not folder.is_dir():
-        os.rename(part, folder)
-        return
-    old = part.with_name(f"{part.name}.old")
-    os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+def read_folder(folder: Path) -> dict[str, Any]:
+    """The arguments of the :class:`~clip_adapter.Classifier` that ``folder`` holds.
 
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-
-
-def _write(classifier: Classifier, folder: Path) -> None:
-    shape, maps, tensors = describe(classifier.head)
-    change = None
-    if classifier.tower_adapter is not None:
-        change, inside = describe_tower_adapter(classifier.tower_adapter)
-        if inside:
-            save_file(inside, folder / TOWER)
-    if maps:
-        save_file(maps, folder / ADAPTER)
-    text = classifier.text_weights
-    own = tensors.get("weights")
-    shared = text is not None and own is not None and torch.equal(text, own)
-    if text is not None and not shared:
-        tensors["text"] = text.float().contiguous()
-    save_file(tensors, folder / WEIGHTS)
-    config = {
-        "format": FORMAT,
-        "class_names": classifier.class_names,
-        "feature_norm": classifier.feature_norm,
-        **shape,
-        "change": change,
-        "text": "weights" if shared else "text" if text is not None else None,
-        "sha256": {name: _digest(folder / name) for name in TENSORS},
-        "info": _plain(classifier.info),
-    }
-    told = json.dumps(config, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / CONFIG).write_text(told, "utf-8")
-    (folder / SEEN).write_text(json.dumps(sorted(classifier.train_digests)), "utf-8")
-    (folder / "README.md").write_text(model_card(classifier), "utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """``value`` with null for NaN and infinity, which JSON does not have: no number is known."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _check(head: Head | Mixture, class_names: Any, text: Tensor | None, info: Any) -> None:
-    """Whether the parts of a classifier are what they are meant to be, and fit each other.
-
-    Raises:
-        ValueError: one does not; says which.
-    """
-    if not isinstance(class_names, list) or not all(isinstance(n, str) for n in class_names):
-        raise ValueError("the class names are no list of words")
-    if len(class_names) < 2:
-        raise ValueError(f"{len(class_names)} class names, where two are the least")
-    check(head, len(class_names))
-    if text is not None:
-        if text.ndim != 2 or len(text) != len(class_names) or not text.shape[1]:
-            raise ValueError(
-                f"text weights of shape {tuple(text.shape)}, {len(class_names)} class names"
-            )
-        if not text.is_floating_point() or not bool(text.isfinite().all()):
-            raise ValueError("the text weights are not all finite numbers")
-    if not isinstance(info, dict):
-        raise ValueError("'info' is no record")
-    for name, kind in INFO.items():
-        if info.get(name) is not None and not isinstance(info[name], kind):
-            raise ValueError(f"{name!r} of 'info' is no {kind.__name__}")
-
-
-def load_classifier(folder: Path) -> Classifier:
-    """Reads what :func:`save_classifier` wrote; the folder may come from anyone.
-
-    All that it says is compared with the tensors, and no code in it is run.
+    The folder may come from anyone, see :func:`unpack`.
 
     Raises:
         ClassifierError: missing, damaged, or of a newer format.
     """
-    path = folder / CONFIG
-    if not path.is_file():
+    if not (folder / CONFIG).is_file():
         raise ClassifierError(
             f"{folder} is not a saved classifier: it has no {CONFIG}.",
             hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
         )
     try:
-        config = json.loads(path.read_text("utf-8"))
-        saved_as = whole(config["format"], "format")
-        classifier = _read(folder, config) if saved_as <= FORMAT else None
+        files = {n: (folder / n).read_bytes() for n in FILES if (folder / n).exists()}
+        saved_as = Version.model_validate_json(files[CONFIG]).format
+        if saved_as <= FORMAT:
+            return unpack(files)
     except UnknownTowerAdapterError:
         raise
     except DAMAGE as error:
@@ -221,99 +253,57 @@ def load_classifier(folder: Path) -> Classifier:
             f"The classifier in {folder} is damaged: {_reason(error)}.",
             hint="Copy it again, or fit it again.",
         ) from error
-    if classifier is None:
-        raise ClassifierError(
-            f"{folder} has format {saved_as}.",
-            allowed=f"at most {FORMAT}",
-            hint="Update clip-adapter.",
-        )
-    return classifier
-
-
-def _read(folder: Path, config: dict[str, Any]) -> Classifier:
-    """The classifier that ``config`` tells of; raises some of DAMAGE where anything is wrong."""
-    from clip_adapter.classifier import Classifier
-
-    for name in {*TENSORS, *config["sha256"]}:
-        if name not in TENSORS or _digest(folder / name) != config["sha256"][name]:
-            raise ValueError(f"{name} is not the file that was saved")
-    if config["feature_norm"] not in NORMS:
-        raise ValueError(f"feature_norm {config['feature_norm']!r}")
-    tensors = load_file(folder / WEIGHTS)
-    maps = load_file(folder / ADAPTER) if (folder / ADAPTER).exists() else {}
-    head = build(config, maps, tensors)
-    text = None if config["text"] is None else tensors[config["text"]]
-    _check(head, config["class_names"], text, config["info"])
-    change = None
-    if config["change"] is None and (folder / TOWER).exists():
-        raise ValueError(f"{TOWER} is there, and {CONFIG} tells of no change of the tower")
-    if config["change"] is not None:
-        inside = load_file(folder / TOWER) if (folder / TOWER).exists() else {}
-        change = build_tower_adapter(config["change"], inside)
-    seen = json.loads((folder / SEEN).read_text("utf-8")) if (folder / SEEN).exists() else []
-    if not isinstance(seen, list) or not all(isinstance(digest, str) for digest in seen):
-        raise ValueError(f"{SEEN} is no list of words")
-    return Classifier(
-        head,
-        config["class_names"],
-        feature_norm=config["feature_norm"],
-        text_weights=text,
-        info=config["info"],
-        train_digests=seen,
-        tower_adapter=change,
+    raise ClassifierError(
+        f"{folder} has format {saved_as}.", allowed=f"at most {FORMAT}", hint="Update clip-adapter."
     )
 
 
 def _reason(error: BaseException) -> str:
     """What is wrong, in one line."""
-    if isinstance(error, ClipAdapterError):
+    text = str(error) or type(error).__name__
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    elif isinstance(error, ClipAdapterError):
         text = error.found
     elif isinstance(error, KeyError):
         text = f"{error} is missing or unknown"
-    else:
-        text = str(error) or type(error).__name__
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= 300 else f"{line[:300]}..."
+    return textwrap.shorten(text, 300, placeholder="...").rstrip(".")
 
 
-def from_pretrained(name: str, revision: str | None = None) -> Classifier:
-    """A folder, or a hub repository ``user/name``.
+def download(name: str, revision: str | None = None) -> Path:
+    """The folder of the hub repository ``user/name``, in the hub's cache.
 
     Raises:
-        ClassifierError: neither a folder nor a repository that can be reached.
+        ClassifierError: no repository that can be reached.
     """
-    if Path(name).is_dir():
-        return load_classifier(Path(name))
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client raises a dozen unrelated types
         raise ClassifierError(
             f"{name!r} is neither a folder here nor a repository that the hub gives: "
             f"{type(error).__name__}.",
             hint="Check the name and the network, or download it and give the folder.",
         ) from error
-    return load_classifier(Path(folder))
 
 
-def push_to_hub(classifier: Classifier, repo: str, *, private: bool = True) -> str:
-    """Creates ``repo`` where it is missing, uploads, and returns its address.
+def upload(folder: Path, repo: str, private: bool) -> str:
+    """Creates ``repo`` where it is missing, uploads ``folder``, and returns its address.
 
     Raises:
         ClassifierError: not logged in, no network, or refused.
     """
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = save_classifier(classifier, Path(scratch) / "classifier")
-        try:
-            api = HfApi()
-            url = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add classifier")
-        except Exception as error:  # the hub's client raises a dozen unrelated types
-            raise ClassifierError(
-                f"Cannot upload to {repo!r}: {type(error).__name__}.",
-                hint="Run 'hf auth login', check the name (user/name) and the network.",
-            ) from error
+    try:
+        api = HfApi()
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add classifier")
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        raise ClassifierError(
+            f"Cannot upload to {repo!r}: {type(error).__name__}.",
+            hint="Run 'hf auth login', check the name (user/name) and the network.",
+        ) from error
     return str(url)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clip_adapter import __version__
+from clip_adapter._version import __version__
 from clip_adapter.cli import bench, data, demo, embed, evaluate, fit, ls, predict
 
 app = typer.Typer(

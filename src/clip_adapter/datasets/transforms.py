@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from clip_adapter.backbones.base import Preprocess
+from clip_adapter.backbones.own import OwnPreprocess
 from clip_adapter.errors import UsageError, unknown_name
 
 PREPROCESSINGS = ("clip", "coop")
@@ -154,7 +155,33 @@ def make_transform(
     Raises:
         UsageError: unknown ``preprocess`` or resize mode, or a scale outside 0..1.
     """
-    return Transform(inputs, preprocess, train, scale)
+    kind = OwnTransform if isinstance(inputs, OwnPreprocess) else Transform
+    return kind(inputs, preprocess, train, scale)
+
+
+@dataclass(frozen=True)
+class OwnTransform(Transform):
+    """The preprocessing of a backbone of one's own, which has neither styles nor random views."""
+
+    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
+        """The picture as (3, H, W), as the function makes it.
+
+        Raises:
+            UsageError: a random view or another style is asked for.
+        """
+        assert isinstance(self.inputs, OwnPreprocess)  # noqa: S101 - make_transform looked
+        if self.train or self.preprocess != "clip":
+            raise UsageError(
+                "The preprocessing of this backbone is a function: it has no random views and no "
+                "other style.",
+                hint="Give the backbone a Preprocess of sizes and numbers, or leave away what asks "
+                "for more.",
+            )
+        return self.inputs.function(image).float()
+
+    def describe(self) -> dict[str, Any]:
+        """That it is a function: which one, the backbone's fingerprint covers."""
+        return {"preprocess": "function"}
 
 
 def view_seed(digest: str, view: int, seed: int = 0) -> int:

@@ -81,6 +81,8 @@ def extract(
         DataError: there are no pictures, none can be read, or with ``strict`` one cannot.
         StoreError: the store cannot be written.
     """
+    if not backbone.fingerprint:
+        store = None  # nothing tells its features from those of another one
     bad: dict[int, BadPicture] = {}
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
         digests = _digests(samples, pool, bad)

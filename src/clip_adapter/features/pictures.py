@@ -13,6 +13,7 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import make_transform
 from clip_adapter.errors import DecodeError
+from clip_adapter.reporting import tracking
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,9 +36,11 @@ def embed_pictures(
     """
     transform = make_transform(backbone.preprocess, style)
     parts = []
-    for start in range(0, len(pictures), BATCH):
-        batch = [transform(_open(p)) for p in pictures[start : start + BATCH]]
-        parts.append(backbone.encode_images(torch.stack(batch)))
+    with tracking("Embedding", len(pictures), "pictures") as tracker:
+        for start in range(0, len(pictures), BATCH):
+            batch = [transform(_open(p)) for p in pictures[start : start + BATCH]]
+            parts.append(backbone.encode_images(torch.stack(batch)))
+            tracker.advance(len(batch))
     return torch.cat(parts) if parts else torch.empty(0, backbone.embed_dim)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.own import OwnBackbone
 from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
@@ -62,7 +63,7 @@ def text_weights(
 
 def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) -> dict[str, Tensor]:
     """The raw feature (D,) of each text."""
-    if store is None:
+    if store is None or not backbone.fingerprint:
         _warn_of_cuts(backbone, texts)
         return dict(zip(texts, backbone.encode_text(texts), strict=True))
     key = {"kind": "text", "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
@@ -83,6 +84,8 @@ def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) ->
 
 def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     """Say which texts lose their end in the text tower."""
+    if isinstance(backbone, OwnBackbone):  # cuts as it sees fit
+        return
     tokens = backbone.tokenize(texts)
     padding = backbone.tokenize([""])[0, -1]
     full = [i for i in range(len(texts)) if tokens[i, -1] != padding]

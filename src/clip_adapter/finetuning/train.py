@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clip_adapter import __version__
+from clip_adapter._version import __version__
 from clip_adapter.finetuning.job import Job, PixelSchedule, Trained, trainable
 from clip_adapter.finetuning.loop import run
 from clip_adapter.nn import cosine_logits, normalize

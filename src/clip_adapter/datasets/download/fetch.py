@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapter import __version__
+from clip_adapter._version import __version__
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import write_file, writing
 from clip_adapter.reporting import Tracker, tracking

@@ -1,0 +1,222 @@
+"""Backbones of one's own: an object in place of a name, or a name that a package gave."""
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import clip_adapter
+from clip_adapter import Classifier, FeatureStore, load_backbone
+from clip_adapter.backbones import Preprocess, own
+from clip_adapter.errors import BackboneError, ClassifierError, MissingTextError, UsageError
+
+WORDS = {"red": (1.0, -1.0, -1.0), "green": (-1.0, 1.0, -1.0), "blue": (-1.0, -1.0, 1.0)}
+SIZE = 8
+
+
+class Colours(nn.Module):
+    """Mean colours, mapped to 4 numbers."""
+
+    preprocess = Preprocess(SIZE, (0.4, 0.4, 0.4), (0.25, 0.25, 0.25))
+    fingerprint = "colours-1"
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(3, 4, bias=False)
+        self.noise = nn.Dropout(0.5)
+        with torch.no_grad():
+            self.map.weight.copy_(torch.eye(4, 3))
+        self.passes = 0
+
+    def encode_images(self, images):
+        self.passes += 1
+        return self.noise(self.map(images.mean((2, 3))))
+
+
+class WithText(Colours):
+    logit_scale = 20.0
+
+    def encode_text(self, texts):
+        words = [next(w for w in WORDS if w in text) for text in texts]
+        return self.map(torch.tensor([WORDS[word] for word in words]))
+
+
+class Plain:
+    """No torch module, its preprocessing a function, and no fingerprint."""
+
+    name = "plain"
+
+    def preprocess(self, picture):
+        pixels = np.asarray(picture.resize((SIZE, SIZE)), np.float32) / 255 - 0.4
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def encode_images(self, images):
+        return images.mean((2, 3))
+
+
+@pytest.fixture
+def pictures():
+    """One of each colour, in the order of the class names."""
+    colours = [(40, 50, 220), (30, 200, 40), (220, 30, 30)]
+    return [Image.new("RGB", (20, 16), colour) for colour in colours]
+
+
+CLASSES = ["blue", "green", "red"]
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "linear-probe"])
+def test_an_object_with_text(method, uneven, pictures, tmp_path):
+    mine = WithText()
+    classifier = clip_adapter.fit(uneven, method=method, backbone=mine)
+    assert classifier.predict(pictures) == CLASSES
+    assert classifier.info["backbone"] == "WithText"
+    assert classifier.info["backbone_fingerprint"] == "colours-1"
+    assert not mine.training
+    folder = classifier.save(tmp_path / "classifier")
+    loaded = Classifier.load(folder, backbone=mine)
+    assert torch.equal(loaded.logits(pictures), classifier.logits(pictures))
+    assert clip_adapter.evaluate(loaded, uneven).top1 == 100
+    with pytest.raises(ClassifierError, match="has no name here") as caught:
+        Classifier.load(folder).predict(pictures)
+    assert "backbone=" in caught.value.hint
+
+
+def test_its_sizes_are_found_and_its_scale_is_its_own():
+    backbone = load_backbone(WithText())
+    assert (backbone.embed_dim, backbone.logit_scale, backbone.dtype) == (4, 20.0, "float32")
+    assert backbone.describe()["image_size"] == SIZE
+    backbone = load_backbone(Colours())
+    assert backbone.logit_scale == 100
+    clip = Colours()
+    clip.logit_scale = nn.Parameter(torch.tensor(3.0))  # CLIP trains the logarithm
+    assert load_backbone(clip).logit_scale == pytest.approx(20.0855, rel=1e-4)
+    assert load_backbone(Plain()).preprocess.image_size == SIZE
+    assert load_backbone(load_backbone("demo", device="cpu")).name == "demo"
+
+
+def test_an_object_without_text(uneven, pictures, tmp_path):
+    mine = Colours()
+    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    assert classifier.predict(pictures) == CLASSES
+    loaded = Classifier.load(classifier.save(tmp_path / "classifier"), backbone=mine)
+    assert loaded.predict(pictures) == CLASSES
+    for asks in (loaded.zero_shot_logits, load_backbone(mine).encode_text):
+        with pytest.raises(MissingTextError):
+            asks(pictures)
+    with pytest.raises(MissingTextError):
+        clip_adapter.fit(uneven, method="zero-shot", backbone=mine)
+    with pytest.raises(MissingTextError, match="no encode_text"):
+        clip_adapter.fit(uneven, method="linear-probe", backbone=mine, prompts=["a {}"])
+
+
+def test_features_are_stored_by_the_fingerprint(uneven, own_cache):
+    mine = Colours()
+    clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    first = mine.passes
+    clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    assert mine.passes == first + 1  # the picture that finds the sizes
+    assert FeatureStore(own_cache)
+
+
+def test_without_a_fingerprint_nothing_is_stored(uneven, pictures, tmp_path, own_cache, caplog):
+    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=Plain())
+    assert classifier.predict(pictures) == CLASSES
+    assert "plain has no fingerprint" in caplog.text
+    assert not list(own_cache.rglob("*.safetensors"))
+    folder = classifier.save(tmp_path / "classifier")
+    assert Classifier.load(folder, backbone=Plain()).predict(pictures) == CLASSES
+    with pytest.raises(ClassifierError, match="cannot read pictures by itself") as caught:
+        Classifier.load(folder).predict(pictures)
+    assert "backbone=" in caught.value.hint
+    with pytest.raises(ClassifierError, match="4 numbers"):
+        Classifier.load(folder, backbone=Colours())
+
+
+def test_another_backbone_is_refused_on_load(uneven, tmp_path):
+    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=Colours())
+    folder = classifier.save(tmp_path / "classifier")
+    other = Colours()
+    other.fingerprint = "colours-2"
+    for wrong in (other, Plain(), "demo"):
+        with pytest.raises(ClassifierError, match="not those that this classifier"):
+            Classifier.load(folder, backbone=wrong)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [("clip-lora", "cannot be reached"), ("coop", "no token embeddings")]
+)
+def test_methods_that_reach_into_a_tower_say_so(method, message, uneven):
+    with pytest.raises(BackboneError, match=message):
+        clip_adapter.fit(uneven, method=method, backbone=WithText())
+
+
+def test_a_function_has_no_random_views(uneven):
+    with pytest.raises(UsageError, match="no random views"):
+        clip_adapter.fit(uneven, method="linear-probe", backbone=Plain(), views=2)
+
+
+class Entry(EntryPoint):
+    def load(self):
+        return {"colours": WithText, "broken": None}[self.name]
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """A package that makes two backbones known, of which one does not work."""
+    entries = [Entry(name, "their_package", own.GROUP) for name in ("colours", "broken")]
+
+    def entry_points(group, name=None):
+        return [e for e in entries if group == own.GROUP and name in (None, e.name)]
+
+    monkeypatch.setattr(own, "entry_points", entry_points)
+
+
+def test_a_name_that_a_package_gave(installed, uneven, pictures, tmp_path):
+    assert {"colours", "broken"} <= {row["name"] for row in clip_adapter.list_backbones()}
+    options = {"backbone": "colours", "device": "cpu"}
+    classifier = clip_adapter.fit(uneven, method="zero-shot", **options)
+    assert classifier.info["backbone"] == "colours"
+    loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
+    assert loaded.backbone("cpu").name == "colours"
+    assert loaded.predict(pictures) == CLASSES
+    with pytest.raises(UsageError, match="computes in float32"):
+        load_backbone("colours", device="cpu", dtype="float16")
+    with pytest.raises(BackboneError, match=r"'broken'.*cannot be made"):
+        load_backbone("broken", device="cpu")
+
+
+def test_the_command_line_takes_the_name(installed, uneven, tmp_path):
+    from typer.testing import CliRunner
+
+    from clip_adapter.cli.main import app
+
+    def run(*words):
+        return CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
+
+    out = tmp_path / "classifier"
+    done = run("fit", uneven, "--method", "zero-shot", "--backbone", "colours", "--out", out)
+    assert done.exit_code == 0, done.output
+    done = run("predict", out, uneven / "test" / "red")
+    assert done.exit_code == 0, done.output
+    assert "red" in done.stdout
+
+
+@pytest.mark.parametrize("thing", [None, 5, object(), nn.Linear(3, 4), [Colours()]])
+def test_what_is_no_backbone_is_told_what_one_has(thing):
+    with pytest.raises(BackboneError, match="is no backbone") as caught:
+        load_backbone(thing)
+    assert "encode_images" in caught.value.allowed
+
+
+def test_what_gives_no_features_is_told_the_shape():
+    mine = Colours()
+    mine.encode_images = lambda images: images
+    with pytest.raises(BackboneError, match=r"\(1, 3, 8, 8\)"):
+        load_backbone(mine)
+    bad = Plain()
+    bad.preprocess = lambda picture: picture
+    with pytest.raises(BackboneError, match="gives Image"):
+        load_backbone(bad)
