@@ -1,17 +1,17 @@
-"""``Method``, ``FewShotTask`` and the registry of methods.
+"""``Method`` and the registry of methods.
 
-A method is a dataclass of hyper-parameters with ``fit(task) -> Classifier``. Registered means
-listed, documented and tested: the command line, the docs and the contract tests go through
+A method is a dataclass of hyper-parameters with ``fit(task) -> Fitted``. Registered means listed,
+documented and tested: the command line, the docs and the contract tests go through
 :func:`method_names`. A third party registers one by the entry point group
 ``clip_adapter.methods``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
-import math
 import pkgutil
 import types
 import typing
@@ -20,12 +20,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.options import check_bounds
+from clip_adapter.options import Bounds, check_bounds
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Method(ABC):
-    """Hyper-parameters in the fields; ``fit`` learns and returns a classifier.
+    """Hyper-parameters in the fields, each with a default; ``fit`` learns.
+
+    What a number may be stands in the annotation of its field, as
+    :class:`~clip_adapter.options.Bounds`, and is checked here.
 
     Class attributes:
         name: as users write it.
@@ -68,9 +71,6 @@ class Method(ABC):
     @abstractmethod
     def fit(self, task: FewShotTask) -> Fitted:
         """Learns from ``task``; never changes it.
-
-        Args:
-            task: the shots.
 
         Raises:
             MissingTextError: the method needs text weights and the task has none.
@@ -170,7 +170,7 @@ def get_method(name: str) -> type[Method]:
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     """Types of the fields; to resolve their names takes a millisecond, and tables ask thousands."""
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -181,66 +181,79 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """
     cls = get_method(name)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = _hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in (options or {}).items():
+    for key in options or {}:
         if key not in fields:
             listed = [f"{n} (default {f.default})" for n, f in fields.items()]
-            error = unknown_name(f"option of {name}", key, fields)
             others = [n for n in method_names() if key in _hints(get_method(n))]
             raise UsageError(
-                error.found,
+                unknown_name(f"option of {name}", key, fields).found,
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-        values[key] = read_value(f"{name} option {key}", hints[key], value)
-    return cls(**values)
+    return cls(
+        **{
+            key: read_value(f"{name} option {key}", _hints(cls)[key], value)
+            for key, value in (options or {}).items()
+        }
+    )
 
 
 def read_value(what: str, annotation: Any, value: Any) -> Any:
-    """``value`` as ``annotation`` (a type, a Literal, or a union of them).
+    """``value`` as ``annotation``: a type, a Literal or a union of them, with or without Bounds.
+
+    A string is read: "1e3" as a number, "true" as a bool, "none" as None.
 
     Raises:
-        UsageError: it fits none of them.
+        UsageError: it fits none of them, or is a number that nothing can be computed with.
     """
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    choices = typing.get_args(annotation) if union else (annotation,)
-    for choice in choices:
-        if typing.get_origin(choice) is Literal:
-            if value in typing.get_args(choice):
-                return value
-        elif choice in (int, float) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if choice is float:
-                return _single(what, number)
-            if number.is_integer() and abs(number) <= MAX_WHOLE:
-                return int(number)
-        elif choice is str and isinstance(value, str):
-            return value
-        elif choice is bool and str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        elif choice is type(None) and value in (None, "none"):
-            return None
-    words = [
-        ", ".join(map(str, typing.get_args(c))) if typing.get_origin(c) is Literal else c.__name__
-        for c in choices
-        if c is not type(None)
-    ]
-    raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
+    from pydantic import ValidationError
 
-
-def _single(what: str, number: float) -> float:
-    """``number``, which float32 can compute with; NaN and infinity are left to the method.
-
-    Raises:
-        UsageError: it is too large or too small.
-    """
-    if math.isfinite(number) and number != 0 and not SMALLEST <= abs(number) <= LARGEST:
+    kinds, bounds = _kinds(annotation)
+    read = None if value == "none" and type(None) in kinds else value
+    if isinstance(value, str) and {int, float}.intersection(kinds):
+        with contextlib.suppress(ValueError):
+            read = float(value)
+    allowed = "; ".join(_words(kind, bounds) for kind in kinds)
+    if isinstance(value, bool) and bool not in kinds:
+        raise UsageError(f"{what} = {value}.", allowed=allowed)
+    try:
+        read = _reader(annotation).validate_python(read)
+    except ValidationError:
+        raise UsageError(f"{what} = {value!r}.", allowed=allowed) from None
+    if type(read) is int and abs(read) > MAX_WHOLE:
+        raise UsageError(f"{what} = {value!r}.", allowed=f"whole numbers up to {MAX_WHOLE}")
+    if isinstance(read, float) and read != 0 and not SMALLEST <= abs(read) <= LARGEST:
         raise UsageError(
-            f"{what} = {number}.",
+            f"{what} = {read}.",
             allowed=f"0, or {SMALLEST:g} to {LARGEST:g} in size: float32 holds no others",
         )
-    return number
+    return read
+
+
+@functools.cache
+def _reader(annotation: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+
+
+def _kinds(annotation: Any) -> tuple[tuple[Any, ...], str]:
+    """The types and Literals of an annotation, and its bounds in words."""
+    if typing.get_origin(annotation) is Annotated:
+        plain, *extras = typing.get_args(annotation)
+        return _kinds(plain)[0], ", ".join(str(b) for b in extras if isinstance(b, Bounds))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation), ""
+    return (annotation,), ""
+
+
+def _words(kind: Any, bounds: str) -> str:
+    """What a kind of value is called: its words for a Literal."""
+    names = {
+        int: f"{bounds}, whole" if bounds else "a whole number",
+        float: bounds or "a finite number",
+        str: "a name",
+        bool: "true, false",
+        type(None): "none",
+    }
+    return names.get(kind) or ", ".join(map(str, typing.get_args(kind)))
