@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from clip_adapter.errors import UsageError
 from clip_adapter.training.loop import Schedule
 
 # Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
@@ -34,6 +35,20 @@ FULL_PICTURES = 1000
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
+
+
+def hidden_units(dim: int, reduction: int) -> int:
+    """H of a bottleneck on features of size D.
+
+    Raises:
+        UsageError: nothing is left of it.
+    """
+    if dim < reduction:
+        raise UsageError(
+            f"reduction = {reduction} leaves no hidden unit.",
+            allowed=f"1 to {dim}, the size of a feature",
+        )
+    return dim // reduction
 
 
 def fast_schedule(shots: float, pictures: int) -> Schedule:
