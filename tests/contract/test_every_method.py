@@ -9,6 +9,7 @@ import typing
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
@@ -93,7 +94,7 @@ def fitted():
 
     def fit(name, task):
         if name not in known:
-            known[name] = make_method(name).fit(task)
+            known[name] = learn(name, task)
         return known[name]
 
     return fit
@@ -190,7 +191,7 @@ def watched_fit(world, monkeypatch):
     def fit(name, features, plain=None):
         seen.clear()
         train = dataclasses.replace(task.train, features=features, plain=plain)
-        return make_method(name).fit(dataclasses.replace(task, train=train)), list(seen)
+        return learn(name, dataclasses.replace(task, train=train)), list(seen)
 
     return fit
 
@@ -259,7 +260,7 @@ def test_same_seed_same_classifier_and_no_backbone(name, world, fitted, monkeypa
     assert task.backbone is None
     first = fitted(name, task).logits(test)
     torch.manual_seed(99)  # the global generator must not matter
-    assert torch.equal(first, make_method(name).fit(task).logits(test))
+    assert torch.equal(first, learn(name, task).logits(test))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
@@ -279,9 +280,9 @@ def test_without_text(name, world):
     blind = dataclasses.replace(task, text_weights=None)
     if get_method(name).needs_text:
         with pytest.raises(MissingTextError, match="backbone"):
-            make_method(name).fit(blind)
+            learn(name, blind)
     else:
-        classifier = make_method(name).fit(blind)
+        classifier = learn(name, blind)
         assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
         with pytest.raises(MissingTextError):
             classifier.zero_shot_logits(test)
@@ -296,7 +297,7 @@ def test_whether_text_speaks_for_a_class_without_pictures(name, world):
     of_class = test.subset(torch.nonzero(test.labels == 2).flatten())
 
     def found(task):
-        return bool((make_method(name).fit(task).logits(of_class).argmax(1) == 2).any())
+        return bool((learn(name, task).logits(of_class).argmax(1) == 2).any())
 
     assert found(few) == get_method(name).uses_text
     assert not found(dataclasses.replace(few, text_weights=None))
@@ -307,6 +308,6 @@ def test_a_class_without_pictures_and_one_shot(name, world):
     task, test = world
     rows = [i for i, c in enumerate(task.train.labels.tolist()) if c != 2][::8]
     few = dataclasses.replace(task, train=task.train.subset(rows))
-    logits = make_method(name).fit(few).logits(test)
+    logits = learn(name, few).logits(test)
     assert logits.shape == (len(test), len(task.class_names))
     assert torch.isfinite(logits).all()

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -61,7 +62,7 @@ def test_trained_matrix(folder):
     want, losses = plainly(
         task.train.plain_view, task.train.labels, task.text_weights, strength, 40
     )
-    classifier = LinearAdapter().fit(task)
+    classifier = learn(LinearAdapter(), task)
     got = classifier.head.image_map.matrix.detach()
     assert losses[-1] < 0.9 * losses[0]
     assert float((want - torch.eye(D)).abs().max()) > 0.02
@@ -79,7 +80,7 @@ def test_given_options():
     method = LinearAdapter(distance_penalty=0.05, lr=1e-2, steps=15)
     data = (task.train.plain_view, task.train.labels, task.text_weights)
     want, _ = plainly(*data, 0.05, 15, lr=1e-2)
-    got = method.fit(task).head.image_map.matrix.detach()
+    got = learn(method, task).head.image_map.matrix.detach()
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=2e-4)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from learn import learn
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
@@ -36,9 +37,9 @@ def members(classifier):
 @pytest.mark.parametrize("shots", [1, 6])
 def test_the_blend_is_the_weighted_sum_of_its_members(shots):
     task = make(shots)
-    auto = make_method("auto", {"among": "zero-shot,wise-ft,gda"}).fit(task)
+    auto = learn("auto", task, {"among": "zero-shot,wise-ft,gda"})
     total = sum(
-        member["weight"] * make_method(name).fit(task).logits(task.train)
+        member["weight"] * learn(name, task).logits(task.train)
         for name, member in members(auto).items()
     )
     torch.testing.assert_close(auto.logits(task.train), total, rtol=1e-4, atol=1e-4)
@@ -52,7 +53,7 @@ def test_the_blend_is_the_weighted_sum_of_its_members(shots):
 
 def test_the_held_out_logits_are_those_of_the_same_blend():
     task = make()
-    auto = make_method("auto", {"among": "zero-shot,wise-ft,clap"}).fit(task)
+    auto = learn("auto", task, {"among": "zero-shot,wise-ft,clap"})
     folds = folds_of(task.train, task.seed)
     rows, weight = gathered(folds)
     assert torch.equal(auto.held_out.rows, rows)
@@ -137,14 +138,14 @@ def test_a_frequent_class_does_not_decide():
 
 def test_one_shot_is_the_mild_blend():
     task = make(shots=1)
-    auto = make_method("auto").fit(task)
+    auto = learn("auto", task)
     wanted = {n: s for n, s in WITH_TEXT.items() if s}
     assert {n: m["share"] for n, m in members(auto).items()} == wanted
     (curve,) = auto.info["selection"]
     assert "a fixed mild blend that keeps near to CLIP" in curve["rule"]
     assert auto.held_out is None
     assert curve["accuracy"] == []
-    blind = make_method("auto").fit(dataclasses.replace(task, text_weights=None))
+    blind = learn("auto", dataclasses.replace(task, text_weights=None))
     assert {n: m["share"] for n, m in members(blind).items()} == WITHOUT_TEXT
     assert "CLIP" not in blind.info["selection"][0]["rule"]
 
@@ -159,14 +160,14 @@ def test_the_mild_shares_are_of_known_methods_and_sum_to_one():
 @pytest.mark.parametrize("shots", [1, 5])
 def test_the_members_are_equally_loud(shots):
     task = make(shots)
-    auto = make_method("auto", {"among": "zero-shot,gda,clap"}).fit(task)
+    auto = learn("auto", task, {"among": "zero-shot,gda,clap"})
     folds = folds_of(task.train, task.seed)
     spreads = []
     for name, member in members(auto).items():
         method = make_method(name)
-        held = method.fit(task).held_out
+        held = learn(method, task).held_out
         if not folds:
-            logits = method.fit(task).logits(task.train)
+            logits = learn(method, task).logits(task.train)
         elif held is not None:
             logits = held.logits
         else:
@@ -200,8 +201,8 @@ def test_a_third_partys_method_can_be_a_candidate(monkeypatch):
             return Classifier(Head(weights, logit_scale=30.0), task.class_names, info=info)
 
     task = make()
-    auto = make_method("auto", {"among": "same-text"}).fit(task)
-    zero = make_method("zero-shot").fit(task)
+    auto = learn("auto", task, {"among": "same-text"})
+    zero = learn("zero-shot", task)
     assert auto.predict(task.train) == zero.predict(task.train)
     assert len(auto.held_out.rows) == len(task.train)  # fitted again on every fold
 
@@ -214,15 +215,15 @@ def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch):
     for shots in (1, 6):
         told = []
         task = dataclasses.replace(make(shots), say=told.append)
-        auto = make_method("auto").fit(task)
+        auto = learn("auto", task)
         assert "hidden unit" in auto.info["left_out"]["clap"]
         assert any("clap" in line for line in told)
         assert "clap" not in members(auto)
         assert torch.isfinite(auto.logits(task.train)).all()
         with pytest.raises(UsageError, match="hidden unit"):
-            make_method("auto", {"among": "clap,gda"}).fit(task)
+            learn("auto", task, {"among": "clap,gda"})
     # The others keep their proportions.
-    shares = {n: m["share"] for n, m in members(make_method("auto").fit(make(1))).items()}
+    shares = {n: m["share"] for n, m in members(learn("auto", make(1))).items()}
     rest = sum(s for n, s in WITH_TEXT.items() if n != "clap")
     assert shares == {
         n: pytest.approx(s / rest, abs=1e-4) for n, s in WITH_TEXT.items() if s and n != "clap"
@@ -232,7 +233,7 @@ def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch):
 def test_pictures_of_one_class_alone():
     task = make(shots=1)
     one = dataclasses.replace(task, train=task.train.subset([2]))
-    assert torch.isfinite(make_method("auto").fit(one).logits(task.train)).all()
+    assert torch.isfinite(learn("auto", one).logits(task.train)).all()
 
 
 @pytest.mark.parametrize("shots", [1, 6])
@@ -241,7 +242,7 @@ def test_pictures_of_one_class_without_text_are_refused(shots):
     alone = torch.nonzero(task.train.labels == 2).flatten()
     one = dataclasses.replace(task, train=task.train.subset(alone), text_weights=None)
     with pytest.raises(DataError, match=r"auto needs pictures of two classes.*'c'"):
-        make_method("auto").fit(one)
+        learn("auto", one)
 
 
 CLASSES, WIDTH = 12, 32
