@@ -67,9 +67,9 @@ def test_trained_matrix(folder):
     assert losses[-1] < 0.9 * losses[0]
     assert float((want - torch.eye(D)).abs().max()) > 0.02
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=1e-4)
-    told = classifier.info["hyperparameters"]
-    assert told["distance_penalty"] == pytest.approx(strength)
-    assert told["steps"] == 40
+    hyperparameters = classifier.info["hyperparameters"]
+    assert hyperparameters["distance_penalty"] == pytest.approx(strength)
+    assert hyperparameters["steps"] == 40
     probe = torch.randn(5, D, generator=torch.Generator().manual_seed(3)).double()
     scores = SCALE * unit(probe @ want) @ unit(task.text_weights.double()).T
     np.testing.assert_allclose(classifier.logits(probe).numpy(), scores.numpy(), atol=2e-2)

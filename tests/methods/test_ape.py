@@ -63,7 +63,7 @@ def test_what_ape_chose_is_recorded_and_used():
     assert curve["parameter"] == "cache_weight, cache_sharpness, channels"
     assert [c["cache_weight"] for c in curve["candidates"]].count(0.0) == 1
     assert {c["channels"] for c in curve["candidates"]} == set(SHARES)
-    assert len(classifier.held_out.rows) == len(task.train)
+    assert classifier.info["held_out"]["pictures"] == len(task.train)
     cache, chosen = classifier.head.cache, curve["chosen"]
     assert len(cache.channels) == round(chosen["channels"] * D)
     assert cache.weight.item() == pytest.approx(chosen["cache_weight"])
@@ -94,7 +94,7 @@ def test_ape_t_moves_text_and_shots_by_the_same_residual():
 def test_one_shot_is_not_searched(method):
     task, _ = make(shots=1, scale=100.0)
     classifier = learn(method(), task)
-    assert classifier.held_out is None
+    assert "held_out" not in classifier.info
     assert classifier.info["hyperparameters"]["cache_weight"] == 3.0
 
 

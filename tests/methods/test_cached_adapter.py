@@ -78,12 +78,13 @@ def test_all_three_are_chosen_together_and_recorded():
 
 def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
     task, _ = make()
-    classifier = learn(CachedAdapter(), task)
-    rows, curve = classifier.held_out.rows, classifier.info["selection"][0]
-    logits = classifier.zero_shot_logits(task.train.plain_view[rows])
-    hits, losses = score(logits, task.train.labels[rows], classifier.held_out.weight)
-    assert curve["loss"][0] == pytest.approx(mean(losses, classifier.held_out.weight), abs=1e-5)
-    share = mean(hits, classifier.held_out.weight)
+    fitted = CachedAdapter().fit(task)
+    held_out, (curve,) = fitted.held_out, fitted.selection
+    rows = held_out.rows
+    logits = learn("zero-shot", task).logits(task.train.plain_view[rows])
+    hits, losses = score(logits, task.train.labels[rows], held_out.weight)
+    assert curve["loss"][0] == pytest.approx(mean(losses, held_out.weight), abs=1e-5)
+    share = mean(hits, held_out.weight)
     assert curve["accuracy"][0] == pytest.approx(100 * share)
     assert share == pytest.approx(hits.mean().item())  # of an even folder, all at their one place
 
@@ -102,9 +103,9 @@ def test_passes_of_the_cross_validation_do_not_change_its_order(monkeypatch):
 
 def test_one_shot_is_not_searched():
     task, _ = make(shots=1)
-    told = learn(CachedAdapter(), task).info["hyperparameters"]
-    assert told["visual_ratio"] == ONE_SHOT_RATIO
-    assert (told["cache_weight"], told["cache_sharpness"]) == (3.0, 5.5)
+    hyperparameters = learn(CachedAdapter(), task).info["hyperparameters"]
+    assert hyperparameters["visual_ratio"] == ONE_SHOT_RATIO
+    assert (hyperparameters["cache_weight"], hyperparameters["cache_sharpness"]) == (3.0, 5.5)
 
 
 def test_parameters_and_bad_options():

@@ -72,9 +72,9 @@ def test_a_class_without_pictures_keeps_its_text(task):
 
 def test_record_options_and_parameters(task):
     classifier = learn("clap", task)
-    told = classifier.info["hyperparameters"]
-    assert 0 < told["mean_penalty_weight"] < 1
-    assert told["constraint"] == "l2"
+    hyperparameters = classifier.info["hyperparameters"]
+    assert 0 < hyperparameters["mean_penalty_weight"] < 1
+    assert hyperparameters["constraint"] == "l2"
     assert classifier.parameters == make_method("clap").parameters(Sizes(D, C, 4)) == C * D
     for bad in ({"constraint": "l1"}, {"lr": -1}, {"recipe": "slow"}):
         with pytest.raises(UsageError):

@@ -67,10 +67,10 @@ def test_it_turns_back_features_that_lie_aside():
 def test_the_penalty_is_one_over_the_mean_number_of_shots(counts):
     classifier = learn(LinearAdapter(), make(counts)[0])
     present = [c for c in counts if c]
-    told = classifier.info["hyperparameters"]
-    assert told["distance_penalty"] == pytest.approx(len(present) / sum(present))
+    hyperparameters = classifier.info["hyperparameters"]
+    assert hyperparameters["distance_penalty"] == pytest.approx(len(present) / sum(present))
     assert classifier.info["selection"] == []
-    assert classifier.held_out is None
+    assert "held_out" not in classifier.info
 
 
 @pytest.mark.parametrize(("pictures", "steps"), [(20, STEPS), (2560, STEPS), (6400, 100)])

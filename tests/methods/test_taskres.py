@@ -46,7 +46,7 @@ def test_scale_is_chosen_on_the_shots_when_asked():
     assert curve["candidates"][0] == 0
     assert len(set(curve["loss"])) == len(curve["candidates"])
     assert classifier.info["hyperparameters"]["residual_scale"] == curve["chosen"]
-    assert classifier.held_out is not None
+    assert classifier.info["held_out"]["pictures"] == len(task.train)
     one = learn("taskres", make(1), {"residual_scale": "auto"})
     assert one.info["hyperparameters"]["residual_scale"] == 0.5
 

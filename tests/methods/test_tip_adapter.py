@@ -59,7 +59,7 @@ def test_what_was_chosen_is_recorded_and_used(method):
     assert curve["parameter"] == "cache_weight, cache_sharpness"
     assert curve["candidates"][0]["cache_weight"] == 0
     assert curve["chosen"] in curve["candidates"]
-    assert curve["pictures"] == len(task.train) == len(classifier.held_out.rows)
+    assert curve["pictures"] == len(task.train) == classifier.info["held_out"]["pictures"]
     cache = classifier.head.cache
     assert cache.weight.item() == pytest.approx(curve["chosen"]["cache_weight"])
     assert cache.sharpness.item() == pytest.approx(curve["chosen"]["cache_sharpness"])
@@ -71,7 +71,7 @@ def test_held_out_logits_are_those_of_a_cache_without_the_fold(kept):
     whole, _ = make()
     rows = [4 * c + i for c, count in enumerate(kept) for i in range(count)]
     task = dataclasses.replace(whole, train=whole.train.subset(rows))
-    chosen = learn(TipAdapter(cache_weight=2.0, cache_sharpness=3.0), task).held_out
+    chosen = TipAdapter(cache_weight=2.0, cache_sharpness=3.0).fit(task).held_out
     start = 0
     for fold in folds_of(task.train, task.seed):
         less = dataclasses.replace(task, train=task.train.subset(fold.fit))
@@ -106,7 +106,7 @@ def test_before_any_search_the_published_setting_for_the_shots(shots, weight):
 def test_one_shot_is_not_searched(method):
     task, _ = make(shots=1, scale=100.0)
     classifier = learn(method(), task)
-    assert classifier.held_out is None
+    assert "held_out" not in classifier.info
     assert classifier.info["selection"][0]["accuracy"] == []
     assert classifier.info["hyperparameters"]["cache_weight"] == 3.0
     assert classifier.info["hyperparameters"]["cache_sharpness"] == 5.5
@@ -127,7 +127,9 @@ def test_training_the_keys_fits_the_shots():
 
 
 def test_fast_takes_fewer_steps_at_a_higher_rate():
-    fast, official = (TipAdapterF(recipe=r, batch_size=4)._schedule(80) for r in ("fast", "official"))
+    fast, official = (
+        TipAdapterF(recipe=r, batch_size=4)._schedule(80) for r in ("fast", "official")
+    )
     assert (fast.steps, official.steps) == (50, 400)
     assert fast.lr * fast.steps == pytest.approx(official.lr * official.steps)
     assert official.lr == 1e-3
@@ -162,8 +164,6 @@ def test_keys_of_held_out_shots_take_no_part_in_the_training():
         task.text_weights,
         task.logit_scale,
     )
-    keys = [
-        TipAdapterF()._train(t, rows).keys.detach()[0] for t in (task, other)
-    ]
+    keys = [TipAdapterF()._train(t, rows).keys.detach()[0] for t in (task, other)]
     assert torch.equal(keys[0][::2], keys[1][::2])
     assert not torch.equal(keys[0][1::2], keys[1][1::2])
