@@ -23,12 +23,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Cache, normalize
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import normalize
 from clip_adapter.nn.cache import affinity
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -37,6 +34,7 @@ from clip_adapter.training.cache_search import (
     balanced,
     choose_cache,
     enough,
+    fitted_with_cache,
     grid,
     unit_keys,
     unsearched,
@@ -87,9 +85,8 @@ class APE(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, labels = task.require_text(self.name), task.train.labels
-        keys, options = unit_keys(task.train.features), (self.cache_weight, self.cache_sharpness)
+        keys, pairs = unit_keys(task.train.features), grid(self, task.logit_scale)
         shares = list(SHARES) if self.channels == "auto" else [self.channels]
-        pairs = grid(*options, task.logit_scale)
         safe, *others = [{**p, "channels": s} for s in shares for p in pairs]
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
@@ -108,21 +105,18 @@ class APE(Method):
         def part(fold: int, candidate: Candidate) -> Part:
             return refined(fold, candidate["channels"])
 
-        mild = unsearched(*options, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
+        mild = unsearched(self, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
         choice = choose_cache(task, folds, candidates, mild, part)
-        chosen = choice.value
-        index, values = self._refine(task, weights, keys, labels, chosen["channels"])
-        numbers = (chosen["cache_weight"], chosen["cache_sharpness"])
-        cache = Cache(keys[:, index], values, *numbers, index)
-        return Fitted(
-            Head(weights, logit_scale=task.logit_scale, cache=cache),
-            {
-                **chosen,
-                "similarity_weight": self.similarity_weight,
-                "misjudged_weight": self.misjudged_weight,
-            },
-            selection=choice.record,
-            held_out=choice.held_out,
+        index, values = self._refine(task, weights, keys, labels, choice.value["channels"])
+        names = ("similarity_weight", "misjudged_weight")
+        return fitted_with_cache(
+            task,
+            weights,
+            choice,
+            keys[:, index],
+            values,
+            index,
+            more={name: getattr(self, name) for name in names},
         )
 
     def _refine(

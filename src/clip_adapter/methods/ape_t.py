@@ -22,12 +22,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Cache, normalize
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import normalize
 from clip_adapter.nn.cache import affinity, class_sums, nearness
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -35,6 +32,7 @@ from clip_adapter.training.cache_search import (
     Part,
     balanced,
     choose_cache,
+    fitted_with_cache,
     grid,
     key_schedule,
     unit_keys,
@@ -140,32 +138,26 @@ class APET(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         unit = normalize(task.require_text(self.name))
-        options = (self.cache_weight, self.cache_sharpness)
         index = best_channels(criterion(unit, self.similarity_weight), self.channels)
-        mild = unsearched(*options, task.mean_shots, task.logit_scale)
+        mild = unsearched(self, task.mean_shots, task.logit_scale)
         folds = folds_of(task.train, task.seed)
         parts = self._held_out(task, index, mild, folds) if folds else []
 
         def part(fold: int, _: Candidate) -> Part:
             return parts[fold]
 
-        candidates = grid(*options, task.logit_scale)
-        choice = choose_cache(task, folds, candidates, mild, part)
+        choice = choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
         run = self._train(task, index, mild, [torch.arange(len(task.train))])
-        numbers = (choice.value["cache_weight"], choice.value["cache_sharpness"])
-        cache = Cache(run.keys()[0], run.values()[0], *numbers, index)
-        return Fitted(
-            Head(run.class_weights()[0], logit_scale=task.logit_scale, cache=cache),
-            {
-                **choice.value,
-                "channels": self.channels,
-                "similarity_weight": self.similarity_weight,
-                "recipe": self.recipe,
-                **self._schedule(task).record,
-            },
-            trained_parameters=sum(p.numel() for p in run.parameters()),
-            selection=choice.record,
-            held_out=choice.held_out,
+        names = ("channels", "similarity_weight", "recipe")
+        return fitted_with_cache(
+            task,
+            run.class_weights()[0],
+            choice,
+            run.keys()[0],
+            run.values()[0],
+            index,
+            trained=sum(p.numel() for p in run.parameters()),
+            more={n: getattr(self, n) for n in names} | self._schedule(task).record,
         )
 
     def _schedule(self, task: FewShotTask) -> Schedule:

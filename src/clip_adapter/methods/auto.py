@@ -29,9 +29,9 @@ from torch import Tensor
 
 from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import Method, get_method, make_method, register
+from clip_adapter.methods.base import FewShotTask, Fitted, Method, get_method, make_method, register
 from clip_adapter.reporting import listening, log, track
-from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
+from clip_adapter.task import HeldOutLogits
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import (
     NOTHING_HELD_OUT,

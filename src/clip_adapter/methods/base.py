@@ -13,19 +13,18 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-import types
 import typing
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.options import Bounds, check_bounds
+from clip_adapter.options import Bounds, bounded_fields, check_bounds
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
@@ -113,6 +112,8 @@ _BROKEN: set[str] = set()
 MAX_WHOLE = 2**31 - 1
 # Other numbers beyond these, in size, leave float32 as soon as something is computed with them.
 LARGEST, SMALLEST = 1e30, 1e-30
+# What a value of other types may be, for people.
+NAMES = {str: "a name", bool: "true, false", type(None): "none"}
 
 
 def register(cls: M) -> M:
@@ -170,7 +171,7 @@ def get_method(name: str) -> type[Method]:
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     """Types of the fields; to resolve their names takes a millisecond, and tables ask thousands."""
-    return typing.get_type_hints(cls, include_extras=True)
+    return typing.get_type_hints(cls)
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -190,36 +191,49 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-    return cls(
-        **{
-            key: read_value(f"{name} option {key}", _hints(cls)[key], value)
-            for key, value in (options or {}).items()
-        }
-    )
+    bounds = {n: b for n, (b, _) in bounded_fields(cls).items()}
+    values = {
+        key: read_value(f"{name} option {key}", _hints(cls)[key], value, bounds.get(key))
+        for key, value in (options or {}).items()
+    }
+    return cls(**values)
 
 
-def read_value(what: str, annotation: Any, value: Any) -> Any:
-    """``value`` as ``annotation``: a type, a Literal or a union of them, with or without Bounds.
+def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = None) -> Any:
+    """``value`` as ``annotation``: a type, a Literal or a union of them.
 
     A string is read: "1e3" as a number, "true" as a bool, "none" as None.
+
+    Args:
+        what: the option, for the message.
+        annotation: of its field.
+        value: as it was given.
+        bounds: of its numbers, for the message; the method itself holds them.
 
     Raises:
         UsageError: it fits none of them, or is a number that nothing can be computed with.
     """
     from pydantic import ValidationError
 
-    kinds, bounds = _kinds(annotation)
-    read = None if value == "none" and type(None) in kinds else value
+    literal = typing.get_origin(annotation) is Literal
+    kinds = (annotation,) if literal else typing.get_args(annotation) or (annotation,)
+    if value == "none" and type(None) in kinds:
+        return None
+    read = value
     if isinstance(value, str) and {int, float}.intersection(kinds):
         with contextlib.suppress(ValueError):
             read = float(value)
-    allowed = "; ".join(_words(kind, bounds) for kind in kinds)
-    if isinstance(value, bool) and bool not in kinds:
-        raise UsageError(f"{what} = {value}.", allowed=allowed)
+    # To pydantic a bool is a number.
+    fits = bool in kinds or not isinstance(value, bool)
     try:
         read = _reader(annotation).validate_python(read)
     except ValidationError:
-        raise UsageError(f"{what} = {value!r}.", allowed=allowed) from None
+        fits = False
+    if not fits:
+        number = f"{bounds}" if bounds else "a finite number"
+        names = {**NAMES, float: number, int: f"{number}, whole"}
+        words = [names.get(k) or ", ".join(map(str, typing.get_args(k))) for k in kinds]
+        raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
     if type(read) is int and abs(read) > MAX_WHOLE:
         raise UsageError(f"{what} = {value!r}.", allowed=f"whole numbers up to {MAX_WHOLE}")
     if isinstance(read, float) and read != 0 and not SMALLEST <= abs(read) <= LARGEST:
@@ -235,25 +249,3 @@ def _reader(annotation: Any) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
-
-
-def _kinds(annotation: Any) -> tuple[tuple[Any, ...], str]:
-    """The types and Literals of an annotation, and its bounds in words."""
-    if typing.get_origin(annotation) is Annotated:
-        plain, *extras = typing.get_args(annotation)
-        return _kinds(plain)[0], ", ".join(str(b) for b in extras if isinstance(b, Bounds))
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation), ""
-    return (annotation,), ""
-
-
-def _words(kind: Any, bounds: str) -> str:
-    """What a kind of value is called: its words for a Literal."""
-    names = {
-        int: f"{bounds}, whole" if bounds else "a whole number",
-        float: bounds or "a finite number",
-        str: "a name",
-        bool: "true, false",
-        type(None): "none",
-    }
-    return names.get(kind) or ", ".join(map(str, typing.get_args(kind)))

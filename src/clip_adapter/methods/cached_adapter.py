@@ -19,12 +19,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Activation, Cache, ResidualAdapter, cosine_logits
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -32,6 +29,7 @@ from clip_adapter.training.cache_search import (
     Part,
     balanced,
     choose_cache,
+    fitted_with_cache,
     grid,
     unit_keys,
     unsearched,
@@ -78,10 +76,9 @@ class CachedAdapter(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, labels = task.require_text(self.name), task.train.labels
-        keys, options = unit_keys(task.train.features), (self.cache_weight, self.cache_sharpness)
-        auto = self.visual_ratio == "auto"
+        keys, auto = unit_keys(task.train.features), self.visual_ratio == "auto"
         ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
-        pairs = grid(*options, task.logit_scale, coarse=auto)
+        pairs = grid(self, task.logit_scale, coarse=auto)
         folds = folds_of(task.train, task.seed)
         schedule = fast_schedule(task.mean_shots, len(task.train))
         base = self._held_out(task, folds, ratios, shorter(schedule))
@@ -93,31 +90,23 @@ class CachedAdapter(Method):
 
         mild = {
             "visual_ratio": ONE_SHOT_RATIO if auto else ratios[0],
-            **unsearched(*options, task.mean_shots, task.logit_scale),
+            **unsearched(self, task.mean_shots, task.logit_scale),
         }
         candidates = [{"visual_ratio": r, **p} for r in ratios for p in pairs]
         choice = choose_cache(task, folds, candidates, mild, part)
-        chosen, adapter = choice.value, None
-        if chosen["visual_ratio"] > 0:
-            rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]
-            adapter = self._train(task, rows, ratio, schedule).take(0)
-        cache = Cache(
+        ratio, adapter = choice.value["visual_ratio"], None
+        if ratio > 0:
+            rows = [torch.arange(len(labels))]
+            adapter = self._train(task, rows, [ratio], schedule).take(0)
+        return fitted_with_cache(
+            task,
+            weights,
+            choice,
             keys,
             balanced(labels, len(weights), task.mean_shots),
-            chosen["cache_weight"],
-            chosen["cache_sharpness"],
-        )
-        return Fitted(
-            Head(weights, adapter, logit_scale=task.logit_scale, cache=cache),
-            {
-                **chosen,
-                "activation": self.activation,
-                "reduction": self.reduction,
-                **schedule.record,
-            },
-            trained_parameters=sum(p.numel() for p in adapter.parameters()) if adapter else 0,
-            selection=choice.record,
-            held_out=choice.held_out,
+            image_map=adapter,
+            trained=sum(p.numel() for p in adapter.parameters()) if adapter else 0,
+            more={n: getattr(self, n) for n in ("activation", "reduction")} | schedule.record,
         )
 
     def _train(

@@ -22,11 +22,9 @@ from torch import Tensor, nn
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, official_schedule, train_on
 from clip_adapter.training.recipes import (
@@ -167,14 +165,13 @@ class CLIPAdapter(Method):
         schedule = one._schedule(first)
         if one._work(first, schedule) > TOGETHER:
             return super().fit_together(methods, tasks)
-        different = {id(task): task for task in tasks}
-        starts, start = {}, 0
-        for key, task in different.items():
-            starts[key], start = start, start + len(task.train)
-        rows = [torch.arange(len(t.train)) + starts[id(t)] for t in tasks]
+        # One task may be that of several methods: its shots are there once.
+        different, size = list({id(task): task for task in tasks}.values()), len(first.train)
+        starts = {id(task): number * size for number, task in enumerate(different)}
+        rows = [torch.arange(size) + starts[id(task)] for task in tasks]
         pool = FeatureSet(
-            torch.cat([t.train.features for t in different.values()], 1),
-            torch.cat([t.train.labels for t in different.values()]),
+            torch.cat([task.train.features for task in different], 1),
+            torch.cat([task.train.labels for task in different]),
             first.class_names,
         )
         together = FewShotTask(pool, first.require_text(cls.name), first.logit_scale)

@@ -23,10 +23,8 @@ import torch
 from torch import Tensor
 
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.folds import Fold
 from clip_adapter.training.loop import Schedule, train_on
 

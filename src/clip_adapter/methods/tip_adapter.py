@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -33,6 +30,7 @@ from clip_adapter.training.cache_search import (
     balanced,
     choose_cache,
     enough,
+    fitted_with_cache,
     grid,
     key_schedule,
     unit_keys,
@@ -69,19 +67,12 @@ class TipAdapter(Method):
         return 0
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        classes, keys = len(task.require_text(self.name)), unit_keys(task.train.features)
-        wanted = enough(len(keys), classes, len(self._grid(task)))
+        weights, keys = task.require_text(self.name), unit_keys(task.train.features)
+        wanted = enough(len(keys), len(weights), len(grid(self, task.logit_scale)))
         folds = folds_of(task.train, task.seed, wanted)
         choice = self._choose(task, folds, [keys for _ in folds])
-        values = balanced(task.train.labels, classes, task.mean_shots)
-        return self._fitted(task, choice, keys, values)
-
-    def _grid(self, task: FewShotTask) -> list[Candidate]:
-        return grid(self.cache_weight, self.cache_sharpness, task.logit_scale)
-
-    def _unsearched(self, task: FewShotTask) -> Candidate:
-        options = (self.cache_weight, self.cache_sharpness)
-        return unsearched(*options, task.mean_shots, task.logit_scale)
+        values = balanced(task.train.labels, len(weights), task.mean_shots)
+        return fitted_with_cache(task, weights, choice, keys, values)
 
     def _choose(self, task: FewShotTask, folds: list[Fold], keys: Sequence[Tensor]) -> Choice:
         """Weight and sharpness; ``keys`` (N, D) are those of each fold, held-out ones included."""
@@ -95,20 +86,8 @@ class TipAdapter(Method):
         def part(fold: int, _: Candidate) -> Part:
             return parts[fold]
 
-        return choose_cache(task, folds, self._grid(task), self._unsearched(task), part)
-
-    def _fitted(
-        self, task: FewShotTask, choice: Choice, keys: Tensor, values: Tensor, **more: Any
-    ) -> Fitted:
-        chosen = choice.value
-        cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"])
-        return Fitted(
-            Head(task.require_text(self.name), logit_scale=task.logit_scale, cache=cache),
-            {**chosen, **more},
-            trained_parameters=keys.numel() if more else 0,
-            selection=choice.record,
-            held_out=choice.held_out,
-        )
+        mild = unsearched(self, task.mean_shots, task.logit_scale)
+        return choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
 
 
 @register
@@ -146,9 +125,15 @@ class TipAdapterF(TipAdapter):
             trained = list(normalize(self._train(task, [f.fit for f in folds]).keys.detach()))
         choice = self._choose(task, folds, trained)
         cache = self._train(task, [torch.arange(len(task.train))])
-        schedule = self._schedule(len(task.train)).record
-        keys = normalize(cache.keys[0])
-        return self._fitted(task, choice, keys, cache.values[0], recipe=self.recipe, **schedule)
+        return fitted_with_cache(
+            task,
+            task.require_text(self.name),
+            choice,
+            normalize(cache.keys[0]),
+            cache.values[0],
+            trained=cache.keys.numel(),
+            more={"recipe": self.recipe, **self._schedule(len(task.train)).record},
+        )
 
     def _schedule(self, pictures: int) -> Schedule:
         return key_schedule(
@@ -162,7 +147,8 @@ class TipAdapterF(TipAdapter):
         for run, index in enumerate(rows):
             values[run, index] = balanced(labels[index], len(weights), task.mean_shots)
         keys = unit_keys(task.train.features)
-        cache = Cache(keys.expand(runs, -1, -1), values, *self._unsearched(task).values())
+        start = unsearched(self, task.mean_shots, task.logit_scale)
+        cache = Cache(keys.expand(runs, -1, -1), values, *start.values())
         unit_weights = task.logit_scale * normalize(weights).T
 
         def logits(features: Tensor) -> Tensor:

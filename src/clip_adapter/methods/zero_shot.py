@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.methods.base import FewShotTask, Fitted, Method, Sizes, register
 
 
 @register

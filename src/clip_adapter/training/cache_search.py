@@ -6,17 +6,18 @@ of the affinities for a sharpness, and one sum of logits for a weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.nn import normalize
+from clip_adapter.heads import Head
+from clip_adapter.nn import Cache, ResidualAdapter, normalize
 from clip_adapter.nn.cache import class_sums, nearness
 from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask
+from clip_adapter.task import FewShotTask, Fitted
 from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 from clip_adapter.training.loop import Schedule
 from clip_adapter.training.selection import Choice, choose
@@ -52,10 +53,16 @@ def unit_keys(features: Tensor) -> Tensor:
     return normalize(normalize(features).mean(0))
 
 
-def unsearched(
-    weight: float | str, sharpness: float | str, shots: float, logit_scale: float
-) -> Candidate:
+class CacheOptions(Protocol):
+    """A method with a cache."""
+
+    cache_weight: CacheWeight
+    cache_sharpness: CacheSharpness
+
+
+def unsearched(method: CacheOptions, shots: float, logit_scale: float) -> Candidate:
     """What was given, and the published values, scaled, in the place of "auto"."""
+    weight, sharpness = method.cache_weight, method.cache_sharpness
     mild = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / shots, MOST_BEFORE_SEARCH)
     return {
         "cache_weight": mild * (logit_scale / PUBLISHED_SCALE) if weight == "auto" else weight,
@@ -63,25 +70,22 @@ def unsearched(
     }
 
 
-def grid(
-    weight: float | str, sharpness: float | str, logit_scale: float, *, coarse: bool = False
-) -> list[Candidate]:
+def grid(method: CacheOptions, logit_scale: float, *, coarse: bool = False) -> list[Candidate]:
     """Candidates: the safe one first, then by sharpness; what was given stays as it is.
 
     Args:
-        weight: a number, or "auto".
-        sharpness: a number, or "auto".
+        method: its options, numbers or "auto".
         logit_scale: weights are in proportion to it.
         coarse: a sixth of the candidates, for searches with a third parameter.
     """
-    scale = logit_scale / PUBLISHED_SCALE
+    scale, given = logit_scale / PUBLISHED_SCALE, method.cache_weight
     values = (WEIGHTS[1::2], SHARPNESSES[1::3]) if coarse else (WEIGHTS, SHARPNESSES)
-    weights = [w * scale for w in values[0]] if weight == "auto" else [weight]
+    weights = [w * scale for w in values[0]] if given == "auto" else [given]
+    sharpness = method.cache_sharpness
     sharpnesses = list(values[1]) if sharpness == "auto" else [sharpness]
     pairs = [{"cache_weight": w, "cache_sharpness": b} for b in sharpnesses for w in weights]
-    if weight == "auto":
-        pairs.insert(0, {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]})
-    return pairs
+    safe = {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]}
+    return [safe, *pairs] if given == "auto" else pairs
 
 
 def enough(pictures: int, classes: int, candidates: int) -> int:
@@ -145,6 +149,42 @@ def choose_cache(
         folds=lambda: folds,
         labels=task.train.labels,
         evaluate=evaluate,
+    )
+
+
+def fitted_with_cache(
+    task: FewShotTask,
+    weights: Tensor,
+    choice: Choice,
+    keys: Tensor,
+    values: Tensor,
+    channels: Tensor | None = None,
+    *,
+    image_map: ResidualAdapter | None = None,
+    trained: int = 0,
+    more: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """What a method found: class weights, and the cache of the shots beside them.
+
+    Args:
+        task: the shots.
+        weights: (C, D).
+        choice: by :func:`choose_cache`.
+        keys: (N, d).
+        values: (N, C).
+        channels: (d,) that the keys are of, or None for all.
+        image_map: what the feature goes through before the weights, not before the cache.
+        trained: how many numbers were trained.
+        more: hyper-parameters besides those that were chosen.
+    """
+    chosen = choice.value
+    cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"], channels)
+    return Fitted(
+        Head(weights, image_map, logit_scale=task.logit_scale, cache=cache),
+        {**chosen, **(more or {})},
+        trained_parameters=trained,
+        selection=choice.record,
+        held_out=choice.held_out,
     )
 
 

@@ -136,7 +136,9 @@ def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
         gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iterator[Tensor]:
+def batches(
+    rows: list[Tensor], batch_size: int, generators: Sequence[torch.Generator]
+) -> Iterator[Tensor]:
     """Endless (R, B) row indices: each run goes through its own ``rows`` in shuffled epochs.
 
     An epoch's remainder is left out, unless the whole epoch is shorter than a batch. All runs
@@ -144,11 +146,9 @@ def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iter
     """
     size = max(len(r) for r in rows)
     step = min(batch_size, size)
-    one = isinstance(generators, torch.Generator)
-    per_run = [generators] * len(rows) if one else generators
     while True:
         shuffled = [
-            r[torch.randperm(len(r), generator=g)] for r, g in zip(rows, per_run, strict=True)
+            r[torch.randperm(len(r), generator=g)] for r, g in zip(rows, generators, strict=True)
         ]
         order = torch.stack([r.repeat(-(-size // len(r)))[:size] for r in shuffled])
         for start in range(0, size - size % step, step):
@@ -190,7 +190,7 @@ def train(
     features: Tensor,
     labels: Tensor,
     rows: list[Tensor],
-    recipe: Schedule,
+    schedule: Schedule,
     generator: Generators,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
@@ -206,7 +206,7 @@ def train(
         features: (V, N, D); a view is drawn for each picture at each step.
         labels: (N,).
         rows: R tensors of row indices, one per run.
-        recipe: optimiser and schedule.
+        schedule: optimiser, steps and rates.
         generator: the only source of randomness; or one for each run.
         penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
@@ -216,17 +216,20 @@ def train(
     views, count, dim = features.shape
     flat = features.reshape(views * count, dim)
     size = max(len(r) for r in rows)
-    per_epoch = max(size // min(recipe.batch_size, size), 1)
-    steps = recipe.epochs * per_epoch if recipe.epochs is not None else int(recipe.steps or 0)
-    optimizer = Optimizer(module, recipe)
-    stream = batches(rows, recipe.batch_size, generator)
+    per_epoch = max(size // min(schedule.batch_size, size), 1)
+    steps = schedule.epochs * per_epoch if schedule.epochs is not None else int(schedule.steps or 0)
+    optimizer = Optimizer(module, schedule)
+    one = isinstance(generator, torch.Generator)
+    generators = [generator] * len(rows) if one else generator
+    stream = batches(rows, schedule.batch_size, generators)
     loss = torch.zeros(len(rows))
     prior: Tensor | None = None
     for step in track(range(steps), "Training"):
         index = next(stream)
         target = labels[index]
         if views > 1:
-            index = index + count * _views(views, index, generator)
+            drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
+            index = index + count * torch.stack(drawn)
         scores = logits(flat[index])
         if prior is None:
             prior = log_prior(labels, rows, scores.shape[-1])
@@ -236,7 +239,7 @@ def train(
         if penalty is not None:
             loss = loss + penalty()
         loss.sum().backward()
-        optimizer.step(learning_rate(recipe, step, steps, per_epoch))
+        optimizer.step(learning_rate(schedule, step, steps, per_epoch))
     return loss.detach()
 
 
@@ -246,24 +249,17 @@ def log_prior(labels: Tensor, rows: Sequence[Tensor], classes: int) -> Tensor:
     return (counts / counts.amax(1, keepdim=True)).log()
 
 
-def _views(views: int, index: Tensor, generators: Generators) -> Tensor:
-    """A view for each entry of ``index`` (R, B)."""
-    if isinstance(generators, torch.Generator):
-        return torch.randint(views, index.shape, generator=generators)
-    return torch.stack([torch.randint(views, index.shape[1:], generator=g) for g in generators])
-
-
-def learning_rate(recipe: Schedule, step: int, steps: int, per_epoch: int) -> float:
+def learning_rate(schedule: Schedule, step: int, steps: int, per_epoch: int) -> float:
     """The rate at ``step`` (0-based)."""
-    if recipe.constant:
-        return recipe.lr
-    if recipe.epochs is not None:
+    if schedule.constant:
+        return schedule.lr
+    if schedule.epochs is not None:
         epoch = step // per_epoch
-        if epoch < recipe.warmup:
-            return recipe.warmup_lr
-        since = epoch - recipe.warmup
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * since / recipe.epochs))
-    warm = recipe.warmup * steps
+        if epoch < schedule.warmup:
+            return schedule.warmup_lr
+        since = epoch - schedule.warmup
+        return schedule.lr * 0.5 * (1 + math.cos(math.pi * since / schedule.epochs))
+    warm = schedule.warmup * steps
     if step + 1 <= warm:
-        return recipe.lr * (step + 1) / warm
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))
+        return schedule.lr * (step + 1) / warm
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))

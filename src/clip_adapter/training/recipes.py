@@ -63,11 +63,9 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
     return dataclasses.replace(FAST, lr=rate, steps=steps)
 
 
-def shorter(recipe: Schedule) -> Schedule:
-    """The recipe for ranking ratios; one that counts epochs stays as it is."""
-    if recipe.steps is None:
-        return recipe
-    return dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
+def shorter(schedule: Schedule) -> Schedule:
+    """The fast schedule for ranking ratios."""
+    return dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
 
 
 def mild_share(pictures: int) -> float:
