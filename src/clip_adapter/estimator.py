@@ -104,7 +104,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Labels (n,)."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(1)]
 
     def _rows(self, X: Any) -> Any:  # noqa: N803
         check_is_fitted(self)

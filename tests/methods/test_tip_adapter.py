@@ -98,7 +98,7 @@ def test_weights_follow_the_logit_scale():
 def test_before_any_search_the_published_setting_for_the_shots(shots, weight):
     from clip_adapter.training.cache_search import unsearched
 
-    found = unsearched("auto", "auto", shots, 100.0)
+    found = unsearched(TipAdapter(), shots, 100.0)
     assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
 
 

@@ -18,24 +18,28 @@ from clip_adapter.training.cache_search import (
 from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 
 
+def options(weight, sharpness):
+    return SimpleNamespace(cache_weight=weight, cache_sharpness=sharpness)
+
+
 def test_the_safe_candidate_comes_first_and_none_comes_twice():
-    candidates = grid("auto", "auto", 100.0)
+    candidates = grid(options("auto", "auto"), 100.0)
     assert candidates[0]["cache_weight"] == 0
     assert len({tuple(c.values()) for c in candidates}) == len(candidates) == 109
-    assert len(grid("auto", "auto", 100.0, coarse=True)) == 19
+    assert len(grid(options("auto", "auto"), 100.0, coarse=True)) == 19
 
 
 def test_what_was_given_stays():
-    assert grid(2.0, 3.0, 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
-    assert {c["cache_weight"] for c in grid(2.0, "auto", 10.0)} == {2.0}
-    assert {c["cache_sharpness"] for c in grid("auto", 3.0, 10.0)} == {3.0}
+    assert grid(options(2.0, 3.0), 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
+    assert {c["cache_weight"] for c in grid(options(2.0, "auto"), 10.0)} == {2.0}
+    assert {c["cache_sharpness"] for c in grid(options("auto", 3.0), 10.0)} == {3.0}
 
 
 @pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
 def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
-    found = unsearched("auto", "auto", 8, scale)
+    found = unsearched(options("auto", "auto"), 8, scale)
     assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
-    assert unsearched(7.0, 3.0, 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
+    assert unsearched(options(7.0, 3.0), 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
 
 
 def test_the_chosen_candidate_adds_its_weight_times_the_cache(monkeypatch):
