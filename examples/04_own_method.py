@@ -8,17 +8,17 @@ A package makes its methods known by the entry point group ``clip_adapter.method
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 import clip_adapter
-from clip_adapter import Classifier, FewShotTask, Method
+from clip_adapter import FewShotTask, Method
 from clip_adapter.demo.task import demo_task
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Progress
 from clip_adapter.nn import normalize
+from clip_adapter.options import Bounds
+from clip_adapter.task import Fitted
 
 
 @clip_adapter.register
@@ -34,26 +34,17 @@ class MeanAndText(Method):
     summary: ClassVar[str] = "class means blended with the text weights, no training"
     citation: ClassVar[str] = "Snell et al. 2017, arXiv 1703.05175 (the class means)"
 
-    ratio: float = 0.5
+    ratio: Annotated[float, Bounds(least=0, most=1)] = 0.5
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.ratio <= 1:
-            raise UsageError(f"ratio = {self.ratio}.", allowed="0 to 1")
-
-    def fit(self, task: FewShotTask, progress: Progress | None = None) -> Classifier:
+    def fit(self, task: FewShotTask) -> Fitted:
         """Reads every shot once; a class without one keeps its text weight."""
         text = task.require_text(self.name)
-        features, labels = normalize(task.train.features.mean(0)), task.train.labels
+        features, labels = normalize(task.train.features).mean(0), task.train.labels
         sums = torch.zeros_like(text).index_add(0, labels, features)
-        counts = torch.bincount(labels, minlength=len(text)).unsqueeze(1)
-        means = torch.where(counts > 0, normalize(sums), text)
-        return Classifier(
-            Head(self.ratio * means + (1 - self.ratio) * text, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=text,
-            info={"hyperparameters": {"ratio": self.ratio}, "trained_parameters": 0},
-        )
+        absent = torch.bincount(labels, minlength=len(text)) == 0
+        means = torch.where(absent[:, None], text, normalize(sums))
+        weights = self.ratio * means + (1 - self.ratio) * text
+        return Fitted(Head(weights, logit_scale=task.logit_scale), {"ratio": self.ratio})
 
 
 def main(photos: Path, backbone: str) -> None:

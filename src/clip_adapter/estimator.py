@@ -93,21 +93,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Scores (n, C); for two classes (n,), as scikit-learn has it."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)  # noqa: N806
-        scores = self.classifier_.logits(X).numpy()
+        rows = self._rows(X)
+        scores = self.classifier_.logits(rows).numpy()
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities (n, C)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)  # noqa: N806
-        return self.classifier_.predict_proba(X)
+        rows = self._rows(X)  # first: it says where there is no classifier yet
+        return self.classifier_.predict_proba(rows)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Labels (n,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]
+
+    def _rows(self, X: Any) -> Any:  # noqa: N803
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float32, reset=False)
 
 
 def _numbers(text_weights: Any) -> np.ndarray:

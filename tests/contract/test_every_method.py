@@ -9,10 +9,11 @@ import typing
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
-from clip_adapter.fitting import fit_task
+from clip_adapter.fitting import make_classifier
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
 from clip_adapter.task import Sizes
@@ -80,7 +81,7 @@ def test_extreme_numbers_give_a_classifier_or_say_what_is_wrong(name, world):
     for option in real_options(name):
         for value in (SMALLEST, LARGEST):
             try:
-                classifier = fit_task(make_method(name, {option: value, **both}), few, {})
+                classifier = learn(name, few, {option: value, **both})
             except (UsageError, ClassifierError):
                 continue
             assert torch.isfinite(classifier.logits(few.train)).all()
@@ -88,12 +89,14 @@ def test_extreme_numbers_give_a_classifier_or_say_what_is_wrong(name, world):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """fitted(name, task): the classifier of the defaults, made once."""
+    """fitted(name, task): what the defaults learn, and the classifier of it, made once."""
     known = {}
 
     def fit(name, task):
         if name not in known:
-            known[name] = make_method(name).fit(task)
+            method = make_method(name)
+            result = method.fit(task)
+            known[name] = result, make_classifier(result, method, task, {}, 0.0)
         return known[name]
 
     return fit
@@ -103,7 +106,7 @@ def fitted():
 def test_beats_chance_and_leaves_the_task_alone(name, world, fitted):
     task, test = world
     before = copy.deepcopy(task)
-    classifier = fitted(name, task)
+    _, classifier = fitted(name, task)
     assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
     assert torch.equal(before.train.features, task.train.features)
     assert torch.equal(before.text_weights, task.text_weights)
@@ -119,7 +122,7 @@ def test_beats_chance_and_leaves_the_task_alone(name, world, fitted):
 @pytest.mark.parametrize("name", FEATURE_METHODS)
 def test_held_out_logits_are_of_rows_of_the_shots(name, world, fitted):
     task, _ = world
-    held = fitted(name, task).held_out
+    held = fitted(name, task)[0].held_out
     if held is not None:
         assert held.logits.shape == (len(held.rows), len(task.class_names))
         assert len(held.rows.unique()) == len(held.rows) <= len(task.train)
@@ -162,7 +165,7 @@ def everywhere(monkeypatch, name, new):
 
 @pytest.fixture
 def watched_fit(world, monkeypatch):
-    """watched_fit(name, features, plain): the classifier, and all that cross-validation saw.
+    """watched_fit(name, features, plain): what was learnt, and all that cross-validation saw.
 
     Shots are held out in one fold, so that no training sees any of them: (what is chosen, the
     candidate, the rows held out, their logits) of every candidate.
@@ -173,16 +176,16 @@ def watched_fit(world, monkeypatch):
     def one_fold(train, seed, enough=None, *, text=True):
         return folds_of(train, seed, text=text)[:1]
 
-    def spy(curve, folds, labels, evaluate, reference=0):
+    def spy(selection, folds, labels, evaluate, reference=0):
         # A fit on a part of the shots numbers its rows anew.
         rows = folds[0].held_out if len(labels) == len(task.train) else None
 
         def evaluate_and_note(jobs):
             for (_, candidate), logits in zip(jobs, evaluate(jobs), strict=True):
-                seen.append((curve.parameter, candidate, rows, logits.clone()))
+                seen.append((selection.parameter, candidate, rows, logits.clone()))
                 yield logits
 
-        return cross_validate(curve, folds, labels, evaluate_and_note, reference)
+        return cross_validate(selection, folds, labels, evaluate_and_note, reference)
 
     everywhere(monkeypatch, "folds_of", one_fold)
     everywhere(monkeypatch, "cross_validate", spy)
@@ -206,9 +209,9 @@ def test_held_out_pictures_do_not_see_each_other(name, world, watched_fit):
         # Candidates may train for hundreds of steps: what is left is noise of rounding.
         torch.testing.assert_close(after[others], before[others], atol=1e-4, rtol=1e-5)
 
-    def choice(classifier):
-        chosen = [curve["chosen"] for curve in classifier.info["selection"]]
-        return chosen, getattr(classifier.head, "shares", None)
+    def choice(result):
+        chosen = [selection["chosen"] for selection in result.selection]
+        return chosen, getattr(result.head, "shares", None)
 
     before, seen_before = watched_fit(name, task.train.features)
     if before.held_out is None:
@@ -237,13 +240,13 @@ def test_held_out_pictures_do_not_see_each_other(name, world, watched_fit):
 def test_held_out_pictures_are_scored_on_the_plain_view(name, world, watched_fit):
     task, _ = world
     views = torch.cat([task.train.features, task.train.features + 0.5])
-    told = []
+    logits_of = []
     for plain in (None, views[0], views[0].flip(0)):
-        classifier, seen = watched_fit(name, views, plain)
-        if classifier.held_out is None:
+        result, seen = watched_fit(name, views, plain)
+        if result.held_out is None:
             return
-        told.append(torch.cat([classifier.held_out.logits, *(logits for *_, logits in seen)]))
-    unknown, first, another = told
+        logits_of.append(torch.cat([result.held_out.logits, *(logits for *_, logits in seen)]))
+    unknown, first, another = logits_of
     assert torch.equal(unknown, first)
     assert another.shape != first.shape or not torch.allclose(another, first, atol=0.1)
 
@@ -257,15 +260,15 @@ def test_same_seed_same_classifier_and_no_backbone(name, world, fitted, monkeypa
     monkeypatch.setattr("clip_adapter.backbones.names.load_backbone", refuse)
     task, test = world
     assert task.backbone is None
-    first = fitted(name, task).logits(test)
+    first = fitted(name, task)[1].logits(test)
     torch.manual_seed(99)  # the global generator must not matter
-    assert torch.equal(first, make_method(name).fit(task).logits(test))
+    assert torch.equal(first, learn(name, task).logits(test))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
 def test_saved_and_loaded_is_the_same_to_the_bit(name, world, fitted, tmp_path):
     task, test = world
-    classifier = fitted(name, task)
+    _, classifier = fitted(name, task)
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
     assert torch.equal(classifier.logits(test), loaded.logits(test))
     assert torch.equal(classifier.zero_shot_logits(test), loaded.zero_shot_logits(test))
@@ -279,9 +282,9 @@ def test_without_text(name, world):
     blind = dataclasses.replace(task, text_weights=None)
     if get_method(name).needs_text:
         with pytest.raises(MissingTextError, match="backbone"):
-            make_method(name).fit(blind)
+            learn(name, blind)
     else:
-        classifier = make_method(name).fit(blind)
+        classifier = learn(name, blind)
         assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
         with pytest.raises(MissingTextError):
             classifier.zero_shot_logits(test)
@@ -295,11 +298,11 @@ def test_whether_text_speaks_for_a_class_without_pictures(name, world):
     )
     of_class = test.subset(torch.nonzero(test.labels == 2).flatten())
 
-    def found(task):
-        return bool((make_method(name).fit(task).logits(of_class).argmax(1) == 2).any())
+    def recognised(task):
+        return bool((learn(name, task).logits(of_class).argmax(1) == 2).any())
 
-    assert found(few) == get_method(name).uses_text
-    assert not found(dataclasses.replace(few, text_weights=None))
+    assert recognised(few) == get_method(name).uses_text
+    assert not recognised(dataclasses.replace(few, text_weights=None))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
@@ -307,6 +310,6 @@ def test_a_class_without_pictures_and_one_shot(name, world):
     task, test = world
     rows = [i for i, c in enumerate(task.train.labels.tolist()) if c != 2][::8]
     few = dataclasses.replace(task, train=task.train.subset(rows))
-    logits = make_method(name).fit(few).logits(test)
+    logits = learn(name, few).logits(test)
     assert logits.shape == (len(test), len(task.class_names))
     assert torch.isfinite(logits).all()

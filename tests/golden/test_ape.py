@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cache_values import cache_values
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -67,7 +68,7 @@ def test_logits_of_ape(task):
     near = np.exp(-SHARPNESS * (1 - unit(f[:, index]) @ unit(keys[:, index]).T))
     want = SCALE * unit(f) @ unit(w).T + WEIGHT * (near * amounts) @ cache_values(LABELS, C)
     method = APE(WEIGHT, SHARPNESS, channels=Q / D, misjudged_weight=0.6)
-    np.testing.assert_allclose(method.fit(task).logits(f).numpy(), want, rtol=1e-4)
+    np.testing.assert_allclose(learn(method, task).logits(f).numpy(), want, rtol=1e-4)
 
 
 def unit_gradient(x, upstream):
@@ -139,5 +140,5 @@ def test_nothing_trained_is_tip_adapter_on_the_channels(task):
     index = np.argsort(-wanted_criterion(w, 0.2))[:Q]
     near = np.exp(-SHARPNESS * (1 - unit(f[:, index]) @ unit(keys[:, index]).T))
     want = SCALE * unit(f) @ unit(w).T + WEIGHT * near @ cache_values(LABELS, C)
-    got = APET(WEIGHT, SHARPNESS, channels=Q / D, lr=1e-12).fit(task).logits(f)
+    got = learn(APET(WEIGHT, SHARPNESS, channels=Q / D, lr=1e-12), task).logits(f)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-4)

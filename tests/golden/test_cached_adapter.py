@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -25,7 +26,7 @@ def test_logits(activation):
     text = torch.nn.functional.normalize(torch.randn(C, D, generator=generator), dim=-1)
     task = FewShotTask(FeatureSet(x, torch.tensor(LABELS), list("abcd")), text, SCALE)
     method = CachedAdapter(RATIO, WEIGHT, SHARPNESS, activation)
-    classifier = method.fit(task)
+    classifier = learn(method, task)
 
     f = np.random.default_rng(0).normal(size=(5, D))
     w1, w2 = (

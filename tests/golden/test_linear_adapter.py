@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -61,14 +62,14 @@ def test_trained_matrix(folder):
     want, losses = plainly(
         task.train.plain_view, task.train.labels, task.text_weights, strength, 40
     )
-    classifier = LinearAdapter().fit(task)
+    classifier = learn(LinearAdapter(), task)
     got = classifier.head.image_map.matrix.detach()
     assert losses[-1] < 0.9 * losses[0]
     assert float((want - torch.eye(D)).abs().max()) > 0.02
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=1e-4)
-    told = classifier.info["hyperparameters"]
-    assert told["distance_penalty"] == pytest.approx(strength)
-    assert told["steps"] == 40
+    hyperparameters = classifier.info["hyperparameters"]
+    assert hyperparameters["distance_penalty"] == pytest.approx(strength)
+    assert hyperparameters["steps"] == 40
     probe = torch.randn(5, D, generator=torch.Generator().manual_seed(3)).double()
     scores = SCALE * unit(probe @ want) @ unit(task.text_weights.double()).T
     np.testing.assert_allclose(classifier.logits(probe).numpy(), scores.numpy(), atol=2e-2)
@@ -79,7 +80,7 @@ def test_given_options():
     method = LinearAdapter(distance_penalty=0.05, lr=1e-2, steps=15)
     data = (task.train.plain_view, task.train.labels, task.text_weights)
     want, _ = plainly(*data, 0.05, 15, lr=1e-2)
-    got = method.fit(task).head.image_map.matrix.detach()
+    got = learn(method, task).head.image_map.matrix.detach()
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=2e-4)
 
 

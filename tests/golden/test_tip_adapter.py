@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cache_values import cache_values
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
@@ -41,7 +42,7 @@ def test_logits_with_two_views(task):
     f = np.random.default_rng(0).normal(size=(5, D))
     keys = unit(unit(views).mean(0))
     want, _ = logits_of(f, w, keys, cache_values(task.train.labels.numpy(), C))
-    classifier = TipAdapter(WEIGHT, SHARPNESS).fit(task)
+    classifier = learn(TipAdapter(WEIGHT, SHARPNESS), task)
     got = classifier.logits(f)
     np.testing.assert_allclose(got.numpy(), want, atol=1e-4)
     np.testing.assert_allclose(classifier.head.cache.keys.numpy(), keys, atol=1e-6)
@@ -71,6 +72,6 @@ def test_one_step_of_tip_adapter_f(task):
     g -= keys * (g * keys).sum(1, keepdims=True)
     assert np.abs(g).max() > 1e-3
     want = unit(adamw(keys, g, 0.1 / 2))  # the cosine takes the only step at half the rate
-    fitted = TipAdapterF(WEIGHT, SHARPNESS, epochs=1, lr=0.1).fit(one)
+    fitted = learn(TipAdapterF(WEIGHT, SHARPNESS, epochs=1, lr=0.1), one)
     assert np.abs(want - keys).max() > 1e-2
     np.testing.assert_allclose(fitted.head.cache.keys.numpy(), want, atol=5e-5)

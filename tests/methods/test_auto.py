@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from learn import learn
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import fit_task
@@ -14,7 +14,8 @@ from clip_adapter.heads import Head, Mixture
 from clip_adapter.methods import FewShotTask, Method, base, get_method, make_method, register
 from clip_adapter.methods.auto import PART, WITH_TEXT, WITHOUT_TEXT, _search
 from clip_adapter.nn import normalize
-from clip_adapter.training.folds import folds_of
+from clip_adapter.task import Fitted
+from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import DOUBT, Selection, gathered, score
 
 C, D = 4, 16
@@ -36,9 +37,9 @@ def members(classifier):
 @pytest.mark.parametrize("shots", [1, 6])
 def test_the_blend_is_the_weighted_sum_of_its_members(shots):
     task = make(shots)
-    auto = make_method("auto", {"among": "zero-shot,wise-ft,gda"}).fit(task)
+    auto = learn("auto", task, {"among": "zero-shot,wise-ft,gda"})
     total = sum(
-        member["weight"] * make_method(name).fit(task).logits(task.train)
+        member["weight"] * learn(name, task).logits(task.train)
         for name, member in members(auto).items()
     )
     torch.testing.assert_close(auto.logits(task.train), total, rtol=1e-4, atol=1e-4)
@@ -57,9 +58,10 @@ def test_the_held_out_logits_are_those_of_the_same_blend():
     rows, weight = gathered(folds)
     assert torch.equal(auto.held_out.rows, rows)
     assert torch.equal(auto.held_out.weight, weight)
-    assert auto.info["selection"][0]["pictures"] == len(rows.unique()) == len(task.train)
-    parts = {n: torch.cat(list(make_method(n).held_out_logits(task, folds))) for n in members(auto)}
-    total = sum(m["weight"] * parts[name] for name, m in members(auto).items())
+    assert auto.selection[0]["pictures"] == len(rows.unique()) == len(task.train)
+    blended = auto.hyperparameters["members"]
+    parts = {n: torch.cat(list(make_method(n).held_out_logits(task, folds))) for n in blended}
+    total = sum(m["weight"] * parts[name] for name, m in blended.items())
     torch.testing.assert_close(auto.held_out.logits, total, rtol=1e-4, atol=1e-3)
 
 
@@ -69,10 +71,11 @@ LABELS = torch.arange(3).repeat(30)
 
 def search(logits, mild, target=LABELS, weight=EVEN):
     curve = Selection("members", list(logits))
-    shares, total = _search(curve, logits, mild, target, weight, torch.arange(len(target)))
+    rows = torch.arange(len(target))
+    shares, held_out = _search(curve, logits, mild, target, [Fold(rows, rows, weight)])
     assert sum(shares.values()) == pytest.approx(1)
     want = sum(share * logits[name] for name, share in shares.items())
-    torch.testing.assert_close(total, want)
+    torch.testing.assert_close(held_out.logits, want)
     return shares, curve
 
 
@@ -137,14 +140,14 @@ def test_a_frequent_class_does_not_decide():
 
 def test_one_shot_is_the_mild_blend():
     task = make(shots=1)
-    auto = make_method("auto").fit(task)
+    auto = learn("auto", task)
     wanted = {n: s for n, s in WITH_TEXT.items() if s}
     assert {n: m["share"] for n, m in members(auto).items()} == wanted
     (curve,) = auto.info["selection"]
     assert "a fixed mild blend that keeps near to CLIP" in curve["rule"]
-    assert auto.held_out is None
+    assert "held_out" not in auto.info
     assert curve["accuracy"] == []
-    blind = make_method("auto").fit(dataclasses.replace(task, text_weights=None))
+    blind = learn("auto", dataclasses.replace(task, text_weights=None))
     assert {n: m["share"] for n, m in members(blind).items()} == WITHOUT_TEXT
     assert "CLIP" not in blind.info["selection"][0]["rule"]
 
@@ -159,16 +162,16 @@ def test_the_mild_shares_are_of_known_methods_and_sum_to_one():
 @pytest.mark.parametrize("shots", [1, 5])
 def test_the_members_are_equally_loud(shots):
     task = make(shots)
-    auto = make_method("auto", {"among": "zero-shot,gda,clap"}).fit(task)
+    auto = learn("auto", task, {"among": "zero-shot,gda,clap"})
     folds = folds_of(task.train, task.seed)
     spreads = []
     for name, member in members(auto).items():
         method = make_method(name)
-        held = method.fit(task).held_out
+        fitted = method.fit(task)
         if not folds:
-            logits = method.fit(task).logits(task.train)
-        elif held is not None:
-            logits = held.logits
+            logits = fitted.logits(task.train)
+        elif fitted.held_out is not None:
+            logits = fitted.held_out.logits
         else:
             logits = torch.cat(list(method.held_out_logits(task, folds)))
         spreads.append(member["weight"] / member["share"] * logits.std(1).mean().item())
@@ -194,35 +197,33 @@ def test_a_third_partys_method_can_be_a_candidate(monkeypatch):
         citation = "arXiv 0000.00000"
         trains = "nothing"
 
-        def fit(self, task, progress=None):
-            weights = task.require_text(self.name)
-            info = {"hyperparameters": {}, "trained_parameters": 0}
-            return Classifier(Head(weights, logit_scale=30.0), task.class_names, info=info)
+        def fit(self, task):
+            return Fitted(Head(task.require_text(self.name), logit_scale=30.0))
 
     task = make()
-    auto = make_method("auto", {"among": "same-text"}).fit(task)
-    zero = make_method("zero-shot").fit(task)
+    auto = learn("auto", task, {"among": "same-text"})
+    zero = learn("zero-shot", task)
     assert auto.predict(task.train) == zero.predict(task.train)
-    assert len(auto.held_out.rows) == len(task.train)  # fitted again on every fold
+    assert auto.info["held_out"]["pictures"] == len(task.train)  # fitted again on every fold
 
 
-def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch):
-    def refuse(self, task, progress=None):
+def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch, caplog):
+    def refuse(self, task):
         raise UsageError("no hidden unit here.")
 
     monkeypatch.setattr(get_method("clap"), "fit", refuse)
     for shots in (1, 6):
-        told = []
-        task = dataclasses.replace(make(shots), say=told.append)
-        auto = make_method("auto").fit(task)
+        caplog.clear()
+        task = make(shots)
+        auto = learn("auto", task)
         assert "hidden unit" in auto.info["left_out"]["clap"]
-        assert any("clap" in line for line in told)
+        assert "auto goes on without clap: no hidden unit here." in caplog.text
         assert "clap" not in members(auto)
         assert torch.isfinite(auto.logits(task.train)).all()
         with pytest.raises(UsageError, match="hidden unit"):
-            make_method("auto", {"among": "clap,gda"}).fit(task)
+            learn("auto", task, {"among": "clap,gda"})
     # The others keep their proportions.
-    shares = {n: m["share"] for n, m in members(make_method("auto").fit(make(1))).items()}
+    shares = {n: m["share"] for n, m in members(learn("auto", make(1))).items()}
     rest = sum(s for n, s in WITH_TEXT.items() if n != "clap")
     assert shares == {
         n: pytest.approx(s / rest, abs=1e-4) for n, s in WITH_TEXT.items() if s and n != "clap"
@@ -232,7 +233,7 @@ def test_a_candidate_that_cannot_be_fitted_is_left_out_and_told(monkeypatch):
 def test_pictures_of_one_class_alone():
     task = make(shots=1)
     one = dataclasses.replace(task, train=task.train.subset([2]))
-    assert torch.isfinite(make_method("auto").fit(one).logits(task.train)).all()
+    assert torch.isfinite(learn("auto", one).logits(task.train)).all()
 
 
 @pytest.mark.parametrize("shots", [1, 6])
@@ -241,7 +242,7 @@ def test_pictures_of_one_class_without_text_are_refused(shots):
     alone = torch.nonzero(task.train.labels == 2).flatten()
     one = dataclasses.replace(task, train=task.train.subset(alone), text_weights=None)
     with pytest.raises(DataError, match=r"auto needs pictures of two classes.*'c'"):
-        make_method("auto").fit(one)
+        learn("auto", one)
 
 
 CLASSES, WIDTH = 12, 32

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
@@ -38,28 +39,28 @@ def right(classifier, features):
 
 def test_without_a_cache_it_is_clip_adapter():
     task, others = make()
-    mine = CachedAdapter(visual_ratio=0.4, cache_weight=0.0).fit(task).logits(others)
-    theirs = CLIPAdapter(visual_ratio=0.4).fit(task).logits(others)
+    mine = learn(CachedAdapter(visual_ratio=0.4, cache_weight=0.0), task).logits(others)
+    theirs = learn(CLIPAdapter(visual_ratio=0.4), task).logits(others)
     torch.testing.assert_close(mine, theirs, atol=1e-2, rtol=0)  # of about 50
 
 
 def test_at_ratio_nought_it_is_tip_adapter_to_the_bit():
     task, others = make()
-    mine = CachedAdapter(visual_ratio=0.0, cache_weight=2.0, cache_sharpness=3.0).fit(task)
-    assert torch.equal(mine.logits(others), TipAdapter(2.0, 3.0).fit(task).logits(others))
+    mine = learn(CachedAdapter(visual_ratio=0.0, cache_weight=2.0, cache_sharpness=3.0), task)
+    assert torch.equal(mine.logits(others), learn(TipAdapter(2.0, 3.0), task).logits(others))
     assert mine.info["trained_parameters"] == 0
 
 
 def test_better_than_zero_shot_where_the_text_is_poor():
     task, others = make()
-    classifier = CachedAdapter().fit(task)
+    classifier = learn(CachedAdapter(), task)
     zero_shot = (classifier.zero_shot_logits(others).argmax(1) == others.labels).float().mean()
     assert right(classifier, others) > zero_shot.item() + 0.1
 
 
 def test_all_three_are_chosen_together_and_recorded():
     task, _ = make()
-    classifier = CachedAdapter().fit(task)
+    classifier = learn(CachedAdapter(), task)
     (curve,) = classifier.info["selection"]
     assert curve["parameter"] == "visual_ratio, cache_weight, cache_sharpness"
     safe = curve["candidates"][0]
@@ -77,21 +78,22 @@ def test_all_three_are_chosen_together_and_recorded():
 
 def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
     task, _ = make()
-    classifier = CachedAdapter().fit(task)
-    rows, curve = classifier.held_out.rows, classifier.info["selection"][0]
-    logits = classifier.zero_shot_logits(task.train.plain_view[rows])
-    hits, losses = score(logits, task.train.labels[rows], classifier.held_out.weight)
-    assert curve["loss"][0] == pytest.approx(mean(losses, classifier.held_out.weight), abs=1e-5)
-    share = mean(hits, classifier.held_out.weight)
+    fitted = CachedAdapter().fit(task)
+    held_out, (curve,) = fitted.held_out, fitted.selection
+    rows = held_out.rows
+    logits = learn("zero-shot", task).logits(task.train.plain_view[rows])
+    hits, losses = score(logits, task.train.labels[rows], held_out.weight)
+    assert curve["loss"][0] == pytest.approx(mean(losses, held_out.weight), abs=1e-5)
+    share = mean(hits, held_out.weight)
     assert curve["accuracy"][0] == pytest.approx(100 * share)
     assert share == pytest.approx(hits.mean().item())  # of an even folder, all at their one place
 
 
 def test_passes_of_the_cross_validation_do_not_change_its_order(monkeypatch):
     task, _ = make(shots=2)
-    whole = CachedAdapter().fit(task).info["selection"][0]
+    whole = learn(CachedAdapter(), task).info["selection"][0]
     monkeypatch.setattr("clip_adapter.methods.cached_adapter.MAX_SCORES", 1)
-    single = CachedAdapter().fit(task).info["selection"][0]
+    single = learn(CachedAdapter(), task).info["selection"][0]
     # One run at a time draws other batches, so only what needs no training is the same.
     still = [i for i, c in enumerate(whole["candidates"]) if c["visual_ratio"] == 0]
     assert len(still) > 10
@@ -101,14 +103,14 @@ def test_passes_of_the_cross_validation_do_not_change_its_order(monkeypatch):
 
 def test_one_shot_is_not_searched():
     task, _ = make(shots=1)
-    told = CachedAdapter().fit(task).info["hyperparameters"]
-    assert told["visual_ratio"] == ONE_SHOT_RATIO
-    assert (told["cache_weight"], told["cache_sharpness"]) == (3.0, 5.5)
+    hyperparameters = learn(CachedAdapter(), task).info["hyperparameters"]
+    assert hyperparameters["visual_ratio"] == ONE_SHOT_RATIO
+    assert (hyperparameters["cache_weight"], hyperparameters["cache_sharpness"]) == (3.0, 5.5)
 
 
 def test_parameters_and_bad_options():
     task, _ = make()
-    classifier = CachedAdapter(visual_ratio=0.2, cache_weight=1.0).fit(task)
+    classifier = learn(CachedAdapter(visual_ratio=0.2, cache_weight=1.0), task)
     assert classifier.info["trained_parameters"] == 2 * D * D // 4
     assert CachedAdapter().parameters(RN50) == 524_288
     for bad in (
@@ -120,4 +122,4 @@ def test_parameters_and_bad_options():
         with pytest.raises(UsageError):
             CachedAdapter(**bad)
     with pytest.raises(UsageError, match="hidden"):
-        dataclasses.replace(CachedAdapter(), reduction=D + 1).fit(task)
+        learn(dataclasses.replace(CachedAdapter(), reduction=D + 1), task)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
@@ -46,17 +47,17 @@ def objective(classifier, task):
 
 
 def test_the_penalty_holds_the_weights_near_the_text(task):
-    held = make_method("clap").fit(task)
-    free = make_method("clap", {"constraint": "none", "lr": 0.03}).fit(task)
+    held = learn("clap", task)
+    free = learn("clap", task, {"constraint": "none", "lr": 0.03})
     assert (moved(held) > 0.01).all()
     assert moved(held).mean() < 0.7 * moved(free).mean()
 
 
 def test_fast_comes_near_the_minimum_that_official_finds(task):
     """Here the penalty is strong enough for both to arrive."""
-    fast = objective(make_method("clap", {"lr": 0.02}).fit(task), task)
-    official = objective(make_method("clap", {"recipe": "official"}).fit(task), task)
-    start = objective(make_method("clap", {"lr": 1e-9}).fit(task), task)
+    fast = objective(learn("clap", task, {"lr": 0.02}), task)
+    official = objective(learn("clap", task, {"recipe": "official"}), task)
+    start = objective(learn("clap", task, {"lr": 1e-9}), task)
     assert official < 0.9 * start
     assert fast < official + 0.05 * (start - official)
 
@@ -64,16 +65,16 @@ def test_fast_comes_near_the_minimum_that_official_finds(task):
 def test_a_class_without_pictures_keeps_its_text(task):
     rows = torch.nonzero(task.train.labels != 2).flatten()
     few = dataclasses.replace(task, train=task.train.subset(rows))
-    classifier = make_method("clap").fit(few)
+    classifier = learn("clap", few)
     assert moved(classifier)[2] == 0
     assert (moved(classifier)[[0, 1, 3]] > 0).all()
 
 
 def test_record_options_and_parameters(task):
-    classifier = make_method("clap").fit(task)
-    told = classifier.info["hyperparameters"]
-    assert 0 < told["mean_penalty_weight"] < 1
-    assert told["constraint"] == "l2"
+    classifier = learn("clap", task)
+    hyperparameters = classifier.info["hyperparameters"]
+    assert 0 < hyperparameters["mean_penalty_weight"] < 1
+    assert hyperparameters["constraint"] == "l2"
     assert classifier.parameters == make_method("clap").parameters(Sizes(D, C, 4)) == C * D
     for bad in ({"constraint": "l1"}, {"lr": -1}, {"recipe": "slow"}):
         with pytest.raises(UsageError):

@@ -37,7 +37,7 @@ class Plugged(Method):
     citation = "arXiv 0000.00000"
     trains = "nothing"
 
-    def fit(self, task, progress=None):
+    def fit(self, task):
         raise NotImplementedError
 '''
 

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.taskres import FAST_STEPS, published_recipe
+from clip_adapter.methods.taskres import FAST_STEPS, published_schedule
 from clip_adapter.nn import normalize
 from clip_adapter.task import Sizes
 
@@ -32,21 +33,21 @@ def loss(classifier, task):
 
 def test_it_learns_and_scale_0_is_zero_shot():
     task = make()
-    zero_shot = make_method("zero-shot").fit(task)
-    assert loss(make_method("taskres").fit(task), task) < loss(zero_shot, task) - 0.01
-    still = make_method("taskres", {"residual_scale": 0}).fit(task).logits(task.train)
+    zero_shot = learn("zero-shot", task)
+    assert loss(learn("taskres", task), task) < loss(zero_shot, task) - 0.01
+    still = learn("taskres", task, {"residual_scale": 0}).logits(task.train)
     torch.testing.assert_close(still, zero_shot.logits(task.train))
 
 
 def test_scale_is_chosen_on_the_shots_when_asked():
     task = make()
-    classifier = make_method("taskres", {"residual_scale": "auto"}).fit(task)
+    classifier = learn("taskres", task, {"residual_scale": "auto"})
     curve = classifier.info["selection"][0]
     assert curve["candidates"][0] == 0
     assert len(set(curve["loss"])) == len(curve["candidates"])
     assert classifier.info["hyperparameters"]["residual_scale"] == curve["chosen"]
-    assert classifier.held_out is not None
-    one = make_method("taskres", {"residual_scale": "auto"}).fit(make(1))
+    assert classifier.info["held_out"]["pictures"] == len(task.train)
+    one = learn("taskres", make(1), {"residual_scale": "auto"})
     assert one.info["hyperparameters"]["residual_scale"] == 0.5
 
 
@@ -54,19 +55,19 @@ def test_scale_is_chosen_on_the_shots_when_asked():
     ("shots", "classes", "rate", "epochs"),
     [(1, 60, 2e-3, 100), (4, 1000, 2e-4, 100), (16, 60, 2e-3, 200)],
 )
-def test_published_recipe(shots, classes, rate, epochs):
-    recipe = published_recipe(shots, classes)
-    assert (recipe.lr, recipe.epochs, recipe.batch_size) == (rate, epochs, 256)
-    assert (recipe.optimizer, recipe.weight_decay) == ("adam", 5e-4)
+def test_published_schedule(shots, classes, rate, epochs):
+    schedule = published_schedule(shots, classes)
+    assert (schedule.lr, schedule.epochs, schedule.batch_size) == (rate, epochs, 256)
+    assert (schedule.optimizer, schedule.weight_decay) == ("adam", 5e-4)
 
 
 def test_fast_goes_as_far_in_fewer_steps():
-    few = make_method("taskres").fit(make()).info["hyperparameters"]
+    few = learn("taskres", make()).info["hyperparameters"]
     assert (few["steps"], few["lr"]) == (100, 2e-3)  # no more than published
-    many = make_method("taskres").fit(make(16)).info["hyperparameters"]
+    many = learn("taskres", make(16)).info["hyperparameters"]
     assert many["steps"] == FAST_STEPS
     assert many["steps"] * many["lr"] == pytest.approx(200 * 2e-3)
-    official = make_method("taskres", {"recipe": "official"}).fit(make()).info["hyperparameters"]
+    official = learn("taskres", make(), {"recipe": "official"}).info["hyperparameters"]
     assert (official["epochs"], official["weight_decay"]) == (100, 5e-4)
     assert "steps" not in official
     assert few["weight_decay"] == many["weight_decay"] == 0
@@ -76,8 +77,8 @@ def test_a_class_without_pictures_keeps_its_text():
     whole = make()
     rows = torch.nonzero(whole.train.labels != 2).flatten()
     task = dataclasses.replace(whole, train=whole.train.subset(rows))
-    learnt = make_method("taskres").fit(task).logits(whole.train)
-    zero_shot = make_method("zero-shot").fit(task).logits(whole.train)
+    learnt = learn("taskres", task).logits(whole.train)
+    zero_shot = learn("zero-shot", task).logits(whole.train)
     torch.testing.assert_close(learnt[:, 2], zero_shot[:, 2])
     assert not torch.allclose(learnt[:, 1], zero_shot[:, 1], atol=1e-2)
 
@@ -86,6 +87,6 @@ def test_options_and_parameters():
     for bad in ({"residual_scale": -0.1}, {"lr": 0}, {"recipe": "slow"}):
         with pytest.raises(UsageError):
             make_method("taskres", bad)
-    classifier = make_method("taskres", {"lr": 1e-3}).fit(make())
+    classifier = learn("taskres", make(), {"lr": 1e-3})
     assert classifier.info["hyperparameters"]["lr"] == 1e-3
     assert classifier.parameters == make_method("taskres").parameters(Sizes(D, C, 4)) == C * D

@@ -1,16 +1,16 @@
 """The grid of the cache methods and how it is walked."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from clip_adapter.errors import UsageError
 from clip_adapter.training.cache_search import (
+    Part,
     balanced,
-    check_cache_options,
+    choose_cache,
     enough,
     grid,
-    in_grid,
-    one_hot,
     scores_of,
     unit_keys,
     unsearched,
@@ -18,54 +18,56 @@ from clip_adapter.training.cache_search import (
 from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 
 
+def options(weight, sharpness):
+    return SimpleNamespace(cache_weight=weight, cache_sharpness=sharpness)
+
+
 def test_the_safe_candidate_comes_first_and_none_comes_twice():
-    candidates = grid("auto", "auto", 100.0)
+    candidates = grid(options("auto", "auto"), 100.0)
     assert candidates[0]["cache_weight"] == 0
     assert len({tuple(c.values()) for c in candidates}) == len(candidates) == 109
-    assert len(grid("auto", "auto", 100.0, coarse=True)) == 19
+    assert len(grid(options("auto", "auto"), 100.0, coarse=True)) == 19
 
 
 def test_what_was_given_stays():
-    assert grid(2.0, 3.0, 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
-    assert {c["cache_weight"] for c in grid(2.0, "auto", 10.0)} == {2.0}
-    assert {c["cache_sharpness"] for c in grid("auto", 3.0, 10.0)} == {3.0}
-
-
-@pytest.mark.parametrize(("weight", "sharpness"), [(2e6, 1.0), (-1.0, 1.0), (1.0, 2e6), (1.0, 0.0)])
-def test_options_out_of_range(weight, sharpness):
-    with pytest.raises(UsageError, match="Allowed"):
-        check_cache_options(weight, sharpness)
-    check_cache_options(1e6, 1e6)
+    assert grid(options(2.0, 3.0), 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
+    assert {c["cache_weight"] for c in grid(options(2.0, "auto"), 10.0)} == {2.0}
+    assert {c["cache_sharpness"] for c in grid(options("auto", 3.0), 10.0)} == {3.0}
 
 
 @pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
 def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
-    found = unsearched("auto", "auto", 8, scale)
+    found = unsearched(options("auto", "auto"), 8, scale)
     assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
-    assert unsearched(7.0, 3.0, 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
+    assert unsearched(options(7.0, 3.0), 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
 
 
-def test_scores_are_asked_once_for_all_weights_and_anew_for_all_else():
+def test_the_chosen_candidate_adds_its_weight_times_the_cache(monkeypatch):
+    """Two folds of one picture each; only weight 5 and sharpness 2 gets both right."""
     asked = []
 
-    def scores(fold, candidate):
-        asked.append((fold, candidate["cache_sharpness"]))
-        return torch.full((1, 2), 10.0 * fold + candidate["cache_sharpness"])
+    def near(cosines, sharpness):
+        asked.append((float(cosines[0, 0]), sharpness))
+        return cosines + sharpness
 
+    monkeypatch.setattr("clip_adapter.training.cache_search.nearness", near)
     candidates = [
         {"cache_weight": w, "cache_sharpness": b} for b in (1.0, 2.0) for w in (0.0, 3.0, 5.0)
     ]
-    rows = torch.tensor([0])
-    jobs = [(Fold(rows, rows), c) for c in candidates for _ in range(2)]
-    evaluate = in_grid(2, lambda fold, _: torch.full((1, 2), 100.0 * fold), scores)
-    got = [float(x[0, 0]) for x in evaluate(jobs)]
-    want = [
-        100.0 * k + c["cache_weight"] * (10.0 * k + c["cache_sharpness"])
-        for c in candidates
-        for k in range(2)
+    parts = [
+        Part(torch.tensor([[13.5, 0.0]]), torch.tensor([[10.0]]), torch.tensor([[0.0, 1.0]])),
+        Part(torch.tensor([[0.0, 50.0]]), torch.tensor([[20.0]]), torch.tensor([[1.0, 0.0]])),
     ]
-    assert got == want
-    assert asked == [(0, 1.0), (1, 1.0), (0, 2.0), (1, 2.0)]
+    folds = [Fold(torch.tensor([1 - k]), torch.tensor([k])) for k in (0, 1)]
+    task = SimpleNamespace(train=SimpleNamespace(labels=torch.tensor([1, 0])))
+    choice = choose_cache(task, folds, candidates, candidates[0], lambda fold, _: parts[fold])
+    # Asked once for all weights, and anew for all else.
+    assert asked == [(10.0, 1.0), (20.0, 1.0), (10.0, 2.0), (20.0, 2.0)]
+    assert choice.selection.parameter == "cache_weight, cache_sharpness"
+    assert choice.selection.accuracy == [0, 100, 100, 0, 100, 100]
+    weight, sharpness = choice.value.values()
+    want = [[13.5, weight * (10 + sharpness)], [weight * (20 + sharpness), 50.0]]
+    assert choice.held_out.logits.tolist() == want
 
 
 @pytest.mark.parametrize(("pictures", "least"), [(100, 3000), (4000, 3001), (16_000, 500)])
@@ -81,7 +83,7 @@ def test_keys_are_the_mean_of_unit_views():
 
 def test_values_of_an_even_folder_are_one_hot():
     labels = torch.tensor([0, 2, 1, 1, 0, 2])
-    assert torch.equal(balanced(labels, 3, 2.0), one_hot(labels, 3))
+    assert torch.equal(balanced(labels, 3, 2.0), torch.nn.functional.one_hot(labels, 3).float())
 
 
 @pytest.mark.parametrize("shots", [1.0, 2.5])

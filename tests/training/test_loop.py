@@ -99,7 +99,7 @@ def test_steps_are_those_of_torch(kind, max_norm):
 
 def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():
     rows = [torch.arange(0, 10), torch.arange(20, 31)]
-    stream = batches(rows, 4, torch.Generator().manual_seed(0))
+    stream = batches(rows, 4, [torch.Generator().manual_seed(0)] * len(rows))
     epoch = torch.cat([next(stream), next(stream)], 1)
     assert epoch.shape == (2, 8)
     for own, seen in zip(rows, epoch, strict=True):
@@ -111,7 +111,7 @@ def test_batches_are_shuffled_epochs_of_own_rows_without_the_remainder():
 
 def test_a_run_with_fewer_rows_goes_round_again_and_the_longest_is_not_cut():
     rows = [torch.arange(3), torch.arange(10, 20)]
-    stream = batches(rows, 5, torch.Generator().manual_seed(0))
+    stream = batches(rows, 5, [torch.Generator().manual_seed(0)] * len(rows))
     for _ in range(3):
         epoch = torch.cat([next(stream), next(stream)], 1)
         assert sorted(epoch[1].tolist()) == list(range(10, 20))
@@ -120,7 +120,7 @@ def test_a_run_with_fewer_rows_goes_round_again_and_the_longest_is_not_cut():
 
 
 def test_fewer_rows_than_a_batch_still_train():
-    stream = batches([torch.arange(3)], 32, torch.Generator().manual_seed(0))
+    stream = batches([torch.arange(3)], 32, [torch.Generator().manual_seed(0)])
     assert sorted(next(stream)[0].tolist()) == [0, 1, 2]
 
 

@@ -308,9 +308,9 @@ def test_choose_compares_with_the_one_shot_value(among):
         )
 
     found = taken(lambda c: c)
-    assert found.value == found.curve.chosen == 5.0
-    assert sorted(found.curve.candidates) == [0.0, 1.0, 5.0]
-    assert len(found.curve.loss) == 3
+    assert found.value == found.selection.chosen == 5.0
+    assert sorted(found.selection.candidates) == [0.0, 1.0, 5.0]
+    assert len(found.selection.loss) == 3
     assert found.record[0]["parameter"] == "strength"
     assert torch.equal(found.held_out.logits, noisy(y, 5.0)[found.held_out.rows])
     # With no evidence at all the one-shot value stays, wherever it stands in the list.

@@ -16,35 +16,31 @@ validation or test pictures; we on held-out shots.
 
 from __future__ import annotations
 
-import math
+import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Cache, normalize
-from clip_adapter.nn.cache import affinity, nearness
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import normalize
+from clip_adapter.nn.cache import affinity
 from clip_adapter.training.cache_search import (
-    Auto,
+    CacheSharpness,
+    CacheWeight,
     Candidate,
+    Part,
     balanced,
-    check_cache_options,
+    choose_cache,
     enough,
+    fitted_with_cache,
     grid,
-    in_grid,
-    scores_of,
     unit_keys,
     unsearched,
 )
-from clip_adapter.training.channels import best_channels, check_channels, criterion
+from clip_adapter.training.channels import best_channels, criterion
 from clip_adapter.training.folds import folds_of
-from clip_adapter.training.selection import choose
 
 # The released configurations keep 500 to 900 of 1024 channels.
 SHARES = (0.5, 0.7, 0.9)
@@ -78,88 +74,57 @@ class APE(Method):
     citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
     trains: ClassVar[str] = "nothing"
 
-    cache_weight: float | Auto = "auto"
-    cache_sharpness: float | Auto = "auto"
-    channels: float | Auto = "auto"
-    similarity_weight: float = 0.7
-    misjudged_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_cache_options(self.cache_weight, self.cache_sharpness)
-        check_channels(self.channels, self.similarity_weight)
-        if not 0 <= self.misjudged_weight < math.inf:
-            raise UsageError(f"misjudged_weight = {self.misjudged_weight}.", allowed="0 or more")
+    cache_weight: CacheWeight = "auto"
+    cache_sharpness: CacheSharpness = "auto"
+    channels: Annotated[float | Literal["auto"], Bounds(above=0, most=1)] = "auto"
+    similarity_weight: Annotated[float, Bounds(least=0, most=1)] = 0.7
+    misjudged_weight: Annotated[float, Bounds(least=0)] = 0.1
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        weights = task.require_text(self.name)
-        keys, labels = unit_keys(task.train.features), task.train.labels
-        classes = len(task.class_names)
-        options = (self.cache_weight, self.cache_sharpness)
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        weights, labels = task.require_text(self.name), task.train.labels
+        keys, pairs = unit_keys(task.train.features), grid(self, task.logit_scale)
         shares = list(SHARES) if self.channels == "auto" else [self.channels]
-        pairs = grid(*options, task.logit_scale)
         safe, *others = [{**p, "channels": s} for s in shares for p in pairs]
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
-        folds = folds_of(task.train, task.seed, enough(len(keys), classes, len(candidates)))
-        held_out = [normalize(task.train.plain_view[f.held_out]) for f in folds]
-        base = [rows @ (task.logit_scale * normalize(weights).T) for rows in held_out]
-        parts: dict[int, tuple[float, Tensor, Tensor]] = {}
+        wanted = enough(len(keys), len(weights), len(candidates))
+        folds = folds_of(task.train, task.seed, wanted)
 
-        def scores(fold: int, candidate: Candidate) -> Tensor:
-            fit, share = folds[fold].fit, candidate["channels"]
-            if fold not in parts or parts[fold][0] != share:
-                index, amounts = self._refine(weights, keys[fit], labels[fit], share)
-                cosines = affinity(held_out[fold][:, index], keys[fit][:, index])
-                values = balanced(labels[fit], classes, task.mean_shots) * amounts
-                parts[fold] = share, cosines, values
-            _, cosines, values = parts[fold]
-            return scores_of(nearness(cosines, candidate["cache_sharpness"]), values)
+        # A share is asked for in all folds before the next one is.
+        @functools.lru_cache(maxsize=max(len(folds), 1))
+        def refined(fold: int, share: float) -> Part:
+            rows = normalize(task.train.plain_view[folds[fold].held_out])
+            fit = folds[fold].fit
+            index, values = self._refine(task, weights, keys[fit], labels[fit], share)
+            logits = rows @ (task.logit_scale * normalize(weights).T)
+            return Part(logits, affinity(rows[:, index], keys[fit][:, index]), values)
 
-        mild = unsearched(*options, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
-        choice = choose(
-            ", ".join(safe),
-            "auto",
-            candidates,
-            one_shot=mild,
-            folds=lambda: folds,
-            labels=labels,
-            evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
-        )
-        chosen = choice.value
-        index, amounts = self._refine(weights, keys, labels, chosen["channels"])
-        cache = Cache(
+        def part(fold: int, candidate: Candidate) -> Part:
+            return refined(fold, candidate["channels"])
+
+        mild = unsearched(self, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
+        choice = choose_cache(task, folds, candidates, mild, part)
+        index, values = self._refine(task, weights, keys, labels, choice.value["channels"])
+        names = ("similarity_weight", "misjudged_weight")
+        return fitted_with_cache(
+            task,
+            weights,
+            choice,
             keys[:, index],
-            balanced(labels, classes, task.mean_shots) * amounts,
-            chosen["cache_weight"],
-            chosen["cache_sharpness"],
+            values,
             index,
+            more={name: getattr(self, name) for name in names},
         )
-        classifier = Classifier(
-            Head(weights, logit_scale=task.logit_scale, cache=cache),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=weights,
-            info={
-                "hyperparameters": {
-                    **chosen,
-                    "similarity_weight": self.similarity_weight,
-                    "misjudged_weight": self.misjudged_weight,
-                },
-                "selection": choice.record,
-                "trained_parameters": 0,
-            },
-        )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def _refine(
-        self, weights: Tensor, keys: Tensor, labels: Tensor, share: float
+        self, task: FewShotTask, weights: Tensor, keys: Tensor, labels: Tensor, share: float
     ) -> tuple[Tensor, Tensor]:
-        """(channels (Q,), amounts (n, 1)) that shots (n, D) give."""
+        """(channels (Q,), values (n, C)) of the cache of shots (n, D)."""
         unit = normalize(weights)
         index = best_channels(criterion(unit, self.similarity_weight, keys, labels), share)
         bits = divergence(keys[:, index], unit[:, index], labels)
-        return index, torch.exp(self.misjudged_weight * bits)
+        values = balanced(labels, len(weights), task.mean_shots)
+        return index, values * torch.exp(self.misjudged_weight * bits)

@@ -16,38 +16,31 @@ added, and the affinity is taken on the chosen channels, as in the paper's equat
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Cache, normalize
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import normalize
 from clip_adapter.nn.cache import affinity, class_sums, nearness
-from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.cache_search import (
-    Auto,
+    CacheSharpness,
+    CacheWeight,
     Candidate,
+    Part,
     balanced,
-    check_cache_options,
+    choose_cache,
+    fitted_with_cache,
     grid,
-    in_grid,
     key_schedule,
-    scores_of,
     unit_keys,
     unsearched,
 )
-from clip_adapter.training.channels import best_channels, check_channels, criterion, kept
+from clip_adapter.training.channels import best_channels, criterion, kept
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
-from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training.loop import Schedule, train_on
 
 # Most released configurations train 900 of 1024 channels.
 SHARE = 0.9
@@ -131,80 +124,43 @@ class APET(Method):
     citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
     trains: ClassVar[str] = "a residual per class on chosen channels, a weight per shot"
 
-    cache_weight: float | Auto = "auto"
-    cache_sharpness: float | Auto = "auto"
-    channels: float = SHARE
-    similarity_weight: float = 0.2
+    cache_weight: CacheWeight = "auto"
+    cache_sharpness: CacheSharpness = "auto"
+    channels: Annotated[float, Bounds(above=0, most=1)] = SHARE
+    similarity_weight: Annotated[float, Bounds(least=0, most=1)] = 0.2
     recipe: Literal["fast", "official"] = "fast"
-    lr: float | None = None
-    batch_size: int = BATCH
-    epochs: int = EPOCHS
-
-    def __post_init__(self) -> None:
-        check_cache_options(self.cache_weight, self.cache_sharpness)
-        check_channels(self.channels, self.similarity_weight)
-        for name in ("lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+    lr: Annotated[float | None, Bounds(above=0)] = None
+    batch_size: Annotated[int, Bounds(least=1)] = BATCH
+    epochs: Annotated[int, Bounds(least=1)] = EPOCHS
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (kept(sizes.dim, self.channels) + sizes.shots)
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        weights, labels = task.require_text(self.name), task.train.labels
-        options = (self.cache_weight, self.cache_sharpness)
-        index = best_channels(criterion(normalize(weights), self.similarity_weight), self.channels)
-        mild = unsearched(*options, task.mean_shots, task.logit_scale)
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        unit = normalize(task.require_text(self.name))
+        index = best_channels(criterion(unit, self.similarity_weight), self.channels)
+        mild = unsearched(self, task.mean_shots, task.logit_scale)
         folds = folds_of(task.train, task.seed)
-        base, cosines, values = [], [], []
-        if folds:
-            runs = self._train(task, weights, index, mild, [f.fit for f in folds])
-            base, cosines, values = _held_out(task, runs, index, folds)
+        parts = self._held_out(task, index, mild, folds) if folds else []
 
-        def scores(fold: int, candidate: Candidate) -> Tensor:
-            return scores_of(nearness(cosines[fold], candidate["cache_sharpness"]), values[fold])
+        def part(fold: int, _: Candidate) -> Part:
+            return parts[fold]
 
-        choice = choose(
-            "cache_weight, cache_sharpness",
-            "auto",
-            grid(*options, task.logit_scale),
-            one_shot=mild,
-            folds=lambda: folds,
-            labels=labels,
-            evaluate=in_grid(len(folds), lambda fold, _: base[fold], scores),
-        )
-        run = self._train(task, weights, index, mild, [torch.arange(len(labels))])
-        chosen = choice.value
-        cache = Cache(
+        choice = choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
+        run = self._train(task, index, mild, [torch.arange(len(task.train))])
+        names = ("channels", "similarity_weight", "recipe")
+        return fitted_with_cache(
+            task,
+            run.class_weights()[0],
+            choice,
             run.keys()[0],
             run.values()[0],
-            chosen["cache_weight"],
-            chosen["cache_sharpness"],
             index,
+            trained=sum(p.numel() for p in run.parameters()),
+            more={n: getattr(self, n) for n in names} | self._schedule(task).record,
         )
-        recipe = dataclasses.asdict(self._recipe(task))
-        classifier = Classifier(
-            Head(run.class_weights()[0], logit_scale=task.logit_scale, cache=cache),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=weights,
-            info={
-                "hyperparameters": {
-                    **chosen,
-                    "channels": self.channels,
-                    "similarity_weight": self.similarity_weight,
-                    "recipe": self.recipe,
-                    **{k: v for k, v in recipe.items() if v is not None},
-                },
-                "selection": choice.record,
-                "trained_parameters": sum(p.numel() for p in run.parameters()),
-            },
-        )
-        classifier.held_out = choice.held_out
-        return classifier
 
-    def _recipe(self, task: FewShotTask) -> Schedule:
+    def _schedule(self, task: FewShotTask) -> Schedule:
         pictures = len(task.train)
         steps = self.epochs * max(pictures // min(self.batch_size, pictures), 1)
         rate = min(LR, LARGEST_MOVE / steps) * min(task.mean_shots / FULL_RATE_SHOTS, 1)
@@ -219,42 +175,36 @@ class APET(Method):
         )
 
     def _train(
-        self,
-        task: FewShotTask,
-        weights: Tensor,
-        channels: Tensor,
-        setting: Candidate,
-        rows: list[Tensor],
+        self, task: FewShotTask, channels: Tensor, setting: Candidate, rows: list[Tensor]
     ) -> Residuals:
-        labels = task.train.labels
+        """R runs, one for each tensor of ``rows``."""
+        weights, labels = task.require_text(self.name), task.train.labels
         values = torch.zeros(len(rows), len(labels), len(weights))
         for run, index in enumerate(rows):
             values[run, index] = balanced(labels[index], len(weights), task.mean_shots)
         keys = unit_keys(task.train.features)
         module = Residuals(normalize(weights), keys, labels, channels, values)
-        weight, sharpness = setting["cache_weight"], setting["cache_sharpness"]
 
         def logits(features: Tensor) -> Tensor:
-            return module(features, task.logit_scale, weight, sharpness)
+            numbers = (setting["cache_weight"], setting["cache_sharpness"])
+            return module(features, task.logit_scale, *numbers)
 
-        recipe = self._recipe(task)
-        generator = torch.Generator().manual_seed(task.seed)
-        batch = min(recipe.batch_size, len(labels))
-        with suited_threads(len(rows) * batch * (len(labels) + len(weights)) * task.train.dim):
-            train(module, logits, task.train.features, labels, rows, recipe, generator)
+        schedule = self._schedule(task)
+        batch = min(schedule.batch_size, len(labels))
+        work = len(rows) * batch * (len(labels) + len(weights)) * task.train.dim
+        train_on(task, module, logits, rows, schedule, work=work)
         return module
 
-
-def _held_out(
-    task: FewShotTask, runs: Residuals, channels: Tensor, folds: list[Fold]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Of each fold: logits (m, C) without the cache, cosines (n, m), values (n, C)."""
-    with torch.no_grad():
-        weights, keys, values = normalize(runs.class_weights()), runs.keys(), runs.values()
-        rows = [normalize(task.train.plain_view[f.held_out]) for f in folds]
-        base = [task.logit_scale * x @ w.T for x, w in zip(rows, weights, strict=True)]
-        cosines = [
-            affinity(x[:, channels], k[f.fit]) for x, k, f in zip(rows, keys, folds, strict=True)
-        ]
-        own = [v[f.fit].clone() for v, f in zip(values, folds, strict=True)]
-    return base, cosines, own
+    def _held_out(
+        self, task: FewShotTask, channels: Tensor, setting: Candidate, folds: list[Fold]
+    ) -> list[Part]:
+        """Of each fold, trained on its other shots."""
+        runs, parts = self._train(task, channels, setting, [f.fit for f in folds]), []
+        with torch.no_grad():
+            trained = (normalize(runs.class_weights()), runs.keys(), runs.values())
+            for fold, weights, keys, values in zip(folds, *trained, strict=True):
+                rows = normalize(task.train.plain_view[fold.held_out])
+                cosines = affinity(rows[:, channels], keys[fold.fit])
+                logits = task.logit_scale * rows @ weights.T
+                parts.append(Part(logits, cosines, values[fold.fit]))
+        return parts

@@ -27,16 +27,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
 from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import Method, get_method, make_method, register
+from clip_adapter.methods.base import FewShotTask, Fitted, Method, get_method, make_method, register
 from clip_adapter.reporting import listening, log, track
-from clip_adapter.task import FewShotTask
+from clip_adapter.task import HeldOutLogits
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import (
     NOTHING_HELD_OUT,
-    HeldOutLogits,
     Selection,
     cautious,
     gathered,
@@ -79,108 +77,86 @@ class Auto(Method):
     among: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.among != "auto":
-            self._named()
-
-    def _named(self) -> list[str]:
-        names = [name.strip() for name in self.among.split(",") if name.strip()]
-        if not names:
+        super().__post_init__()
+        if not self._names():
             raise UsageError("among names no method.", allowed="auto, or names with commas")
-        for name in names:
+        for name in self._names():
             cls = get_method(name)
             if cls.reads != "features" or cls.runs_text_tower or name == self.name:
                 raise UsageError(
                     f"among = {self.among!r}: {name} cannot be a candidate.",
                     allowed="methods that read features alone",
                 )
-        return names
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def _names(self) -> list[str]:
+        """The candidates that were named, or those for tasks with text."""
+        if self.among == "auto":
+            return list(WITH_TEXT)
+        return [name.strip() for name in self.among.split(",") if name.strip()]
+
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         text = task.text_weights is not None
         if not text:
             task.check_two_classes(self.name)
         folds = folds_of(task.train, task.seed, text=text)
         start = WITH_TEXT if text else WITHOUT_TEXT
         if self.among != "auto":
-            start = dict.fromkeys(self._named(), 1.0)
+            start = dict.fromkeys(self._names(), 1.0)
         names = [n for n, share in start.items() if folds or share]
         fitted, held, left_out = self._candidates(names, task, folds)
-        curve = Selection("members", list(fitted))
-        mild = _shares(fitted, start)
-        loud = _loudness(fitted, held, task)
-        last = None
+        selection = Selection("members", list(fitted))
+        some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
+        shares = {n: share / sum(some.values()) for n, share in some.items()}
+        loudness = _loudness(fitted, held, task)
+        held_out = None
         if folds:
-            rows, weight = gathered(folds)
-            logits = {n: loud[n] * h for n, h in held.items()}
-            curve.pictures = len(rows.unique())
-            target = task.train.labels[rows]
-            shares, total = _search(curve, logits, mild, target, weight, rows)
-            last = HeldOutLogits(total, rows, weight)
+            scores = {n: loudness[n] * logits for n, logits in held.items()}
+            shares, held_out = _search(selection, scores, shares, task.train.labels, folds)
         else:
-            shares = mild
-            curve.rule = f"{NOTHING_HELD_OUT}: a fixed mild blend" + (
-                " that keeps near to CLIP" if text else ""
-            )
-        curve.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
-        weights = {n: s * loud[n] for n, s in shares.items()}
-        classifier = self._blend(task, fitted, weights, curve)
-        for name, share in shares.items():
-            classifier.info["hyperparameters"]["members"][name]["share"] = round(share, 4)
-        classifier.info["left_out"] = left_out
-        classifier.held_out = last
-        return classifier
+            near = " that keeps near to CLIP" if text else ""
+            selection.rule = f"{NOTHING_HELD_OUT}: a fixed mild blend{near}"
+        selection.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
+        weights = {n: s * loudness[n] for n, s in shares.items()}
+        parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
+        members = {
+            n: {"weight": weights[n], **fitted[n].hyperparameters, "share": round(share, 4)}
+            for n, share in shares.items()
+        }
+        return Fitted(
+            Mixture([h for h, _ in parts], [s for _, s in parts], task.logit_scale),
+            {"members": members},
+            trained_parameters=sum(fitted[n].trained_parameters for n in shares),
+            selection=[dataclasses.asdict(selection)],
+            held_out=held_out,
+            details={
+                "candidates": {n: list(f.selection) for n, f in fitted.items()},
+                "left_out": left_out,
+            },
+        )
 
     def _candidates(
-        self,
-        names: Sequence[str],
-        task: FewShotTask,
-        folds: Sequence[Fold],
-    ) -> tuple[dict[str, Classifier], dict[str, Tensor], dict[str, str]]:
+        self, names: Sequence[str], task: FewShotTask, folds: Sequence[Fold]
+    ) -> tuple[dict[str, Fitted], dict[str, Tensor], dict[str, str]]:
         """Every candidate fitted, its held-out logits, and why others are left out."""
-        fitted: dict[str, Classifier] = {}
+        fitted: dict[str, Fitted] = {}
         held: dict[str, Tensor] = {}
         left_out: dict[str, str] = {}
         for number, name in enumerate(track(names, "Training", unit="methods")):
+            method = make_method(name)
             try:
                 with listening(progress=False):
-                    classifier = make_method(name).fit(task)
+                    result = method.fit(task)
                     if folds:
-                        held[name] = _held_out(name, classifier, task, folds)
-                fitted[name] = classifier
+                        held[name] = _held_out(method, result, task, folds)
+                fitted[name] = result
             except CancelledError:
                 raise
             except ClipAdapterError as error:
                 if self.among != "auto" or (number + 1 == len(names) and not fitted):
                     raise
                 left_out[name] = error.found
-                log.info(f"auto goes on without {name}: {error.found}")
+                log.warning(f"auto goes on without {name}: {error.found}")
         return fitted, held, left_out
-
-    def _blend(
-        self,
-        task: FewShotTask,
-        fitted: Mapping[str, Classifier],
-        weights: Mapping[str, float],
-        curve: Selection,
-    ) -> Classifier:
-        parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
-        heads, shares = [h for h, _ in parts], [s for _, s in parts]
-        members = {
-            name: {"weight": weight, **fitted[name].info["hyperparameters"]}
-            for name, weight in weights.items()
-        }
-        return Classifier(
-            Mixture(heads, shares, task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=task.text_weights,
-            info={
-                "hyperparameters": {"members": members},
-                "selection": [dataclasses.asdict(curve)],
-                "candidates": {n: c.info.get("selection", []) for n, c in fitted.items()},
-                "trained_parameters": sum(fitted[n].parameters for n in weights),
-            },
-        )
 
 
 def _parts(head: Head | Mixture) -> list[tuple[Head, float]]:
@@ -190,80 +166,75 @@ def _parts(head: Head | Mixture) -> list[tuple[Head, float]]:
     return [(head, 1.0)]
 
 
-def _held_out(
-    name: str, classifier: Classifier, task: FewShotTask, folds: Sequence[Fold]
-) -> Tensor:
+def _held_out(method: Method, fitted: Fitted, task: FewShotTask, folds: Sequence[Fold]) -> Tensor:
     """The candidate's logits of the held-out shots: its own, or by fitting it on every fold."""
-    own = classifier.held_out
+    own = fitted.held_out
     if own is not None and torch.equal(own.rows, gathered(folds)[0]):
         return own.logits
-    return torch.cat(list(make_method(name).held_out_logits(task, folds)))
-
-
-def _shares(fitted: Mapping[str, Classifier], start: Mapping[str, float]) -> dict[str, float]:
-    """The mild blend of what could be fitted."""
-    some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
-    return {n: share / sum(some.values()) for n, share in some.items()}
+    return torch.cat(list(method.held_out_logits(task, folds)))
 
 
 def _loudness(
-    fitted: Mapping[str, Classifier], held: Mapping[str, Tensor], task: FewShotTask
+    fitted: Mapping[str, Fitted], held: Mapping[str, Tensor], task: FewShotTask
 ) -> dict[str, float]:
     """Factors by which the logits of all candidates spread alike over the classes with pictures."""
     present = task.train.labels.unique()
     if len(present) < 2:  # one column has no spread
         present = torch.arange(len(task.class_names))
-    logits = held or {n: c.logits(task.train) for n, c in fitted.items()}
+    logits = held or {n: f.logits(task.train) for n, f in fitted.items()}
     spread = {n: x[:, present].std(1).mean().item() for n, x in logits.items()}
     middle = sum(spread.values()) / len(spread)
     return {n: middle / max(s, 1e-6) for n, s in spread.items()}
 
 
 def _search(
-    curve: Selection,
+    selection: Selection,
     logits: Mapping[str, Tensor],
     mild: Mapping[str, float],
-    target: Tensor,
-    weight: Tensor,
-    rows: Tensor,
-) -> tuple[dict[str, float], Tensor]:
-    """Shares of the members, and the blend's held-out logits (n, C); fills ``curve``.
+    labels: Tensor,
+    folds: Sequence[Fold],
+) -> tuple[dict[str, float], HeldOutLogits]:
+    """Shares of the members, and the blend's held-out logits; fills ``selection``.
 
     Args:
-        curve: of the members.
+        selection: of the members.
         logits: (n, C) of every candidate, equally loud.
         mild: the shares to start from.
-        target: labels (n,).
-        weight: (n,) of the pictures.
-        rows: (n,) which shots they are.
+        labels: (N,) of all shots.
+        folds: of them.
     """
+    rows, weight = gathered(folds)
+    target = labels[rows]
+    selection.pictures = len(rows.unique())
 
     def blend(counts: Mapping[str, float]) -> Tensor:
         size = sum(counts.values())
         return torch.stack([c / size * logits[n] for n, c in counts.items() if c]).sum(0)
 
+    def percent(hits: Tensor) -> float:
+        return 100 * mean(hits, weight)
+
     counts = dict(mild)
     hits, losses = score(blend(counts), target, weight)
-    start = 100 * mean(hits, weight), mean(losses, weight)
-    for name in logits:
-        own_hits, own_losses = score(logits[name], target, weight)
-        curve.accuracy.append(100 * mean(own_hits, weight))
-        curve.loss.append(mean(own_losses, weight))
+    start = f", against {percent(hits):.1f} % and {mean(losses, weight):.3f}"
+    alone = [score(x, target, weight) for x in logits.values()]
+    selection.accuracy = [percent(own) for own, _ in alone]
+    selection.loss = [mean(own, weight) for _, own in alone]
     for _ in range(ROUNDS):
         trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
-        found = [(score(blend(t), target, weight), t) for t in trials]
-        gains = [cautious(own - losses, weight, rows) for (_, own), _ in found]
+        scores = [score(blend(trial), target, weight) for trial in trials]
+        gains = [cautious(own - losses, weight, rows) for _, own in scores]
         best = min(range(len(gains)), key=gains.__getitem__)
         if gains[best] >= 0:
             break
-        (hits, losses), counts = found[best]
-    more = [n for n, share in counts.items() if share > mild.get(n, 0.0)]
-    told = f"{100 * mean(hits, weight):.1f} % of them right, loss {mean(losses, weight):.3f}"
-    curve.rule = (
-        f"a mild blend is where it starts; {curve.pictures} held-out pictures speak for "
-        + (f"more of {', '.join(more)}: " if more else "nothing else beyond doubt: ")
-        + told
-        + (f", against {start[0]:.1f} % and {start[1]:.3f}" if more else "")
+        (hits, losses), counts = scores[best], trials[best]
+    more = ", ".join(n for n, share in counts.items() if share > mild.get(n, 0.0))
+    selection.rule = (
+        f"a mild blend is where it starts; {selection.pictures} held-out pictures speak for "
+        + (f"more of {more}: " if more else "nothing else beyond doubt: ")
+        + f"{percent(hits):.1f} % of them right, loss {mean(losses, weight):.3f}"
+        + (start if more else "")
     )
     size = sum(counts.values())
-    return {n: c / size for n, c in counts.items()}, blend(counts)
+    shares = {n: c / size for n, c in counts.items()}
+    return shares, HeldOutLogits(blend(counts), rows, weight)

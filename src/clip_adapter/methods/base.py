@@ -1,19 +1,18 @@
-"""``Method``, ``FewShotTask`` and the registry of methods.
+"""``Method`` and the registry of methods.
 
-A method is a dataclass of hyper-parameters with ``fit(task) -> Classifier``. Registered means
-listed, documented and tested: the command line, the docs and the contract tests go through
+A method is a dataclass of hyper-parameters with ``fit(task) -> Fitted``. Registered means listed,
+documented and tested: the command line, the docs and the contract tests go through
 :func:`method_names`. A third party registers one by the entry point group
 ``clip_adapter.methods``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
-import math
 import pkgutil
-import types
 import typing
 import warnings
 from abc import ABC, abstractmethod
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.options import check_bounds
+from clip_adapter.options import Bounds, bounded_fields, check_bounds
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
@@ -34,7 +33,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Method(ABC):
-    """Hyper-parameters in the fields; ``fit`` learns and returns a classifier.
+    """Hyper-parameters in the fields, each with a default; ``fit`` learns.
+
+    What a number may be stands in the annotation of its field, as
+    :class:`~clip_adapter.options.Bounds`, and is checked here.
 
     Class attributes:
         name: as users write it.
@@ -68,9 +70,6 @@ class Method(ABC):
     @abstractmethod
     def fit(self, task: FewShotTask) -> Fitted:
         """Learns from ``task``; never changes it.
-
-        Args:
-            task: the shots.
 
         Raises:
             MissingTextError: the method needs text weights and the task has none.
@@ -113,6 +112,8 @@ _BROKEN: set[str] = set()
 MAX_WHOLE = 2**31 - 1
 # Other numbers beyond these, in size, leave float32 as soon as something is computed with them.
 LARGEST, SMALLEST = 1e30, 1e-30
+# What a value of other types may be, for people.
+NAMES = {str: "a name", bool: "true, false", type(None): "none"}
 
 
 def register(cls: M) -> M:
@@ -181,66 +182,70 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """
     cls = get_method(name)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = _hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in (options or {}).items():
+    for key in options or {}:
         if key not in fields:
             listed = [f"{n} (default {f.default})" for n, f in fields.items()]
-            error = unknown_name(f"option of {name}", key, fields)
             others = [n for n in method_names() if key in _hints(get_method(n))]
             raise UsageError(
-                error.found,
+                unknown_name(f"option of {name}", key, fields).found,
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-        values[key] = read_value(f"{name} option {key}", hints[key], value)
+    bounds = {n: b for n, (b, _) in bounded_fields(cls).items()}
+    values = {
+        key: read_value(f"{name} option {key}", _hints(cls)[key], value, bounds.get(key))
+        for key, value in (options or {}).items()
+    }
     return cls(**values)
 
 
-def read_value(what: str, annotation: Any, value: Any) -> Any:
-    """``value`` as ``annotation`` (a type, a Literal, or a union of them).
+def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = None) -> Any:
+    """``value`` as ``annotation``: a type, a Literal or a union of them.
+
+    A string is read: "1e3" as a number, "true" as a bool, "none" as None.
+
+    Args:
+        what: the option, for the message.
+        annotation: of its field.
+        value: as it was given.
+        bounds: of its numbers, for the message; the method itself holds them.
 
     Raises:
-        UsageError: it fits none of them.
+        UsageError: it fits none of them, or is a number that nothing can be computed with.
     """
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    choices = typing.get_args(annotation) if union else (annotation,)
-    for choice in choices:
-        if typing.get_origin(choice) is Literal:
-            if value in typing.get_args(choice):
-                return value
-        elif choice in (int, float) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if choice is float:
-                return _single(what, number)
-            if number.is_integer() and abs(number) <= MAX_WHOLE:
-                return int(number)
-        elif choice is str and isinstance(value, str):
-            return value
-        elif choice is bool and str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        elif choice is type(None) and value in (None, "none"):
-            return None
-    words = [
-        ", ".join(map(str, typing.get_args(c))) if typing.get_origin(c) is Literal else c.__name__
-        for c in choices
-        if c is not type(None)
-    ]
-    raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
+    from pydantic import ValidationError
 
-
-def _single(what: str, number: float) -> float:
-    """``number``, which float32 can compute with; NaN and infinity are left to the method.
-
-    Raises:
-        UsageError: it is too large or too small.
-    """
-    if math.isfinite(number) and number != 0 and not SMALLEST <= abs(number) <= LARGEST:
+    literal = typing.get_origin(annotation) is Literal
+    kinds = (annotation,) if literal else typing.get_args(annotation) or (annotation,)
+    if value == "none" and type(None) in kinds:
+        return None
+    read = value
+    if isinstance(value, str) and {int, float}.intersection(kinds):
+        with contextlib.suppress(ValueError):
+            read = float(value)
+    # To pydantic a bool is a number.
+    fits = bool in kinds or not isinstance(value, bool)
+    try:
+        read = _reader(annotation).validate_python(read)
+    except ValidationError:
+        fits = False
+    if not fits:
+        number = f"{bounds}" if bounds else "a finite number"
+        names = {**NAMES, float: number, int: f"{number}, whole"}
+        words = [names.get(k) or ", ".join(map(str, typing.get_args(k))) for k in kinds]
+        raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
+    if type(read) is int and abs(read) > MAX_WHOLE:
+        raise UsageError(f"{what} = {value!r}.", allowed=f"whole numbers up to {MAX_WHOLE}")
+    if isinstance(read, float) and read != 0 and not SMALLEST <= abs(read) <= LARGEST:
         raise UsageError(
-            f"{what} = {number}.",
+            f"{what} = {read}.",
             allowed=f"0, or {SMALLEST:g} to {LARGEST:g} in size: float32 holds no others",
         )
-    return number
+    return read
+
+
+@functools.cache
+def _reader(annotation: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))

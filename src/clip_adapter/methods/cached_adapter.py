@@ -13,42 +13,37 @@ held-out shots, with zero-shot (r = 0, a = 0) among the candidates.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.nn import Activation, Cache, ResidualAdapter, cosine_logits
-from clip_adapter.nn.cache import affinity, nearness
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
+from clip_adapter.nn.cache import affinity
 from clip_adapter.training.cache_search import (
-    Auto,
+    CacheSharpness,
+    CacheWeight,
     Candidate,
+    Part,
     balanced,
-    check_cache_options,
+    choose_cache,
+    fitted_with_cache,
     grid,
-    in_grid,
-    scores_of,
     unit_keys,
     unsearched,
 )
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
     fast_schedule,
+    hidden_units,
     shorter,
 )
-from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
 
 
 @register
@@ -70,130 +65,85 @@ class CachedAdapter(Method):
     citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
     trains: ClassVar[str] = "a bottleneck on image features"
 
-    visual_ratio: float | Auto = "auto"
-    cache_weight: float | Auto = "auto"
-    cache_sharpness: float | Auto = "auto"
+    visual_ratio: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = "auto"
+    cache_weight: CacheWeight = "auto"
+    cache_sharpness: CacheSharpness = "auto"
     activation: Activation = "official"
-    reduction: int = 4
-
-    def __post_init__(self) -> None:
-        check_cache_options(self.cache_weight, self.cache_sharpness)
-        if not isinstance(self.visual_ratio, str) and not 0 <= self.visual_ratio <= 1:
-            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1, or auto")
-        if self.reduction < 1:
-            raise UsageError(f"reduction = {self.reduction}.", allowed="1 or more")
+    reduction: Annotated[int, Bounds(least=1)] = 4
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 2 * sizes.dim * (sizes.dim // self.reduction)
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, labels = task.require_text(self.name), task.train.labels
-        keys, classes = unit_keys(task.train.features), len(task.class_names)
-        hidden = task.train.dim // self.reduction
-        if hidden < 1:
-            raise UsageError(
-                f"reduction = {self.reduction} leaves no hidden unit.",
-                allowed=f"1 to {task.train.dim}, the size of a feature",
-            )
-        options = (self.cache_weight, self.cache_sharpness)
-        auto = self.visual_ratio == "auto"
+        keys, auto = unit_keys(task.train.features), self.visual_ratio == "auto"
         ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
-        pairs = grid(*options, task.logit_scale, coarse=auto)
+        pairs = grid(self, task.logit_scale, coarse=auto)
         folds = folds_of(task.train, task.seed)
-        recipe = fast_schedule(task.mean_shots, len(task.train))
-        base = self._held_out(task, weights, folds, ratios, shorter(recipe))
+        schedule = fast_schedule(task.mean_shots, len(task.train))
+        base = self._held_out(task, folds, ratios, shorter(schedule))
         cosines = [affinity(task.train.plain_view[f.held_out], keys[f.fit]) for f in folds]
-        values = [balanced(labels[f.fit], classes, task.mean_shots) for f in folds]
+        values = [balanced(labels[f.fit], len(weights), task.mean_shots) for f in folds]
 
-        def scores(fold: int, candidate: Candidate) -> Tensor:
-            return scores_of(nearness(cosines[fold], candidate["cache_sharpness"]), values[fold])
+        def part(fold: int, candidate: Candidate) -> Part:
+            return Part(base[candidate["visual_ratio"], fold], cosines[fold], values[fold])
 
         mild = {
             "visual_ratio": ONE_SHOT_RATIO if auto else ratios[0],
-            **unsearched(*options, task.mean_shots, task.logit_scale),
+            **unsearched(self, task.mean_shots, task.logit_scale),
         }
-        choice = choose(
-            "visual_ratio, cache_weight, cache_sharpness",
-            "auto",
-            [{"visual_ratio": r, **p} for r in ratios for p in pairs],
-            one_shot=mild,
-            folds=lambda: folds,
-            labels=labels,
-            evaluate=in_grid(len(folds), lambda fold, c: base[c["visual_ratio"]][fold], scores),
+        candidates = [{"visual_ratio": r, **p} for r in ratios for p in pairs]
+        choice = choose_cache(task, folds, candidates, mild, part)
+        ratio, adapter = choice.value["visual_ratio"], None
+        if ratio > 0:
+            rows = [torch.arange(len(labels))]
+            adapter = self._train(task, rows, [ratio], schedule).take(0)
+        return fitted_with_cache(
+            task,
+            weights,
+            choice,
+            keys,
+            balanced(labels, len(weights), task.mean_shots),
+            image_map=adapter,
+            trained=sum(p.numel() for p in adapter.parameters()) if adapter else 0,
+            more={n: getattr(self, n) for n in ("activation", "reduction")} | schedule.record,
         )
-        chosen, adapter = choice.value, None
-        if chosen["visual_ratio"] > 0:
-            rows, ratio = [torch.arange(len(labels))], [chosen["visual_ratio"]]
-            adapter = self._train(task, weights, rows, ratio, recipe).take(0)
-        values = balanced(labels, classes, task.mean_shots)
-        cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"])
-        trained = 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
-        told = {k: v for k, v in dataclasses.asdict(recipe).items() if v is not None}
-        classifier = Classifier(
-            Head(weights, adapter, logit_scale=task.logit_scale, cache=cache),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=weights,
-            info={
-                "hyperparameters": {
-                    **chosen,
-                    "activation": self.activation,
-                    "reduction": self.reduction,
-                    **told,
-                },
-                "selection": choice.record,
-                "trained_parameters": trained,
-            },
-        )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def _train(
-        self,
-        task: FewShotTask,
-        weights: Tensor,
-        rows: list[Tensor],
-        ratios: list[float],
-        recipe: Schedule,
+        self, task: FewShotTask, rows: list[Tensor], ratios: list[float], schedule: Schedule
     ) -> ResidualAdapter:
         """R adapters, one for each of ``rows`` and ``ratios``, trained without the cache."""
-        dim, hidden = task.train.dim, task.train.dim // self.reduction
+        weights, dim = task.require_text(self.name), task.train.dim
+        hidden = hidden_units(dim, self.reduction)
         generator = torch.Generator().manual_seed(task.seed)
-        ratio = torch.tensor(ratios)
-        adapter = ResidualAdapter.build(
-            dim, hidden, self.activation, ratio, (len(rows),), generator
-        )
+        shape = (dim, hidden, self.activation, torch.tensor(ratios), (len(rows),))
+        adapter = ResidualAdapter.build(*shape, generator)
 
         def logits(features: Tensor) -> Tensor:
             return cosine_logits(adapter(features), weights, task.logit_scale)
 
-        per_picture = dim * (2 * hidden + len(weights))
-        data = (task.train.features, task.train.labels)
-        with suited_threads(len(rows) * min(recipe.batch_size, len(data[1])) * per_picture):
-            train(adapter, logits, *data, rows, recipe, generator)
+        batch = min(schedule.batch_size, len(task.train))
+        work = len(rows) * batch * dim * (2 * hidden + len(weights))
+        train_on(task, adapter, logits, rows, schedule, work=work, generator=generator)
         return adapter
 
     def _held_out(
-        self,
-        task: FewShotTask,
-        weights: Tensor,
-        folds: list[Fold],
-        ratios: list[float],
-        recipe: Schedule,
-    ) -> dict[float, list[Tensor]]:
-        """For each ratio the held-out logits (m, C) of every fold, without the cache."""
+        self, task: FewShotTask, folds: list[Fold], ratios: list[float], schedule: Schedule
+    ) -> dict[tuple[float, int], Tensor]:
+        """For each ratio and fold the held-out logits (m, C), without the cache."""
+        weights, scale = task.require_text(self.name), task.logit_scale
         rows = [task.train.plain_view[f.held_out] for f in folds]
-        zero_shot = [cosine_logits(x, weights, task.logit_scale) for x in rows]
-        base = {r: list(zero_shot) for r in ratios}
-        jobs = [(r, k) for r in ratios for k in range(len(folds)) if r > 0]
-        per_run = min(recipe.batch_size, len(task.train)) * len(weights)
+        jobs = [(r, k) for r in ratios for k in range(len(folds))]
+        base = {(r, k): cosine_logits(rows[k], weights, scale) for r, k in jobs}
+        trained = [(r, k) for r, k in jobs if r > 0]
+        per_run = min(schedule.batch_size, len(task.train)) * len(weights)
         limit = max(MAX_SCORES // per_run, 1)
-        for start in range(0, len(jobs), limit):
-            part = jobs[start : start + limit]
-            fit = [folds[k].fit for _, k in part]
-            adapters = self._train(task, weights, fit, [r for r, _ in part], recipe)
+        for start in range(0, len(trained), limit):
+            some = trained[start : start + limit]
+            fit = [folds[k].fit for _, k in some]
+            adapters = self._train(task, fit, [r for r, _ in some], schedule)
             with torch.no_grad():
-                for run, (ratio, fold) in enumerate(part):
+                for run, (ratio, fold) in enumerate(some):
                     mapped = adapters.take(run)(rows[fold])
-                    base[ratio][fold] = cosine_logits(mapped, weights, task.logit_scale)
+                    base[ratio, fold] = cosine_logits(mapped, weights, scale)
         return base

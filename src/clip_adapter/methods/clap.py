@@ -15,25 +15,20 @@ length there, see ``nn/text_residual.py``. The shots' views stand for the code's
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Schedule, train
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training.loop import Schedule, train_on
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -90,71 +85,49 @@ class CLAP(Method):
 
     constraint: Literal["l2", "none"] = "l2"
     recipe: Literal["fast", "official"] = "fast"
-    lr: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise UsageError(f"lr = {self.lr}.", allowed="a number above 0")
+    lr: Annotated[float | None, Bounds(above=0)] = None
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * sizes.dim
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        text = task.require_text(self.name)
-        module, held = self._train(task, [torch.arange(len(task.train))])
-        recipe = self._recipe(len(task.train))
-        with torch.no_grad():
-            weights = module.class_weights()[0]
-        return Classifier(
-            Head(weights, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=text,
-            info={
-                "hyperparameters": {
-                    "constraint": self.constraint,
-                    "mean_penalty_weight": float(held.mean()),
-                    "recipe": self.recipe,
-                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
-                },
-                "selection": [],
-                "trained_parameters": module.residual.numel(),
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        weights, held = self._train(task, [torch.arange(len(task.train))])
+        return Fitted(
+            Head(weights[0], logit_scale=task.logit_scale),
+            {
+                "constraint": self.constraint,
+                "mean_penalty_weight": float(held.mean()),
+                "recipe": self.recipe,
+                **self._schedule(len(task.train)).record,
             },
+            trained_parameters=weights.numel(),
         )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        module, _ = self._train(task, [f.fit for f in folds])
-        with torch.no_grad():
-            weights = module.class_weights()
+        weights, _ = self._train(task, [f.fit for f in folds])
         for fold, own in zip(folds, weights, strict=True):
             yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)
 
-    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[TextResidual, Tensor]:
-        """R residuals, one for each tensor of ``rows``, and the lambdas (R, C)."""
-        text, labels = task.require_text(self.name), task.train.labels
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Weights (R, C, D) of runs, one for each tensor of ``rows``, and the lambdas (R, C)."""
+        text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module = TextResidual(text, labels, runs=len(rows))
-        held = torch.stack(
-            [
-                penalty_weights(task.train.features[:, r], labels[r], text, task.logit_scale)
-                for r in rows
-            ]
-        )
-        recipe = self._recipe(max(len(r) for r in rows))
-        generator = torch.Generator().manual_seed(task.seed)
+        features = task.train.features
+        held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
+        schedule = self._schedule(max(len(r) for r in rows))
 
         def logits(features: Tensor) -> Tensor:
-            return task.logit_scale * module(features)
+            return scale * module(features)
 
-        with suited_threads(len(rows) * min(recipe.batch_size, len(labels)) * text.numel()):
-            penalty = None if self.constraint == "none" else partial(distance, module, held)
-            data = (task.train.features, labels)
-            train(module, logits, *data, rows, recipe, generator, penalty)
-        return module, held
+        work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
+        penalty = None if self.constraint == "none" else partial(distance, module, held)
+        train_on(task, module, logits, rows, schedule, work=work, penalty=penalty)
+        return module.class_weights().detach(), held
 
-    def _recipe(self, count: int) -> Schedule:
+    def _schedule(self, count: int) -> Schedule:
         """For ``count`` pictures."""
-        recipe = OFFICIAL
+        schedule = OFFICIAL
         if self.recipe == "fast":
             steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
-            recipe = dataclasses.replace(FAST, steps=steps)
-        return recipe if self.lr is None else dataclasses.replace(recipe, lr=self.lr)
+            schedule = dataclasses.replace(FAST, steps=steps)
+        return schedule if self.lr is None else dataclasses.replace(schedule, lr=self.lr)

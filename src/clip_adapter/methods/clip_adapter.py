@@ -12,34 +12,31 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
-from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, official_schedule, train
+from clip_adapter.training.loop import Schedule, official_schedule, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
     ONE_SHOT_RATIO,
     STRENGTHS,
     fast_schedule,
+    hidden_units,
     mild_share,
 )
-from clip_adapter.training.selection import Choice, Evaluate, choose
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training.selection import Choice, choose
 
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
 # 0.5 of the time at 5 million, 0.9 at 9, 1.0 to 1.4 at 20 (benchmarks/together.py).
@@ -47,6 +44,7 @@ TOGETHER = 15_000_000
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
+Ratios = dict[Branch, RatioOption]
 
 
 class Branches(nn.Module):
@@ -102,27 +100,18 @@ class CLIPAdapter(Method):
     trains: ClassVar[str] = "a bottleneck on image features, class weights or both"
 
     branch: Literal["visual", "text", "both"] = "visual"
-    visual_ratio: RatioOption = "auto"
-    text_ratio: RatioOption = "auto"
+    visual_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"
+    text_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"
     activation: Activation = "official"
-    reduction: int = 4
+    reduction: Annotated[int, Bounds(least=1)] = 4
     recipe: Literal["fast", "official"] = "fast"
-    lr: float | None = None
-    batch_size: int | None = None
-    steps: int | None = None
-    epochs: int | None = None
+    lr: Annotated[float | None, Bounds(above=0)] = None
+    batch_size: Annotated[int | None, Bounds(least=1)] = None
+    steps: Annotated[int | None, Bounds(least=1)] = None
+    epochs: Annotated[int | None, Bounds(least=1)] = None
 
     def __post_init__(self) -> None:
-        for name in ("visual_ratio", "text_ratio"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and not 0 <= value <= 1:
-                raise UsageError(
-                    f"{name} = {value}.", allowed="0 to 1, auto, learnable, hypernetwork"
-                )
-        for name in ("reduction", "lr", "batch_size", "steps", "epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        super().__post_init__()
         for unused, branch in (("text_ratio", "visual"), ("visual_ratio", "text")):
             if self.branch == branch and getattr(self, unused) != "auto":
                 raise UsageError(
@@ -136,26 +125,30 @@ class CLIPAdapter(Method):
             )
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        hidden, count = sizes.dim // self.reduction, 0
+        count = 0
         for ratio in self._ratios().values():
             learnt = ratio if ratio in ("learnable", "hypernetwork") else RATIO_START
+            shape = (sizes.dim, sizes.dim // self.reduction, self.activation, learnt)
             with torch.device("meta"):  # counted, never filled
-                adapter = ResidualAdapter.build(sizes.dim, hidden, self.activation, learnt)
-            count += sum(p.numel() for p in adapter.parameters())
+                count += _count(ResidualAdapter.build(*shape))
         return count
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        weights, ratios = task.require_text(self.name), self._ratios()
-        choices, recipe = self._choose(task, weights, ratios)
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        ratios, schedule, choices = self._ratios(), self._schedule(task), []
+        auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
+        folds = folds_of(task.train, task.seed) if auto else []
+        # One branch after the other; with the first, the number of steps is chosen too.
+        for branch in auto:
+            choice = self._choose(task, folds, branch, ratios, schedule, first=not choices)
+            choices.append(choice)
+            ratios[branch], schedule = _read(choice.value, branch, schedule)
         rows = [torch.arange(len(task.train))]
-        run: dict[Branch, Any] = {
-            b: r if isinstance(r, str) else torch.tensor([float(r)]) for b, r in ratios.items()
-        }
-        branches = self._train(task, weights, run, rows, recipe).take(0)
-        classifier = self._classifier(task, weights, ratios, branches, recipe)
-        classifier.info["selection"] = [entry for c in choices for entry in c.record]
-        classifier.held_out = choices[-1].held_out if choices else None
-        return classifier
+        branches = self._train(task, [ratios], rows, schedule).take(0)
+        fitted = self._fitted(task, ratios, branches, schedule)
+        if not choices:
+            return fitted
+        record = [entry for choice in choices for entry in choice.record]
+        return dataclasses.replace(fitted, selection=record, held_out=choices[-1].held_out)
 
     def together_key(self) -> Hashable:  # noqa: D102
         ratios = self._ratios()
@@ -167,79 +160,51 @@ class CLIPAdapter(Method):
         return (zero, *dataclasses.astuple(dataclasses.replace(self, **fixed)))
 
     @classmethod
-    def fit_together(  # noqa: D102
-        cls,
-        methods: Sequence[Any],
-        tasks: Sequence[FewShotTask],
-    ) -> list[Classifier]:
-        one, own = methods[0], [m._ratios() for m in methods]
-        weights = tasks[0].require_text(cls.name)
-        if one._work(tasks[0], one._recipe(tasks[0])) > TOGETHER:
+    def fit_together(cls, methods: Sequence[Any], tasks: Sequence[FewShotTask]) -> list[Fitted]:  # noqa: D102
+        one, first = methods[0], tasks[0]
+        schedule = one._schedule(first)
+        if one._work(first, schedule) > TOGETHER:
             return super().fit_together(methods, tasks)
-        different = {id(task): task for task in tasks}
-        starts, start = {}, 0
-        for key, task in different.items():
-            starts[key], start = start, start + len(task.train)
-        rows = [torch.arange(len(t.train)) + starts[id(t)] for t in tasks]
-        run: dict[Branch, Any] = {
-            b: r if isinstance(r, str) else torch.tensor([float(other[b]) for other in own])
-            for b, r in own[0].items()
-        }
-        pool = FewShotTask(
-            FeatureSet(
-                torch.cat([t.train.features for t in different.values()], 1),
-                torch.cat([t.train.labels for t in different.values()]),
-                tasks[0].class_names,
-            ),
-            weights,
-            tasks[0].logit_scale,
+        # One task may be that of several methods: its shots are there once.
+        different, size = list({id(task): task for task in tasks}.values()), len(first.train)
+        starts = {id(task): number * size for number, task in enumerate(different)}
+        rows = [torch.arange(size) + starts[id(task)] for task in tasks]
+        pool = FeatureSet(
+            torch.cat([task.train.features for task in different], 1),
+            torch.cat([task.train.labels for task in different]),
+            first.class_names,
         )
-        seeds = [task.seed for task in tasks]
-        branches = one._train(pool, weights, run, rows, one._recipe(tasks[0]), seeds)
+        together = FewShotTask(pool, first.require_text(cls.name), first.logit_scale)
+        ratios, seeds = [m._ratios() for m in methods], [task.seed for task in tasks]
+        branches = one._train(together, ratios, rows, schedule, seeds)
         return [
-            m._classifier(task, weights, ratios, branches.take(r), m._recipe(task))
-            for r, (m, task, ratios) in enumerate(zip(methods, tasks, own, strict=True))
+            m._fitted(task, own, branches.take(run), m._schedule(task))
+            for run, (m, task, own) in enumerate(zip(methods, tasks, ratios, strict=True))
         ]
 
-    def _ratios(self) -> dict[Branch, RatioOption]:
-        ratios: dict[Branch, RatioOption] = {}
-        if self.branch in ("visual", "both"):
-            ratios["visual"] = self.visual_ratio
-        if self.branch in ("text", "both"):
-            ratios["text"] = self.text_ratio
-        return ratios
+    def _ratios(self) -> Ratios:
+        """The option of each branch that is adapted."""
+        ratios: Ratios = {"visual": self.visual_ratio, "text": self.text_ratio}
+        return {b: r for b, r in ratios.items() if self.branch in (b, "both")}
 
-    def _classifier(
-        self,
-        task: FewShotTask,
-        weights: Tensor,
-        ratios: Mapping[Branch, RatioOption],
-        branches: Branches,
-        recipe: Schedule,
-    ) -> Classifier:
-        with torch.no_grad():
-            adapted = branches.class_weights()
-        told = dataclasses.asdict(recipe)
-        return Classifier(
-            Head(adapted, branches.visual, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=weights,
-            info={
-                "hyperparameters": {
-                    "branch": self.branch,
-                    **{f"{b}_ratio": r for b, r in ratios.items()},
-                    "activation": self.activation,
-                    "reduction": self.reduction,
-                    "recipe": self.recipe,
-                    **{k: v for k, v in told.items() if v is not None},
-                },
-                "selection": [],
-                "trained_parameters": sum(p.numel() for p in branches.parameters()),
+    def _fitted(
+        self, task: FewShotTask, ratios: Ratios, branches: Branches, schedule: Schedule
+    ) -> Fitted:
+        weights = branches.class_weights().detach()
+        return Fitted(
+            Head(weights, branches.visual, logit_scale=task.logit_scale),
+            {
+                "branch": self.branch,
+                **{f"{b}_ratio": r for b, r in ratios.items()},
+                "activation": self.activation,
+                "reduction": self.reduction,
+                "recipe": self.recipe,
+                **schedule.record,
             },
+            trained_parameters=_count(branches),
         )
 
-    def _recipe(self, task: FewShotTask) -> Schedule:
+    def _schedule(self, task: FewShotTask) -> Schedule:
         if self.recipe == "official":
             base = official_schedule(task.mean_shots, len(task.class_names))
         else:
@@ -248,147 +213,108 @@ class CLIPAdapter(Method):
         own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         return dataclasses.replace(base, **own)
 
-    def _work(self, task: FewShotTask, recipe: Schedule) -> int:
+    def _work(self, task: FewShotTask, schedule: Schedule) -> int:
         """Multiply-adds of one step of one run."""
         branches = 2 if self.branch == "both" else 1
         hidden = task.train.dim // self.reduction
         per_picture = task.train.dim * (2 * hidden * branches + len(task.class_names))
-        return min(recipe.batch_size, len(task.train)) * per_picture
+        return min(schedule.batch_size, len(task.train)) * per_picture
 
     def _train(
         self,
         task: FewShotTask,
-        weights: Tensor,
-        ratios: dict[Branch, Any],
+        ratios: Sequence[Mapping[Branch, RatioOption]],
         rows: list[Tensor],
-        recipe: Schedule,
+        schedule: Schedule,
         seeds: Sequence[int] = (),
     ) -> Branches:
-        """R runs, one for each tensor of ``rows``; a ratio is a word or a tensor (R,).
+        """R runs, one for each of ``ratios`` and ``rows``; their words, if any, are the same.
 
         A branch whose ratios are all 0 would never change anything: it gets no adapter. With
         ``seeds``, R of them, each run starts and draws as it would alone; else all start alike.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds or [task.seed]]
-        dim = task.train.dim
-        hidden = dim // self.reduction
-        if hidden < 1:
-            raise UsageError(
-                f"reduction = {self.reduction} leaves no hidden unit.",
-                allowed=f"1 to {dim}, the size of a feature",
-            )
+        dim, hidden = task.train.dim, hidden_units(task.train.dim, self.reduction)
         runs = len(rows) // len(generators)  # for each generator
-        made: dict[Branch, ResidualAdapter] = {}
-        for branch, ratio in ratios.items():
-            if isinstance(ratio, str) or bool(ratio.any()):
-                shape = (dim, hidden, self.activation, ratio)
-                made[branch] = stacked(
-                    [ResidualAdapter.build(*shape, (runs,), g) for g in generators]
-                )
-        branches = Branches(made.get("visual"), made.get("text"), weights)
+        adapters: dict[Branch, ResidualAdapter] = {}
+        for branch, word in ratios[0].items():
+            own = [run[branch] for run in ratios]
+            if any(own):
+                ratio = word if isinstance(word, str) else torch.tensor([float(r) for r in own])
+                shape = (dim, hidden, self.activation, ratio, (runs,))
+                adapters[branch] = stacked([ResidualAdapter.build(*shape, g) for g in generators])
+        weights = task.require_text(self.name)
+        branches = Branches(adapters.get("visual"), adapters.get("text"), weights)
 
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * branches(features)
 
-        if made:
-            random = generators if seeds else generators[0]
-            data = (task.train.features, task.train.labels)
-            with suited_threads(len(rows) * self._work(task, recipe)):
-                train(branches, logits, *data, rows, recipe, random)
+        if adapters:
+            random, work = generators if seeds else generators[0], self._work(task, schedule)
+            work *= len(rows)
+            train_on(task, branches, logits, rows, schedule, work=work, generator=random)
         return branches
 
     def _choose(
         self,
         task: FewShotTask,
-        weights: Tensor,
-        ratios: dict[Branch, RatioOption],
-    ) -> tuple[list[Choice], Schedule]:
-        """Replaces every "auto" in ``ratios`` by a number, one branch after the other.
-
-        With the first of them, the number of steps is chosen, where it is not given.
-        """
-        recipe, choices = self._recipe(task), []
-        folds: list[Fold] = []
-        auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
-        for branch in auto:
-            folds = folds or folds_of(task.train, task.seed)
-            # A branch still to be chosen stays as it is while this one is.
-            known: dict[Branch, RatioOption] = {
-                b: r for b, r in ratios.items() if r != "auto" and b != branch
-            }
-            pictures = 0 if choices else len(task.train)
-            name, among, mild = self._candidates(branch, recipe, pictures)
-            choice = choose(
-                name,
-                "auto",
-                among,
-                one_shot=mild,
-                folds=lambda found=folds: found,
-                labels=task.train.labels,
-                evaluate=self._evaluator(task, weights, branch, known, recipe),
-            )
-            choices.append(choice)
-            ratios[branch], recipe = self._read(choice.value, branch, recipe)
-        return choices, recipe
-
-    def _candidates(
-        self, branch: Branch, recipe: Schedule, pictures: int
-    ) -> tuple[str, list[Any], Any]:
-        """(what is chosen, its candidates, what is taken in doubt); no steps for 0 pictures."""
-        name = f"{branch}_ratio"
-        if not pictures or recipe.steps is None or self.steps is not None:
-            return name, list(CANDIDATES), ONE_SHOT_RATIO
-
-        def pair(share: float, ratio: float) -> dict[str, float]:
-            return {name: ratio, "steps": max(round(share * (recipe.steps or 0)), 1)}
-
-        # Without a ratio nothing is trained: one such candidate is enough.
-        some = [pair(1.0, 0.0), *(pair(share, ratio) for share, ratio in STRENGTHS)]
-        return f"{name}, steps", some, pair(mild_share(pictures), ONE_SHOT_RATIO)
-
-    def _read(self, value: Any, branch: Branch, recipe: Schedule) -> tuple[float, Schedule]:
-        """(ratio, recipe) of a candidate."""
-        if not isinstance(value, dict):
-            return float(value), recipe
-        return value[f"{branch}_ratio"], dataclasses.replace(recipe, steps=int(value["steps"]))
-
-    def _evaluator(
-        self,
-        task: FewShotTask,
-        weights: Tensor,
+        folds: Sequence[Fold],
         branch: Branch,
-        known: dict[Branch, RatioOption],
-        recipe: Schedule,
-    ) -> Evaluate:
-        """Trains every (fold, candidate) in batched passes and scores its held-out rows."""
-        per_run = min(recipe.batch_size, len(task.train)) * len(task.class_names)
-        limit = max(MAX_SCORES // per_run, 1)
+        ratios: Ratios,
+        schedule: Schedule,
+        *,
+        first: bool,
+    ) -> Choice:
+        """The ratio of ``branch``, with the ``first`` the number of steps where it is not given."""
+        # A branch still to be chosen stays as it is while this one is.
+        known: Ratios = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
+        name, steps, pictures = f"{branch}_ratio", schedule.steps, len(task.train)
+        among, mild = list[Any](CANDIDATES), ONE_SHOT_RATIO
+        if first and steps is not None and self.steps is None:
+            # Without a ratio nothing is trained: one such candidate is enough.
+            shares = [(1.0, 0.0), *STRENGTHS, (mild_share(pictures), ONE_SHOT_RATIO)]
+            *among, mild = [{name: r, "steps": max(round(s * steps), 1)} for s, r in shares]
+            name = f"{name}, steps"
+        limit = max(MAX_SCORES // (min(schedule.batch_size, pictures) * len(task.class_names)), 1)
 
-        def batch(jobs: list[tuple[Fold, float]], recipe: Schedule) -> list[Tensor]:
-            run: dict[Branch, Any] = {
-                b: r if isinstance(r, str) else torch.full((len(jobs),), float(r))
-                for b, r in known.items()
-            }
-            run[branch] = torch.tensor([r for _, r in jobs])
-            rows = [f.fit for f, _ in jobs]
-            branches = self._train(task, weights, run, rows, recipe)
-            with torch.no_grad():
-                return [
-                    task.logit_scale * branches.take(r)(task.train.plain_view[fold.held_out])
-                    for r, (fold, _) in enumerate(jobs)
-                ]
-
-        def evaluate(jobs: list[tuple[Fold, Any]]) -> list[Tensor]:
+        def evaluate(jobs: list[tuple[Fold, Any]]) -> Iterable[Tensor]:
             # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one;
             # runs of one pass take equally many steps.
-            read = [(fold, *self._read(value, branch, recipe)) for fold, value in jobs]
-            results: dict[int, Tensor] = {}
-            for kind in dict.fromkeys((ratio == 0, own) for _, ratio, own in read):
-                chosen = [i for i, (_, r, own) in enumerate(read) if (r == 0, own) == kind]
-                for start in range(0, len(chosen), limit):
-                    part = chosen[start : start + limit]
-                    found = batch([read[i][:2] for i in part], kind[1])
-                    results.update(zip(part, found, strict=True))
-            return [results[i] for i in range(len(jobs))]
+            passes: dict[tuple[bool, Schedule], list[tuple[int, float]]] = {}
+            for number, (_, value) in enumerate(jobs):
+                ratio, own = _read(value, branch, schedule)
+                passes.setdefault((ratio == 0, own), []).append((number, ratio))
+            logits: dict[int, Tensor] = {}
+            for (_, own), runs in passes.items():
+                for start in range(0, len(runs), limit):
+                    some = runs[start : start + limit]
+                    held = [jobs[number][0] for number, _ in some]
+                    each: list[Ratios] = [{**known, branch: ratio} for _, ratio in some]
+                    branches = self._train(task, each, [fold.fit for fold in held], own)
+                    for run, (number, _) in enumerate(some):
+                        inputs = task.train.plain_view[held[run].held_out]
+                        with torch.no_grad():
+                            logits[number] = task.logit_scale * branches.take(run)(inputs)
+            return [logits[number] for number in range(len(jobs))]
 
-        return evaluate
+        return choose(
+            name,
+            "auto",
+            among,
+            one_shot=mild,
+            folds=lambda: folds,
+            labels=task.train.labels,
+            evaluate=evaluate,
+        )
+
+
+def _count(module: nn.Module) -> int:
+    """How many numbers it trains."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def _read(value: Any, branch: Branch, schedule: Schedule) -> tuple[float, Schedule]:
+    """(ratio, schedule) of a candidate."""
+    if not isinstance(value, dict):
+        return float(value), schedule
+    return value[f"{branch}_ratio"], dataclasses.replace(schedule, steps=value["steps"])

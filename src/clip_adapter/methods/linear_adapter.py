@@ -15,26 +15,21 @@ it on the tuning part of the zoo (benchmarks/zoo).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Schedule, train
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training.loop import Schedule, train_on
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
-RECIPE = Schedule(
+SCHEDULE = Schedule(
     "adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=STEPS, warmup=0.1, epsilon=1e-2
 )
 
@@ -55,41 +50,20 @@ class LinearAdapter(Method):
     citation: ClassVar[str] = "Fahes et al. 2024, arXiv 2410.05270v4"
     trains: ClassVar[str] = "a square matrix on image features"
 
-    distance_penalty: float | Literal["auto"] = "auto"
-    lr: float = RECIPE.lr
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        penalty = self.distance_penalty
-        if not isinstance(penalty, str) and not 0 <= penalty < math.inf:
-            raise UsageError(f"distance_penalty = {penalty}.", allowed="0 or more, or auto")
-        for name in ("lr", "steps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        text = task.require_text(self.name)
-        matrices = self._train(task, [torch.arange(len(task.train))])
-        adapter = Projection(matrices[0])
-        recipe = dataclasses.asdict(self._recipe(task))
-        return Classifier(
-            Head(text, adapter, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=text,
-            info={
-                "hyperparameters": {
-                    "distance_penalty": self._strength(task),
-                    **{k: v for k, v in recipe.items() if v is not None},
-                },
-                "selection": [],
-                "trained_parameters": adapter.matrix.numel(),
-            },
-        )
+    distance_penalty: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
+    lr: Annotated[float, Bounds(above=0)] = SCHEDULE.lr
+    steps: Annotated[int | None, Bounds(least=1)] = None
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.dim**2
+
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        adapter = Projection(self._train(task, [torch.arange(len(task.train))])[0])
+        return Fitted(
+            Head(task.require_text(self.name), adapter, logit_scale=task.logit_scale),
+            {"distance_penalty": self._strength(task), **self._schedule(task).record},
+            trained_parameters=adapter.matrix.numel(),
+        )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
         matrices = self._train(task, [f.fit for f in folds])
@@ -101,13 +75,13 @@ class LinearAdapter(Method):
         auto = self.distance_penalty == "auto"
         return 1 / task.mean_shots if auto else float(self.distance_penalty)
 
-    def _recipe(self, task: FewShotTask) -> Schedule:
-        least = EPOCHS_AT_LEAST * len(task.train) // RECIPE.batch_size
-        return dataclasses.replace(RECIPE, lr=self.lr, steps=self.steps or max(STEPS, least))
+    def _schedule(self, task: FewShotTask) -> Schedule:
+        least = EPOCHS_AT_LEAST * len(task.train) // SCHEDULE.batch_size
+        return dataclasses.replace(SCHEDULE, lr=self.lr, steps=self.steps or max(STEPS, least))
 
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> Tensor:
         """(R, D, D) matrices, one for each tensor of ``rows``."""
-        text, dim = task.require_text(self.name), task.train.dim
+        text, dim, schedule = task.require_text(self.name), task.train.dim, self._schedule(task)
         identity, strength = torch.eye(dim), self._strength(task)
         module = Projection(identity.repeat(len(rows), 1, 1))
 
@@ -117,10 +91,7 @@ class LinearAdapter(Method):
         def penalty() -> Tensor:
             return strength * (module.matrix - identity).square().sum((-1, -2))
 
-        recipe = self._recipe(task)
-        batch = min(recipe.batch_size, max(len(r) for r in rows))
-        generator = torch.Generator().manual_seed(task.seed)
-        data = (task.train.features, task.train.labels)
-        with suited_threads(len(rows) * batch * dim * (dim + len(text))):
-            train(module, logits, *data, rows, recipe, generator, penalty)
+        batch = min(schedule.batch_size, max(len(r) for r in rows))
+        work = len(rows) * batch * dim * (dim + len(text))
+        train_on(task, module, logits, rows, schedule, work=work, penalty=penalty)
         return module.matrix.detach()

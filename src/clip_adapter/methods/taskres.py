@@ -18,24 +18,20 @@ for 0.062 nats); with three of ImageNet's four shots, 64.10 to 63.90 % of the fo
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.task import FewShotTask, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -47,7 +43,7 @@ CANDIDATES = (0.0, 0.1, 0.2, 0.5, 1.0)
 FAST_STEPS = 128
 
 
-def published_recipe(shots: float, classes: int) -> Schedule:
+def published_schedule(shots: float, classes: int) -> Schedule:
     """The released scripts; ImageNet is told by its 1,000 classes."""
     return Schedule(
         "adam",
@@ -77,22 +73,14 @@ class TaskRes(Method):
     trains: ClassVar[str] = "a residual on the class weights"
     one_vector_per_class: ClassVar[bool] = True
 
-    residual_scale: float | Literal["auto"] = PUBLISHED_SCALE
+    residual_scale: Annotated[float | Literal["auto"], Bounds(least=0)] = PUBLISHED_SCALE
     recipe: Literal["fast", "official"] = "fast"
-    lr: float | None = None
-
-    def __post_init__(self) -> None:
-        scale = self.residual_scale
-        if not isinstance(scale, str) and not 0 <= scale < math.inf:
-            raise UsageError(f"residual_scale = {scale}.", allowed="0 or above, or auto")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise UsageError(f"lr = {self.lr}.", allowed="a number above 0")
+    lr: Annotated[float | None, Bounds(above=0)] = None
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * sizes.dim
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        text = task.require_text(self.name)
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         choice = choose(
             "residual_scale",
             self.residual_scale,
@@ -100,76 +88,52 @@ class TaskRes(Method):
             one_shot=PUBLISHED_SCALE,
             folds=lambda: folds_of(task.train, task.seed),
             labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(task, text, jobs),
+            evaluate=lambda jobs: self._held_out(task, jobs),
         )
         scale = float(choice.value)
-        recipe = self._recipe(task, len(task.train))
-        rows = [torch.arange(len(task.train))]
-        module = self._train(task, text, torch.tensor([scale]), rows, recipe)
-        with torch.no_grad():
-            weights = module.class_weights()[0]
-        classifier = Classifier(
+        schedule = self._schedule(task, len(task.train))
+        weights = self._train(task, [scale], [torch.arange(len(task.train))], schedule)[0]
+        return Fitted(
             Head(weights, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=text,
-            info={
-                "hyperparameters": {
-                    "residual_scale": scale,
-                    "recipe": self.recipe,
-                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
-                },
-                "selection": choice.record,
-                "trained_parameters": module.residual[0].numel(),
-            },
+            {"residual_scale": scale, "recipe": self.recipe, **schedule.record},
+            trained_parameters=weights.numel(),
+            selection=choice.record,
+            held_out=choice.held_out,
         )
-        classifier.held_out = choice.held_out
-        return classifier
 
-    def _recipe(self, task: FewShotTask, count: int) -> Schedule:
+    def _schedule(self, task: FewShotTask, count: int) -> Schedule:
         """For ``count`` training pictures."""
-        recipe = published_recipe(task.mean_shots, len(task.class_names))
+        schedule = published_schedule(task.mean_shots, len(task.class_names))
         if self.lr is not None:
-            recipe = dataclasses.replace(recipe, lr=self.lr)
-        if self.recipe == "official" or recipe.epochs is None:
-            return recipe
-        published = recipe.epochs * max(count // min(recipe.batch_size, count), 1)
+            schedule = dataclasses.replace(schedule, lr=self.lr)
+        if self.recipe == "official" or schedule.epochs is None:
+            return schedule
+        published = schedule.epochs * max(count // min(schedule.batch_size, count), 1)
         steps = min(published, FAST_STEPS)
-        rate = recipe.lr * published / steps
+        rate = schedule.lr * published / steps
         return dataclasses.replace(
-            recipe, lr=rate, weight_decay=0.0, steps=steps, epochs=None, warmup=0.1
+            schedule, lr=rate, weight_decay=0.0, steps=steps, epochs=None, warmup=0.1
         )
 
     def _train(
-        self,
-        task: FewShotTask,
-        text: Tensor,
-        scales: Tensor,
-        rows: list[Tensor],
-        recipe: Schedule,
-    ) -> TextResidual:
-        """R runs, of one scale (R,) each."""
-        module = TextResidual(text, task.train.labels, scales[:, None, None], len(rows))
-        generator = torch.Generator().manual_seed(task.seed)
+        self, task: FewShotTask, scales: list[float], rows: list[Tensor], schedule: Schedule
+    ) -> Tensor:
+        """Weights (R, C, D) of runs, one for each scale and tensor of ``rows``."""
+        text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
+        module = TextResidual(text, task.train.labels, each, len(rows))
 
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * module(features)
 
-        data = (task.train.features, task.train.labels)
-        batch = min(recipe.batch_size, min(len(r) for r in rows))
-        with suited_threads(len(rows) * batch * text.numel()):
-            train(module, logits, *data, rows, recipe, generator)
-        return module
+        batch = min(schedule.batch_size, min(len(r) for r in rows))
+        work = len(rows) * batch * text.numel()
+        train_on(task, module, logits, rows, schedule, work=work)
+        return module.class_weights().detach()
 
-    def _held_out(
-        self, task: FewShotTask, text: Tensor, jobs: list[tuple[Fold, float]]
-    ) -> Iterator[Tensor]:
+    def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and scale, which all train in one pass."""
-        scales = torch.tensor([s for _, s in jobs])
         rows = [fold.fit for fold, _ in jobs]
-        recipe = self._recipe(task, max(len(r) for r in rows))
-        module = self._train(task, text, scales, rows, recipe)
-        with torch.no_grad():
-            weights = module.class_weights()
-            for (fold, _), w in zip(jobs, weights, strict=True):
-                yield Head(w, logit_scale=task.logit_scale)(task.train.plain_view[fold.held_out])
+        schedule = self._schedule(task, max(len(r) for r in rows))
+        weights = self._train(task, [scale for _, scale in jobs], rows, schedule)
+        for (fold, _), own in zip(jobs, weights, strict=True):
+            yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)

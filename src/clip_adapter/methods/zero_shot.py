@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.methods.base import FewShotTask, Fitted, Method, Sizes, register
 
 
 @register
@@ -30,12 +28,5 @@ class ZeroShot(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        weights = task.require_text(self.name)
-        return Classifier(
-            Head(weights, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=weights,
-            info={"hyperparameters": {}, "trained_parameters": 0},
-        )
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        return Fitted(Head(task.require_text(self.name), logit_scale=task.logit_scale))

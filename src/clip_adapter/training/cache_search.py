@@ -6,21 +6,27 @@ of the affinities for a sharpness, and one sum of logits for a weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.errors import UsageError
-from clip_adapter.nn import normalize
-from clip_adapter.nn.cache import class_sums
+from clip_adapter.heads import Head
+from clip_adapter.nn import Cache, ResidualAdapter, normalize
+from clip_adapter.nn.cache import class_sums, nearness
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted
 from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 from clip_adapter.training.loop import Schedule
-from clip_adapter.training.selection import Evaluate
+from clip_adapter.training.selection import Choice, choose
 
 Auto = Literal["auto"]
+# The options of a method. Beyond 1e6 the text's logits are lost in the rounding of the cache's;
+# the rounding of a cosine decides, and then overflows.
+CacheWeight = Annotated[float | Auto, Bounds(least=0, most=1e6)]
+CacheSharpness = Annotated[float | Auto, Bounds(above=0, most=1e6)]
 # The weights are for a logit scale of 100, CLIP's. The released search goes to 3 on ImageNet with
 # 16 shots and to 50 on some of the other sets, with sharpness from 0.1 to 7 or 12; fewer shots ask
 # for a larger weight, as fewer of them are summed. The loss is smooth, so factors of about 1.5 do.
@@ -42,35 +48,21 @@ MAX_SCORES = 500_000_000
 Candidate = dict[str, Any]
 
 
-# Beyond it the rounding of a cosine decides, and then overflows.
-MOST_SHARPNESS = 1e6
-# Beyond it the text's logits are lost in the rounding of the cache's.
-MOST_WEIGHT = 1e6
-
-
-def check_cache_options(weight: float | str, sharpness: float | str) -> None:
-    """Options ``cache_weight`` and ``cache_sharpness`` of a method.
-
-    Raises:
-        UsageError: a number out of range.
-    """
-    if not isinstance(weight, str) and not 0 <= weight <= MOST_WEIGHT:
-        raise UsageError(f"cache_weight = {weight}.", allowed=f"0 up to {MOST_WEIGHT:g}, or auto")
-    if not isinstance(sharpness, str) and not 0 < sharpness <= MOST_SHARPNESS:
-        raise UsageError(
-            f"cache_sharpness = {sharpness}.", allowed=f"above 0, up to {MOST_SHARPNESS:g}, or auto"
-        )
-
-
 def unit_keys(features: Tensor) -> Tensor:
     """(V, N, D) -> (N, D): the mean over views of unit features, of unit length."""
     return normalize(normalize(features).mean(0))
 
 
-def unsearched(
-    weight: float | str, sharpness: float | str, shots: float, logit_scale: float
-) -> Candidate:
+class CacheOptions(Protocol):
+    """A method with a cache."""
+
+    cache_weight: CacheWeight
+    cache_sharpness: CacheSharpness
+
+
+def unsearched(method: CacheOptions, shots: float, logit_scale: float) -> Candidate:
     """What was given, and the published values, scaled, in the place of "auto"."""
+    weight, sharpness = method.cache_weight, method.cache_sharpness
     mild = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / shots, MOST_BEFORE_SEARCH)
     return {
         "cache_weight": mild * (logit_scale / PUBLISHED_SCALE) if weight == "auto" else weight,
@@ -78,25 +70,22 @@ def unsearched(
     }
 
 
-def grid(
-    weight: float | str, sharpness: float | str, logit_scale: float, *, coarse: bool = False
-) -> list[Candidate]:
+def grid(method: CacheOptions, logit_scale: float, *, coarse: bool = False) -> list[Candidate]:
     """Candidates: the safe one first, then by sharpness; what was given stays as it is.
 
     Args:
-        weight: a number, or "auto".
-        sharpness: a number, or "auto".
+        method: its options, numbers or "auto".
         logit_scale: weights are in proportion to it.
         coarse: a sixth of the candidates, for searches with a third parameter.
     """
-    scale = logit_scale / PUBLISHED_SCALE
+    scale, given = logit_scale / PUBLISHED_SCALE, method.cache_weight
     values = (WEIGHTS[1::2], SHARPNESSES[1::3]) if coarse else (WEIGHTS, SHARPNESSES)
-    weights = [w * scale for w in values[0]] if weight == "auto" else [weight]
+    weights = [w * scale for w in values[0]] if given == "auto" else [given]
+    sharpness = method.cache_sharpness
     sharpnesses = list(values[1]) if sharpness == "auto" else [sharpness]
     pairs = [{"cache_weight": w, "cache_sharpness": b} for b in sharpnesses for w in weights]
-    if weight == "auto":
-        pairs.insert(0, {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]})
-    return pairs
+    safe = {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]}
+    return [safe, *pairs] if given == "auto" else pairs
 
 
 def enough(pictures: int, classes: int, candidates: int) -> int:
@@ -105,41 +94,98 @@ def enough(pictures: int, classes: int, candidates: int) -> int:
     return max(affordable, HELD_OUT_ENOUGH)
 
 
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(N,) -> (N, C)."""
-    return F.one_hot(labels, classes).float()
+class Part(NamedTuple):
+    """A fold's held-out shots (m) beside the cache of its others (n).
+
+    Attributes:
+        logits: (m, C) without the cache.
+        cosines: (n, m).
+        values: (n, C).
+    """
+
+    logits: Tensor
+    cosines: Tensor
+    values: Tensor
 
 
-def in_grid(
-    folds: int,
-    logits: Callable[[int, Candidate], Tensor],
-    scores: Callable[[int, Candidate], Tensor],
-) -> Evaluate:
-    """``logits + cache_weight * scores`` of every fold and candidate, one at a time.
+def choose_cache(
+    task: FewShotTask,
+    folds: Sequence[Fold],
+    candidates: Sequence[Candidate],
+    one_shot: Candidate,
+    part: Callable[[int, Candidate], Part],
+) -> Choice:
+    """``cache_weight``, ``cache_sharpness`` and what else the candidates differ in.
 
     Args:
-        folds: how many.
-        logits: (number of the fold, candidate) -> (n, C) without the cache.
-        scores: the same -> (n, C) of a cache of weight 1. It is asked once for neighbours in the
-            list of candidates that differ in ``cache_weight`` alone.
+        task: the shots.
+        folds: of them; none where nothing can be held out.
+        candidates: in an order in which neighbours differ in ``cache_weight`` alone, where they
+            can: the scores of a cache are computed once for them.
+        one_shot: as in :func:`~clip_adapter.training.selection.choose`.
+        part: of a fold, by its number, for a candidate.
     """
 
     def evaluate(jobs: list[tuple[Fold, Candidate]]) -> Iterable[Tensor]:
-        kept: list[tuple[Candidate, Tensor] | None] = [None] * folds
+        kept: list[tuple[Candidate, Tensor] | None] = [None for _ in folds]
         for number, (_, candidate) in enumerate(jobs):
-            fold = number % folds
-            base = logits(fold, candidate)
-            weight = float(candidate["cache_weight"])
+            fold, weight = number % len(folds), float(candidate["cache_weight"])
+            logits, cosines, values = part(fold, candidate)
             if weight == 0:
-                yield base
+                yield logits
                 continue
             others = {k: v for k, v in candidate.items() if k != "cache_weight"}
             last = kept[fold]
             if last is None or last[0] != others:
-                last = kept[fold] = others, scores(fold, candidate)
-            yield torch.add(base, last[1], alpha=weight)
+                near = nearness(cosines, candidate["cache_sharpness"])
+                last = kept[fold] = others, scores_of(near, values)
+            yield torch.add(logits, last[1], alpha=weight)
 
-    return evaluate
+    return choose(
+        ", ".join(one_shot),
+        "auto",
+        candidates,
+        one_shot=one_shot,
+        folds=lambda: folds,
+        labels=task.train.labels,
+        evaluate=evaluate,
+    )
+
+
+def fitted_with_cache(
+    task: FewShotTask,
+    weights: Tensor,
+    choice: Choice,
+    keys: Tensor,
+    values: Tensor,
+    channels: Tensor | None = None,
+    *,
+    image_map: ResidualAdapter | None = None,
+    trained: int = 0,
+    more: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """What a method found: class weights, and the cache of the shots beside them.
+
+    Args:
+        task: the shots.
+        weights: (C, D).
+        choice: by :func:`choose_cache`.
+        keys: (N, d).
+        values: (N, C).
+        channels: (d,) that the keys are of, or None for all.
+        image_map: what the feature goes through before the weights, not before the cache.
+        trained: how many numbers were trained.
+        more: hyper-parameters besides those that were chosen.
+    """
+    chosen = choice.value
+    cache = Cache(keys, values, chosen["cache_weight"], chosen["cache_sharpness"], channels)
+    return Fitted(
+        Head(weights, image_map, logit_scale=task.logit_scale, cache=cache),
+        {**chosen, **(more or {})},
+        trained_parameters=trained,
+        selection=choice.record,
+        held_out=choice.held_out,
+    )
 
 
 def balanced(labels: Tensor, classes: int, shots: float) -> Tensor:
@@ -155,7 +201,7 @@ def balanced(labels: Tensor, classes: int, shots: float) -> Tensor:
             is for so many.
     """
     counts = torch.bincount(labels, minlength=classes)
-    values = one_hot(labels, classes) * (shots / counts[labels])[:, None]
+    values = F.one_hot(labels, classes).float() * (shots / counts[labels])[:, None]
     absent = counts == 0
     values[:, absent] = values.sum(1, keepdim=True) / (~absent).sum()
     return values

@@ -11,8 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_adapter.errors import UsageError
-
 
 def criterion(
     weights: Tensor,
@@ -41,15 +39,3 @@ def best_channels(scores: Tensor, share: float) -> Tensor:
 def kept(dim: int, share: float) -> int:
     """Q: how many of D channels a share is."""
     return max(round(share * dim), 1)
-
-
-def check_channels(channels: float | str, similarity_weight: float) -> None:
-    """Options ``channels`` and ``similarity_weight`` of a method.
-
-    Raises:
-        UsageError: a number out of range.
-    """
-    if not isinstance(channels, str) and not 0 < channels <= 1:
-        raise UsageError(f"channels = {channels}.", allowed="a share, above 0 to 1")
-    if not 0 <= similarity_weight <= 1:
-        raise UsageError(f"similarity_weight = {similarity_weight}.", allowed="0 to 1")

@@ -6,10 +6,11 @@ work element by element, so no run sees another: R ratios, folds or seeds cost o
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from clip_adapter.reporting import track
+from clip_adapter.task import FewShotTask
+from clip_adapter.training.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
@@ -49,6 +52,11 @@ class Schedule:
     constant: bool = False
     max_norm: float | None = None
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that is set, for the record of a classifier."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+
 
 def official_schedule(shots: float, classes: int) -> Schedule:
     """SGD 2e-3 and CoOp's epochs: 50 for 1 shot and for ImageNet, 100 for 2 and 4, 200 above.
@@ -69,8 +77,8 @@ class Optimizer:
     longer than most trainings here.
     """
 
-    def __init__(self, module: nn.Module, recipe: Schedule) -> None:
-        self._recipe = recipe
+    def __init__(self, module: nn.Module, schedule: Schedule) -> None:
+        self._schedule = schedule
         self._parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self._momentum: list[Tensor | None] = [None for _ in self._parameters]
         self._mean = [torch.zeros_like(p) for p in self._parameters]
@@ -80,41 +88,38 @@ class Optimizer:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Moves every parameter along its gradient, then drops the gradients."""
-        live = [i for i, p in enumerate(self._parameters) if p.grad is not None]
-        parameters = [self._parameters[i] for i in live]
-        gradients = [g for i in live if (g := self._parameters[i].grad) is not None]
-        if self._recipe.max_norm is not None:
-            clip(gradients, self._recipe.max_norm)
-        if self._recipe.optimizer == "sgd":
-            momentum = [self._momentum[i] for i in live]
+        schedule, parameters = self._schedule, self._parameters
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        decay = schedule.weight_decay
+        if schedule.max_norm is not None:
+            clip(gradients, schedule.max_norm)
+        if schedule.optimizer == "sgd":
             sgd(
                 parameters,
                 gradients,
-                momentum,
-                weight_decay=self._recipe.weight_decay,
+                self._momentum,
+                weight_decay=decay,
                 momentum=0.9,
                 lr=lr,
                 dampening=0.0,
                 nesterov=False,
                 maximize=False,
             )
-            for i, buffer in zip(live, momentum, strict=True):
-                self._momentum[i] = buffer
         else:
-            update = adam if self._recipe.optimizer == "adam" else adamw
+            update = adam if schedule.optimizer == "adam" else adamw
             update(
                 parameters,
                 gradients,
-                [self._mean[i] for i in live],
-                [self._square[i] for i in live],
+                self._mean,
+                self._square,
                 [],
-                [self._steps[i] for i in live],
+                self._steps,
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
                 lr=lr,
-                weight_decay=self._recipe.weight_decay,
-                eps=self._recipe.epsilon,
+                weight_decay=decay,
+                eps=schedule.epsilon,
                 maximize=False,
             )
         for parameter in parameters:
@@ -131,7 +136,9 @@ def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
         gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iterator[Tensor]:
+def batches(
+    rows: list[Tensor], batch_size: int, generators: Sequence[torch.Generator]
+) -> Iterator[Tensor]:
     """Endless (R, B) row indices: each run goes through its own ``rows`` in shuffled epochs.
 
     An epoch's remainder is left out, unless the whole epoch is shorter than a batch. All runs
@@ -139,12 +146,42 @@ def batches(rows: list[Tensor], batch_size: int, generators: Generators) -> Iter
     """
     size = max(len(r) for r in rows)
     step = min(batch_size, size)
-    each = per_run(generators, len(rows))
     while True:
-        shuffled = [r[torch.randperm(len(r), generator=g)] for r, g in zip(rows, each, strict=True)]
+        shuffled = [
+            r[torch.randperm(len(r), generator=g)] for r, g in zip(rows, generators, strict=True)
+        ]
         order = torch.stack([r.repeat(-(-size // len(r)))[:size] for r in shuffled])
         for start in range(0, size - size % step, step):
             yield order[:, start : start + step]
+
+
+def train_on(
+    task: FewShotTask,
+    module: nn.Module,
+    logits: Logits,
+    rows: list[Tensor],
+    schedule: Schedule,
+    *,
+    work: int,
+    generator: Generators | None = None,
+    penalty: Callable[[], Tensor] | None = None,
+) -> None:
+    """:func:`train` on the shots of ``task``, on as many threads as a step is worth.
+
+    Args:
+        task: its features and labels.
+        module: parameters with a leading dimension R.
+        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
+        rows: R tensors of row indices, one per run.
+        schedule: optimiser, steps and rates.
+        work: multiply-adds of one step of all runs.
+        generator: as for :func:`train`; None starts one from the task's seed.
+        penalty: as for :func:`train`.
+    """
+    random = generator or torch.Generator().manual_seed(task.seed)
+    with suited_threads(work):
+        data = (task.train.features, task.train.labels)
+        train(module, logits, *data, rows, schedule, random, penalty)
 
 
 def train(
@@ -153,7 +190,7 @@ def train(
     features: Tensor,
     labels: Tensor,
     rows: list[Tensor],
-    recipe: Schedule,
+    schedule: Schedule,
     generator: Generators,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
@@ -169,7 +206,7 @@ def train(
         features: (V, N, D); a view is drawn for each picture at each step.
         labels: (N,).
         rows: R tensors of row indices, one per run.
-        recipe: optimiser and schedule.
+        schedule: optimiser, steps and rates.
         generator: the only source of randomness; or one for each run.
         penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
@@ -179,17 +216,20 @@ def train(
     views, count, dim = features.shape
     flat = features.reshape(views * count, dim)
     size = max(len(r) for r in rows)
-    per_epoch = max(size // min(recipe.batch_size, size), 1)
-    steps = recipe.epochs * per_epoch if recipe.epochs is not None else int(recipe.steps or 0)
-    optimizer = Optimizer(module, recipe)
-    stream = batches(rows, recipe.batch_size, generator)
+    per_epoch = max(size // min(schedule.batch_size, size), 1)
+    steps = schedule.epochs * per_epoch if schedule.epochs is not None else int(schedule.steps or 0)
+    optimizer = Optimizer(module, schedule)
+    one = isinstance(generator, torch.Generator)
+    generators = [generator] * len(rows) if one else generator
+    stream = batches(rows, schedule.batch_size, generators)
     loss = torch.zeros(len(rows))
     prior: Tensor | None = None
     for step in track(range(steps), "Training"):
         index = next(stream)
         target = labels[index]
         if views > 1:
-            index = index + count * _views(views, index, generator)
+            drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
+            index = index + count * torch.stack(drawn)
         scores = logits(flat[index])
         if prior is None:
             prior = log_prior(labels, rows, scores.shape[-1])
@@ -199,7 +239,7 @@ def train(
         if penalty is not None:
             loss = loss + penalty()
         loss.sum().backward()
-        optimizer.step(learning_rate(recipe, step, steps, per_epoch))
+        optimizer.step(learning_rate(schedule, step, steps, per_epoch))
     return loss.detach()
 
 
@@ -209,31 +249,17 @@ def log_prior(labels: Tensor, rows: Sequence[Tensor], classes: int) -> Tensor:
     return (counts / counts.amax(1, keepdim=True)).log()
 
 
-def per_run(generators: Generators, runs: int) -> list[torch.Generator]:
-    """A generator for each of R runs, one and the same where there is one."""
-    if isinstance(generators, torch.Generator):
-        return [generators] * runs
-    return list(generators)
-
-
-def _views(views: int, index: Tensor, generators: Generators) -> Tensor:
-    """A view for each entry of ``index`` (R, B)."""
-    if isinstance(generators, torch.Generator):
-        return torch.randint(views, index.shape, generator=generators)
-    return torch.stack([torch.randint(views, index.shape[1:], generator=g) for g in generators])
-
-
-def learning_rate(recipe: Schedule, step: int, steps: int, per_epoch: int) -> float:
+def learning_rate(schedule: Schedule, step: int, steps: int, per_epoch: int) -> float:
     """The rate at ``step`` (0-based)."""
-    if recipe.constant:
-        return recipe.lr
-    if recipe.epochs is not None:
+    if schedule.constant:
+        return schedule.lr
+    if schedule.epochs is not None:
         epoch = step // per_epoch
-        if epoch < recipe.warmup:
-            return recipe.warmup_lr
-        since = epoch - recipe.warmup
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * since / recipe.epochs))
-    warm = recipe.warmup * steps
+        if epoch < schedule.warmup:
+            return schedule.warmup_lr
+        since = epoch - schedule.warmup
+        return schedule.lr * 0.5 * (1 + math.cos(math.pi * since / schedule.epochs))
+    warm = schedule.warmup * steps
     if step + 1 <= warm:
-        return recipe.lr * (step + 1) / warm
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))
+        return schedule.lr * (step + 1) / warm
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))

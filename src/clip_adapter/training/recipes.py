@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from clip_adapter.errors import UsageError
 from clip_adapter.training.loop import Schedule
 
 # Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
@@ -36,6 +37,20 @@ SHORTER = 2
 MAX_SCORES = 16_000_000
 
 
+def hidden_units(dim: int, reduction: int) -> int:
+    """H of a bottleneck on features of size D.
+
+    Raises:
+        UsageError: nothing is left of it.
+    """
+    if dim < reduction:
+        raise UsageError(
+            f"reduction = {reduction} leaves no hidden unit.",
+            allowed=f"1 to {dim}, the size of a feature",
+        )
+    return dim // reduction
+
+
 def fast_schedule(shots: float, pictures: int) -> Schedule:
     """AdamW for a residual adapter.
 
@@ -48,11 +63,9 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
     return dataclasses.replace(FAST, lr=rate, steps=steps)
 
 
-def shorter(recipe: Schedule) -> Schedule:
-    """The recipe for ranking ratios; one that counts epochs stays as it is."""
-    if recipe.steps is None:
-        return recipe
-    return dataclasses.replace(recipe, steps=max(recipe.steps // SHORTER, 1))
+def shorter(schedule: Schedule) -> Schedule:
+    """The fast schedule for ranking ratios."""
+    return dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
 
 
 def mild_share(pictures: int) -> float:

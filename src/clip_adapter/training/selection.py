@@ -70,18 +70,18 @@ class Choice:
 
     Attributes:
         value: of the parameter.
-        curve: what was seen; empty where the value was given.
+        selection: what was seen; empty where the value was given.
         held_out: what the choice said of the held-out shots, where there were any.
     """
 
     value: Any
-    curve: Selection
+    selection: Selection
     held_out: HeldOutLogits | None = None
 
     @property
     def record(self) -> list[dict[str, Any]]:
-        """The curve for the classifier's record, unless the value was given."""
-        return [dataclasses.asdict(self.curve)] if self.curve.rule else []
+        """The selection for the classifier's record, unless the value was given."""
+        return [dataclasses.asdict(self.selection)] if self.selection.rule else []
 
 
 def choose(
@@ -108,28 +108,28 @@ def choose(
     if given != "auto":
         return Choice(given, Selection(parameter, [given], chosen=given))
     candidates = list(among) if one_shot in among else [one_shot, *among]
-    curve = Selection(parameter, candidates)
+    selection = Selection(parameter, candidates)
     parts = folds()
     # What is held out of one class alone would speak for a candidate that always says it.
     if parts and len(labels[gathered(parts)[0]].unique()) > 1:
-        held_out = cross_validate(curve, parts, labels, evaluate, candidates.index(one_shot))
-        return Choice(curve.chosen, curve, held_out)
-    curve.chosen = one_shot
-    curve.rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
-    return Choice(one_shot, curve)
+        held_out = cross_validate(selection, parts, labels, evaluate, candidates.index(one_shot))
+        return Choice(selection.chosen, selection, held_out)
+    selection.chosen = one_shot
+    selection.rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
+    return Choice(one_shot, selection)
 
 
 def cross_validate(
-    curve: Selection,
+    selection: Selection,
     folds: Sequence[Fold],
     labels: Tensor,
     evaluate: Evaluate,
     reference: int = 0,
 ) -> HeldOutLogits:
-    """Fills ``curve`` and chooses.
+    """Fills ``selection`` and chooses.
 
     Args:
-        curve: with its candidates.
+        selection: with its candidates.
         folds: at least one.
         labels: (N,) of all shots.
         evaluate: gives the held-out logits (n, C) of every (fold, candidate), in the order given.
@@ -142,26 +142,26 @@ def cross_validate(
     rows, weight = gathered(folds)
     target = labels[rows]
     # The reference is scored first, and each of the others against it as it comes.
-    order = [reference, *(i for i in range(len(curve.candidates)) if i != reference)]
-    results = iter(evaluate([(f, curve.candidates[i]) for i in order for f in folds]))
+    order = [reference, *(i for i in range(len(selection.candidates)) if i != reference)]
+    results = iter(evaluate([(f, selection.candidates[i]) for i in order for f in folds]))
     scores: dict[int, tuple[float, float]] = {}
     best, lowest, kept = reference, 0.0, torch.empty(0)
     start = torch.empty(0)
     for number in order:
         logits = torch.cat([next(results) for _ in folds])
         hits, losses = score(logits, target, weight)
-        scores[number] = _percent(hits, weight), mean(losses, weight)
+        scores[number] = 100 * mean(hits, weight), mean(losses, weight)
         if number == reference:
             start, kept = losses, logits
         elif (gain := cautious(losses - start, weight, rows)) < lowest:
             best, lowest, kept = number, gain, logits
-    curve.accuracy = [scores[i][0] for i in range(len(scores))]
-    curve.loss = [scores[i][1] for i in range(len(scores))]
-    curve.pictures = len(rows.unique())
-    curve.chosen = curve.candidates[best]
-    curve.rule = (
-        f"lowest loss on {curve.pictures} held-out pictures, classes counting alike; "
-        f"{shown(curve.candidates[reference])} unless another is better beyond doubt"
+    selection.accuracy = [scores[i][0] for i in range(len(scores))]
+    selection.loss = [scores[i][1] for i in range(len(scores))]
+    selection.pictures = len(rows.unique())
+    selection.chosen = selection.candidates[best]
+    selection.rule = (
+        f"lowest loss on {selection.pictures} held-out pictures, classes counting alike; "
+        f"{shown(selection.candidates[reference])} unless another is better beyond doubt"
     )
     return HeldOutLogits(kept, rows, weight)
 
@@ -229,10 +229,6 @@ def cautious(difference: Tensor, weight: Tensor, rows: Tensor) -> float:
     pictures = 1 / float(share.square().sum())  # if all counted alike
     spread = float((share * (summed / share - centre).square()).sum())
     return centre + DOUBT * math.sqrt(spread / max(pictures - 1, 0.5))
-
-
-def _percent(hits: Tensor, weight: Tensor) -> float:
-    return 100 * mean(hits, weight)
 
 
 def choice(parameter: str, chosen: Candidate) -> str:

@@ -36,10 +36,5 @@ def one_thread() -> Iterator[None]:
     import sklearn.linear_model  # noqa: F401 - its libraries must be loaded to be limited
     from threadpoolctl import threadpool_limits
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with suited_threads(0), threadpool_limits(1):
+        yield

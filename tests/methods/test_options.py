@@ -1,0 +1,56 @@
+"""Options as users write them: read as the field is annotated, or refused with what it takes."""
+
+import pytest
+
+from clip_adapter.errors import UsageError
+from clip_adapter.methods import make_method
+from clip_adapter.methods.base import MAX_WHOLE
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "given", "read"),
+    [
+        ("clip-adapter", "steps", "1e2", 100),
+        ("clip-adapter", "steps", 100.0, 100),
+        ("clip-adapter", "steps", "none", None),
+        ("clip-adapter", "lr", "1e-3", 0.001),
+        ("clip-adapter", "visual_ratio", "auto", "auto"),
+        ("clip-adapter", "visual_ratio", "0.5", 0.5),
+        ("clap", "constraint", "none", "none"),
+        ("houlsby", "blocks", "3", 3),
+        ("houlsby", "blocks", "1,2", "1,2"),
+        ("fine-tune", "augment", "false", False),
+        ("fine-tune", "augment", True, True),
+    ],
+)
+def test_a_value_is_read_as_its_field(method, option, given, read):
+    value = getattr(make_method(method, {option: given}), option)
+    assert (value, type(value)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "given", "allowed"),
+    [
+        ("clip-adapter", "steps", "3.5", "1 or more, whole; none"),
+        ("clip-adapter", "steps", MAX_WHOLE + 1, f"whole numbers up to {MAX_WHOLE}"),
+        ("clip-adapter", "lr", True, "a number above 0; none"),
+        ("clip-adapter", "lr", 0, "a number above 0"),
+        ("clip-adapter", "lr", "1e40", "float32 holds no others"),
+        ("clip-adapter", "visual_ratio", "nan", "0 to 1; auto, learnable, hypernetwork"),
+        ("clip-adapter", "visual_ratio", 1.5, "0 to 1, auto, learnable, hypernetwork"),
+        ("clap", "recipe", "slow", "fast, official"),
+        ("fine-tune", "augment", "perhaps", "true, false"),
+        ("auto", "among", 3, "a name"),
+    ],
+)
+def test_what_a_field_does_not_take_is_refused_with_what_it_does(method, option, given, allowed):
+    with pytest.raises(UsageError, match=option) as error:
+        make_method(method, {option: given})
+    assert allowed in error.value.allowed
+
+
+def test_an_option_of_another_method_is_named_with_it():
+    with pytest.raises(
+        UsageError, match=r"(?s)option of clap .steps..*Name the method that has it: clip-adapter"
+    ):
+        make_method("clap", {"steps": 3})
