@@ -11,7 +11,7 @@ from clip_adapter.methods import make_method
 from clip_adapter.task import RN50, VIT_B_16
 from clip_adapter.towers import tuned
 from clip_adapter.towers.adapters import ResidualInside
-from clip_adapter.towers.sites import places
+from clip_adapter.towers.sites import sites
 
 NAME = "clip-adapter-inside"
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32}
@@ -55,7 +55,7 @@ def test_the_counts_of_rn50():
 def test_the_counts_are_those_of_modules_that_fit_the_architecture(arch, sizes):
     with torch.device("meta"):
         visual = open_clip.create_model(arch, pretrained=None, device="meta").visual
-        dims = [place.dim for place in places(visual)]
+        dims = [place.dim for place in sites(visual)]
         assert len(dims) == (sizes.blocks or len(sizes.stages)) + 1
         for layer, dim in enumerate(dims):
             change = ResidualInside.build({layer: dim}, 512)
