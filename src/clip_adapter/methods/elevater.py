@@ -99,7 +99,7 @@ class _LinearHead(Method):
     batch_size: Annotated[int, Bounds(least=1)] = 64
     epochs: Annotated[int | Literal["auto"], Bounds(least=1)] = "auto"
 
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+    def parameters(self, sizes: Sizes) -> int:
         return sizes.classes * (sizes.dim + 1)
 
     def _fit(
