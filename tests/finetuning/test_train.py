@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,13 @@ import pytest
 import torch
 from torch import nn
 
-from clip_adapter.errors import BackboneError, DataError, MissingExtraError, UsageError
+from clip_adapter.errors import (
+    BackboneError,
+    CancelledError,
+    DataError,
+    MissingExtraError,
+    UsageError,
+)
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.finetuning import loop
 from clip_adapter.finetuning.job import PixelSchedule
@@ -327,3 +334,16 @@ def test_two_processes_stop_with_the_error_of_one(task, tmp_path):
     (tmp_path / "5.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"5\.png"):
         go(task, compute=Compute(devices=2))
+
+
+@pytest.mark.slow
+def test_two_processes_keep_a_cancelled_training(task, tmp_path):
+    schedule, cancel = dataclasses.replace(SCHEDULE, epochs=300), threading.Event()
+    both = Compute(devices=2, checkpoint=tmp_path / "state")
+    with pytest.raises(CancelledError), listening(cancel=cancel):
+        go(task, schedule, both, progress=lambda stage: cancel.set())
+    steps = []
+    resumed, _ = go(task, schedule, both, progress=lambda stage: steps.append(stage.done))
+    assert 1 < steps[0] <= steps[-1] == 600
+    whole, _ = go(task, schedule, Compute(devices=2))
+    assert torch.equal(numbers(resumed), numbers(whole))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.options import Compute
-from clip_adapter.training.loop import Schedule, log_prior
+from clip_adapter.training.loop import Schedule
 
 if TYPE_CHECKING:
     from clip_adapter.features.pixels import Pictures
@@ -70,10 +70,6 @@ class Job:
     def state_file(self) -> Path | None:
         """Where the state of the training is kept, if it is."""
         return self.compute.checkpoint and self.compute.checkpoint / "training.pt"
-
-    def prior(self, classes: int) -> Tensor:
-        """(C,): what is added to the scores in training, as in the loop on features."""
-        return log_prior(self.labels, [self.rows], classes)[0]
 
     @property
     def per_epoch(self) -> int:

@@ -29,7 +29,7 @@ from clip_adapter.finetuning.checkpoint import State, read_state, write_state
 from clip_adapter.finetuning.job import Job, Loader, Trained, mixed_seed, trainable
 from clip_adapter.options import Compute
 from clip_adapter.reporting import tracking
-from clip_adapter.training.loop import learning_rate
+from clip_adapter.training.loop import learning_rate, log_prior
 
 # Seconds between two checkpoints; the towers are large, and writing them takes its time.
 CHECKPOINT_EVERY = 30.0
@@ -157,7 +157,8 @@ class _Run:
             target = job.labels[index].to(self.fabric.device)
             with self.fabric.no_backward_sync(self.wrapped, enabled=i < len(parts)):
                 scores = self.wrapped(images.to(self.fabric.device))
-                prior = job.prior(scores.shape[-1]).to(scores.device)
+                # as in the loop on features
+                prior = log_prior(job.labels, [job.rows], scores.shape[-1])[0].to(scores.device)
                 loss = share * F.cross_entropy(scores.float() + prior, target, reduction="sum")
                 self.fabric.backward(loss)
             total += loss.detach()

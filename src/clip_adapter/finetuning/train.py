@@ -143,7 +143,7 @@ def train_pixels(
     (then the lower loss).
 
     With ``task.compute.checkpoint`` an interrupted training goes on where it was, to the bit on
-    one CPU; a finished one is there at once. Either is said.
+    one CPU; a finished one is there at once. Either is logged.
 
     Args:
         model: pictures (B, 3, S, S) to logits (B, C), such as a :class:`PixelModel`. On several

@@ -19,12 +19,12 @@ prompts, and the context is trained together with the adapter.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import UsageError
@@ -34,14 +34,12 @@ from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.options import Bounds
 from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.towers.text import in_passes
 from clip_adapter.training.loop import Schedule, official_schedule, train
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
 SPREAD = 0.02
-# Prompts of one pass. More are taken in parts, and each part is run again on the way back: the
-# activations of one part are in memory at a time, so that 1,000 classes fit where 128 do.
-CHUNK = 128
 # A step costs a pass of the text tower over all classes, however few pictures are in it: larger
 # batches and AdamW take a fifteenth of the official recipe's time on the demo task (16 shots), to
 # no less accuracy. Rate and steps were chosen there, on pictures of the training split that are
@@ -77,13 +75,8 @@ class SoftClassifier(nn.Module):
 
     def class_weights(self) -> Tensor:
         """(C, D), on the CPU; raw features of the prompts, or unit rows where they are mixed."""
-        encode = self._backbone.encode_prompt_embeddings
-        parts = list(zip(self.prompts().split(CHUNK), self._tokens.split(CHUNK), strict=True))
-        if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(encode, *p, self._shared, use_reentrant=False) for p in parts]
-        else:
-            rows = [encode(*part, self._shared) for part in parts]
-        soft = torch.cat(rows).cpu()
+        encode = functools.partial(self._backbone.encode_prompt_embeddings, shared=self._shared)
+        soft = in_passes(encode, self.prompts(), self._tokens).cpu()
         return soft if self.hard is None else normalize((normalize(soft) + self.hard) / 2)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class HoulsbyAdapter(BlockAdapter):
     name: ClassVar[str] = "houlsby"
     summary: ClassVar[str] = "two bottlenecks in each block of the visual transformer"
     citation: ClassVar[str] = "Houlsby et al. 2019, arXiv 1902.00751"
-    adapter: ClassVar[type[Houlsby]] = Houlsby
+    adapter = Houlsby
     bottlenecks: ClassVar[int] = 2
     weight_decay: ClassVar[float] = 1e-2
     warmup: ClassVar[float] = 0.1

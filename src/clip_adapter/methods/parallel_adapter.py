@@ -36,7 +36,7 @@ class ParallelAdapter(BlockAdapter):
     name: ClassVar[str] = "parallel-adapter"
     summary: ClassVar[str] = "a bottleneck beside the MLP of each block of the visual transformer"
     citation: ClassVar[str] = "He et al. 2022, arXiv 2110.04366"
-    adapter: ClassVar[type[Parallel]] = Parallel
+    adapter = Parallel
     bottlenecks: ClassVar[int] = 1
     weight_decay: ClassVar[float] = 0.1
     warmup: ClassVar[float] = 0.06

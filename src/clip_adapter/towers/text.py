@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ from clip_adapter.nn import normalize
 CHUNK = 128
 # Parameters of a whole CLIP that are part of neither tower.
 OF_NEITHER = ("logit_scale", "logit_bias")
+
+
+def in_passes(encode: Callable[..., Tensor], *prompts: Tensor) -> Tensor:
+    """``encode`` of ``prompts``, tensors of C rows each, in passes that fit into memory: (C, D)."""
+    parts = list(zip(*(tensor.split(CHUNK) for tensor in prompts), strict=True))
+    if len(parts) > 1 and torch.is_grad_enabled():
+        encode = functools.partial(checkpoint, encode, use_reentrant=False)
+    return torch.cat([encode(*part) for part in parts])
 
 
 class TextTower(nn.Module):
@@ -89,12 +98,7 @@ class TextTower(nn.Module):
         Per class, the T text features are scaled to unit length, averaged, and scaled again, as
         in :func:`clip_adapter.features.text.text_weights`.
         """
-        parts = self.tokens.split(CHUNK)
-        if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(self._encode, part, use_reentrant=False) for part in parts]
-        else:
-            rows = [self._encode(part) for part in parts]
-        features = normalize(torch.cat(rows).float())
+        features = normalize(in_passes(self._encode, self.tokens).float())
         return normalize(features.reshape(self._classes, self._templates, -1).mean(dim=1))
 
     def _encode(self, tokens: Tensor) -> Tensor:
