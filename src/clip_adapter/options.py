@@ -37,11 +37,13 @@ class Bounds:
         above: it is larger.
         least: it is as large or larger.
         most: it is as large or smaller.
+        below: it is smaller.
     """
 
     above: float | None = None
     least: float | None = None
     most: float | None = None
+    below: float | None = None
 
     def hold(self, value: float) -> bool:
         """Whether ``value`` is finite and within."""
@@ -50,11 +52,14 @@ class Bounds:
             and (self.above is None or value > self.above)
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
         )
 
     def __str__(self) -> str:
         if self.least is not None and self.most is not None:
             return f"{self.least:g} to {self.most:g}"
+        if self.least is not None and self.below is not None:
+            return f"{self.least:g} to below {self.below:g}"
         if self.above is not None and self.most is not None:
             return f"above {self.above:g}, up to {self.most:g}"
         if self.above is not None:

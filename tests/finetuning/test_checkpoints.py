@@ -2,25 +2,27 @@
 
 import dataclasses
 import json
+import logging
 import signal
+import threading
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import CancelledError, DataError, UsageError
 from clip_adapter.features.pixels import Pictures
-from clip_adapter.finetuning import launch, loop, train
+from clip_adapter.finetuning import loop, train
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.methods import Method
 from clip_adapter.options import Compute
+from clip_adapter.reporting import listening
 
 SIZE, D = 16, 6  # of the fixture's pictures and features
-RECIPE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
+SCHEDULE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Some(Method):
 
     strength: float = 1.0
 
-    def fit(self, task, progress=None):
+    def fit(self, task):
         raise NotImplementedError
 
 
@@ -74,15 +76,16 @@ OTHERS = {
 }
 
 
-def go(task, compute=None, recipe=RECIPE, method=None, text=None, progress=None):
-    """(trained numbers, what was told of the training)."""
+def go(task, compute=None, schedule=SCHEDULE, method=None, text=None, progress=None, cancel=None):
+    """(trained numbers, the record of the training); ``progress`` gets the steps done."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.AvgPool2d(4), nn.Flatten(), nn.Linear(3 * (SIZE // 4) ** 2, D)]
     model = PixelModel(nn.Sequential(*layers), text, 20.0)
     if compute is not None:
         task = dataclasses.replace(task, compute=compute)
-    trained = train_pixels(model, task, recipe, method or Some(), progress)
+    with listening(progress and (lambda stage: progress(stage.done)), cancel):
+        trained = train_pixels(model, task, schedule, method or Some())
     return torch.cat([p.detach().flatten() for p in model.parameters()]), trained
 
 
@@ -90,12 +93,12 @@ class Stop(Exception):  # noqa: N818
     """Stands in for a user's Ctrl-C."""
 
 
-@pytest.mark.parametrize("what", ["option", "recipe", *OTHERS])
+@pytest.mark.parametrize("what", ["option", "schedule", *OTHERS])
 def test_a_checkpoint_of_another_training_is_no_answer(task, tmp_path, monkeypatch, what):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
     compute, text = Compute(checkpoint=tmp_path / "state"), task.text_weights
 
-    def interrupt(done, total):
+    def interrupt(done):
         raise Stop
 
     with pytest.raises(Stop):
@@ -103,8 +106,8 @@ def test_a_checkpoint_of_another_training_is_no_answer(task, tmp_path, monkeypat
     other = {"task": task, "text": text}
     if what == "option":
         other["method"] = Some(strength=2.0)
-    elif what == "recipe":
-        other["recipe"] = dataclasses.replace(RECIPE, lr=1e-2)
+    elif what == "schedule":
+        other["schedule"] = dataclasses.replace(SCHEDULE, lr=1e-2)
     else:
         other["task"] = OTHERS[what](task)
     with pytest.raises(UsageError, match="another training") as error:
@@ -113,33 +116,49 @@ def test_a_checkpoint_of_another_training_is_no_answer(task, tmp_path, monkeypat
     go(task, compute, text=text)  # its own goes on
     # What is finished may be replaced, and is never given for another one.
     steps = []
-    got, trained = go(**other, compute=compute, progress=lambda done, _: steps.append(done))
+    got, trained = go(**other, compute=compute, progress=steps.append)
     assert steps == list(range(1, 7))
     want, expected = go(**other)
     assert torch.equal(got, want)
     assert trained == expected
 
 
-def test_what_a_checkpoint_gives_is_said(task, tmp_path):
-    said, folder = [], tmp_path / "state"
-    task = dataclasses.replace(task, say=said.append)
+def test_what_a_checkpoint_gives_is_logged(task, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="clip_adapter")
+    folder = tmp_path / "state"
     text, compute = task.text_weights, Compute(checkpoint=folder)
 
-    def press(done, total):
+    def press(done):
         if done == 2:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         go(task, compute, text=text, progress=press)
-    assert said == []  # nothing was there
+    assert caplog.messages == []  # nothing was there
     go(task, compute, text=text)
     go(task, compute, text=text)
     go(task, compute, text=text, method=Some(strength=2.0))
-    assert said == [
+    assert caplog.messages == [
         f"The training in {folder} goes on from step 3 of 6.",
         f"The training in {folder} was finished: its result is taken.",
         f"{folder} holds the result of another training: it is replaced by this one's.",
     ]
+
+
+def test_a_cancelled_training_is_kept(task, tmp_path):
+    text, compute = task.text_weights, Compute(checkpoint=tmp_path / "state")
+    cancel = threading.Event()
+
+    def stop(done):
+        if done == 2:
+            cancel.set()
+
+    with pytest.raises(CancelledError):
+        go(task, compute, text=text, progress=stop, cancel=cancel)
+    steps = []
+    got, _ = go(task, compute, text=text, progress=steps.append)
+    assert steps == [4, 5, 6]
+    assert torch.equal(got, go(task, text=text)[0])
 
 
 def test_a_result_of_another_version_is_no_answer(task, tmp_path, monkeypatch):
@@ -147,17 +166,8 @@ def test_a_result_of_another_version_is_no_answer(task, tmp_path, monkeypatch):
     go(task, compute, text=text)
     monkeypatch.setattr(train, "__version__", "0.0.1")
     steps = []
-    go(task, compute, text=text, progress=lambda done, _: steps.append(done))
+    go(task, compute, text=text, progress=steps.append)
     assert steps == list(range(1, 7))
-
-
-def test_lines_of_another_process_are_passed_on():
-    lines = [{"say": "hello"}, "a print", [1, 6, "loss 1"], 5, [2, 6, "loss 0.5"]]
-    said, told = [], []
-    process = SimpleNamespace(stdout=[*map(json.dumps, lines), "no JSON"])
-    launch._listen(process, lambda *step: told.append(step), said.append)
-    assert said == ["hello"]
-    assert told == [(1, 6, "loss 1"), (2, 6, "loss 0.5")]
 
 
 def test_what_decides_the_pixels_is_in_their_identity(task):
@@ -177,7 +187,7 @@ def test_ctrl_c_keeps_the_training_at_the_end_of_a_step(task, tmp_path):
     text, compute = task.text_weights, Compute(checkpoint=tmp_path / "state")
     before = signal.getsignal(signal.SIGINT)
 
-    def press(done, total):
+    def press(done):
         if done == 2:
             signal.raise_signal(signal.SIGINT)
 
@@ -185,13 +195,13 @@ def test_ctrl_c_keeps_the_training_at_the_end_of_a_step(task, tmp_path):
         go(task, compute, text=text, progress=press)
     assert signal.getsignal(signal.SIGINT) is before
     steps = []
-    got, _ = go(task, compute, text=text, progress=lambda done, _: steps.append(done))
+    got, _ = go(task, compute, text=text, progress=steps.append)
     assert steps == [4, 5, 6]
     assert torch.equal(got, go(task, text=text)[0])
 
 
 def test_ctrl_c_without_a_checkpoint_stops_at_once(task):
-    def press(done, total):
+    def press(done):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("went on")
 

@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,17 +14,24 @@ import pytest
 import torch
 from torch import nn
 
-from clip_adapter.errors import BackboneError, DataError, MissingExtraError, UsageError
+from clip_adapter.errors import (
+    BackboneError,
+    CancelledError,
+    DataError,
+    MissingExtraError,
+    UsageError,
+)
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.finetuning import loop
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.methods import Method
 from clip_adapter.options import Compute
+from clip_adapter.reporting import listening
 from clip_adapter.training.folds import folds_of
 
 SIZE, D = 16, 6  # of the fixture's pictures and features
-RECIPE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
+SCHEDULE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
 
 
 @dataclass
@@ -34,7 +42,7 @@ class Some(Method):
 
     strength: float = 1.0
 
-    def fit(self, task, progress=None):
+    def fit(self, task):
         raise NotImplementedError
 
 
@@ -47,11 +55,12 @@ def make_model(task, dropout=0.0):
     return PixelModel(nn.Sequential(*layers), task.text_weights, task.logit_scale)
 
 
-def go(task, recipe=RECIPE, compute=None, model=None, method=None, progress=None, dropout=0.0):
+def go(task, schedule=SCHEDULE, compute=None, model=None, method=None, progress=None, dropout=0.0):
     model = model or make_model(task, dropout)
     if compute is not None:
         task = dataclasses.replace(task, compute=compute)
-    trained = train_pixels(model, task, recipe, method or Some(), progress)
+    with listening(progress):
+        trained = train_pixels(model, task, schedule, method or Some())
     return model, trained
 
 
@@ -80,7 +89,7 @@ def test_one_step_is_the_gradient_of_the_whole_batch(task):
 
 
 def test_it_learns_and_ends_in_eval_mode(task):
-    model, trained = go(task, dataclasses.replace(RECIPE, epochs=20, augment=False), dropout=0.1)
+    model, trained = go(task, dataclasses.replace(SCHEDULE, epochs=20, augment=False), dropout=0.1)
     assert trained.steps == trained.best_step == 20 * (16 // 6)
     assert trained.val_accuracy is None
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
@@ -114,7 +123,7 @@ def test_views_are_the_epochs(task, monkeypatch):
         rows = [i for v, part in seen if v == epoch for i in part]
         assert len(set(rows)) == len(rows) == 12
     seen.clear()
-    go(task, dataclasses.replace(RECIPE, augment=False))
+    go(task, dataclasses.replace(SCHEDULE, augment=False))
     assert {v for v, _ in seen} == {None}
     # each plain view is decoded once
     assert len({i for _, part in seen for i in part}) == sum(len(part) for _, part in seen)
@@ -128,24 +137,28 @@ class Stop(Exception):  # noqa: N818
 @pytest.mark.parametrize("patience", [None, 9])
 def test_resumed_is_uninterrupted_to_the_bit(task, tmp_path, monkeypatch, stop, patience):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
-    recipe = dataclasses.replace(RECIPE, patience=patience)
-    whole, expected = go(task, recipe, dropout=0.5)
+    schedule = dataclasses.replace(SCHEDULE, patience=patience)
+    whole, expected = go(task, schedule, dropout=0.5)
 
-    def interrupt(done, total):
-        if done == stop:
+    def interrupt(stage):
+        if stage.done == stop:
             raise Stop
 
     compute = Compute(checkpoint=tmp_path / "state")
     with pytest.raises(Stop):
-        go(task, recipe, compute, dropout=0.5, progress=interrupt)
+        go(task, schedule, compute, dropout=0.5, progress=interrupt)
     steps = []
-    model, trained = go(task, recipe, compute, dropout=0.5, progress=lambda d, t: steps.append(d))
+    model, trained = go(
+        task, schedule, compute, dropout=0.5, progress=lambda stage: steps.append(stage.done)
+    )
     assert steps[0] == stop + 1
     assert torch.equal(numbers(model), numbers(whole))
     assert trained == expected
     # finished: there at once
     steps.clear()
-    model, trained = go(task, recipe, compute, dropout=0.5, progress=lambda d, t: steps.append(d))
+    model, trained = go(
+        task, schedule, compute, dropout=0.5, progress=lambda stage: steps.append(stage.done)
+    )
     assert steps == []
     assert torch.equal(numbers(model), numbers(whole))
     assert trained == expected
@@ -155,7 +168,7 @@ def test_resumed_is_uninterrupted_to_the_bit(task, tmp_path, monkeypatch, stop, 
 def interrupted(task, folder, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
 
-    def interrupt(done, total):
+    def interrupt(stage):
         raise Stop
 
     compute = Compute(checkpoint=folder)
@@ -174,14 +187,14 @@ def test_a_damaged_checkpoint(task, tmp_path, monkeypatch):
 
 def test_early_stopping_restores_the_best(task):
     # far too fast: it gets worse at once, or at the end
-    recipe = PixelSchedule("sgd", 300.0, 0.0, 4, epochs=30, augment=False, patience=2)
+    schedule = PixelSchedule("sgd", 300.0, 0.0, 4, epochs=30, augment=False, patience=2)
     model = make_model(task)
     at = {0: numbers(model).clone()}
 
-    def remember(done, total):
-        at[done] = numbers(model).clone()
+    def remember(stage):
+        at[stage.done] = numbers(model).clone()
 
-    _, trained = go(task, recipe, model=model, progress=remember)
+    _, trained = go(task, schedule, model=model, progress=remember)
     assert trained.steps < 30 * 3
     assert torch.equal(numbers(model), at[trained.best_step])
     assert not torch.equal(numbers(model), at[trained.steps])
@@ -203,25 +216,27 @@ def test_copies_are_not_held_out_of_their_own_training(task):
     digests = [f"{label}" for label in task.train.labels.tolist()]  # all of a class are one
     train = dataclasses.replace(task.train, digests=digests)
     copies = dataclasses.replace(task, train=train)
-    _, trained = go(copies, dataclasses.replace(RECIPE, patience=9))
+    _, trained = go(copies, dataclasses.replace(SCHEDULE, patience=9))
     assert trained.val_accuracy is None
 
 
 def test_one_shot_holds_nothing_out(task):
     rows = [0, 1, 2, 3]
     one = dataclasses.replace(task, train=task.train.subset(rows))
-    _, trained = go(one, dataclasses.replace(RECIPE, patience=1))
+    _, trained = go(one, dataclasses.replace(SCHEDULE, patience=1))
     assert trained.val_accuracy is None
     assert trained.steps == trained.best_step == 3
 
 
 def test_rates_by_name_and_cut_gradients(task):
     start = make_model(task)
-    recipe = dataclasses.replace(RECIPE, optimizer="sgd", lr=1.0, rates=(("visual.2.bias", 0.0),))
-    model, _ = go(task, recipe)
+    schedule = dataclasses.replace(
+        SCHEDULE, optimizer="sgd", lr=1.0, rates=(("visual.2.bias", 0.0),)
+    )
+    model, _ = go(task, schedule)
     assert torch.equal(model.visual[2].bias, start.visual[2].bias)
     assert not torch.equal(model.visual[2].weight, start.visual[2].weight)
-    short = dataclasses.replace(recipe, weight_decay=0.0, max_norm=1e-3, rates=(), steps=1)
+    short = dataclasses.replace(schedule, weight_decay=0.0, max_norm=1e-3, rates=(), steps=1)
     model, _ = go(task, dataclasses.replace(short, epochs=None))
     assert 0 < (numbers(model) - numbers(start)).norm() <= 1e-3 * (1 + 1e-3)
 
@@ -237,20 +252,11 @@ def test_bf16_is_near_and_fp16_needs_cuda(task):
 
 
 def test_progress_with_loss_and_accuracy(task):
-    class Bar:
-        def __init__(self):
-            self.steps, self.words = [], []
-
-        def __call__(self, done, total):
-            self.steps.append((done, total))
-
-        def note(self, words):
-            self.words.append(words)
-
-    bar = Bar()
-    go(task, dataclasses.replace(RECIPE, patience=5), progress=bar)
-    assert bar.steps == [(i, 6) for i in range(1, 7)]
-    assert all(re.fullmatch(r"loss \d+\.\d{3}, held out [\d.]+ % right", w) for w in bar.words)
+    stages = []
+    go(task, dataclasses.replace(SCHEDULE, patience=5), progress=stages.append)
+    assert [(stage.done, stage.total) for stage in stages] == [(i, 6) for i in range(1, 7)]
+    words = r"loss \d+\.\d{3}, held out [\d.]+ % right"
+    assert all(re.fullmatch(words, stage.note) for stage in stages)
 
 
 def test_the_extra_is_named(task, monkeypatch):
@@ -283,12 +289,14 @@ sys.path.insert(0, {folder!r})
 from several import task, model
 from clip_adapter.methods.linear_probe import LinearProbe
 from clip_adapter.options import Compute
-from clip_adapter.finetuning.train import PixelSchedule, train_pixels
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.finetuning.train import train_pixels
+from clip_adapter.reporting import listening
 import torch
 seen = []
 schedule = PixelSchedule("adamw", 3e-3, 0.01, 7, epochs=3, patience=5)
-train_pixels(model, task, schedule, LinearProbe(),
-             lambda done, total: seen.append(done))
+with listening(lambda stage: seen.append(stage.done)):
+    train_pixels(model, task, schedule, LinearProbe())
 assert seen == [1, 2, 3], seen
 torch.save(model.state_dict(), {out!r})
 """
@@ -299,8 +307,8 @@ def test_two_processes_from_a_plain_script(task, tmp_path):
     """No guard for the main module, no launcher; the parameters come back to the caller."""
     import pickle
 
-    recipe = PixelSchedule("adamw", 3e-3, 0.01, 7, epochs=3, patience=5)
-    one, _ = go(task, recipe)
+    schedule = PixelSchedule("adamw", 3e-3, 0.01, 7, epochs=3, patience=5)
+    one, _ = go(task, schedule)
     (tmp_path / "task.pickle").write_bytes(
         pickle.dumps((dataclasses.replace(task, compute=Compute(devices=2)), make_model(task)))
     )
@@ -326,3 +334,16 @@ def test_two_processes_stop_with_the_error_of_one(task, tmp_path):
     (tmp_path / "5.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"5\.png"):
         go(task, compute=Compute(devices=2))
+
+
+@pytest.mark.slow
+def test_two_processes_keep_a_cancelled_training(task, tmp_path):
+    schedule, cancel = dataclasses.replace(SCHEDULE, epochs=300), threading.Event()
+    both = Compute(devices=2, checkpoint=tmp_path / "state")
+    with pytest.raises(CancelledError), listening(cancel=cancel):
+        go(task, schedule, both, progress=lambda stage: cancel.set())
+    steps = []
+    resumed, _ = go(task, schedule, both, progress=lambda stage: steps.append(stage.done))
+    assert 1 < steps[0] <= steps[-1] == 600
+    whole, _ = go(task, schedule, Compute(devices=2))
+    assert torch.equal(numbers(resumed), numbers(whole))

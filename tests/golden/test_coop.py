@@ -120,7 +120,7 @@ def test_gradient_reaches_the_context_through_the_tower_and_nothing_else(backbon
 def test_classes_in_parts_give_the_same_weights_and_gradient(task, monkeypatch):
     results = []
     for chunk in (128, 1):
-        monkeypatch.setattr("clip_adapter.methods.coop.CHUNK", chunk)
+        monkeypatch.setattr("clip_adapter.towers.text.CHUNK", chunk)
         module = make_method("coop", {"context_length": 3}).build(task)
         weights = module.class_weights()
         weights.square().sum().backward()

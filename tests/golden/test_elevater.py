@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.methods import FewShotTask
 
 N, D, C, VIEWS = 12, 6, 3, 1
 RATE, DECAY, EPOCHS = 0.2, 0.05, 5
@@ -45,7 +46,7 @@ def fitted(name, x, y, text):
     features = FeatureSet(torch.tensor(x), torch.tensor(y), [str(i) for i in range(C)])
     task = FewShotTask(features, torch.tensor(text, dtype=torch.float32), 100.0)
     options = {"lr": RATE, "weight_decay": DECAY, "epochs": EPOCHS, "batch_size": 64}
-    return make_method(name, options).fit(task)
+    return learn(name, task, options)
 
 
 def test_l_2p(data):

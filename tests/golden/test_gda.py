@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from learn import learn
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from clip_adapter.features.feature_set import FeatureSet
@@ -51,7 +52,7 @@ def test_closed_form(shots, ridge):
 def test_logits_are_zero_shot_plus_the_gaussian_scores(shots):
     x, y, text = shots
     task = FewShotTask(FeatureSet(x, y, list("abcd")), text, SCALE)
-    classifier = GDA(gaussian_weight=0.3).fit(task)
+    classifier = learn(GDA(gaussian_weight=0.3), task)
     probe = torch.randn(7, D, generator=torch.Generator().manual_seed(5))
     f = unit(probe.double().numpy())
     w, b = by_hand(x, y.numpy())

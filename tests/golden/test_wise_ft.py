@@ -1,14 +1,16 @@
 """WiSE-FT's mixture, and the paper's linear classifier, in NumPy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.wise_ft import RATE, STEPS, WEIGHT_DECAY, linear_classifiers, mixed
+from clip_adapter.task import Fitted
 
 N, D, C, SCALE = 8, 5, 4, 20.0
 
@@ -31,7 +33,7 @@ def data():
 def test_cosine(data, share):
     task, x, text, draw = data
     w = 3 * draw.normal(size=(C, D))
-    trained = Classifier(Head(torch.tensor(w), logit_scale=SCALE), task.class_names)
+    trained = Fitted(Head(torch.tensor(w), logit_scale=SCALE))
     got = mixed(trained, task, share)(task.train.plain_view).numpy()
     want = SCALE * unit(x) @ unit((1 - share) * text + share * unit(w)).T
     np.testing.assert_allclose(got, want, atol=1e-4)
@@ -42,7 +44,7 @@ def test_linear(data, share):
     task, x, text, draw = data
     w, bias = 3 * draw.normal(size=(C, D)), draw.normal(size=C)
     head = Head(torch.tensor(w), bias=torch.tensor(bias), kind="linear", unit=True)
-    got = mixed(Classifier(head, task.class_names), task, share)(task.train.plain_view).numpy()
+    got = mixed(Fitted(head), task, share)(task.train.plain_view).numpy()
     zero_shot, trained = SCALE * unit(x) @ text.T, unit(x) @ w.T + bias
     np.testing.assert_allclose(got, (1 - share) * zero_shot + share * trained, atol=1e-4)
 
@@ -59,7 +61,8 @@ def test_linear_classifier(data, folder):
         other = int(np.argmin(text @ text[0]))
         x = 7 * text[other] + 0.1 * draw.normal(size=(N, D))
         labels = torch.tensor([0] * (N - 1) + [other])
-    task.train = FeatureSet(torch.tensor(x), labels, task.class_names)
+    train = FeatureSet(torch.tensor(x), labels, task.class_names)
+    task = dataclasses.replace(task, train=train)
     counts = np.bincount(labels, minlength=C)
     with np.errstate(divide="ignore"):
         prior = np.log(counts / counts.max())

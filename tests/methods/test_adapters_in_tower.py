@@ -3,6 +3,7 @@
 import open_clip
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError, UsageError
@@ -38,7 +39,7 @@ def test_counts_are_those_of_the_modules_on_vit_b_16(name, change, per_block):
 def test_it_learns_the_shots_in_the_chosen_blocks(name, change, per_block, demo, pixel_task):
     task = pixel_task(demo)
     options = {"blocks": "2, 4", "hidden": 8, "epochs": 20, "lr": 3e-3}
-    classifier = make_method(name, options).fit(task)
+    classifier = learn(name, task, options)
     features = tuned(demo, classifier.tower_adapter).encode_images(task.pictures.batch(range(12)))
     assert torch.equal(classifier.logits(features).argmax(1), task.train.labels)
     assert isinstance(classifier.tower_adapter, change)
@@ -51,7 +52,7 @@ def test_a_training_without_steps_to_speak_of_is_zero_shot(
     name, change, per_block, demo, pixel_task
 ):
     task = pixel_task(demo)
-    classifier = make_method(name, {"epochs": 1, "lr": 1e-12}).fit(task)
+    classifier = learn(name, task, {"epochs": 1, "lr": 1e-12})
     features = tuned(demo, classifier.tower_adapter).encode_images(task.pictures.batch([0, 1, 2]))
     torch.testing.assert_close(features, task.train.plain_view[:3])
 
@@ -62,9 +63,9 @@ def test_backbones_and_blocks_that_do_not_fit(
 ):
     resnet = load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu")
     with pytest.raises(BackboneError, match="ViT-B-16/openai"):
-        make_method(name).fit(pixel_task(resnet))
+        learn(name, pixel_task(resnet))
     with pytest.raises(UsageError, match="all, or numbers of 1, 2, 3, 4 "):
-        make_method(name, {"blocks": "0"}).fit(pixel_task(demo))
+        learn(name, pixel_task(demo), {"blocks": "0"})
     for options in ({"hidden": 0}, {"lr": 0}, {"epochs": -1}, {"batch_size": 0}):
         with pytest.raises(UsageError, match=next(iter(options))):
             make_method(name, options)

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.methods import make_method
-from clip_adapter.methods.clip_lora import ClipLora
 from clip_adapter.task import RN50, VIT_B_16
 from clip_adapter.towers import tuned
 
@@ -38,12 +38,22 @@ def test_counts():
     assert make_method(NAME, {"encoder": "text"}).parameters(RN50) == 12 * 6 * 2 * 512
 
 
-def test_the_recipe_is_the_published_one():
-    recipe = ClipLora()._recipe(shots=16)
-    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adamw", 2e-4, 1e-2)
-    assert (recipe.batch_size, recipe.steps, recipe.warmup) == (32, 8000, 0)
-    assert ClipLora(epochs=3)._recipe(shots=16).steps is None
-    assert (ClipLora().rank, ClipLora().alpha, ClipLora().dropout) == (2, 1, 0.25)
+def test_the_schedule_is_the_published_one(demo, pixel_task, monkeypatch):
+    schedules = []
+
+    def training(method, task, schedule, **_):
+        schedules.append(schedule)
+
+    monkeypatch.setattr("clip_adapter.methods.clip_lora.fit_inside", training)
+    task = pixel_task(demo, per_class=16)
+    for epochs in (None, 3):
+        make_method(NAME, {"epochs": epochs, "encoder": "visual"}).fit(task)
+    published, short = schedules
+    assert (published.optimizer, published.lr, published.weight_decay) == ("adamw", 2e-4, 1e-2)
+    assert (published.batch_size, published.steps, published.warmup) == (32, 8000, 0)
+    assert (short.steps, short.epochs) == (None, 3)
+    method = make_method(NAME)
+    assert (method.rank, method.alpha, method.dropout) == (2, 1, 0.25)
 
 
 @pytest.mark.parametrize("encoder", ["visual", "text", "both"])
@@ -52,7 +62,7 @@ def test_each_tower_learns_the_shots(encoder, demo, pixel_task):
     before = torch.nn.functional.cross_entropy(
         task.logit_scale * task.train.plain_view @ task.text_weights.T, task.train.labels
     )
-    classifier = make_method(NAME, QUICK | {"encoder": encoder}).fit(task)
+    classifier = learn(NAME, task, QUICK | {"encoder": encoder})
     after = torch.nn.functional.cross_entropy(logits(classifier, task), task.train.labels)
     assert after < 0.7 * before
     assert (classifier.tower_adapter is None) == (encoder == "text")
@@ -65,7 +75,7 @@ def test_each_tower_learns_the_shots(encoder, demo, pixel_task):
 
 def test_what_is_kept_of_the_text_tower_was_made_without_dropout(demo, pixel_task):
     task = pixel_task(demo)
-    classifier = make_method(NAME, {"epochs": 1, "lr": 1e-12}).fit(task)
+    classifier = learn(NAME, task, {"epochs": 1, "lr": 1e-12})
     torch.testing.assert_close(classifier.head.weights, task.text_weights, rtol=0, atol=1e-6)
 
 
@@ -74,7 +84,7 @@ def test_dropout_changes_the_training_and_the_seed_decides_it(demo, pixel_task):
     for key, dropout, seed in (("a", 0.25, 1), ("b", 0.25, 1), ("c", 0.0, 1), ("d", 0.25, 2)):
         torch.manual_seed(ord(key))
         task = dataclasses.replace(pixel_task(demo), seed=seed)
-        classifier = make_method(NAME, {"epochs": 2, "lr": 1e-2, "dropout": dropout}).fit(task)
+        classifier = learn(NAME, task, {"epochs": 2, "lr": 1e-2, "dropout": dropout})
         results[key] = logits(classifier, task)
     assert torch.equal(results["a"], results["b"])
     assert not torch.equal(results["a"], results["c"])
@@ -84,17 +94,17 @@ def test_dropout_changes_the_training_and_the_seed_decides_it(demo, pixel_task):
 def test_saved_and_loaded_is_the_same_to_the_bit(demo, pixel_task, tmp_path):
     task = pixel_task(demo)
     options = {"epochs": 2, "lr": 1e-2, "rank": 3, "alpha": 2}
-    classifier = make_method(NAME, options).fit(task)
+    classifier = learn(NAME, task, options)
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
     assert torch.equal(logits(classifier, task), logits(loaded, task))
 
 
 def test_a_resnet_takes_the_text_tower_alone(make_folder, pixel_task):
     task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu"))
-    classifier = make_method(NAME, {"encoder": "text", "epochs": 1}).fit(task)
+    classifier = learn(NAME, task, {"encoder": "text", "epochs": 1})
     assert classifier.tower_adapter is None
     with pytest.raises(BackboneError, match="ViT-B-16"):
-        make_method(NAME).fit(task)
+        learn(NAME, task)
 
 
 @pytest.mark.parametrize(

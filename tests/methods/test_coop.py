@@ -2,12 +2,14 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.nn import normalize
+from clip_adapter.reporting import listening
 from clip_adapter.task import RN50, VIT_B_16
 
 NAMES = ["red ring", "blue star", "green gear"]
@@ -35,8 +37,8 @@ def loss(classifier, task):
 @pytest.mark.parametrize("options", [{}, {"recipe": "official"}, {"per_class": True}])
 def test_it_learns_the_shots(task, name, options):
     quick = {"epochs": 30, "context_length": 4, "lr": 0.02}
-    classifier = make_method(name, quick | options).fit(task)
-    untrained = make_method(name, quick | options | {"epochs": 1, "lr": 1e-9}).fit(task)
+    classifier = learn(name, task, quick | options)
+    untrained = learn(name, task, quick | options | {"epochs": 1, "lr": 1e-9})
     assert loss(classifier, task) < 0.8 * loss(untrained, task)
     assert classifier.info["hyperparameters"]["context_length"] == 4
 
@@ -44,10 +46,10 @@ def test_it_learns_the_shots(task, name, options):
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_what_was_trained_is_in_the_class_weights(task, position):
     options = {"epochs": 5, "context_length": 4, "class_token_position": position}
-    classifier = make_method("coop", options).fit(task)
+    classifier = learn("coop", task, options)
     assert classifier.head.image_map is None
     assert classifier.head.weights.shape == (3, 128)
-    again = make_method("coop", options).fit(dataclasses.replace(task, seed=2))
+    again = learn("coop", dataclasses.replace(task, seed=2), options)
     assert not torch.equal(classifier.head.weights, again.head.weights)
 
 
@@ -55,11 +57,10 @@ def test_a_step_at_a_time_is_told_and_views_are_used(task):
     doubled = task.train.features.repeat(2, 1, 1)
     doubled[1] += 1
     views = FeatureSet(doubled, task.train.labels, NAMES)
-    told = []
-    make_method("coop", {"epochs": 3, "batch_size": 8, "context_length": 2}).fit(
-        dataclasses.replace(task, train=views), lambda done, steps: told.append((done, steps))
-    )
-    assert told == [(i + 1, 9) for i in range(9)]
+    steps, options = [], {"epochs": 3, "batch_size": 8, "context_length": 2}
+    with listening(lambda stage: steps.append((stage.done, stage.total))):
+        learn("coop", dataclasses.replace(task, train=views), options)
+    assert steps == [(i + 1, 9) for i in range(9)]
 
 
 def test_counts():
@@ -94,10 +95,10 @@ def test_options_of_the_adapter_out_of_range(options):
 
 def test_what_cannot_be_is_said_before_training(task):
     with pytest.raises(UsageError, match=r"'red ring'.*takes 32"):
-        make_method("coop", {"context_length": 28}).fit(task)
+        learn("coop", task, {"context_length": 28})
     with pytest.raises(UsageError, match="no word"):
-        make_method("coop", {"context_init": " "}).fit(task)
+        learn("coop", task, {"context_init": " "})
     with pytest.raises(UsageError, match="reduction"):
-        make_method("coop-adapter", {"reduction": 1000}).fit(task)
+        learn("coop-adapter", task, {"reduction": 1000})
     with pytest.raises(UsageError, match="--backbone"):
-        make_method("coop").fit(dataclasses.replace(task, backbone=None))
+        learn("coop", dataclasses.replace(task, backbone=None))

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 from torch.nn.functional import cross_entropy
 
 from clip_adapter.backbones import load_backbone
@@ -22,7 +23,7 @@ def tiny(make_folder):
 
 
 def fit(task, **options):
-    return make_method("fine-tune", QUICK | options).fit(task)
+    return learn("fine-tune", task, QUICK | options)
 
 
 def features(classifier, task):
@@ -43,7 +44,7 @@ def test_what_is_trained(tiny, pixel_task, tower, adapter):
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
     classifier = fit(task, tower=tower, adapter=adapter)
     assert all(torch.equal(v, before[k]) for k, v in tiny.model.state_dict().items())
-    zero_shot = make_method("zero-shot").fit(task)
+    zero_shot = learn("zero-shot", task)
     assert loss(classifier, task) < loss(zero_shot, task) - 0.01
     assert (classifier.tower_adapter is None) == (tower == "text")
     moved = not torch.equal(classifier.head.weights, task.text_weights)
@@ -67,7 +68,7 @@ def test_augmented_views_and_unit_features(tiny, pixel_task):
 @pytest.mark.parametrize("name", ["fine-tune", "wise-ft-tower"])
 def test_the_record_holds_every_option(tiny, pixel_task, name):
     method = make_method(name, {"epochs": 1})
-    record = method.fit(pixel_task(tiny)).info["hyperparameters"]
+    record = learn(method, pixel_task(tiny)).info["hyperparameters"]
     assert dataclasses.asdict(method).items() <= record.items()
     assert record.keys() >= {"batch_size", "epochs", "patience", "augment", "adapter", "steps"}
 
@@ -86,7 +87,7 @@ def test_batch_norm_keeps_its_statistics(make_folder, pixel_task):
     backbone = load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu")
     task = pixel_task(backbone)
     classifier = fit(task, adapter=False, lr=1e-3)
-    assert loss(classifier, task) < loss(make_method("zero-shot").fit(task), task)
+    assert loss(classifier, task) < loss(learn("zero-shot", task), task)
     before = backbone.model.visual
     after = tuned(backbone, classifier.tower_adapter).model.visual
     for (name, a), (_, b) in zip(before.named_buffers(), after.named_buffers(), strict=True):
@@ -105,7 +106,7 @@ def test_a_backbone_of_half_precision_trains_in_full(make_folder, pixel_task, to
         values = list(classifier.tower_adapter.values)
         assert {v.dtype for v in values} == {torch.float32}
         assert any(not torch.equal(v, v.bfloat16().float()) for v in values)
-    assert loss(classifier, task) < loss(make_method("zero-shot").fit(task), task)
+    assert loss(classifier, task) < loss(learn("zero-shot", task), task)
 
 
 def test_parameters():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
@@ -34,14 +35,14 @@ def accuracy(classifier, task):
 
 def test_weight_0_is_zero_shot():
     task = make()
-    zero_shot = make_method("zero-shot").fit(task).logits(task.train)
-    gda = make_method("gda", {"gaussian_weight": 0}).fit(task).logits(task.train)
+    zero_shot = learn("zero-shot", task).logits(task.train)
+    gda = learn("gda", task, {"gaussian_weight": 0}).logits(task.train)
     torch.testing.assert_close(gda, zero_shot)
 
 
 def test_weight_and_shrinkage_are_chosen_on_the_shots():
     task = make(6)
-    classifier = make_method("gda", {"shrinkage": "auto"}).fit(task)
+    classifier = learn("gda", task, {"shrinkage": "auto"})
     curve = classifier.info["selection"][0]
     assert curve["parameter"] == "gaussian_weight, shrinkage"
     mild, zero = curve["candidates"][:2]
@@ -51,9 +52,8 @@ def test_weight_and_shrinkage_are_chosen_on_the_shots():
     assert {c["gaussian_weight"] for c in curve["candidates"][1:]} == {0.0, *WEIGHTS}
     assert curve["chosen"]["gaussian_weight"] > 0
     assert {c["shrinkage"] for c in curve["candidates"]} > {0.1, 1.0, 10.0}
-    assert classifier.held_out is not None
-    assert classifier.held_out.logits.shape == (len(task.train), C)
-    fixed = make_method("gda", {"gaussian_weight": "0.2", "shrinkage": "3"}).fit(task)
+    assert classifier.info["held_out"]["pictures"] == len(task.train)
+    fixed = learn("gda", task, {"gaussian_weight": "0.2", "shrinkage": "3"})
     assert fixed.info["hyperparameters"]["gaussian_weight"] == 0.2
     assert fixed.info["hyperparameters"]["shrinkage"] == 3
 
@@ -64,25 +64,25 @@ def test_a_text_that_says_all_is_kept():
     labels = task.train.labels
     assert task.text_weights is not None
     task.train.features = task.train.features + 400 * task.text_weights[labels]
-    classifier = make_method("gda").fit(task)
+    classifier = learn("gda", task)
     assert accuracy(classifier, task) == 1
 
 
 def test_one_shot_has_a_fixed_weight_and_the_spread_around_the_mean_of_all():
     task = make(1)
-    told = make_method("gda").fit(task).info["hyperparameters"]
+    told = learn("gda", task).info["hyperparameters"]
     spread = Gaussians.fit(task.train.features, task.train.labels, C).spread
     assert told["gaussian_weight"] == pytest.approx(MILD_WEIGHT * spread, rel=0.05)
     assert told["covariance"] == "around the mean of all"
-    alone = make_method("gda").fit(make(1, text=False)).info["hyperparameters"]
+    alone = learn("gda", make(1, text=False)).info["hyperparameters"]
     assert alone["gaussian_weight"] == WEIGHT_ALONE
-    two = make_method("gda").fit(make(2)).info["hyperparameters"]
+    two = learn("gda", make(2)).info["hyperparameters"]
     assert two["covariance"] == "within classes"
 
 
 def test_views_are_pictures_so_one_shot_with_views_has_a_spread_of_its_own():
     task = make(1, views=5)
-    told = make_method("gda").fit(task).info["hyperparameters"]
+    told = learn("gda", task).info["hyperparameters"]
     assert told["covariance"] == "within classes"
     assert Gaussians.fit(task.train.features, task.train.labels, C).count == 5 * C
 
@@ -102,7 +102,7 @@ def test_alone_it_beats_the_nearest_class_mean():
 
     task = FewShotTask(FeatureSet(draw(2), labels, [str(i) for i in range(C)]), None)
     held = draw(3)
-    gda = make_method("gda").fit(task).logits(held).argmax(1)
+    gda = learn("gda", task).logits(held).argmax(1)
     x = normalize(task.train.plain_view)
     means = torch.stack([x[labels == c].mean(0) for c in range(C)])
     nearest = torch.cdist(normalize(held), means).argmin(1)
@@ -114,17 +114,17 @@ def test_a_class_without_pictures():
     rows = torch.nonzero(whole.train.labels != 2).flatten()
     task = dataclasses.replace(whole, train=whole.train.subset(rows))
     missing = whole.train.plain_view[whole.train.labels == 2]
-    with_text = make_method("gda").fit(task).logits(missing)
+    with_text = learn("gda", task).logits(missing)
     assert (with_text.argmax(1) == 2).float().mean() >= 0.5  # its text still finds it
-    alone = make_method("gda").fit(dataclasses.replace(task, text_weights=None))
+    alone = learn("gda", dataclasses.replace(task, text_weights=None))
     assert alone.predict_proba(whole.train)[:, 2].max() == 0
 
 
 def test_equal_pictures_of_a_class_and_of_all():
     task = make(3, noise=0.0)
-    assert accuracy(make_method("gda").fit(task), task) == 1
+    assert accuracy(learn("gda", task), task) == 1
     task.train.features = torch.ones_like(task.train.features)
-    assert torch.isfinite(make_method("gda").fit(task).logits(task.train)).all()
+    assert torch.isfinite(learn("gda", task).logits(task.train)).all()
 
 
 def test_bad_options_and_tasks():
@@ -133,11 +133,11 @@ def test_bad_options_and_tasks():
             make_method("gda", bad)
     blind = make(text=False)
     with pytest.raises(UsageError, match="nothing to classify by"):
-        make_method("gda", {"gaussian_weight": 0}).fit(blind)
+        learn("gda", blind, {"gaussian_weight": 0})
     with pytest.raises(DataError, match="two classes"):
-        make_method("gda").fit(dataclasses.replace(blind, train=blind.train.subset([0, 1])))
+        learn("gda", dataclasses.replace(blind, train=blind.train.subset([0, 1])))
 
 
 def test_parameters_are_the_fitted_numbers():
-    classifier = make_method("gda").fit(make())
+    classifier = learn("gda", make())
     assert classifier.parameters == make_method("gda").parameters(Sizes(D, C, 4)) == C * (D + 1)

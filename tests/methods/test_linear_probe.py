@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from learn import learn
 from sklearn.linear_model import LogisticRegression
 
 from clip_adapter.errors import DataError, UsageError
@@ -25,12 +26,12 @@ def test_probabilities_are_scikit_learns(classes):
     task = make(classes)
     x, y = task.train.plain_view.numpy(), task.train.labels.numpy()
     want = LogisticRegression(C=0.5, max_iter=1000).fit(x, y).predict_proba(x)
-    got = LinearProbe(C=0.5).fit(task).predict_proba(x)
+    got = learn(LinearProbe(C=0.5), task).predict_proba(x)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_sweep_is_recorded_and_within_its_bounds():
-    curve = LinearProbe().fit(make(3)).info["selection"][0]
+    curve = learn(LinearProbe(), make(3)).info["selection"][0]
     assert curve["chosen"] in curve["candidates"]
     assert len(curve["candidates"]) > 7
     assert curve["accuracy"][curve["candidates"].index(curve["chosen"])] == max(curve["accuracy"])
@@ -38,8 +39,8 @@ def test_sweep_is_recorded_and_within_its_bounds():
 
 
 def test_one_shot_takes_clips_c_for_the_length_of_the_features():
-    raw = LinearProbe().fit(make(3, per_class=1, length=10.0))
-    unit = LinearProbe().fit(make(3, per_class=1, length=1.0))
+    raw = learn(LinearProbe(), make(3, per_class=1, length=10.0))
+    unit = learn(LinearProbe(), make(3, per_class=1, length=1.0))
     assert raw.info["hyperparameters"]["C"] == pytest.approx(PUBLISHED_C)
     assert unit.info["hyperparameters"]["C"] == pytest.approx(100 * PUBLISHED_C)
 
@@ -47,7 +48,7 @@ def test_one_shot_takes_clips_c_for_the_length_of_the_features():
 def test_a_class_without_pictures_is_never_the_answer():
     task = make(3)
     task.train.class_names.append("empty")
-    classifier = LinearProbe(C=1.0).fit(task)
+    classifier = learn(LinearProbe(C=1.0), task)
     assert classifier.predict_proba(task.train)[:, 3].max() == 0
 
 
@@ -55,7 +56,7 @@ def test_one_class_and_bad_options():
     task = make(3)
     one = FewShotTask(task.train.subset([0, 1, 2]), None)
     with pytest.raises(DataError, match="two classes"):
-        LinearProbe().fit(one)
+        learn(LinearProbe(), one)
     for bad in ({"C": 0.0}, {"C": -1.0}, {"max_iter": 0}):
         with pytest.raises(UsageError):
             LinearProbe(**bad)

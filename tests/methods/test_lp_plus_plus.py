@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
@@ -28,27 +29,27 @@ def task():
 
 
 def test_steps_are_chosen_on_the_shots_along_one_descent(task):
-    classifier = make_method("lp++").fit(task)
+    classifier = learn("lp++", task)
     curve = classifier.info["selection"][0]
     assert curve["candidates"] == list(STEPS)
     assert classifier.info["hyperparameters"]["steps"] == curve["chosen"]
     assert curve["loss"][1] != curve["loss"][2]
-    assert classifier.held_out is not None
-    again = make_method("lp++", {"steps": curve["chosen"]}).fit(task)
+    assert classifier.info["held_out"]["pictures"] == len(task.train)
+    again = learn("lp++", task, {"steps": curve["chosen"]})
     assert torch.equal(again.logits(task.train), classifier.logits(task.train))
 
 
 def test_more_steps_fit_the_shots_better(task):
     losses = []
     for steps in (0, 5, 50):
-        logits = make_method("lp++", {"steps": steps}).fit(task).logits(task.train)
+        logits = learn("lp++", task, {"steps": steps}).logits(task.train)
         losses.append(torch.nn.functional.cross_entropy(logits, task.train.labels).item())
     assert losses[0] > losses[1] > losses[2]
 
 
 def test_one_shot_takes_a_fixed_number(task):
     few = dataclasses.replace(task, train=task.train.subset(list(range(0, 20, 4))))
-    assert make_method("lp++").fit(few).info["hyperparameters"]["steps"] == ONE_SHOT_STEPS
+    assert learn("lp++", few).info["hyperparameters"]["steps"] == ONE_SHOT_STEPS
 
 
 def test_a_class_without_pictures_keeps_its_text(task):
@@ -62,7 +63,7 @@ def test_a_class_without_pictures_keeps_its_text(task):
     assert torch.equal(blocks.weights[2], torch.zeros(D))
     assert blocks.alpha[2] == start[2]
     assert not torch.equal(blocks.alpha, start)
-    logits = make_method("lp++").fit(dataclasses.replace(task, train=part)).logits(task.train)
+    logits = learn("lp++", dataclasses.replace(task, train=part)).logits(task.train)
     mine = task.train.labels == 2
     assert (logits[mine].argmax(1) == 2).any()
 
@@ -70,19 +71,19 @@ def test_a_class_without_pictures_keeps_its_text(task):
 def test_views_are_averaged(task):
     twice = task.train.features.repeat(2, 1, 1)
     doubled = FeatureSet(twice, task.train.labels, task.class_names)
-    one = make_method("lp++", {"steps": 5}).fit(task).logits(task.train)
-    two = make_method("lp++", {"steps": 5}).fit(dataclasses.replace(task, train=doubled))
+    one = learn("lp++", task, {"steps": 5}).logits(task.train)
+    two = learn("lp++", dataclasses.replace(task, train=doubled), {"steps": 5})
     torch.testing.assert_close(two.logits(task.train), one)
 
 
 def test_equal_pictures_and_bad_options(task):
     task.train.features = torch.ones_like(task.train.features)
-    assert torch.isfinite(make_method("lp++").fit(task).logits(task.train)).all()
+    assert torch.isfinite(learn("lp++", task).logits(task.train)).all()
     for bad in ({"steps": -1}, {"momentum": 1.0}, {"steps": "some"}):
         with pytest.raises(UsageError):
             make_method("lp++", bad)
 
 
 def test_parameters(task):
-    classifier = make_method("lp++").fit(task)
+    classifier = learn("lp++", task)
     assert classifier.parameters == make_method("lp++").parameters(Sizes(D, C, 4)) == C * (D + 1)

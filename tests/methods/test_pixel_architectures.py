@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from learn import learn
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import ClipAdapterError
-from clip_adapter.methods import get_method, make_method, method_names
+from clip_adapter.methods import get_method, method_names
 from clip_adapter.towers import tuned
 
 METHODS = [n for n in method_names() if get_method(n).reads == "images"]
@@ -27,7 +28,7 @@ def test_two_steps(name, backbone, pixel_task):
     assert options.keys() <= {f.name for f in dataclasses.fields(cls)}
     statistics = {k: v.clone() for k, v in backbone.model.visual.named_buffers()}
     try:
-        classifier = make_method(name, options).fit(task)
+        classifier = learn(name, task, options)
     except ClipAdapterError as error:  # what needs transformer blocks says so of a ResNet
         if backbone.name.startswith("RN") and "transformer" in str(error):
             return

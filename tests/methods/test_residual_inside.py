@@ -3,6 +3,7 @@
 import open_clip
 import pytest
 import torch
+from learn import learn
 from torch.nn.functional import cross_entropy
 
 from clip_adapter.backbones import load_backbone
@@ -11,7 +12,7 @@ from clip_adapter.methods import make_method
 from clip_adapter.task import RN50, VIT_B_16
 from clip_adapter.towers import tuned
 from clip_adapter.towers.adapters import ResidualInside
-from clip_adapter.towers.sites import places
+from clip_adapter.towers.sites import sites
 
 NAME = "clip-adapter-inside"
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32}
@@ -55,7 +56,7 @@ def test_the_counts_of_rn50():
 def test_the_counts_are_those_of_modules_that_fit_the_architecture(arch, sizes):
     with torch.device("meta"):
         visual = open_clip.create_model(arch, pretrained=None, device="meta").visual
-        dims = [place.dim for place in places(visual)]
+        dims = [place.dim for place in sites(visual)]
         assert len(dims) == (sizes.blocks or len(sizes.stages)) + 1
         for layer, dim in enumerate(dims):
             change = ResidualInside.build({layer: dim}, 512)
@@ -68,8 +69,8 @@ def test_the_counts_are_those_of_modules_that_fit_the_architecture(arch, sizes):
 def test_it_learns_the_shots(layers, demo, pixel_task):
     task = pixel_task(demo)
     options = {"layers": layers, "hidden": 32, "epochs": 15, "lr": 5e-3}
-    classifier = make_method(NAME, options).fit(task)
-    assert loss(classifier, task) < 0.8 * loss(make_method("zero-shot").fit(task), task)
+    classifier = learn(NAME, task, options)
+    assert loss(classifier, task) < 0.8 * loss(learn("zero-shot", task), task)
     assert classifier.info["trained_parameters"] == sum(
         p.numel() for p in classifier.tower_adapter.parameters()
     )
@@ -78,7 +79,7 @@ def test_it_learns_the_shots(layers, demo, pixel_task):
 def test_it_trains_in_the_stages_of_a_resnet(make_folder, pixel_task):
     task = pixel_task(load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu"))
     before = {k: v.clone() for k, v in task.backbone.model.state_dict().items()}
-    classifier = make_method(NAME, {"layers": "all", "hidden": 8, "epochs": 2}).fit(task)
+    classifier = learn(NAME, task, {"layers": "all", "hidden": 8, "epochs": 2})
     assert classifier.info["hyperparameters"]["layers"] == [0, 1, 2, 3, 4, 5]
     assert classifier.info["trained_parameters"] == 2 * 8 * (16 + 64 + 128 + 256 + 512 + 16)
     after = task.backbone.model.state_dict()
@@ -87,7 +88,7 @@ def test_it_trains_in_the_stages_of_a_resnet(make_folder, pixel_task):
 
 def test_ratio_zero_is_zero_shot(demo, pixel_task):
     task = pixel_task(demo)
-    classifier = make_method(NAME, {"layers": "0,4", "visual_ratio": 0, "epochs": 1}).fit(task)
+    classifier = learn(NAME, task, {"layers": "0,4", "visual_ratio": 0, "epochs": 1})
     encoder = tuned(demo, classifier.tower_adapter)
     features = encoder.encode_images(task.pictures.batch([0, 1, 2]))
     torch.testing.assert_close(features, task.train.plain_view[:3])
@@ -95,7 +96,7 @@ def test_ratio_zero_is_zero_shot(demo, pixel_task):
 
 def test_layers_out_of_range_name_the_allowed_ones(demo, pixel_task):
     with pytest.raises(UsageError, match=r"all, end, or numbers of 0, 1, 2, 3, 4 "):
-        make_method(NAME, {"layers": 5}).fit(pixel_task(demo))
+        learn(NAME, pixel_task(demo), {"layers": 5})
     with pytest.raises(UsageError, match="0, 1, 2, 3, 4, 5 "):
         count(layers="6")(RN50)
 

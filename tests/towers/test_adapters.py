@@ -11,7 +11,7 @@ from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.nn import blend
 from clip_adapter.towers import adapted_copy, build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
-from clip_adapter.towers.sites import numbers, places
+from clip_adapter.towers.sites import numbers, sites
 
 CHANNELS = (16, 64, 128, 256, 512)
 
@@ -154,7 +154,7 @@ def test_a_tower_of_timm_has_its_end_alone(make_folder, pictures):
     backbone = load_backbone(
         f"local-dir:{make_folder(custom_text=True, vision_cfg=tower)}", device="cpu"
     )
-    assert len(places(backbone.model.visual)) == 1
+    assert len(sites(backbone.model.visual)) == 1
     change = ResidualInside.build({0: 16}, 8, generator=generator())
     images = pictures(backbone)
     expected = change.adapters["0"](backbone.encode_images(images)).detach()

@@ -66,9 +66,11 @@ def test_views(tower, tmp_path):
         samples.append(Sample(path.name, 0, path))
     pictures = Pictures(samples, ["01", "02", "03"], tower.preprocess)
     trunk = tuned(tower, TrunkAdapter())
-    plain = trunk_features(tower, pictures)
-    assert torch.equal(plain[0], trunk.encode_images(pictures.batch(range(3))))
-    two = trunk_features(tower, pictures, views=2)
+    one, plain = trunk_features(tower, pictures)
+    assert torch.equal(plain, trunk.encode_images(pictures.batch(range(3))))
+    assert torch.equal(one, plain[None])
+    two, again = trunk_features(tower, pictures, views=2)
+    assert torch.equal(again, plain)
     for view in range(2):
         assert torch.equal(two[view], trunk.encode_images(pictures.batch(range(3), view)))
 

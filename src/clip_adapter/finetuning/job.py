@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.options import Compute
-from clip_adapter.training.loop import Schedule, log_prior
+from clip_adapter.training.loop import Schedule
 
 if TYPE_CHECKING:
     from clip_adapter.features.pixels import Pictures
@@ -49,7 +51,7 @@ class Job:
         labels: (N,).
         rows: (n,) those to train on.
         held_out: (m,) those to stop early by; None where nothing is held out.
-        recipe: optimiser and schedule.
+        schedule: optimiser and learning rate.
         seed: the only source of randomness.
         compute: where and how.
         digest: of everything that decides the result.
@@ -59,34 +61,35 @@ class Job:
     labels: Tensor
     rows: Tensor
     held_out: Tensor | None
-    recipe: PixelSchedule
+    schedule: PixelSchedule
     seed: int
     compute: Compute
     digest: str
 
-    def prior(self, classes: int) -> Tensor:
-        """(C,): what is added to the scores in training, as in the loop on features."""
-        return log_prior(self.labels, [self.rows], classes)[0]
+    @property
+    def state_file(self) -> Path | None:
+        """Where the state of the training is kept, if it is."""
+        return self.compute.checkpoint and self.compute.checkpoint / "training.pt"
 
     @property
     def per_epoch(self) -> int:
         """Steps of an epoch; its remainder is left out, as in the loop on features."""
-        return max(len(self.rows) // self.recipe.batch_size, 1)
+        return max(len(self.rows) // self.schedule.batch_size, 1)
 
     @property
     def steps(self) -> int:
         """All steps."""
-        if self.recipe.epochs is not None:
-            return self.recipe.epochs * self.per_epoch
-        return int(self.recipe.steps or 0)
+        if self.schedule.epochs is not None:
+            return self.schedule.epochs * self.per_epoch
+        return int(self.schedule.steps or 0)
 
     def batch(self, step: int) -> tuple[Tensor, int | None]:
         """The rows (B,) of ``step`` and their view."""
         epoch, place = divmod(step, self.per_epoch)
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
         order = self.rows[torch.randperm(len(self.rows), generator=generator)]
-        size = self.recipe.batch_size
-        return order[place * size : (place + 1) * size], epoch if self.recipe.augment else None
+        size = self.schedule.batch_size
+        return order[place * size : (place + 1) * size], epoch if self.schedule.augment else None
 
 
 @dataclass
@@ -120,48 +123,41 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class Loader:
-    """Pixels, read ahead in a thread while the model computes."""
+    """Pixels, read one batch after the other in the only thread of ``pool``."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Tensor]] | None = None
+    def __init__(self, job: Job, pool: Executor) -> None:
+        self._job, self._pool = job, pool
         self._plain: dict[int, Tensor] = {}
 
     def load(self, rows: Tensor, view: int | None) -> Future[Tensor]:
         """Pixels (B, 3, S, S) of ``rows``, soon."""
         return self._pool.submit(self._read, rows, view)
 
-    def batch(self, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
-        """This process's (rows, pixels) of ``step``; the next step's are fetched meanwhile."""
-        own, view = self._own(step, rank, world)
-        ready = self._next if self._next is not None and self._next[0] == step else None
-        future = self.load(own, view) if ready is None else ready[1]
-        self._next = None
-        if step + 1 < self._job.steps:
-            self._next = (step + 1, self.load(*self._own(step + 1, rank, world)))
-        return own, future.result()
+    def batches(self, first: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each step from ``first`` on: all rows, this process's, and the pixels of these.
 
-    def _own(self, step: int, rank: int, world: int) -> tuple[Tensor, int | None]:
-        rows, view = self._job.batch(step)
-        own = rows[rank::world]
-        return (own if len(own) else rows[:1]), view
+        The next step's pixels are read meanwhile.
+        """
+
+        def ask(step: int) -> tuple[Tensor, Tensor, Future[Tensor]]:
+            rows, view = self._job.batch(step)
+            own = rows[rank::world] if len(rows) > rank else rows[:1]
+            return rows, own, self.load(own, view)
+
+        asked = map(ask, range(first, self._job.steps))
+        following = next(asked, None)
+        while following is not None:
+            (rows, own, pixels), following = following, next(asked, None)
+            yield rows, own, pixels.result()
 
     def _read(self, rows: Tensor, view: int | None) -> Tensor:
-        pictures = self._job.pictures
+        pictures, index = self._job.pictures, rows.tolist()
         if view is not None:
             return pictures.batch(rows, view)
-        index = rows.tolist()
-        missing = [i for i in index if i not in self._plain]
-        new = dict(zip(missing, pictures.batch(missing), strict=True)) if missing else {}
-        images = torch.stack([new[i] if i in new else self._plain[i] for i in index])
-        kept = images[0].numel() * images.element_size() * len(pictures)
-        if kept <= KEPT_PIXELS:
-            self._plain |= new
+        known = self._plain
+        if missing := [i for i in index if i not in known]:
+            known = known | dict(zip(missing, pictures.batch(missing), strict=True))
+        images = torch.stack([known[i] for i in index])
+        if images[0].nbytes * len(pictures) <= KEPT_PIXELS:
+            self._plain = known
         return images
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -6,35 +6,39 @@ so it needs no ``if __name__ == "__main__"``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from clip_adapter.errors import ClipAdapterError, UsageError
+from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
 from clip_adapter.finetuning.job import Job, Trained, trainable
 from clip_adapter.finetuning.loop import run
-from clip_adapter.reporting import Stage, listening, log, tracking
+from clip_adapter.reporting import Stage, Tracker, listening, log, tracking
 
-_TASK, _RESULT, _ERROR, _LOG = "task.pickle", "result.pt", "error{}.pickle", "log{}.txt"
+# Files of a training: what is sent, the first process's messages and result, all errors and prints.
+_TASK, _MESSAGES, _RESULT = "task.pickle", "messages.jsonl", "result.pt"
+_ERROR, _PRINTS = "error{}.pickle", "prints{}.txt"
+# Seconds between two looks at the processes, and those that they have to keep what they reached.
+_LOOK, _GRACE = 0.1, 60.0
 
 
 def run_on_several(model: nn.Module, job: Job) -> Trained:
     """Trains ``model`` in place, in ``job.compute.devices`` processes.
 
     Args:
-        model: as in :func:`~clip_adapter.finetuning.loop.run`, and the others too.
+        model: as in :func:`~clip_adapter.finetuning.loop.run`.
         job: what it is trained on, and how.
 
     Raises:
@@ -47,33 +51,37 @@ def run_on_several(model: nn.Module, job: Job) -> Trained:
         raise UsageError(f"devices = {count} of {device.type}.", allowed=f"1 to {present}")
     with tempfile.TemporaryDirectory() as scratch:  # readable by its owner alone
         folder = Path(scratch)
-        _send(model, job, folder)
-        processes = [_start(folder, rank, count) for rank in range(count)]
+        (folder / _TASK).write_bytes(_pickled(model, job))
+        (folder / _MESSAGES).touch()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes = [_start(folder, rank, count, port) for rank in range(count)]
         try:
-            threading.Thread(target=_end_together, args=(processes,), daemon=True).start()
-            _listen(processes[0], job.steps)
-            codes = [process.wait() for process in processes]
+            with tracking("Training", job.steps) as tracker:
+                codes = _wait(processes, folder, tracker)
+        except (CancelledError, KeyboardInterrupt):
+            # The first process keeps its state at the end of its step; the others wait for it.
+            processes[0].send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                processes[0].wait(_GRACE)
+            raise
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
         if any(codes):
-            _raise(folder, count)
+            raise _error(folder, count)
         result = torch.load(folder / _RESULT, weights_only=True)
-    with torch.no_grad():
-        for name, parameter in trainable(model).items():
-            parameter.copy_(result["parameters"][name])
+    model.load_state_dict(result["parameters"], strict=False)
     model.eval()
     return Trained(**result["trained"])
 
 
-def _send(model: nn.Module, job: Job, folder: Path) -> None:
+def _pickled(model: nn.Module, job: Job) -> bytes:
     before = next(model.parameters()).device
-    model.cpu()
     try:
-        data = pickle.dumps((model, job, torch.get_num_threads()))
+        return pickle.dumps((model.cpu(), job, torch.get_num_threads()))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
             f"This training cannot be sent to other processes: {error}.",
@@ -81,89 +89,88 @@ def _send(model: nn.Module, job: Job, folder: Path) -> None:
         ) from error
     finally:
         model.to(before)
-    (folder / _TASK).write_bytes(data)
 
 
-def _start(folder: Path, rank: int, count: int) -> subprocess.Popen[str]:
-    if rank == 0:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            (folder / "port").write_text(str(free.getsockname()[1]))
+def _start(folder: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": (folder / "port").read_text(),
+        "MASTER_PORT": str(port),
         "LOCAL_RANK": str(rank),
         "NODE_RANK": "0",
         "WORLD_SIZE": str(count),
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
-    with (folder / _LOG.format(rank)).open("w") as output:
+    with (folder / _PRINTS.format(rank)).open("w") as output:
         return subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "clip_adapter.finetuning.launch", str(folder)],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-            stderr=output,
-            text=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
 
-def _listen(process: subprocess.Popen[str], steps: int) -> None:
-    """Passes the first process's reports and lines on until it ends."""
-    with tracking("Training", steps) as tracker:
-        for line in process.stdout or ():
-            try:
-                message = json.loads(line)
-            except ValueError:  # a library's own print
-                continue
-            match message:
-                case {"say": str(words)}:
-                    log.info(words)
-                case [int(done), str(note)]:
-                    tracker.at(done, note=note)
-                case _:  # such a print that happens to be JSON
-                    continue
+def _wait(
+    processes: list[subprocess.Popen[bytes]], folder: Path, tracker: Tracker
+) -> list[int | None]:
+    """Exit codes, once all have ended or one has failed; meanwhile messages are passed on.
+
+    Where one fails, the others would wait for it, some for half an hour.
+    """
+    rest = ""
+    with (folder / _MESSAGES).open(encoding="utf-8") as messages:
+        while True:
+            codes = [process.poll() for process in processes]
+            *lines, rest = (rest + messages.read()).split("\n")
+            for message in map(json.loads, lines):
+                if "done" in message:
+                    tracker.at(**message)
+                else:
+                    log.log(**message)
+            if any(codes) or None not in codes:
+                return codes
+            time.sleep(_LOOK)
 
 
-def _end_together(processes: list[subprocess.Popen[str]]) -> None:
-    """Ends all once one has failed: the others would wait for it, some for half an hour."""
-    while any(process.poll() is None for process in processes):
-        if any(process.poll() for process in processes):
-            for process in processes:
-                process.kill()
-            return
-        time.sleep(0.2)
-
-
-def _raise(folder: Path, count: int) -> None:
-    """Raises what the first process that failed raised."""
-    for rank in range(count):
-        path = folder / _ERROR.format(rank)
+def _error(folder: Path, count: int) -> Exception:
+    """What the first process that failed raised."""
+    for path in (folder / _ERROR.format(rank) for rank in range(count)):
         if path.exists():
-            raise pickle.loads(path.read_bytes())  # noqa: S301 - our own process wrote it
-    logs = "".join((folder / _LOG.format(rank)).read_text() for rank in range(count))
-    raise RuntimeError(f"A process of the training ended early.\n{logs[-2000:]}")
+            return pickle.loads(path.read_bytes())  # noqa: S301 - our own process wrote it
+    prints = "".join((folder / _PRINTS.format(rank)).read_text() for rank in range(count))
+    return RuntimeError(f"A process of the training ended early.\n{prints[-2000:]}")
+
+
+class _ToParent(logging.Handler):
+    """Sends lines and progress to the process that started this one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("a", encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(level=record.levelno, msg=record.getMessage())
+
+    def report(self, stage: Stage) -> None:
+        self._send(done=stage.done, note=stage.note)
+
+    def _send(self, **message: object) -> None:
+        print(json.dumps(message), file=self._file, flush=True)
 
 
 def main(folder: Path) -> None:
     """One process of the training that lies in ``folder``."""
     rank = int(os.environ["LOCAL_RANK"])
-    task: tuple[Any, Job, int] = pickle.loads((folder / _TASK).read_bytes())  # noqa: S301
-    model, job, threads = task
+    model, job, threads = pickle.loads((folder / _TASK).read_bytes())  # noqa: S301
     torch.set_num_threads(max(threads // job.compute.devices, 1))
-
-    def report(stage: Stage) -> None:
-        print(json.dumps([stage.done, stage.note]), flush=True)
-
-    class ToParent(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print(json.dumps({"say": record.getMessage()}), flush=True)
-
-    log.addHandler(ToParent())
-    log.setLevel(logging.INFO)
-
+    parent = _ToParent(folder / _MESSAGES)
+    if rank == 0:
+        log.addHandler(parent)
+        log.setLevel(logging.INFO)
+    else:  # Ctrl-C reaches all: the first process decides when it ends
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with listening(report):
+        with listening(parent.report):
             trained = run(model, job)
     except ClipAdapterError as error:
         (folder / _ERROR.format(rank)).write_bytes(pickle.dumps(error))

@@ -14,9 +14,9 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.memory import is_out_of_memory
 from clip_adapter.errors import BackboneError, CancelledError, MissingExtraError, UsageError
-from clip_adapter.finetuning.checkpoint import State, read_state, state_file, write_state
+from clip_adapter.finetuning.checkpoint import State, read_state, write_state
 from clip_adapter.finetuning.job import Job, Loader, Trained, mixed_seed, trainable
 from clip_adapter.options import Compute
-from clip_adapter.reporting import Tracker, log, tracking
-from clip_adapter.training.loop import learning_rate
+from clip_adapter.reporting import tracking
+from clip_adapter.training.loop import learning_rate, log_prior
 
 # Seconds between two checkpoints; the towers are large, and writing them takes its time.
 CHECKPOINT_EVERY = 30.0
@@ -49,14 +49,14 @@ def run(model: nn.Module, job: Job) -> Trained:
     """
     fabric = _fabric(job.compute)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    with _quiet(), torch.random.fork_rng(devices=cuda), Loader(job) as loader:
+    with _quiet(), torch.random.fork_rng(devices=cuda), ThreadPoolExecutor(1) as pool:
         try:
-            return _Run(model, job, fabric, loader).all()
+            return _Run(model, job, fabric, Loader(job, pool)).all()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise BackboneError(
-                f"Memory runs out with batches of {job.recipe.batch_size} pictures in "
+                f"Memory runs out with batches of {job.schedule.batch_size} pictures in "
                 f"{job.compute.accumulate} parts.",
                 hint="Cut the batch into more parts (accumulate; the result stays the same), "
                 "take a lower precision, or a smaller backbone.",
@@ -66,17 +66,10 @@ def run(model: nn.Module, job: Job) -> Trained:
 class _Run:
     """The state of a training, and its steps."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        job: Job,
-        fabric: Any,
-        loader: Loader,
-    ) -> None:
+    def __init__(self, model: nn.Module, job: Job, fabric: Any, loader: Loader) -> None:
         self.model, self.job, self.fabric, self.loader = model, job, fabric, loader
         self.trained = Trained()
         self.best: dict[str, Tensor] | None = None
-        self.best_key = (-math.inf, -math.inf)
         self.rank, self.world = fabric.global_rank, fabric.world_size
         self.wrapped, self.optimizer = fabric.setup(model, self._optimizer())
         # after the set-up, which moves the model to its device
@@ -84,27 +77,25 @@ class _Run:
         self.last_saved = time.monotonic()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        recipe, by_rate = self.job.recipe, defaultdict(list)
+        schedule, by_rate = self.job.schedule, defaultdict(list)
         for name, parameter in trainable(self.model).items():
-            by_rate[recipe.rate(name)].append(parameter)
-        groups: Any = [{"params": found, "rate": rate} for rate, found in by_rate.items()]
-        decay = recipe.weight_decay
-        if recipe.optimizer == "sgd":
-            return torch.optim.SGD(groups, recipe.lr, momentum=0.9, weight_decay=decay)
-        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-        return kind(groups, recipe.lr, eps=recipe.epsilon, weight_decay=decay)
+            by_rate[schedule.rate(name)].append(parameter)
+        groups: Any = [{"params": group, "rate": rate} for rate, group in by_rate.items()]
+        decay = schedule.weight_decay
+        if schedule.optimizer == "sgd":
+            return torch.optim.SGD(groups, schedule.lr, momentum=0.9, weight_decay=decay)
+        kind = torch.optim.Adam if schedule.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, schedule.lr, eps=schedule.epsilon, weight_decay=decay)
 
     def all(self) -> Trained:
         """Every step that is still to be done."""
-        job, finished = self.job, self._resume()
+        finished = self._resume()
         if not finished:
             self._train()
         if self.best is not None:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(self.best[name])
+            self.model.load_state_dict(self.best, strict=False)
         self.model.eval()
-        if job.compute.checkpoint is not None and not finished:
+        if not finished:
             self._save(done=True)
         return self.trained
 
@@ -112,74 +103,68 @@ class _Run:
         job, trained = self.job, self.trained
         if job.held_out is not None and trained.steps == 0:
             self._evaluate()
+        # Steps without a better accuracy after which it stops.
+        enough = math.inf
+        if job.held_out is not None and job.schedule.patience is not None:
+            enough = job.schedule.patience * job.per_epoch
+        batches = self.loader.batches(trained.steps, self.rank, self.world)
         with (
-            _interrupts(job.compute.checkpoint is not None) as interrupted,
+            _interrupts(job.state_file is not None) as interrupted,
             tracking("Training", job.steps) as tracker,
         ):
-            self._steps(interrupted, tracker)
+            while trained.steps < job.steps and trained.steps - trained.best_step < enough:
+                trained.loss = self._step(trained.steps, *next(batches))
+                trained.steps += 1
+                if trained.steps % job.per_epoch == 0 or trained.steps == job.steps:
+                    self._evaluate()
+                if not math.isfinite(trained.loss):
+                    break
+                try:
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt(
+                            f"The training is kept at step {trained.steps} of {job.steps} in "
+                            f"{job.compute.checkpoint}: the same command goes on."
+                        )
+                    if time.monotonic() - self.last_saved >= CHECKPOINT_EVERY:
+                        self._save(done=False)
+                    if self.rank == 0:
+                        tracker.at(trained.steps, note=self._note())
+                except (CancelledError, KeyboardInterrupt):
+                    self._save(done=False)
+                    raise
         if job.held_out is None:
             trained.best_step = trained.steps
 
-    def _steps(self, interrupted: Callable[[], bool], tracker: Tracker) -> None:
-        job, trained = self.job, self.trained
-        for step in range(trained.steps, job.steps):
-            if self._patience_is_over():
-                break
-            trained.loss = self._step(step)
-            trained.steps = step + 1
-            if (step + 1) % job.per_epoch == 0 or step + 1 == job.steps:
-                self._evaluate()
-            if not math.isfinite(trained.loss):
-                break
-            if interrupted():
-                self._save(done=False)
-                raise KeyboardInterrupt(
-                    f"The training is kept at step {step + 1} of {job.steps} in "
-                    f"{job.compute.checkpoint}: the same command goes on."
-                )
-            if time.monotonic() - self.last_saved >= CHECKPOINT_EVERY:
-                self._save(done=False)
-            if self.rank == 0:
-                try:
-                    tracker.at(step + 1, note=self._note())
-                except CancelledError:
-                    self._save(done=False)
-                    raise
-
-    def _step(self, step: int) -> float:
+    def _step(self, step: int, rows: Tensor, own: Tensor, pixels: Tensor) -> float:
+        """The loss of ``rows``, of which this process takes ``own`` with their ``pixels``."""
         job = self.job
-        rows, _ = job.batch(step)
         # Dropout, where a method has it, draws from the global generator (kept by the caller).
         seed = mixed_seed(job.seed + 1 + self.rank, step)
         torch.default_generator.manual_seed(seed)
         if self.fabric.device.type == "cuda":
             with torch.cuda.device(self.fabric.device):
                 torch.cuda.manual_seed(seed)
-        rate = replace(job.recipe, epochs=None, steps=job.steps)
+        by_steps = replace(job.schedule, epochs=None, steps=job.steps)
         for group in self.optimizer.param_groups:
-            now = learning_rate(rate, step, job.steps, job.per_epoch)
+            now = learning_rate(by_steps, step, job.steps, job.per_epoch)
             group["lr"] = group["rate"] * now
-        own, pixels = self.loader.batch(step, self.rank, self.world)
         # A process without a picture of its own takes part with weight 0.
         share = 0.0 if len(rows) <= self.rank else self.world / len(rows)
         count = job.compute.accumulate
         parts = list(zip(own.chunk(count), pixels.chunk(count), strict=True))
         total = torch.zeros((), device=self.fabric.device)
-        for i, (index, images) in enumerate(parts):
+        for i, (index, images) in enumerate(parts, 1):
             target = job.labels[index].to(self.fabric.device)
-            last = i + 1 == len(parts)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
+            with self.fabric.no_backward_sync(self.wrapped, enabled=i < len(parts)):
                 scores = self.wrapped(images.to(self.fabric.device))
-                prior = job.prior(scores.shape[-1]).to(scores.device)
+                # as in the loop on features
+                prior = log_prior(job.labels, [job.rows], scores.shape[-1])[0].to(scores.device)
                 loss = share * F.cross_entropy(scores.float() + prior, target, reduction="sum")
                 self.fabric.backward(loss)
             total += loss.detach()
-        if job.recipe.max_norm is not None:
+        if (longest := job.schedule.max_norm) is not None:
             self.fabric.clip_gradients(
-                self.wrapped,
-                self.optimizer,
-                max_norm=job.recipe.max_norm,
-                error_if_nonfinite=False,
+                self.wrapped, self.optimizer, max_norm=longest, error_if_nonfinite=False
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -189,47 +174,40 @@ class _Run:
     def _evaluate(self) -> None:
         """Notes the accuracy on the held-out pictures, and keeps the best parameters."""
         job, trained = self.job, self.trained
-        noted: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "step": trained.steps,
             "loss": trained.loss if trained.steps else None,
         }
-        if job.held_out is not None:
-            sums = torch.zeros(2, dtype=torch.float64)
-            training = [m for m in self.model.modules() if m.training]
-            self.model.eval()
-            for index in job.held_out[self.rank :: self.world].split(EVALUATION_BATCH):
-                images = self.loader.load(index, None).result().to(self.fabric.device)
-                with self.fabric.autocast():
-                    scores = self.model(images).float().cpu()
-                target = job.labels[index]
-                sums[0] += (scores.argmax(-1) == target).sum()
-                sums[1] += F.cross_entropy(scores, target, reduction="sum").double()
-            for module in training:
-                module.training = True
-            reduced = self.fabric.all_reduce(sums.to(torch.float32), reduce_op="sum")
-            hits, loss = (float(x) / len(job.held_out) for x in reduced)
-            noted |= {"val_accuracy": 100 * hits, "val_loss": loss}
-            if (hits, -loss) > self.best_key:
-                self.best_key, trained.best_step = (hits, -loss), trained.steps
-                trained.val_accuracy = 100 * hits
-                self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
-        trained.history.append(noted)
-
-    def _patience_is_over(self) -> bool:
-        patience = self.job.recipe.patience
-        if patience is None or self.job.held_out is None:
-            return False
-        since = self.trained.steps - self.trained.best_step
-        return since >= patience * self.job.per_epoch
+        trained.history.append(entry)
+        if job.held_out is None:
+            return
+        sums = torch.zeros(2, dtype=torch.float64)
+        training = [m for m in self.model.modules() if m.training]
+        self.model.eval()
+        for index in job.held_out[self.rank :: self.world].split(EVALUATION_BATCH):
+            images = self.loader.load(index, None).result().to(self.fabric.device)
+            with self.fabric.autocast():
+                scores = self.model(images).float().cpu()
+            target = job.labels[index]
+            sums[0] += (scores.argmax(-1) == target).sum()
+            sums[1] += F.cross_entropy(scores, target, reduction="sum").double()
+        for module in training:
+            module.training = True
+        reduced = self.fabric.all_reduce(sums.to(torch.float32), reduce_op="sum")
+        hits, loss = (float(x) / len(job.held_out) for x in reduced)
+        entry |= {"val_accuracy": 100 * hits, "val_loss": loss}
+        if max(trained.history, key=_quality) is entry:
+            trained.best_step, trained.val_accuracy = trained.steps, 100 * hits
+            self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
 
     def _note(self) -> str:
-        seen = self.trained.history[-1].get("val_accuracy") if self.trained.history else None
-        accuracy = "" if seen is None else f", held out {seen:.1f} % right"
-        return f"loss {self.trained.loss:.3f}{accuracy}"
+        accuracy = self.trained.history[-1].get("val_accuracy") if self.trained.history else None
+        words = "" if accuracy is None else f", held out {accuracy:.1f} % right"
+        return f"loss {self.trained.loss:.3f}{words}"
 
     def _save(self, done: bool) -> None:
-        folder = self.job.compute.checkpoint
-        if folder is None or self.rank:
+        path = self.job.state_file
+        if path is None or self.rank:
             return
         state = State(
             digest=self.job.digest,
@@ -238,30 +216,22 @@ class _Run:
             trained=vars(self.trained),
             # What is finished needs no more than its parameters.
             best=None if done else self.best,
-            best_key=self.best_key,
             optimizer={} if done else self.optimizer.state_dict(),
             precision={} if done else self.fabric.strategy.precision.state_dict(),
         )
-        write_state(folder, state)
+        write_state(path, state)
         self.last_saved = time.monotonic()
 
     def _resume(self) -> bool:
         """Takes up the state that was saved, if any; whether nothing is left to do."""
-        folder = self.job.compute.checkpoint
-        if folder is None:
-            return False
-        state, found = read_state(folder, self.job.digest), state_file(folder).exists()
+        path, job = self.job.state_file, self.job
+        state = read_state(path, job.digest, job.steps) if path is not None else None
         # No process may write before all have read.
         self.fabric.barrier()
-        if self.rank == 0 and found:
-            log.info(_taken(folder, state, self.job.steps))
         if state is None:
             return False
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(state.parameters[name])
+        self.model.load_state_dict(state.parameters, strict=False)
         self.trained = Trained(**state.trained)
-        self.best_key = state.best_key
         if state.best is not None:
             self.best = {k: v.to(self.fabric.device) for k, v in state.best.items()}
         if not state.done:
@@ -270,13 +240,9 @@ class _Run:
         return state.done
 
 
-def _taken(folder: Path, state: State | None, steps: int) -> str:
-    """What a training takes from the checkpoint that lies in ``folder``, in words."""
-    if state is None:
-        return f"{folder} holds the result of another training: it is replaced by this one's."
-    if state.done:
-        return f"The training in {folder} was finished: its result is taken."
-    return f"The training in {folder} goes on from step {state.trained['steps']} of {steps}."
+def _quality(entry: dict[str, Any]) -> tuple[float, float]:
+    """What decides which parameters are kept: the accuracy, then the lower loss."""
+    return entry["val_accuracy"], -entry["val_loss"]
 
 
 def _fabric(compute: Compute) -> Any:
@@ -300,19 +266,17 @@ def _fabric(compute: Compute) -> Any:
         raise MissingExtraError(
             "lightning-fabric", "train", "Training inside the backbone"
         ) from error
+    strategy: Any = "auto"
+    devices: Any = 1 if device.type == "cpu" else [device.index or 0]
+    if compute.devices > 1:
+        devices = compute.devices
+        # An adapter may leave parameters of some blocks without a gradient at its start.
+        strategy = DDPStrategy(
+            cluster_environment=LightningEnvironment(),
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+        )
     with _quiet():  # after the import, which sets the levels of its loggers
-        environment = LightningEnvironment()
-        if compute.devices > 1:
-            # A change may leave parameters of some blocks without a gradient at its start.
-            strategy = DDPStrategy(
-                cluster_environment=environment,
-                find_unused_parameters=True,
-                broadcast_buffers=False,
-            )
-            devices: Any = compute.devices
-        else:
-            strategy = "auto"
-            devices = 1 if device.type == "cpu" else [device.index or 0]
         fabric = Fabric(
             accelerator=device.type, devices=devices, strategy=strategy, precision=compute.precision
         )
@@ -321,18 +285,18 @@ def _fabric(compute: Compute) -> Any:
 
 
 @contextlib.contextmanager
-def _interrupts(wait: bool) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C waits for the end of a step, so that what is saved is whole; asked by calling it.
+def _interrupts(wait: bool) -> Iterator[threading.Event]:
+    """Ctrl-C waits for the end of a step, so that what is saved is whole; it sets the event.
 
     Elsewhere than in the main thread, or without ``wait``, Python's own way stays.
     """
-    pressed: list[int] = []
+    pressed = threading.Event()
     if not wait or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield pressed
         return
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
     try:
-        yield lambda: bool(pressed)
+        yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -341,13 +305,12 @@ def _interrupts(wait: bool) -> Iterator[Callable[[], bool]]:
 def _quiet() -> Iterator[None]:
     """Lightning prints banners and advice; none of it is for the user of this library."""
     loggers = [logging.getLogger(n) for n in ("lightning_fabric", "lightning.fabric", "torch")]
-    before = [(logger, logger.level) for logger in loggers]
+    levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        for logger, level in before:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

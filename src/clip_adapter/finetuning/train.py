@@ -1,7 +1,7 @@
-"""``train_pixels``: the one training loop of methods that read pictures.
+"""``train_pixels``: the one training loop of methods that read pictures; ``fit_inside`` uses it.
 
 Mixed precision, several devices, accumulated gradients, checkpoints and early stopping on
-held-out shots are the loop's; a method brings a model from pictures to logits and a recipe.
+held-out shots are the loop's; a method brings a model from pictures to logits and a schedule.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from clip_adapter._version import __version__
 from clip_adapter.finetuning.job import Job, PixelSchedule, Trained, trainable
 from clip_adapter.finetuning.loop import run
-from clip_adapter.nn import cosine_logits, normalize
+from clip_adapter.heads import Head
+from clip_adapter.nn import ResidualAdapter, cosine_logits, normalize
+from clip_adapter.task import FewShotTask, Fitted
+from clip_adapter.towers import TowerAdapter, adapted_copy
+from clip_adapter.towers.text import TextTower
 from clip_adapter.training.folds import stopping_fold
 
-if TYPE_CHECKING:
-    from clip_adapter.methods.base import Method
-    from clip_adapter.task import FewShotTask
 
-__all__ = ["PixelModel", "PixelSchedule", "Trained", "train_pixels"]
+class Caller(Protocol):
+    """A method: a dataclass of options with a name."""
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class PixelModel(nn.Module):
@@ -56,10 +61,8 @@ class PixelModel(nn.Module):
         super().__init__()
         self.visual, self.tower_adapter, self.image_map = visual, tower_adapter, image_map
         self.logit_scale, self.unit = float(logit_scale), unit
-        if isinstance(weights, nn.Module | nn.Parameter):
-            self.weights = weights
-        else:
-            self.register_buffer("weights", weights.detach().clone())
+        trained = isinstance(weights, nn.Module | nn.Parameter)
+        self.weights: Any = weights if trained else nn.Buffer(weights.detach().clone())
 
     def class_weights(self) -> Tensor:
         """W (C, D)."""
@@ -75,29 +78,79 @@ class PixelModel(nn.Module):
         return cosine_logits(features, self.class_weights(), self.logit_scale)
 
 
+def fit_inside(
+    method: Caller,
+    task: FewShotTask,
+    schedule: PixelSchedule,
+    *,
+    adapter: TowerAdapter | None = None,
+    text: TextTower | None = None,
+    image_map: ResidualAdapter | None = None,
+    **resolved: Any,
+) -> Fitted:
+    """Trains what it is given inside a float32 copy of the backbone.
+
+    Args:
+        method: the caller; its options go into the record.
+        task: with pictures, a backbone and text weights.
+        schedule: optimiser and learning rate.
+        adapter: what is trained of the visual tower; None leaves it as it is.
+        text: a text tower, of which is trained what asks for gradients; its class weights of the
+            end are kept. None keeps the text weights of the task.
+        image_map: trained on top of the visual tower, or None.
+        **resolved: hyper-parameters that differ from the options, for the record.
+
+    Raises:
+        BackboneError: the tower has no place for ``adapter``, or memory runs out.
+        UsageError: the task has no pictures or no backbone.
+        MissingTextError: it has no text weights.
+    """
+    task.require_pictures(method.name)
+    weights = task.require_text(method.name)
+    visual = adapted_copy(task.require_backbone(method.name), adapter, torch.float32)
+    unit = task.train.feature_norm == "unit"
+    model = PixelModel(visual, text or weights, task.logit_scale, image_map, adapter, unit)
+    count = sum(p.numel() for p in trainable(model).values())
+    trained = train_pixels(model, task, schedule, method)
+    with torch.no_grad():
+        weights = model.class_weights().cpu()
+    return Fitted(
+        Head(weights, image_map and image_map.cpu(), logit_scale=task.logit_scale),
+        hyperparameters={
+            **dataclasses.asdict(method),
+            **resolved,
+            "steps": trained.steps,
+            "best_step": trained.best_step,
+        },
+        trained_parameters=count,
+        tower_adapter=adapter,
+        details={"history": trained.history},
+    )
+
+
 def train_pixels(
     model: nn.Module,
     task: FewShotTask,
-    recipe: PixelSchedule,
-    method: Method,
+    schedule: PixelSchedule,
+    method: Caller,
 ) -> Trained:
     """Trains what asks for gradients in ``model``, in place; afterwards it is in eval mode.
 
     Modules in training mode (dropout) stay so while it trains; a tower from ``adapted_copy`` is
-    in eval mode, so that BatchNorm keeps its statistics. With ``recipe.patience`` the first fold
+    in eval mode, so that BatchNorm keeps its statistics. With ``schedule.patience`` the first fold
     of the shots is held out; a task of one shot per class has none to spare, and trains to the
     last step. Parameters are restored to where the held-out accuracy was best, the start included
     (then the lower loss).
 
     With ``task.compute.checkpoint`` an interrupted training goes on where it was, to the bit on
-    one CPU; a finished one is there at once. Either is said.
+    one CPU; a finished one is there at once. Either is logged.
 
     Args:
         model: pictures (B, 3, S, S) to logits (B, C), such as a :class:`PixelModel`. On several
             devices it is sent to other processes, so it must pickle: no lambdas, no local
             functions in hooks.
         task: with pictures; ``task.compute`` says where and how.
-        recipe: optimiser and schedule.
+        schedule: optimiser and learning rate.
         method: the caller; its name and options are part of what a checkpoint is checked against.
 
     Raises:
@@ -109,17 +162,17 @@ def train_pixels(
     """
     pictures, rows = task.require_pictures(method.name), torch.arange(len(task.train))
     held_out = None
-    if recipe.patience is not None and (fold := stopping_fold(task.train, task.seed)):
+    if schedule.patience is not None and (fold := stopping_fold(task.train, task.seed)):
         rows, held_out = fold.fit, fold.held_out
     job = Job(
         pictures=pictures,
         labels=task.train.labels,
         rows=rows,
         held_out=held_out,
-        recipe=recipe,
+        schedule=schedule,
         seed=task.seed,
         compute=task.compute,
-        digest=_digest(model, task, recipe, method, rows),
+        digest=_digest(model, task, schedule, method, rows),
     )
     if task.compute.devices > 1:
         from clip_adapter.finetuning.launch import run_on_several
@@ -129,22 +182,21 @@ def train_pixels(
 
 
 def _digest(
-    model: nn.Module, task: FewShotTask, recipe: PixelSchedule, method: Method, rows: Tensor
+    model: nn.Module, task: FewShotTask, schedule: PixelSchedule, method: Caller, rows: Tensor
 ) -> str:
     """SHA-256 (hex) over all that decides what a training comes to, but for the machine."""
-    backbone: Any = task.backbone
-    text = task.text_weights
-    told = {
+    backbone, text = task.backbone, task.text_weights
+    deciding = {
         # Another version may train otherwise.
         "version": __version__,
         "method": method.name,
         "options": dataclasses.asdict(method),
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": dataclasses.asdict(schedule),
         "seed": task.seed,
         "classes": task.class_names,
         "templates": list(task.templates),
         # What templates and descriptions of the classes come to.
-        "text": None if text is None else hashlib.sha256(_bytes(text)).hexdigest(),
+        "text": None if text is None else hashlib.sha256(text.cpu().numpy().tobytes()).hexdigest(),
         "logit_scale": task.logit_scale,
         "feature_norm": task.train.feature_norm,
         "views": task.train.views,
@@ -156,8 +208,4 @@ def _digest(
         "backbone": None if backbone is None else backbone.fingerprint,
         "parameters": {name: list(p.shape) for name, p in trainable(model).items()},
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,73 +1,31 @@
-"""What methods have in common that put something into the blocks of the visual transformer."""
+"""What methods have in common that put bottlenecks into the blocks of the visual transformer."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
-from clip_adapter.finetuning.inside import train_inside
-from clip_adapter.finetuning.job import PixelSchedule, Trained
-from clip_adapter.heads import Head
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.finetuning.train import fit_inside
 from clip_adapter.methods.base import Method
-from clip_adapter.task import FewShotTask
-from clip_adapter.towers import TowerAdapter, visual_tower
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.towers import visual_tower
+from clip_adapter.towers.adapters import Houlsby, Parallel
 from clip_adapter.towers.sites import numbers, transformer_blocks, width_of
-
-
-def check_above_zero(method: Method, *names: str) -> None:
-    """Whether the options ``names`` are finite numbers above 0.
-
-    Raises:
-        UsageError: one is not.
-    """
-    for name in names:
-        value = getattr(method, name)
-        if not 0 < value < math.inf:
-            raise UsageError(f"{name} = {value}.", allowed="a number above 0")
-
-
-def changed_classifier(
-    method: Method, task: FewShotTask, change: TowerAdapter, trained: Trained, **resolved: Any
-) -> Classifier:
-    """The classifier of a trained ``change`` with the text weights, and its record.
-
-    Args:
-        method: with its options.
-        task: what it was trained on.
-        change: trained.
-        trained: how the training went.
-        **resolved: hyper-parameters that differ from the options.
-    """
-    weights = task.require_text(method.name)
-    return Classifier(
-        Head(weights, logit_scale=task.logit_scale),
-        task.class_names,
-        feature_norm=task.train.feature_norm,
-        text_weights=weights,
-        tower_adapter=change,
-        info={
-            "hyperparameters": {
-                **dataclasses.asdict(method),
-                **resolved,
-                "steps": trained.steps,
-            },
-            "selection": [],
-            "history": trained.history,
-            "trained_parameters": sum(p.numel() for p in change.parameters()),
-        },
-    )
 
 
 @dataclass
 class BlockAdapter(Method):
     """Bottlenecks in every block, or in some.
+
+    Class attributes:
+        adapter: what is put into the tower.
+        bottlenecks: how many of them a block gets.
+        weight_decay: of AdamW.
+        warmup: share of the steps over which the rate rises.
 
     Attributes:
         hidden: H, units of each bottleneck.
@@ -80,28 +38,23 @@ class BlockAdapter(Method):
     trains: ClassVar[str] = "adapters in the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
     uses_views: ClassVar[bool] = False
+    adapter: ClassVar[type[Houlsby | Parallel]]
+    bottlenecks: ClassVar[int]
     weight_decay: ClassVar[float]
     warmup: ClassVar[float]
 
-    hidden: int = 64
+    hidden: Annotated[int, Bounds(least=1)] = 64
     blocks: int | str = "all"
-    lr: float = 3e-4
-    batch_size: int = 32
-    epochs: int = 20
+    lr: Annotated[float, Bounds(above=0)] = 3e-4
+    batch_size: Annotated[int, Bounds(least=1)] = 32
+    epochs: Annotated[int, Bounds(least=1)] = 20
 
-    def __post_init__(self) -> None:
-        check_above_zero(self, "hidden", "lr", "batch_size", "epochs")
-
-    @abstractmethod
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:
-        """The untrained change for ``blocks`` of a transformer of this width."""
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
         chosen = self.chosen(len(transformer_blocks(visual, self.name)))
         generator = torch.Generator().manual_seed(task.seed)
-        change = self.make(chosen, width_of(visual), generator)
-        recipe = PixelSchedule(
+        adapter = self.adapter(chosen, width_of(visual), self.hidden, generator)
+        schedule = PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=self.weight_decay,
@@ -109,14 +62,13 @@ class BlockAdapter(Method):
             epochs=self.epochs,
             warmup=self.warmup,
         )
-        trained = train_inside(change, task, recipe, self)
-        return changed_classifier(self, task, change, trained, blocks=chosen)
+        return fit_inside(self, task, schedule, adapter=adapter, blocks=chosen)
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        each = 2 * sizes.trunk * self.hidden + self.hidden + sizes.trunk
+        return self.bottlenecks * each * len(self.chosen(sizes.blocks))
 
     def chosen(self, blocks: int) -> list[int]:
         """The numbers of the blocks that get one, of so many."""
         every = range(1, blocks + 1)
         return numbers("blocks", self.blocks, every, {"all": every})
-
-    def bottleneck(self, width: int) -> int:
-        """Parameters of one bottleneck with biases."""
-        return 2 * width * self.hidden + self.hidden + width

@@ -19,30 +19,27 @@ prompts, and the context is trained together with the adapter.
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.towers.text import in_passes
 from clip_adapter.training.loop import Schedule, official_schedule, train
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
 SPREAD = 0.02
-# Prompts of one pass. More are taken in parts, and each part is run again on the way back: the
-# activations of one part are in memory at a time, so that 1,000 classes fit where 128 do.
-CHUNK = 128
 # A step costs a pass of the text tower over all classes, however few pictures are in it: larger
 # batches and AdamW take a fifteenth of the official recipe's time on the demo task (16 shots), to
 # no less accuracy. Rate and steps were chosen there, on pictures of the training split that are
@@ -61,34 +58,26 @@ class SoftClassifier(nn.Module):
         prompts: their context is trained.
         tokens: (C, L), to tell where each prompt ends.
         shared: how many leading embeddings are the same for all classes.
+
+    Attributes:
         hard: (C, D) unit weights to average with, or None.
         adapter: of the image features, or None.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        prompts: SoftPrompts,
-        tokens: Tensor,
-        shared: int = 0,
-        hard: Tensor | None = None,
-        adapter: ResidualAdapter | None = None,
+        self, backbone: Backbone, prompts: SoftPrompts, tokens: Tensor, shared: int = 0
     ) -> None:
         super().__init__()
-        self.prompts, self.adapter = prompts, adapter
-        self._backbone, self._hard = backbone, hard
+        self.prompts, self._backbone = prompts, backbone
         self._tokens, self._shared = tokens, shared
+        self.hard: Tensor | None = None
+        self.adapter: ResidualAdapter | None = None
 
     def class_weights(self) -> Tensor:
         """(C, D), on the CPU; raw features of the prompts, or unit rows where they are mixed."""
-        encode = self._backbone.encode_prompt_embeddings
-        parts = list(zip(self.prompts().split(CHUNK), self._tokens.split(CHUNK), strict=True))
-        if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(encode, *p, self._shared, use_reentrant=False) for p in parts]
-        else:
-            rows = [encode(*part, self._shared) for part in parts]
-        soft = torch.cat(rows).cpu()
-        return soft if self._hard is None else normalize((normalize(soft) + self._hard) / 2)
+        encode = functools.partial(self._backbone.encode_prompt_embeddings, shared=self._shared)
+        soft = in_passes(encode, self.prompts(), self._tokens).cpu()
+        return soft if self.hard is None else normalize((normalize(soft) + self.hard) / 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Cosines (..., B, C) of features (..., B, D)."""
@@ -119,20 +108,17 @@ class CoOp(Method):
     trains: ClassVar[str] = "context vectors of the prompt"
     runs_text_tower: ClassVar[bool] = True
 
-    context_length: int = CONTEXT_LENGTH
+    context_length: Annotated[int, Bounds(least=1)] = CONTEXT_LENGTH
     context_init: str | None = None
     class_token_position: Position = "end"  # noqa: S105 - no secret
     per_class: bool = False
     recipe: Literal["fast", "official"] = "fast"
-    lr: float | None = None
-    batch_size: int | None = None
-    epochs: int | None = None
+    lr: Annotated[float | None, Bounds(above=0)] = None
+    batch_size: Annotated[int | None, Bounds(least=1)] = None
+    epochs: Annotated[int | None, Bounds(least=1)] = None
 
     def __post_init__(self) -> None:
-        for name in ("context_length", "lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
+        super().__post_init__()
         if self.context_init is not None and self.context_length != CONTEXT_LENGTH:
             raise UsageError(
                 f"context_length = {self.context_length} and context_init = "
@@ -150,43 +136,27 @@ class CoOp(Method):
             return None
         return self.context_length * sizes.text_width * (sizes.classes if self.per_class else 1)
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        zero_shot = task.require_text(self.name)
-        module = self.build(task)
-        recipe = self._recipe(task)
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        task.require_text(self.name)
+        module, schedule = self.build(task), self._schedule(task)
         generator = torch.Generator().manual_seed(task.seed)
         rows = [torch.arange(len(task.train))]
-        data = (task.train.features, task.train.labels)
 
         def logits(features: Tensor) -> Tensor:
             return task.logit_scale * module(features)
 
-        train(module, logits, *data, rows, recipe, generator)
+        train(module, logits, task.train.features, task.train.labels, rows, schedule, generator)
         with torch.no_grad():
             weights = module.class_weights()
-        return Classifier(
+        own = dataclasses.asdict(self) | dataclasses.asdict(schedule)
+        return Fitted(
             Head(weights, module.adapter, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=zero_shot,
-            info={
-                "hyperparameters": {
-                    "context_length": module.prompts.context.shape[-2],
-                    **{k: v for k, v in self._chosen().items() if v is not None},
-                    **{k: v for k, v in dataclasses.asdict(recipe).items() if v is not None},
-                },
-                "selection": [],
-                "trained_parameters": sum(p.numel() for p in module.parameters()),
+            hyperparameters={
+                **{name: value for name, value in own.items() if value is not None},
+                "context_length": module.prompts.context.shape[-2],
             },
+            trained_parameters=sum(p.numel() for p in module.parameters()),
         )
-
-    def _chosen(self) -> dict[str, Any]:
-        return {
-            "context_init": self.context_init,
-            "class_token_position": self.class_token_position,
-            "per_class": self.per_class,
-            "recipe": self.recipe,
-        }
 
     def build(self, task: FewShotTask) -> SoftClassifier:
         """What is trained, before it is.
@@ -210,14 +180,14 @@ class CoOp(Method):
         if self.context_init is None:
             generator = torch.Generator().manual_seed(task.seed)
             classes = (len(tokens),) if self.per_class else ()
-            start = torch.randn(*classes, len(words), embedded.shape[-1], generator=generator)
-            start = SPREAD * start
+            size = (*classes, len(words), embedded.shape[-1])
+            start = SPREAD * torch.randn(size, generator=generator)
         else:
             start = embedded[:, columns[0]] if self.per_class else embedded[0, columns[0]]
         prompts = SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device))
         return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
 
-    def _recipe(self, task: FewShotTask) -> Schedule:
+    def _schedule(self, task: FewShotTask) -> Schedule:
         base = FAST
         if self.recipe == "official":
             base = official_schedule(task.mean_shots, len(task.class_names))
@@ -256,16 +226,9 @@ class CoOpAdapter(CoOp):
     citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
     trains: ClassVar[str] = "context vectors of the prompt, image adapter"
 
-    visual_ratio: float = VISUAL_RATIO
+    visual_ratio: Annotated[float, Bounds(least=0, most=1)] = VISUAL_RATIO
     activation: Activation = "official"
-    reduction: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.visual_ratio <= 1:
-            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
-        if self.reduction < 1:
-            raise UsageError(f"reduction = {self.reduction}.", allowed="1 or more")
+    reduction: Annotated[int, Bounds(least=1)] = 4
 
     def parameters(self, sizes: Sizes) -> int | None:
         """Those of CoOp and 2 D H."""
@@ -278,19 +241,13 @@ class CoOpAdapter(CoOp):
             raise UsageError(
                 f"reduction = {self.reduction} leaves no hidden unit.", allowed=f"1 to {dim}"
             )
-        adapter = ResidualAdapter.build(
+        module = super().build(task)
+        module.hard = task.require_text(self.name)
+        module.adapter = ResidualAdapter.build(
             dim,
             dim // self.reduction,
             self.activation,
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),
         )
-        hard = task.require_text(self.name)
-        return SoftClassifier(task.require_backbone(self.name), *self._prompts(task), hard, adapter)
-
-    def _chosen(self) -> dict[str, Any]:
-        return super()._chosen() | {
-            "visual_ratio": self.visual_ratio,
-            "activation": self.activation,
-            "reduction": self.reduction,
-        }
+        return module

@@ -21,24 +21,24 @@ compares with these.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import groupby
+from operator import itemgetter
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, train
-from clip_adapter.training.selection import HeldOutLogits, choose
+from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -94,34 +94,40 @@ class _LinearHead(Method):
     # head) Flowers102 at one shot.
     one_shot_rate: ClassVar[float] = 1e-3
 
-    lr: float | Literal["auto"] = "auto"
-    weight_decay: float = 1e-4
-    batch_size: int = 64
-    epochs: int | Literal["auto"] = "auto"
+    lr: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
+    weight_decay: Annotated[float, Bounds(least=0)] = 1e-4
+    batch_size: Annotated[int, Bounds(least=1)] = 64
+    epochs: Annotated[int | Literal["auto"], Bounds(least=1)] = "auto"
 
-    def __post_init__(self) -> None:
-        for name in ("lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if value != "auto" and not 0 < float(value) < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0, or auto")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"weight_decay = {self.weight_decay}.", allowed="0 or more")
+    def parameters(self, sizes: Sizes) -> int:
+        return sizes.classes * (sizes.dim + 1)
 
-    def _learn(
+    def _fit(
         self,
         task: FewShotTask,
         features: Tensor,
         plain: Tensor,
         start: tuple[Tensor, Tensor],
-    ) -> tuple[Head, dict[str, object], HeldOutLogits | None]:
-        """(head, its part of the record, what it said of held-out shots).
+        adapter: TrunkAdapter | None = None,
+    ) -> Fitted:
+        """A head on ``features``.
 
         Args:
             task: labels and seed.
             features: (V, N, X), to learn from.
             plain: (N, X), to score held-out shots on.
             start: weights (C, X) and bias (C,).
+            adapter: what makes the visual tower give X channels; None for features of the task.
         """
+
+        def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+            """Logits of every fold and rate; the folds of a rate train in one pass."""
+            for rate, group in groupby(jobs, itemgetter(1)):
+                folds = [fold for fold, _ in group]
+                heads = self._train(task, features, start, [f.fit for f in folds], rate)
+                for fold, (weights, bias) in zip(folds, heads, strict=True):
+                    yield plain[fold.held_out] @ weights.T + bias
+
         choice = choose(
             "lr",
             self.lr,
@@ -129,23 +135,24 @@ class _LinearHead(Method):
             one_shot=self.one_shot_rate,
             folds=lambda: folds_of(task.train, task.seed, text=self.needs_text),
             labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(task, features, plain, start, jobs),
+            evaluate=held_out,
         )
-        rate = choice.value
         rows = [torch.arange(len(task.train))]
-        ((weights, bias),) = self._train(task, features, start, rows, rate)
-        record = {
-            "hyperparameters": {
-                "lr": rate,
+        ((weights, bias),) = self._train(task, features, start, rows, choice.value)
+        return Fitted(
+            Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
+            hyperparameters={
+                "lr": choice.value,
                 "weight_decay": self.weight_decay,
                 "batch_size": self.batch_size,
                 "epochs": self._epochs(len(task.train)),
             },
-            "selection": choice.record,
-            "trained_parameters": weights.numel() + bias.numel(),
-        }
-        head = Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear")
-        return head, record, choice.held_out
+            trained_parameters=weights.numel() + bias.numel(),
+            selection=choice.record,
+            held_out=choice.held_out,
+            tower_adapter=adapter,
+            feature_norm=None if adapter is None else "raw",
+        )
 
     def _epochs(self, pictures: int) -> int:
         if self.epochs != "auto":
@@ -164,13 +171,11 @@ class _LinearHead(Method):
         """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
         epochs = self._epochs(len(task.train))
-        size = max(len(r) for r in rows)
-        batch = min(self.batch_size, size)
-        recipe = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
+        batch = min(self.batch_size, max(len(r) for r in rows))
+        schedule = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
         generator = torch.Generator().manual_seed(task.seed)
-        work = len(rows) * batch * start[0].numel()
-        with suited_threads(work):
-            train(heads, heads, features, task.train.labels, rows, recipe, generator)
+        with suited_threads(len(rows) * batch * start[0].numel()):
+            train(heads, heads, features, task.train.labels, rows, schedule, generator)
         merged = [heads.merged(run) for run in range(len(rows))]
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
@@ -178,40 +183,6 @@ class _LinearHead(Method):
                 counts = torch.bincount(task.train.labels[used], minlength=len(bias))
                 bias[counts == 0] = ABSENT
         return merged
-
-    def _held_out(
-        self,
-        task: FewShotTask,
-        features: Tensor,
-        plain: Tensor,
-        start: tuple[Tensor, Tensor],
-        jobs: list[tuple[Fold, float]],
-    ) -> Iterator[Tensor]:
-        """Logits of every fold and rate; the folds of a rate train in one pass."""
-        for rate in dict.fromkeys(r for _, r in jobs):
-            used = [f for f, r in jobs if r == rate]
-            heads = self._train(task, features, start, [f.fit for f in used], rate)
-            for fold, (weights, bias) in zip(used, heads, strict=True):
-                yield plain[fold.held_out] @ weights.T + bias
-
-
-def _classifier(
-    task: FewShotTask,
-    head: Head,
-    record: dict[str, object],
-    held: HeldOutLogits | None,
-    change: TrunkAdapter | None = None,
-) -> Classifier:
-    classifier = Classifier(
-        head,
-        task.class_names,
-        feature_norm=task.train.feature_norm if change is None else "raw",
-        text_weights=task.text_weights,
-        tower_adapter=change,
-        info=record,
-    )
-    classifier.held_out = held
-    return classifier
 
 
 @register
@@ -234,19 +205,13 @@ class RandomTwoProjections(_LinearHead):
     uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.check_two_classes(self.name)
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
-        start = (
-            linear_init((classes, dim), dim, generator),
-            linear_init((1, classes), dim, generator)[0],
-        )
-        data = task.train.features, task.train.plain_view
-        return _classifier(task, *self._learn(task, *data, start))
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return sizes.classes * (sizes.dim + 1)
+        weights = linear_init((classes, dim), dim, generator)
+        bias = linear_init((1, classes), dim, generator)[0]
+        return self._fit(task, task.train.features, task.train.plain_view, (weights, bias))
 
 
 @register
@@ -266,14 +231,10 @@ class LanguageTwoProjections(_LinearHead):
     citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
     trains: ClassVar[str] = "a linear head on image features"
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights = task.require_text(self.name)
         start = weights, torch.zeros(len(weights))
-        data = task.train.features, task.train.plain_view
-        return _classifier(task, *self._learn(task, *data, start))
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return sizes.classes * (sizes.dim + 1)
+        return self._fit(task, task.train.features, task.train.plain_view, start)
 
 
 @register
@@ -294,17 +255,14 @@ class LanguageOneProjection(_LinearHead):
     trains: ClassVar[str] = "a linear head below the projection of the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
         backbone = task.require_backbone(self.name)
         matrix, bias = projection(backbone)
-        features = trunk_features(backbone, pictures, task.train.views)
-        plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
         below = torch.zeros(len(weights)) if bias is None else weights @ bias
-        start = weights @ matrix.T, below
-        head, record, held = self._learn(task, features, plain, start)
-        return _classifier(task, head, record, held, TrunkAdapter())
+        features, plain = trunk_features(backbone, pictures, task.train.views)
+        return self._fit(task, features, plain, (weights @ matrix.T, below), TrunkAdapter())
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.trunk + 1)

@@ -14,23 +14,17 @@ WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903), whose batches of 512 learn at 
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.finetuning.train import PixelModel, train_pixels
-from clip_adapter.heads import Head
+from clip_adapter.finetuning.train import fit_inside
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import ResidualAdapter
-from clip_adapter.task import FewShotTask, Sizes
-from clip_adapter.towers import adapted_copy, visual_tower
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.text import TextTower
 from clip_adapter.towers.weights import WeightAdapter
 
@@ -70,85 +64,26 @@ class FineTune(Method):
 
     tower: Literal["visual", "text", "both"] = "visual"
     adapter: bool = True
-    visual_ratio: float = 0.2
-    lr: float = 1e-5
-    batch_size: int = 32
-    epochs: int = 20
-    patience: int = 5
+    visual_ratio: Annotated[float, Bounds(least=0, most=1)] = 0.2
+    lr: Annotated[float, Bounds(above=0)] = 1e-5
+    batch_size: Annotated[int, Bounds(least=1)] = 32
+    epochs: Annotated[int, Bounds(least=1)] = 20
+    patience: Annotated[int, Bounds(least=0)] = 5
     augment: bool = True
 
-    def __post_init__(self) -> None:
-        for name in ("lr", "batch_size", "epochs"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
-        if not 0 <= self.visual_ratio <= 1:
-            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
-        if self.patience < 0:
-            raise UsageError(f"patience = {self.patience}.", allowed="0 (no early stop) or more")
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        weights = task.require_text(self.name)
-        task.require_pictures(self.name)
-        backbone = task.require_backbone(self.name)
-        change = None
-        if self.tower == "text":
-            visual = copy.deepcopy(visual_tower(backbone)).float().requires_grad_(False)
-        else:
-            change = WeightAdapter.start(backbone)
-            visual = adapted_copy(backbone, change, torch.float32)
-        text = None
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        backbone, dim = task.require_backbone(self.name), task.train.dim
+        text = image_map = None
         if self.tower != "visual":
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             text.model.requires_grad_(True)
-        generator = torch.Generator().manual_seed(task.seed)
-        dim = task.train.dim
-        hidden = max(dim // REDUCTION, 1)
-        adapter = (
-            ResidualAdapter.build(dim, hidden, "official", self.visual_ratio, (), generator)
-            if self.adapter
-            else None
-        )
-        model = PixelModel(
-            visual,
-            weights if text is None else text,
-            task.logit_scale,
-            adapter,
-            unit=task.train.feature_norm == "unit",
-        )
-        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        trained = train_pixels(model, task, self._recipe(), self)
-        if text is not None:
-            with torch.no_grad():
-                weights = text().cpu()
-        return Classifier(
-            Head(
-                weights, adapter if adapter is None else adapter.cpu(), logit_scale=task.logit_scale
-            ),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=task.text_weights,
-            tower_adapter=change,
-            info={
-                "hyperparameters": {
-                    **dataclasses.asdict(self),
-                    "visual_ratio": self.visual_ratio if self.adapter else None,
-                    "steps": trained.steps,
-                    "best_step": trained.best_step,
-                },
-                "selection": [],
-                "history": trained.history,
-                "trained_parameters": count,
-            },
-        )
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        count = sizes.visual_parameters if self.tower != "text" else 0
-        count += sizes.text_parameters if self.tower != "visual" else 0
-        return count + (2 * sizes.dim * max(sizes.dim // REDUCTION, 1) if self.adapter else 0)
-
-    def _recipe(self) -> PixelSchedule:
-        return PixelSchedule(
+        if self.adapter:
+            generator = torch.Generator().manual_seed(task.seed)
+            hidden = max(dim // REDUCTION, 1)
+            image_map = ResidualAdapter.build(
+                dim, hidden, "official", self.visual_ratio, generator=generator
+            )
+        schedule = PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=WEIGHT_DECAY,
@@ -160,3 +95,17 @@ class FineTune(Method):
             max_norm=MAX_NORM,
             rates=(("image_map.", ADAPTER_RATE / self.lr),),
         )
+        return fit_inside(
+            self,
+            task,
+            schedule,
+            adapter=None if self.tower == "text" else WeightAdapter.start(backbone),
+            text=text,
+            image_map=image_map,
+            visual_ratio=self.visual_ratio if self.adapter else None,
+        )
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        count = sizes.visual_parameters if self.tower != "text" else 0
+        count += sizes.text_parameters if self.tower != "visual" else 0
+        return count + (2 * sizes.dim * max(sizes.dim // REDUCTION, 1) if self.adapter else 0)

@@ -13,20 +13,21 @@ ImageNet, on the pictures it reports); here it is chosen on the shots.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import normalize
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import Choice, Evaluate, choose
 
@@ -125,23 +126,14 @@ class GDA(Method):
     one_vector_per_class: ClassVar[bool] = True
     needs_text: ClassVar[bool] = False
 
-    gaussian_weight: float | Literal["auto"] = "auto"
-    shrinkage: float | Literal["published", "auto"] = "published"
-
-    def __post_init__(self) -> None:
-        weight, shrinkage = self.gaussian_weight, self.shrinkage
-        if not isinstance(weight, str) and not 0 <= weight < math.inf:
-            raise UsageError(f"gaussian_weight = {weight}.", allowed="0 or above, or auto")
-        if not isinstance(shrinkage, str) and not 0 < shrinkage < math.inf:
-            raise UsageError(
-                f"shrinkage = {shrinkage}.", allowed="a number above 0, published, auto"
-            )
+    gaussian_weight: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
+    shrinkage: Annotated[float | Literal["published", "auto"], Bounds(above=0)] = "published"
 
     def parameters(self, sizes: Sizes) -> int:
         """The fitted numbers of W and b."""
         return sizes.classes * (sizes.dim + 1)
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         text = task.text_weights
         if text is None:
             if self.gaussian_weight == 0:
@@ -150,53 +142,50 @@ class GDA(Method):
                     allowed="a number above 0, or auto",
                 )
             task.check_two_classes(f"{self.name} without text")
-        found = _fit(task, None)
-        choice = self._choose(task, found)
+        gaussians = _gaussians(task)
+        choice = self._choose(task, gaussians)
         chosen = choice.value
-        w, b = found.weights(chosen["shrinkage"])
+        w, b = gaussians.weights(chosen["shrinkage"])
         w, b = chosen["gaussian_weight"] * w, chosen["gaussian_weight"] * b
         if text is None:
-            b[~found.present] = ABSENT
+            b[~gaussians.present] = ABSENT
         else:
             w = w + task.logit_scale * normalize(text)
-        classifier = Classifier(
+        covariance = "within classes" if gaussians.within else "around the mean of all"
+        return Fitted(
             Head(w, bias=b, logit_scale=task.logit_scale, kind="linear", unit=True),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=text,
-            info={
-                "hyperparameters": {
-                    **chosen,
-                    "covariance": "within classes" if found.within else "around the mean of all",
-                },
-                "selection": choice.record,
-                "trained_parameters": w.numel() + b.numel(),
-            },
+            hyperparameters={**chosen, "covariance": covariance},
+            trained_parameters=w.numel() + b.numel(),
+            selection=choice.record,
+            held_out=choice.held_out,
         )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def _candidates(self, text: bool) -> list[dict[str, float]]:
         """The safe one first: zero-shot, at the published shrinkage."""
-        alone = () if not text else (0.0,)
-        weights = (*alone, *WEIGHTS) if self.gaussian_weight == "auto" else (self.gaussian_weight,)
+        weights, shrinkages = [self.gaussian_weight], [self.shrinkage]
+        if self.gaussian_weight == "auto":
+            weights = [0.0, *WEIGHTS] if text else [*WEIGHTS]
         if self.shrinkage == "auto":
-            shrinkages: tuple[float, ...] = SHRINKAGES
-        else:
-            shrinkages = (1.0 if self.shrinkage == "published" else float(self.shrinkage),)
-        return [{"gaussian_weight": float(a), "shrinkage": r} for r in shrinkages for a in weights]
+            shrinkages = [*SHRINKAGES]
+        elif self.shrinkage == "published":
+            shrinkages = [1.0]
+        return [
+            {"gaussian_weight": float(a), "shrinkage": float(r)}
+            for r in shrinkages
+            for a in weights
+        ]
 
-    def _choose(self, task: FewShotTask, found: Gaussians) -> Choice:
+    def _choose(self, task: FewShotTask, gaussians: Gaussians) -> Choice:
         """The weight and the shrinkage."""
         text = task.text_weights is not None
         candidates = self._candidates(text)
-        default = float(f"{MILD_WEIGHT * found.spread:.2g}") if text else WEIGHT_ALONE
+        default = float(f"{MILD_WEIGHT * gaussians.spread:.2g}") if text else WEIGHT_ALONE
         weight = default if self.gaussian_weight == "auto" else float(self.gaussian_weight)
 
         def folds() -> list[Fold]:
             parts = folds_of(task.train, task.seed, text=text)
             # A fold with one picture of each class has another covariance than all the shots.
-            return [f for f in parts if _fit(task, f.fit).within == found.within]
+            return [f for f in parts if _gaussians(task, f.fit).within == gaussians.within]
 
         return choose(
             "gaussian_weight, shrinkage",
@@ -205,40 +194,40 @@ class GDA(Method):
             one_shot={"gaussian_weight": weight, "shrinkage": candidates[0]["shrinkage"]},
             folds=folds,
             labels=task.train.labels,
-            evaluate=_evaluator(task, found),
+            evaluate=_evaluator(task, gaussians.spread),
         )
 
 
-def _fit(task: FewShotTask, rows: Tensor | None) -> Gaussians:
+def _gaussians(task: FewShotTask, rows: Tensor | None = None) -> Gaussians:
+    """Those of all shots, or of ``rows``."""
     train = task.train if rows is None else task.train.subset(rows)
     return Gaussians.fit(train.features, train.labels, len(task.class_names))
 
 
-def _evaluator(task: FewShotTask, found: Gaussians) -> Evaluate:
+def _evaluator(task: FewShotTask, spread: float) -> Evaluate:
     """Held-out logits; what candidates of one fold have in common is computed once."""
     text = task.text_weights
 
+    @functools.cache
+    def gaussians(fold: Fold) -> Gaussians:
+        return _gaussians(task, fold.fit)
+
+    @functools.cache
+    def zero_shot(fold: Fold) -> Tensor:
+        features = normalize(task.train.plain_view[fold.held_out])
+        no_text = torch.zeros(())
+        return no_text if text is None else task.logit_scale * features @ normalize(text).T
+
+    @functools.cache
+    def scores(fold: Fold, shrinkage: float) -> Tensor:
+        w, b = gaussians(fold).weights(shrinkage)
+        if text is None:
+            b[~gaussians(fold).present] = ABSENT
+        return normalize(task.train.plain_view[fold.held_out]) @ w.T + b
+
     def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
-        fits: dict[int, Gaussians] = {}
-        spread = found.spread
-        scores: dict[tuple[int, float], Tensor] = {}
-        zero_shot: dict[int, Tensor] = {}
         for fold, candidate in jobs:
-            features = normalize(task.train.plain_view[fold.held_out])
-            if id(fold) not in fits:
-                fits[id(fold)] = _fit(task, fold.fit)
-                zero_shot[id(fold)] = (
-                    torch.zeros(())
-                    if text is None
-                    else task.logit_scale * features @ normalize(text).T
-                )
-            key = id(fold), candidate["shrinkage"]
-            if key not in scores:
-                w, b = fits[id(fold)].weights(candidate["shrinkage"])
-                if text is None:
-                    b[~fits[id(fold)].present] = ABSENT
-                scores[key] = features @ w.T + b
-            weight = candidate["gaussian_weight"] * fits[id(fold)].spread / spread
-            yield zero_shot[id(fold)] + weight * scores[key]
+            weight = candidate["gaussian_weight"] * gaussians(fold).spread / spread
+            yield zero_shot(fold) + weight * scores(fold, candidate["shrinkage"])
 
     return evaluate

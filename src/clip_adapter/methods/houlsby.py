@@ -15,12 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.task import Sizes
-from clip_adapter.towers import TowerAdapter
 from clip_adapter.towers.adapters import Houlsby
 
 
@@ -40,14 +36,7 @@ class HoulsbyAdapter(BlockAdapter):
     name: ClassVar[str] = "houlsby"
     summary: ClassVar[str] = "two bottlenecks in each block of the visual transformer"
     citation: ClassVar[str] = "Houlsby et al. 2019, arXiv 1902.00751"
+    adapter = Houlsby
+    bottlenecks: ClassVar[int] = 2
     weight_decay: ClassVar[float] = 1e-2
     warmup: ClassVar[float] = 0.1
-
-    lr: float = 3e-4
-    epochs: int = 20
-
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:  # noqa: D102
-        return Houlsby(blocks, width, self.hidden, generator)
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return 2 * self.bottleneck(sizes.trunk) * len(self.chosen(sizes.blocks))

@@ -11,25 +11,24 @@ several, are as many more pictures.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
 from clip_adapter.methods.base import Method, register
+from clip_adapter.options import Bounds
 from clip_adapter.reporting import tracking
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits, Sizes
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import HeldOutLogits, Selection, gathered, mean, score
+from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
 from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
@@ -58,48 +57,31 @@ class LinearProbe(Method):
     needs_text: ClassVar[bool] = False
     uses_text: ClassVar[bool] = False
 
-    C: float | Literal["auto"] = "auto"
-    max_iter: int = 1000
+    C: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
+    max_iter: Annotated[int, Bounds(least=1)] = 1000
     fit_intercept: bool = True
-
-    def __post_init__(self) -> None:
-        if self.C != "auto" and not 0 < float(self.C) < math.inf:
-            raise UsageError(f"C = {self.C}.", allowed="a number above 0, or auto")
-        if self.max_iter < 1:
-            raise UsageError(f"max_iter = {self.max_iter}.", allowed="1 or more")
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + int(self.fit_intercept))
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.check_two_classes(self.name)
-        curves, held_out = [], None
-        c = self.C
-        if c == "auto":
-            curve, held_out = self._sweep(task)
-            c = curve.chosen
-            curves.append(dataclasses.asdict(curve))
-        weights, bias = _expand(self._solve(task, None, float(c)), len(task.class_names))
-        classifier = Classifier(
+        choice = self._choose(task)
+        weights, bias = self._solve(task, None, float(choice.value))
+        return Fitted(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=task.text_weights,
-            info={
-                "hyperparameters": {
-                    "C": c,
-                    "max_iter": self.max_iter,
-                    "fit_intercept": self.fit_intercept,
-                },
-                "selection": curves,
-                "trained_parameters": weights.numel() + bias.numel() * self.fit_intercept,
+            hyperparameters={
+                "C": choice.value,
+                "max_iter": self.max_iter,
+                "fit_intercept": self.fit_intercept,
             },
+            trained_parameters=weights.numel() + bias.numel() * self.fit_intercept,
+            selection=choice.record,
+            held_out=choice.held_out,
         )
-        classifier.held_out = held_out
-        return classifier
 
-    def _solve(self, task: FewShotTask, rows: Tensor | None, c: float) -> Any:
-        """A fitted ``LogisticRegression`` on all views of ``rows`` (all of them when None)."""
+    def _solve(self, task: FewShotTask, rows: Tensor | None, c: float) -> tuple[Tensor, Tensor]:
+        """W (C, D) and b (C,) of the regression on all views of ``rows`` (all when None)."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
@@ -120,55 +102,57 @@ class LinearProbe(Method):
                 fit_intercept=self.fit_intercept,
                 class_weight="balanced" if uneven else None,
             )
-            return model.fit(x, y)
+            return _expand(model.fit(x, y), len(task.class_names))
 
-    def _sweep(self, task: FewShotTask) -> tuple[Selection, HeldOutLogits | None]:
-        """The published search, with held-out shots in the place of validation data."""
-        curve = Selection("C", [])
+    def _choose(self, task: FewShotTask) -> Choice:
+        """What was given, or the published search with held-out shots for validation data."""
+        if self.C != "auto":
+            return Choice(self.C, Selection("C", [self.C], chosen=self.C))
+        selection = Selection("C", [])
         folds = folds_of(task.train, task.seed, text=False)
         if not folds:
             length = task.train.features.norm(dim=-1).mean().item()
-            curve.chosen = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
-            curve.rule = "no class has a picture to hold out: CLIP's C for features of this length"
-            return curve, None
+            selection.chosen = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
+            selection.rule = (
+                "no class has a picture to hold out: CLIP's C for features of this length"
+            )
+            return Choice(selection.chosen, selection)
         rows, weight = gathered(folds)
-        known: dict[float, tuple[float, float]] = {}
         logits: dict[float, Tensor] = {}
 
-        def value(c: float) -> tuple[float, float]:
+        @functools.cache
+        def quality(c: float) -> tuple[float, float]:
             """Accuracy, then minus the loss to break ties."""
-            if c not in known:
-                logits[c] = self._held_out(task, folds, c)
-                hits, losses = score(logits[c], task.train.labels[rows], weight)
-                known[c] = 100 * mean(hits, weight), -mean(losses, weight)
-                tracker.advance()
-            return known[c]
+            logits[c] = torch.cat(list(self._held_out(task, folds, c)))
+            hits, losses = score(logits[c], task.train.labels[rows], weight)
+            tracker.advance()
+            return 100 * mean(hits, weight), -mean(losses, weight)
 
         with tracking("Training", len(COARSE) + 2 + BISECTIONS) as tracker:
-            best = max(COARSE, key=value)
+            best = max(COARSE, key=quality)
             left, right = best / 10, best * 10
             for _ in range(BISECTIONS):
                 middle = math.sqrt(left * right)
-                if value(left) < value(right):
+                if quality(left) < quality(right):
                     left = middle
                 else:
                     right = middle
-        curve.candidates = sorted(known)
-        curve.accuracy = [known[c][0] for c in curve.candidates]
-        curve.loss = [-known[c][1] for c in curve.candidates]
-        curve.pictures = len(rows.unique())
-        curve.chosen = max(curve.candidates, key=value)
-        curve.rule = f"most of {curve.pictures} held-out pictures right, then lowest loss on them"
-        return curve, HeldOutLogits(logits[curve.chosen], rows, weight)
+        selection.candidates = sorted(logits)
+        selection.accuracy = [quality(c)[0] for c in selection.candidates]
+        selection.loss = [-quality(c)[1] for c in selection.candidates]
+        selection.pictures = len(rows.unique())
+        selection.chosen = max(selection.candidates, key=quality)
+        selection.rule = (
+            f"most of {selection.pictures} held-out pictures right, then lowest loss on them"
+        )
+        held_out = HeldOutLogits(logits[selection.chosen], rows, weight)
+        return Choice(selection.chosen, selection, held_out)
 
-    def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Tensor:
-        """(n, C) logits of the rows that the folds hold out."""
-        parts = []
+    def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Iterator[Tensor]:
+        """(m, C) logits of the rows that each fold holds out."""
         for fold in folds:
-            solved = self._solve(task, fold.fit, c)
-            weights, bias = _expand(solved, len(task.class_names))
-            parts.append(task.train.plain_view[fold.held_out] @ weights.T + bias)
-        return torch.cat(parts)
+            weights, bias = self._solve(task, fold.fit, c)
+            yield task.train.plain_view[fold.held_out] @ weights.T + bias
 
 
 def _expand(solved: Any, classes: int) -> tuple[Tensor, Tensor]:

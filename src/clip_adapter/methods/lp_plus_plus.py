@@ -31,21 +31,21 @@ It differs from the released code in this:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import normalize
+from clip_adapter.options import Bounds
 from clip_adapter.reporting import track
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
 from clip_adapter.training.selection import choose
@@ -158,24 +158,18 @@ class LPPlusPlus(Method):
     trains: ClassVar[str] = "a linear layer on image features and one text share per class"
     one_vector_per_class: ClassVar[bool] = True
 
-    steps: int | Literal["auto"] = "auto"
-    momentum: float = 0.7
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.steps, str) and self.steps < 0:
-            raise UsageError(f"steps = {self.steps}.", allowed="0 or more, or auto")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"momentum = {self.momentum}.", allowed="0 up to below 1")
+    steps: Annotated[int | Literal["auto"], Bounds(least=0)] = "auto"
+    momentum: Annotated[float, Bounds(least=0, below=1)] = 0.7
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.classes * (sizes.dim + 1)
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         text = normalize(task.require_text(self.name))
         with suited_threads(len(task.train) * text.numel()):
             return self._fit(task, text)
 
-    def _fit(self, task: FewShotTask, text: Tensor) -> Classifier:
+    def _fit(self, task: FewShotTask, text: Tensor) -> Fitted:
         choice = choose(
             "steps",
             self.steps,
@@ -191,25 +185,19 @@ class LPPlusPlus(Method):
         for number in track(range(1, steps + 1), "Training"):
             blocks.step(number, self.momentum)
         weights, bias = blocks.classifier()
-        classifier = Classifier(
+        return Fitted(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear", unit=True),
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=task.text_weights,
-            info={
-                "hyperparameters": {
-                    "steps": steps,
-                    "momentum": self.momentum,
-                    "alpha_start": start,
-                    "weights_step": blocks.weights_step,
-                    "alpha_step": blocks.alpha_step,
-                },
-                "selection": choice.record,
-                "trained_parameters": blocks.weights.numel() + blocks.alpha.numel(),
+            hyperparameters={
+                "steps": steps,
+                "momentum": self.momentum,
+                "alpha_start": start,
+                "weights_step": blocks.weights_step,
+                "alpha_step": blocks.alpha_step,
             },
+            trained_parameters=blocks.weights.numel() + blocks.alpha.numel(),
+            selection=choice.record,
+            held_out=choice.held_out,
         )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def _held_out(
         self, task: FewShotTask, text: Tensor, jobs: list[tuple[Fold, int]]
@@ -217,19 +205,22 @@ class LPPlusPlus(Method):
         """Logits of every fold and number of steps; the numbers of a fold are of one descent."""
         features, labels = unit_mean(task.train.features), task.train.labels
         scored = unit_mean(task.train.plain_view[None])
-        passed: dict[int, dict[int, Tensor]] = {}
-        for fold, wanted in jobs:
-            if id(fold) not in passed:
-                stops = {steps for other, steps in jobs if other is fold}
-                blocks = Blocks(features[fold.fit], labels[fold.fit], text)
-                passed[id(fold)] = logits = {}
-                for number in range(max(stops) + 1):
-                    if number:
-                        blocks.step(number, self.momentum)
-                    if number in stops:
-                        weights, bias = blocks.classifier()
-                        logits[number] = scored[fold.held_out] @ weights.T + bias
-            yield passed[id(fold)][wanted]
+        stops = {steps for _, steps in jobs}
+
+        @functools.cache
+        def descent(fold: Fold) -> dict[int, Tensor]:
+            blocks = Blocks(features[fold.fit], labels[fold.fit], text)
+            logits = {}
+            for number in range(max(stops) + 1):
+                if number:
+                    blocks.step(number, self.momentum)
+                if number in stops:
+                    weights, bias = blocks.classifier()
+                    logits[number] = scored[fold.held_out] @ weights.T + bias
+            return logits
+
+        for fold, steps in jobs:
+            yield descent(fold)[steps]
 
 
 def unit_mean(features: Tensor) -> Tensor:

@@ -12,14 +12,11 @@ epochs at a rate of 1e-4. CLIP-Adapter (arXiv 2110.04544) compares with it in Ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import Annotated, ClassVar
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.task import Sizes
-from clip_adapter.towers import TowerAdapter
+from clip_adapter.options import Bounds
 from clip_adapter.towers.adapters import Parallel
 
 
@@ -39,14 +36,10 @@ class ParallelAdapter(BlockAdapter):
     name: ClassVar[str] = "parallel-adapter"
     summary: ClassVar[str] = "a bottleneck beside the MLP of each block of the visual transformer"
     citation: ClassVar[str] = "He et al. 2022, arXiv 2110.04366"
+    adapter = Parallel
+    bottlenecks: ClassVar[int] = 1
     weight_decay: ClassVar[float] = 0.1
     warmup: ClassVar[float] = 0.06
 
-    lr: float = 1e-4
-    epochs: int = 10
-
-    def make(self, blocks: list[int], width: int, generator: torch.Generator) -> TowerAdapter:  # noqa: D102
-        return Parallel(blocks, width, self.hidden, generator)
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return self.bottleneck(sizes.trunk) * len(self.chosen(sizes.blocks))
+    lr: Annotated[float, Bounds(above=0)] = 1e-4
+    epochs: Annotated[int, Bounds(least=1)] = 10

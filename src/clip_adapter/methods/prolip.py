@@ -17,20 +17,20 @@ rates are compared on held-out shots. They cache 300 random views; here as many 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import groupby
+from operator import itemgetter
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import Method, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, train
@@ -60,32 +60,36 @@ class ProLIP(Method):
     trains: ClassVar[str] = "the projection of the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
 
-    distance_penalty: float | Literal["auto"] = "auto"
-    lr: float | Literal["auto"] = "auto"
-    batch_size: int = 0
-    epochs: int = 300
+    distance_penalty: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
+    lr: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
+    batch_size: Annotated[int, Bounds(least=0)] = 0
+    epochs: Annotated[int, Bounds(least=1)] = 300
 
-    def __post_init__(self) -> None:
-        penalty = self.distance_penalty
-        if penalty != "auto" and not 0 <= float(penalty) < math.inf:
-            raise UsageError(f"distance_penalty = {penalty}.", allowed="0 or more, or auto")
-        for name in ("lr", "epochs"):
-            value = getattr(self, name)
-            if value != "auto" and not 0 < float(value) < math.inf:
-                raise UsageError(f"{name} = {value}.", allowed="a number above 0")
-        if self.batch_size < 0:
-            raise UsageError(f"batch_size = {self.batch_size}.", allowed="0 (all) or more")
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)
         task.compute.refuse(self.name)
         backbone = task.require_backbone(self.name)
         start = Projection(*projection(backbone))
-        features = trunk_features(backbone, pictures, task.train.views)
         # Held-out shots are scored on the plain view, whatever is trained on.
-        plain = trunk_features(backbone, pictures)[0] if len(features) > 1 else features[0]
+        features, plain = trunk_features(backbone, pictures, task.train.views)
         auto = self.distance_penalty == "auto"
         strength = 1 / task.mean_shots if auto else float(self.distance_penalty)
+        batch = self.batch_size or len(task.train)
+
+        def fitted(rate: float, rows: list[Tensor]) -> Projection:
+            schedule = Schedule("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
+            return fit_projections(start, features, task, strength, schedule, rows)
+
+        def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+            """Logits of every fold and rate; the folds of a rate train in one pass."""
+            for rate, group in groupby(jobs, itemgetter(1)):
+                folds = [fold for fold, _ in group]
+                projections = fitted(rate, [fold.fit for fold in folds])
+                for run, fold in enumerate(folds):
+                    with torch.no_grad():
+                        mapped = take(projections, run)(plain[fold.held_out])
+                    yield cosine_logits(mapped, weights, task.logit_scale)
+
         choice = choose(
             "lr",
             self.lr,
@@ -93,58 +97,26 @@ class ProLIP(Method):
             one_shot=RATES[0],
             folds=lambda: folds_of(task.train, task.seed),
             labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(task, start, features, plain, strength, jobs),
+            evaluate=held_out,
         )
-        everything = [torch.arange(len(task.train))]
-        recipe = self._recipe(choice.value, len(task.train))
-        fit = fit_projections(start, features, task, strength, recipe, everything)
-        trained = take(fit, 0)
-        classifier = Classifier(
+        trained = take(fitted(choice.value, [torch.arange(len(task.train))]), 0)
+        return Fitted(
             Head(weights, trained, logit_scale=task.logit_scale),
-            task.class_names,
-            feature_norm="raw",
-            text_weights=weights,
-            tower_adapter=TrunkAdapter(),
-            info={
-                "hyperparameters": {
-                    "distance_penalty": strength,
-                    "lr": choice.value,
-                    "batch_size": recipe.batch_size,
-                    "epochs": self.epochs,
-                },
-                "selection": choice.record,
-                "trained_parameters": trained.matrix.numel(),
+            hyperparameters={
+                "distance_penalty": strength,
+                "lr": choice.value,
+                "batch_size": batch,
+                "epochs": self.epochs,
             },
+            trained_parameters=trained.matrix.numel(),
+            selection=choice.record,
+            held_out=choice.held_out,
+            tower_adapter=TrunkAdapter(),
+            feature_norm="raw",
         )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.trunk * sizes.dim
-
-    def _recipe(self, rate: float, pictures: int) -> Schedule:
-        batch = self.batch_size or pictures
-        return Schedule("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
-
-    def _held_out(
-        self,
-        task: FewShotTask,
-        start: Projection,
-        features: Tensor,
-        plain: Tensor,
-        strength: float,
-        jobs: list[tuple[Fold, float]],
-    ) -> Iterator[Tensor]:
-        """Logits of every fold and rate; the folds of a rate train in one pass."""
-        weights = task.require_text(self.name)
-        for rate in dict.fromkeys(r for _, r in jobs):
-            used = [f for f, r in jobs if r == rate]
-            rows, recipe = [f.fit for f in used], self._recipe(rate, len(task.train))
-            fit = fit_projections(start, features, task, strength, recipe, rows)
-            for run, fold in enumerate(used):
-                with torch.no_grad():
-                    mapped = take(fit, run)(plain[fold.held_out])
-                yield cosine_logits(mapped, weights, task.logit_scale)
 
 
 def fit_projections(
@@ -152,7 +124,7 @@ def fit_projections(
     features: Tensor,
     task: FewShotTask,
     strength: float,
-    recipe: Schedule,
+    schedule: Schedule,
     rows: list[Tensor],
 ) -> Projection:
     """R trained projections, (R, trunk, D), one for each tensor of ``rows``.
@@ -162,7 +134,7 @@ def fit_projections(
         features: trunk features (V, N, trunk).
         task: labels, text weights, logit scale and seed.
         strength: of the penalty on the squared distance from ``start``, 0 or more.
-        recipe: optimiser and schedule.
+        schedule: optimiser and learning rate.
         rows: R tensors of row indices.
     """
     matrix, weights = start.matrix.detach(), task.require_text(ProLIP.name)
@@ -175,11 +147,10 @@ def fit_projections(
         return strength * (module.matrix - matrix).square().sum((-1, -2))
 
     generator = torch.Generator().manual_seed(task.seed)
-    batch = min(recipe.batch_size, len(task.train))
+    batch = min(schedule.batch_size, len(task.train))
     work = len(rows) * batch * matrix.shape[-1] * (len(matrix) + len(weights))
-    labels = task.train.labels
     with suited_threads(work):
-        train(module, logits, features, labels, rows, recipe, generator, penalty)
+        train(module, logits, features, task.train.labels, rows, schedule, generator, penalty)
     return module
 
 

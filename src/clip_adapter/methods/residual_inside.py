@@ -13,22 +13,21 @@ AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UsageError
-from clip_adapter.finetuning.inside import train_inside
 from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.finetuning.train import fit_inside
 from clip_adapter.methods.base import Method, register
-from clip_adapter.methods.block_adapter import changed_classifier, check_above_zero
 from clip_adapter.nn import Activation
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers import visual_tower
 from clip_adapter.towers.adapters import ResidualInside
-from clip_adapter.towers.sites import blocks_of, numbers, places
+from clip_adapter.towers.sites import blocks_of, numbers, sites
 
 # The paper's "all" leaves out every second block.
 STEP = 2
@@ -38,7 +37,7 @@ WEIGHT_DECAY, WARMUP = 1e-2, 0.1
 @register
 @dataclass
 class ClipAdapterInside(Method):
-    """Residual adapters at chosen places of the visual tower.
+    """Residual adapters at chosen sites of the visual tower.
 
     Attributes:
         layers: where. "end": on the output feature. A number of a transformer: after that block;
@@ -62,43 +61,22 @@ class ClipAdapterInside(Method):
     uses_views: ClassVar[bool] = False
 
     layers: int | str = "end"
-    hidden: int = 512
-    visual_ratio: float = 0.2
+    hidden: Annotated[int, Bounds(least=1)] = 512
+    visual_ratio: Annotated[float, Bounds(least=0, most=1)] = 0.2
     activation: Activation = "official"
-    lr: float = 1e-3
-    batch_size: int = 32
-    epochs: int = 20
+    lr: Annotated[float, Bounds(above=0)] = 1e-3
+    batch_size: Annotated[int, Bounds(least=1)] = 32
+    epochs: Annotated[int, Bounds(least=1)] = 20
 
-    def __post_init__(self) -> None:
-        check_above_zero(self, "hidden", "lr", "batch_size", "epochs")
-        if not 0 <= self.visual_ratio <= 1:
-            raise UsageError(f"visual_ratio = {self.visual_ratio}.", allowed="0 to 1")
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
-        *inner, _ = (place.dim for place in places(visual))
+        inner = [site.dim or 0 for site in sites(visual)[:-1]]
         chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
         generator = torch.Generator().manual_seed(task.seed)
-        change = ResidualInside.build(
+        adapter = ResidualInside.build(
             chosen, self.hidden, self.activation, self.visual_ratio, generator
         )
-        trained = train_inside(change, task, self._recipe(), self)
-        return changed_classifier(self, task, change, trained, layers=list(chosen))
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        inner = [sizes.trunk] * sizes.blocks or sizes.stages
-        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
-        return sum(2 * dim * self.hidden for dim in chosen.values())
-
-    def _chosen(self, dims: list[Any], transformer: bool) -> dict[int, int]:
-        """The dimension at each place that ``layers`` names, of those at all places."""
-        end = len(dims) - 1
-        every = [*range(0, end, STEP if transformer else 1), end]
-        named = numbers("layers", self.layers, range(end + 1), {"all": every, "end": [end]})
-        return {place: int(dims[place]) for place in named}
-
-    def _recipe(self) -> PixelSchedule:
-        return PixelSchedule(
+        schedule = PixelSchedule(
             "adamw",
             self.lr,
             weight_decay=WEIGHT_DECAY,
@@ -106,3 +84,16 @@ class ClipAdapterInside(Method):
             epochs=self.epochs,
             warmup=WARMUP,
         )
+        return fit_inside(self, task, schedule, adapter=adapter, layers=list(chosen))
+
+    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
+        inner = [sizes.trunk] * sizes.blocks or sizes.stages
+        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
+        return sum(2 * dim * self.hidden for dim in chosen.values())
+
+    def _chosen(self, dims: Sequence[int], transformer: bool) -> dict[int, int]:
+        """The dimension at each site that ``layers`` names, of those at all sites."""
+        end = len(dims) - 1
+        every = [*range(0, end, STEP if transformer else 1), end]
+        named = numbers("layers", self.layers, range(end + 1), {"all": every, "end": [end]})
+        return {site: dims[site] for site in named}

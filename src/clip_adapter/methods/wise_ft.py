@@ -17,26 +17,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
-from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import (
-    Method,
-    get_method,
-    make_method,
-    method_names,
-    register,
-)
+from clip_adapter.methods.base import Method, get_method, make_method, method_names, register
 from clip_adapter.nn import normalize
-from clip_adapter.task import FewShotTask, Sizes
+from clip_adapter.options import Bounds
+from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.weights import WeightAdapter
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, train
@@ -68,23 +61,21 @@ class WiseFT(Method):
     trains: ClassVar[str] = "classifier weights"
 
     of: str = LINEAR
-    mixing: float | Literal["auto"] = PUBLISHED
+    mixing: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = PUBLISHED
 
     def __post_init__(self) -> None:
-        _check_mixing(self.mixing)
+        super().__post_init__()
         if self.of == self.name:
             raise UsageError(f"of = {self.of}.", allowed="another method")
-        if self.of != LINEAR:
-            method = make_method(self.of)
-            if not method.one_vector_per_class:
-                able = [n for n in method_names() if get_method(n).one_vector_per_class]
-                raise UsageError(
-                    f"of = {self.of}: what it learns cannot be mixed with the text weights.",
-                    allowed=", ".join([LINEAR, *able]) + " (one weight vector per class)",
-                    hint="wise-ft-tower mixes the weights of the visual tower.",
-                )
+        if self.of != LINEAR and not get_method(self.of).one_vector_per_class:
+            able = [n for n in method_names() if get_method(n).one_vector_per_class]
+            raise UsageError(
+                f"of = {self.of}: what it learns cannot be mixed with the text weights.",
+                allowed=", ".join([LINEAR, *able]) + " (one weight vector per class)",
+                hint="wise-ft-tower mixes the weights of the visual tower.",
+            )
 
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.require_text(self.name)
         (trained,) = self._train(task, [torch.arange(len(task.train))])
         choice = choose(
@@ -96,20 +87,13 @@ class WiseFT(Method):
             labels=task.train.labels,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
-        head = mixed(trained, task, choice.value, self.of)
-        classifier = Classifier(
-            head,
-            task.class_names,
-            feature_norm=task.train.feature_norm,
-            text_weights=task.text_weights,
-            info={
-                "hyperparameters": {"of": self.of, "mixing": choice.value},
-                "selection": choice.record,
-                "trained_parameters": trained.info["trained_parameters"],
-            },
+        return Fitted(
+            mixed(trained, task, choice.value, self.of),
+            hyperparameters={"of": self.of, "mixing": choice.value},
+            trained_parameters=trained.trained_parameters,
+            selection=choice.record,
+            held_out=choice.held_out,
         )
-        classifier.held_out = choice.held_out
-        return classifier
 
     def parameters(self, sizes: Sizes) -> int | None:  # noqa: D102
         if self.of != LINEAR:
@@ -120,7 +104,7 @@ class WiseFT(Method):
         share = PUBLISHED if self.mixing == "auto" else self.mixing
         yield from self._held_out(task, [(fold, share) for fold in folds])
 
-    def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Classifier]:
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         if self.of == LINEAR:
             return linear_classifiers(task, rows)
         method = make_method(self.of)
@@ -132,10 +116,11 @@ class WiseFT(Method):
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
-        folds = list({id(fold): fold for fold, _ in jobs}.values())
-        known = dict(zip(map(id, folds), self._train(task, [f.fit for f in folds]), strict=True))
+        folds = list(dict.fromkeys(fold for fold, _ in jobs))
+        trained = dict(zip(folds, self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            yield mixed(known[id(fold)], task, share, self.of)(task.train.plain_view[fold.held_out])
+            head = mixed(trained[fold], task, share, self.of)
+            yield head(task.train.plain_view[fold.held_out])
 
 
 @register
@@ -157,35 +142,28 @@ class WiseFTTower(Method):
     reads: ClassVar[Literal["features", "images"]] = "images"
     uses_views: ClassVar[bool] = False
 
-    mixing: float = PUBLISHED
-    lr: float = 1e-5
-    batch_size: int = 32
-    epochs: int = 20
+    mixing: Annotated[float, Bounds(least=0, most=1)] = PUBLISHED
+    lr: Annotated[float, Bounds(above=0)] = 1e-5
+    batch_size: Annotated[int, Bounds(least=1)] = 32
+    epochs: Annotated[int, Bounds(least=1)] = 20
 
-    def __post_init__(self) -> None:
-        _check_mixing(self.mixing)
-        self._inner()
-
-    def fit(self, task: FewShotTask) -> Classifier:  # noqa: D102
-        classifier = self._inner().fit(task)
-        if not isinstance(classifier.tower_adapter, WeightAdapter):
-            raise UsageError("fine-tune changed no weights of the visual tower.")
+    def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
+        own = {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.epochs}
+        tuner = make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
+        fitted = tuner.fit(task)
         start = WeightAdapter.start(task.require_backbone(self.name))
-        classifier.tower_adapter = classifier.tower_adapter.blended(
-            start, self.mixing
-        ).requires_grad_(False)
-        classifier.info["hyperparameters"] |= {"mixing": self.mixing}
-        return classifier
+        adapter = cast("WeightAdapter", fitted.tower_adapter).blended(start, self.mixing)
+        return dataclasses.replace(
+            fitted,
+            tower_adapter=adapter,
+            hyperparameters={**fitted.hyperparameters, "mixing": self.mixing},
+        )
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return sizes.visual_parameters
 
-    def _inner(self) -> Method:
-        own = {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.epochs}
-        return make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
 
-
-def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Classifier]:
+def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
     """The paper's, one for each tensor of ``rows``, in one pass.
 
     A layer on features of unit length that starts as zero-shot CLIP.
@@ -198,7 +176,7 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Classifier
     # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
     # does not depend on theirs: features are of unit length.
     rate = RATE * task.logit_scale / 100
-    recipe = Schedule(
+    schedule = Schedule(
         "adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM
     )
 
@@ -207,25 +185,24 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Classifier
 
     generator = torch.Generator().manual_seed(task.seed)
     with suited_threads(len(rows) * batch * start.numel()):
-        train(module, logits, features, task.train.labels, rows, recipe, generator)
+        train(module, logits, features, task.train.labels, rows, schedule, generator)
     return [
-        Classifier(
+        Fitted(
             Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),
-            task.class_names,
-            info={"trained_parameters": weights.numel()},
+            trained_parameters=weights.numel(),
         )
         for weights in module["weights"].detach()
     ]
 
 
-def mixed(trained: Classifier, task: FewShotTask, share: float, of: str = "") -> Head:
+def mixed(trained: Fitted, task: FewShotTask, share: float, of: str = "") -> Head:
     """The head of ``trained`` with its weights mixed with those of zero-shot.
 
     Rows of a cosine head have no length of their own, so they are of unit length when mixed; a
     linear head on unit features is mixed with the zero-shot weights times the logit scale.
 
     Raises:
-        UsageError: there is more in the classifier than weights.
+        UsageError: there is more in what was learnt than weights.
     """
     head, text = trained.head, normalize(task.require_text(WiseFT.name))
     if (
@@ -248,8 +225,3 @@ def mixed(trained: Classifier, task: FewShotTask, share: float, of: str = "") ->
     result.weights = (1 - share) * task.logit_scale * text + share * head.weights
     result.bias = None if head.bias is None else share * head.bias
     return result
-
-
-def _check_mixing(mixing: float | str) -> None:
-    if not isinstance(mixing, str) and not (0 <= mixing <= 1 and math.isfinite(mixing)):
-        raise UsageError(f"mixing = {mixing}.", allowed="0 to 1")

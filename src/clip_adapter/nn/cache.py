@@ -53,13 +53,6 @@ class Cache(nn.Module):
         channels: indices (d,) of the channels to compare, or None for all.
     """
 
-    weight: Tensor
-    sharpness: Tensor
-    values: Tensor
-    channels: Tensor | None
-    labels: Tensor | None
-    amounts: Tensor | None
-
     def __init__(
         self,
         keys: Tensor,
@@ -70,23 +63,22 @@ class Cache(nn.Module):
     ) -> None:
         super().__init__()
         self.keys = nn.Parameter(keys.detach().float().clone())
-        self.register_buffer("values", values.detach().float().clone())
-        self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.float32))
-        self.register_buffer("sharpness", torch.as_tensor(sharpness, dtype=torch.float32))
-        self.register_buffer("channels", None if channels is None else channels.long())
+        self.values = nn.Buffer(values.detach().float().clone())
+        self.weight = nn.Buffer(torch.as_tensor(weight, dtype=torch.float32))
+        self.sharpness = nn.Buffer(torch.as_tensor(sharpness, dtype=torch.float32))
+        self.channels = None if channels is None else nn.Buffer(channels.long())
         # Values of one class per picture, as in every method here, are summed, not multiplied.
         classes = (self.values != 0).view(-1, *self.values.shape[-2:]).any(0)
-        one_class = bool((classes.sum(-1) <= 1).all())
-        labels = classes.int().argmax(-1) if one_class else None
-        sums = self.values.sum(-1, keepdim=True)
-        amounts = sums if one_class and bool((sums != 1).any()) else None
-        self.register_buffer("labels", labels, persistent=False)
-        self.register_buffer("amounts", amounts, persistent=False)
+        one_class, amounts = bool((classes.sum(-1) <= 1).all()), self.values.sum(-1, keepdim=True)
+        weighted = one_class and bool((amounts != 1).any())
+        labels = classes.int().argmax(-1)
+        self.labels = nn.Buffer(labels, persistent=False) if one_class else None
+        self.amounts = nn.Buffer(amounts, persistent=False) if weighted else None
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores to add to the logits; ``features`` may have any length."""
-        seen = features if self.channels is None else features[..., self.channels]
-        near = nearness(affinity(seen, self.keys), self.sharpness[..., None, None])
+        compared = features if self.channels is None else features[..., self.channels]
+        near = nearness(affinity(compared, self.keys), self.sharpness[..., None, None])
         if self.labels is None:
             scores = near.transpose(-1, -2) @ self.values
         else:

@@ -16,12 +16,10 @@ class Projection(nn.Module):
         bias: (D,), or None for none (vision transformers have none); it is not trained.
     """
 
-    bias: Tensor | None
-
     def __init__(self, matrix: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.matrix = nn.Parameter(matrix.detach().float().clone())
-        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
+        self.bias = None if bias is None else nn.Buffer(bias.detach().float().clone())
 
     @property
     def dim(self) -> int:

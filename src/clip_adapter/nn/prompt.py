@@ -58,8 +58,7 @@ class Frame:
 
 
 def _unpadded(row: list[int], padding: int) -> list[int]:
-    used = [i for i, token in enumerate(row) if token != padding]
-    return row[: used[-1] + 1] if used else []
+    return row[: max((i + 1 for i, token in enumerate(row) if token != padding), default=0)]
 
 
 def context_tokens(tokenize: Tokenize, context: int | str) -> list[int]:
@@ -69,10 +68,10 @@ def context_tokens(tokenize: Tokenize, context: int | str) -> list[int]:
         UsageError: no word.
     """
     text = PLACEHOLDER if isinstance(context, int) else context
-    found = Frame.of(tokenize).words(tokenize([text]).tolist()[0])
-    if not found:
+    tokens = Frame.of(tokenize).words(tokenize([text]).tolist()[0])
+    if not tokens:
         raise UsageError(f"context_init = {context!r} holds no word.", allowed="'a photo of a'")
-    return found[:1] * context if isinstance(context, int) else found
+    return tokens[:1] * context if isinstance(context, int) else tokens
 
 
 def lay_out(
@@ -110,10 +109,8 @@ def lay_out(
             )
         ids.append(row + [frame.padding] * (frame.length - len(row)))
         first = len(frame.start)
-        second = first + before + len(name)
-        columns.append(
-            [*range(first, first + before), *range(second, second + len(context) - before)]
-        )
+        places = range(first, first + len(context))
+        columns.append([*places[:before], *(len(name) + place for place in places[before:])])
     return torch.tensor(ids), torch.tensor(columns)
 
 
@@ -138,16 +135,11 @@ class SoftPrompts(nn.Module):
         context: (M, W), shared by the classes, or (C, M, W); the start.
     """
 
-    embedded: Tensor
-    columns: Tensor
-
     def __init__(self, embedded: Tensor, columns: Tensor, context: Tensor) -> None:
         super().__init__()
         self.context = nn.Parameter(context.detach().clone())
-        self.register_buffer("embedded", embedded.detach())
-        self.register_buffer(
-            "columns", columns[..., None].expand(*columns.shape, context.shape[-1])
-        )
+        self.embedded = nn.Buffer(embedded.detach())
+        self.columns = nn.Buffer(columns[..., None].expand(*columns.shape, context.shape[-1]))
 
     def forward(self) -> Tensor:
         """(C, L, W)."""

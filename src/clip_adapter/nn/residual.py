@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.nn.bottleneck import Activation, Bottleneck
-from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
+from clip_adapter.nn.ratio import (
+    RATIO_START,
+    FixedRatio,
+    HypernetworkRatio,
+    LearnableRatio,
+    Ratio,
+)
 from clip_adapter.nn.saved import filled, whole
 
-# Where a learnt or predicted ratio starts: the paper's optimum on generic data (section 4.2.4).
-RATIO_START = 0.2
+KINDS = {"fixed": FixedRatio, "learnable": LearnableRatio, "hypernetwork": HypernetworkRatio}
 
 
 def blend(new: Tensor, old: Tensor, ratio: float | Tensor) -> Tensor:
@@ -49,12 +55,11 @@ class ResidualAdapter(nn.Module):
     def config(self) -> dict[str, int | str]:
         """What :meth:`from_config` needs to build the same module, without its weights."""
         dim, hidden = self.bottleneck.down.shape[-2:]
-        kind = {FixedRatio: "fixed", LearnableRatio: "learnable", HypernetworkRatio: "hypernetwork"}
         return {
             "dim": int(dim),
             "hidden": int(hidden),
             "activation": self.bottleneck.activation,
-            "ratio": kind[type(self.ratio)],
+            "ratio": next(kind for kind, cls in KINDS.items() if isinstance(self.ratio, cls)),
         }
 
     @classmethod
@@ -70,9 +75,9 @@ class ResidualAdapter(nn.Module):
         """An untrained adapter; ``ratio``: a number, one per run, "learnable", "hypernetwork"."""
         bottleneck = Bottleneck(dim, hidden, activation, runs, generator)
         if ratio == "learnable":
-            return cls(bottleneck, LearnableRatio(RATIO_START, runs))
+            return cls(bottleneck, LearnableRatio(runs))
         if ratio == "hypernetwork":
-            return cls(bottleneck, HypernetworkRatio(dim, RATIO_START, runs, generator))
+            return cls(bottleneck, HypernetworkRatio(dim, runs, generator))
         if isinstance(ratio, str):
             raise ValueError(f"ratio {ratio!r}; allowed: a number, 'learnable', 'hypernetwork'")
         return cls(bottleneck, FixedRatio(ratio))
@@ -84,14 +89,13 @@ class ResidualAdapter(nn.Module):
         Raises:
             KeyError, ValueError: no such sizes, activation or ratio.
         """
-        activation: Activation = "paper" if config["activation"] == "paper" else "official"
-        if config["activation"] != activation:
-            raise ValueError(f"activation {config['activation']!r}; allowed: 'official', 'paper'")
-        ratio = config["ratio"]
+        activation, ratio = config["activation"], config["ratio"]
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation {activation!r}; allowed: {get_args(Activation)}")
         return cls.build(
             whole(config["dim"], "the dimension of an adapter"),
             whole(config["hidden"], "the bottleneck of an adapter"),
-            activation,
+            cast("Activation", activation),
             RATIO_START if ratio == "fixed" else str(ratio),
         )
 

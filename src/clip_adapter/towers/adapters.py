@@ -23,44 +23,22 @@ from clip_adapter.nn import Activation, ResidualAdapter
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.nn.saved import whole
 from clip_adapter.towers.base import MAX_BLOCKS, Config, TowerAdapter, register_tower_adapter
-from clip_adapter.towers.sites import places, transformer_blocks, width_of
-
-
-class _Adapted:
-    """Hooks that send a tensor through ``adapter``: objects, not closures, so that they pickle."""
-
-    def __init__(self, adapter: nn.Module, channels_first: bool = False) -> None:
-        self.adapter, self.channels_first = adapter, channels_first
-
-    def _through(self, x: Tensor) -> Tensor:
-        if self.channels_first:
-            return self.adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous()
-        return self.adapter(x)
-
-    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Changes the first input."""
-        return (self._through(inputs[0]), *inputs[1:])
-
-    def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        """Changes the output, or the first of several."""
-        if isinstance(output, tuple):
-            return (self._through(output[0]), *output[1:])
-        return self._through(output)
+from clip_adapter.towers.sites import sites, transformer_blocks, width_of
 
 
 @register_tower_adapter
 class ResidualInside(TowerAdapter):
-    """CLIP-Adapter's residual adapter at any places of a tower; see :func:`places.places`.
+    """CLIP-Adapter's residual adapter at any sites of a tower; see :func:`sites.sites`.
 
     Args:
-        adapters: an adapter for each place, by its number.
+        adapters: an adapter for each site, by its number.
     """
 
     kind = "residual-inside"
 
     def __init__(self, adapters: Mapping[int, ResidualAdapter]) -> None:
         super().__init__()
-        self.adapters = nn.ModuleDict({str(place): a for place, a in sorted(adapters.items())})
+        self.adapters = nn.ModuleDict({str(site): a for site, a in sorted(adapters.items())})
 
     @classmethod
     def build(
@@ -74,7 +52,7 @@ class ResidualInside(TowerAdapter):
         """Untrained adapters.
 
         Args:
-            dims: channels at each place, by its number.
+            dims: channels at each site, by its number.
             hidden: H; 512 in the paper's Table 2.
             activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
             ratio: a, the share of the new feature.
@@ -82,28 +60,22 @@ class ResidualInside(TowerAdapter):
         """
         return cls(
             {
-                place: ResidualAdapter.build(dim, hidden, activation, ratio, generator=generator)
-                for place, dim in sorted(dims.items())
+                site: ResidualAdapter.build(dim, hidden, activation, ratio, generator=generator)
+                for site, dim in sorted(dims.items())
             }
         )
 
     def attach(self, visual: nn.Module) -> None:  # noqa: D102
-        found = places(visual)
+        numbered = dict(enumerate(sites(visual)))
         for name, module in self.adapters.items():
-            adapter, place = cast("ResidualAdapter", module), None
-            if int(name) < len(found):
-                place = found[int(name)]
-            if place is None or place.dim not in (None, adapter.dim):
+            adapter, site = cast("ResidualAdapter", module), numbered.get(int(name))
+            if site is None or site.dim not in (None, adapter.dim):
                 raise BackboneError(
                     f"An adapter of dimension {adapter.dim} at place {name} of the visual tower "
                     f"does not fit {type(visual).__name__}.",
-                    allowed=f"places 0 to {len(found) - 1}, each with its own dimension",
+                    allowed=f"places 0 to {len(numbered) - 1}, each with its own dimension",
                 )
-            hook = _Adapted(adapter, place.channels_first)
-            if place.before:
-                place.module.register_forward_pre_hook(hook.before)
-            else:
-                place.module.register_forward_hook(hook.after)
+            site.attach(adapter)
 
     def config(self) -> Config:  # noqa: D102
         return {
@@ -116,8 +88,12 @@ class ResidualInside(TowerAdapter):
     def from_config(cls, config: Config) -> ResidualInside:  # noqa: D102
         given = config["adapters"]
         whole(len(given), "the number of adapters", highest=MAX_BLOCKS)
-        numbers = {name: whole(int(name), "a place", 0, MAX_BLOCKS) for name in given}
-        return cls({numbers[name]: ResidualAdapter.from_config(a) for name, a in given.items()})
+        return cls(
+            {
+                whole(int(name), "a place", 0, MAX_BLOCKS): ResidualAdapter.from_config(adapter)
+                for name, adapter in given.items()
+            }
+        )
 
 
 class Branch(nn.Module):
@@ -170,9 +146,7 @@ class _InBlocks(TowerAdapter):
     ) -> None:
         super().__init__()
         self.width, self.hidden = width, hidden
-        self.branches = nn.ModuleDict()
-        for block in sorted(blocks):
-            self.branches[str(block)] = self.make(generator)
+        self.branches = nn.ModuleDict({str(b): self.make(generator) for b in sorted(blocks)})
 
     @abstractmethod
     def make(self, generator: torch.Generator | None) -> nn.Module:
@@ -184,20 +158,22 @@ class _InBlocks(TowerAdapter):
         Raises:
             BackboneError: the tower has no such block.
         """
-        found = transformer_blocks(visual, f"The {self.kind} adapter")
-        width = width_of(visual)
+        every, width = transformer_blocks(visual, f"The {self.kind} adapter"), width_of(visual)
         last = max(map(int, self.branches))
-        if last > len(found) or width != self.width:
+        if last > len(every) or width != self.width:
             raise BackboneError(
                 f"Adapters of width {self.width} up to block {last} do not fit a visual tower of "
-                f"{len(found)} blocks of width {width}.",
+                f"{len(every)} blocks of width {width}.",
                 hint="Take the backbone that they were made for.",
             )
-        return [(found[int(name) - 1], branches) for name, branches in self.branches.items()]
+        return [(every[int(name) - 1], branches) for name, branches in self.branches.items()]
 
     def config(self) -> Config:
-        blocks = [int(name) for name in self.branches]
-        return {"blocks": blocks, "width": self.width, "hidden": self.hidden}
+        return {
+            "blocks": [int(name) for name in self.branches],
+            "width": self.width,
+            "hidden": self.hidden,
+        }
 
     @classmethod
     def from_config(cls, config: Config) -> Any:
@@ -228,8 +204,9 @@ class Houlsby(_InBlocks):
     kind = "houlsby"
 
     def make(self, generator: torch.Generator | None) -> nn.Module:  # noqa: D102
-        both = [Branch(self.width, self.hidden, "gelu", generator=generator) for _ in range(2)]
-        return nn.ModuleList(both)
+        return nn.ModuleList(
+            Branch(self.width, self.hidden, "gelu", generator=generator) for _ in range(2)
+        )
 
     def attach(self, visual: nn.Module) -> None:  # noqa: D102
         for block, (attention, mlp) in self.chosen(visual):

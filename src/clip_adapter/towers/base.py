@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import importlib
 import json
 from abc import ABC, abstractmethod
 from importlib.metadata import entry_points
@@ -58,8 +57,6 @@ class TowerAdapter(nn.Module, ABC):
         """
 
 
-# Modules of this package that register adapters; imported when one is looked up.
-FAMILIES = ("adapters", "lora", "trunk", "weights")
 TOWER_ADAPTERS: dict[str, type[TowerAdapter]] = {}
 # Of a tower, as far as a saved adapter may claim; the largest CLIPs have 64.
 MAX_BLOCKS = 1000
@@ -68,7 +65,7 @@ T = TypeVar("T", bound=type[TowerAdapter])
 
 
 def register_tower_adapter(cls: T) -> T:
-    """Class decorator: makes a adapter known under its ``kind``, so that it can be loaded."""
+    """Class decorator: makes an adapter known under its ``kind``, so that it can be loaded."""
     TOWER_ADAPTERS[cls.kind] = cls
     return cls
 
@@ -90,9 +87,9 @@ def visual_tower(backbone: Backbone) -> nn.Module:
 
 
 def adapted_copy(
-    backbone: Backbone, adapter: TowerAdapter, dtype: torch.dtype | None = None
+    backbone: Backbone, adapter: TowerAdapter | None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A frozen copy of the visual tower, in eval mode, with ``adapter`` attached.
+    """A frozen copy of the visual tower, in eval mode, with ``adapter`` attached, if any.
 
     ``visual(images (B, 3, S, S)) -> (B, D)``. Only the parameters of ``adapter`` ask for gradients;
     BatchNorm stays in eval mode (CLIP-Adapter trains no statistics).
@@ -105,9 +102,10 @@ def adapted_copy(
     visual = copy.deepcopy(visual_tower(backbone)).eval().requires_grad_(False)
     if dtype is not None:
         visual = visual.to(dtype)
-    first = next(visual.parameters())
-    adapter.to(first.device, first.dtype)
-    adapter.attach(visual)
+    if adapter is not None:
+        first = next(visual.parameters())
+        adapter.to(first.device, first.dtype)
+        adapter.attach(visual)
     return visual
 
 
@@ -130,12 +128,12 @@ def tuned(backbone: Backbone, adapter: TowerAdapter) -> Backbone:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        # A adapter that was saved may be of any shape, and towers differ in ways that no check of
+        # An adapter that was saved may be of any shape, and towers differ in ways that no check of
         # its own foresees: what fails here is the first picture through the two together.
         raise BackboneError(
             f"The adapter of kind {adapter.kind!r} does not fit the visual tower of "
             f"{backbone.name}: {error}",
-            allowed="a adapter that was trained in this backbone",
+            allowed="an adapter that was trained in this backbone",
             hint="Take the backbone that it was made for, or fit the classifier again.",
         ) from error
 
@@ -143,11 +141,11 @@ def tuned(backbone: Backbone, adapter: TowerAdapter) -> Backbone:
 def digest(adapter: TowerAdapter) -> str:
     """SHA-256 (hex) over the configuration and the tensors."""
     config, tensors = describe_tower_adapter(adapter)
-    found = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    sha = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 def describe_tower_adapter(adapter: TowerAdapter) -> tuple[Config, dict[str, Tensor]]:
@@ -166,18 +164,7 @@ def build_tower_adapter(config: Config, tensors: dict[str, Tensor]) -> TowerAdap
         UnknownTowerAdapterError: nothing that is installed registers its kind.
         KeyError, TypeError, ValueError, RuntimeError: sizes and tensors that do not fit.
     """
-    kind = tower_adapter_kind(config["kind"])
-    return filled(lambda: kind.from_config(config), tensors)
-
-
-def tower_adapter_kind(name: str) -> type[TowerAdapter]:
-    """The adapter registered as ``name``, here or by a package of methods.
-
-    Raises:
-        UnknownTowerAdapterError: nothing that is installed registers it.
-    """
-    for family in FAMILIES:
-        importlib.import_module(f"clip_adapter.towers.{family}")
+    name = config["kind"]
     if name not in TOWER_ADAPTERS:
         # A third party registers its adapters where it registers its methods.
         for entry in entry_points(group="clip_adapter.methods"):
@@ -189,4 +176,4 @@ def tower_adapter_kind(name: str) -> type[TowerAdapter]:
             allowed=", ".join(sorted(TOWER_ADAPTERS)),
             hint="Install the package that its method came from, or update clip-adapter.",
         )
-    return TOWER_ADAPTERS[name]
+    return filled(lambda: TOWER_ADAPTERS[name].from_config(config), tensors)

@@ -82,9 +82,8 @@ class LoraAttention(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor, **options: Any) -> tuple[Tensor, None]:
         """The call of ``nn.MultiheadAttention`` on itself: (..., W) -> ((..., W), None)."""
-        if self.low_rank.training and self.low_rank.dropout > 0:
-            return self.unmerged(x, options.get("attn_mask")), None
-        return self.merged(x, options.get("attn_mask")), None
+        drops = self.low_rank.training and self.low_rank.dropout > 0
+        return (self.unmerged if drops else self.merged)(x, options.get("attn_mask")), None
 
     def merged(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """W + s B A in the place of W."""
@@ -157,8 +156,7 @@ class Lora(TowerAdapter):
         Raises:
             BackboneError: their attention is of another kind than open_clip's standard one.
         """
-        width = _attentions(blocks)[0].embed_dim
-        return cls(len(blocks), width, rank, alpha, dropout, generator)
+        return cls(len(blocks), _attentions(blocks)[0].embed_dim, rank, alpha, dropout, generator)
 
     def attach(self, visual: nn.Module) -> None:  # noqa: D102
         self.attach_to(transformer_blocks(visual, "A low-rank change"))
@@ -169,12 +167,11 @@ class Lora(TowerAdapter):
         Raises:
             BackboneError: their number, their width or the kind of their attention is another.
         """
-        attentions = _attentions(blocks)
-        wanted = (self.options["blocks"], self.options["width"])
-        if wanted != (len(blocks), attentions[0].embed_dim):
+        attentions, own = _attentions(blocks), self.options
+        if (own["blocks"], own["width"]) != (len(blocks), attentions[0].embed_dim):
             raise BackboneError(
-                f"Low-rank changes of {wanted[0]} blocks of width {wanted[1]} do not fit a tower "
-                f"of {len(blocks)} blocks of width {attentions[0].embed_dim}.",
+                f"Low-rank changes of {own['blocks']} blocks of width {own['width']} do not fit a "
+                f"tower of {len(blocks)} blocks of width {attentions[0].embed_dim}.",
                 hint="Take the backbone that they were made for.",
             )
         for block, attention, part in zip(blocks, attentions, self.parts, strict=True):
@@ -200,9 +197,9 @@ def _attentions(blocks: list[nn.Module]) -> list[nn.MultiheadAttention]:
     Raises:
         BackboneError: one is of another kind.
     """
-    found = [getattr(block, "attn", None) for block in blocks]
-    known = [a for a in found if isinstance(a, nn.MultiheadAttention)]
-    if not known or len(known) < len(found) or any(a.in_proj_weight is None for a in known):
+    every = [getattr(block, "attn", None) for block in blocks]
+    known = [a for a in every if isinstance(a, nn.MultiheadAttention)]
+    if not known or len(known) < len(every) or any(a.in_proj_weight is None for a in known):
         raise BackboneError(
             "The blocks of this backbone have an attention of another kind.",
             allowed="open_clip's standard blocks, such as those of ViT-B-32/openai",

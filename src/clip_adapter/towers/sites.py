@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from clip_adapter.errors import BackboneError, UsageError
 
@@ -14,8 +14,8 @@ STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A point of a tower's forward pass, for a hook.
+class Site:
+    """A point of a tower's forward pass.
 
     Attributes:
         module: what runs there.
@@ -29,32 +29,55 @@ class Place:
     channels_first: bool = False
     dim: int | None = None
 
+    def attach(self, adapter: nn.Module) -> None:
+        """Sends the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
+        hook = _Through(adapter, self.channels_first)
+        if self.before:
+            self.module.register_forward_pre_hook(hook)
+        else:
+            self.module.register_forward_hook(hook)
 
-def places(visual: nn.Module) -> list[Place]:
-    """The places of ``visual`` by number; the last one is its end, the output feature (B, D).
+
+@dataclass(frozen=True)
+class _Through:
+    """A hook that sends a tensor through ``adapter``: an object, not a closure, so it pickles."""
+
+    adapter: nn.Module
+    channels_first: bool
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> Any:
+        """The output, or for a pre-hook the inputs, with the first tensor changed."""
+        changed = inputs if output is None else output
+        first, *others = changed if isinstance(changed, tuple) else (changed,)
+        first = self._adapted(first)
+        return (first, *others) if isinstance(changed, tuple) else first
+
+    def _adapted(self, x: Tensor) -> Tensor:
+        if self.channels_first:
+            return self.adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+        return self.adapter(x)
+
+
+def sites(visual: nn.Module) -> list[Site]:
+    """The sites of ``visual`` by number; the last one is its end, the output feature (B, D).
 
     A transformer of n blocks: 0 is on the tokens before block 1, i is after block i, n is the end
     (Gao et al., Table 2, where n = 12). A ResNet: 0 is after the stem, 1 to 4 after the stages, 5
     the end. Other towers have their end alone.
     """
-    tower: Any = visual
-    end = Place(visual, dim=getattr(visual, "output_dim", None))
-    blocks = blocks_of(visual)
-    if blocks:
+    end = Site(visual, dim=getattr(visual, "output_dim", None))
+    if blocks := blocks_of(visual):
         width = width_of(visual)
-        inner = [Place(block, dim=width) for block in blocks[:-1]]
-        return [Place(blocks[0], before=True, dim=width), *inner, end]
+        inner = [Site(block, dim=width) for block in blocks[:-1]]
+        return [Site(blocks[0], before=True, dim=width), *inner, end]
     if all(hasattr(visual, name) for name in (*STAGES, "attnpool", "avgpool")):
+        tower: Any = visual
         stages = [getattr(tower, name) for name in STAGES]
-        channels = [int(convolution.out_channels) for convolution in _last_convolutions(tower)]
-        inner = zip([tower.avgpool, *stages], channels, strict=True)
-        return [*(Place(m, channels_first=True, dim=c) for m, c in inner), end]
+        # The last convolutions, of the stem and of the stages, tell the channels.
+        ends = [(tower.avgpool, tower.conv3), *((stage, stage[-1].conv3) for stage in stages)]
+        inner = [Site(m, channels_first=True, dim=int(c.out_channels)) for m, c in ends]
+        return [*inner, end]
     return [end]
-
-
-def _last_convolutions(tower: Any) -> list[Any]:
-    """Those of the stem and of the four stages of a ResNet."""
-    return [tower.conv3, *(getattr(tower, name)[-1].conv3 for name in STAGES)]
 
 
 def blocks_of(visual: nn.Module) -> list[nn.Module]:
@@ -98,17 +121,17 @@ def numbers(
     Raises:
         UsageError: anything else; the allowed numbers are named.
     """
-    found: set[int] = set()
+    chosen: set[int] = set()
     for part in str(given).split(","):
         word = part.strip()
         if word in words:
-            found.update(words[word])
+            chosen.update(words[word])
         elif word.isdecimal() and int(word) in allowed:
-            found.add(int(word))
+            chosen.add(int(word))
         else:
             raise UsageError(
                 f"{option} = {given!r}.",
                 allowed=f"{', '.join(words)}, or numbers of {', '.join(map(str, allowed))} with "
                 "commas between them",
             )
-    return sorted(found)
+    return sorted(chosen)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ from clip_adapter.nn import normalize
 CHUNK = 128
 # Parameters of a whole CLIP that are part of neither tower.
 OF_NEITHER = ("logit_scale", "logit_bias")
+
+
+def in_passes(encode: Callable[..., Tensor], *prompts: Tensor) -> Tensor:
+    """``encode`` of ``prompts``, tensors of C rows each, in passes that fit into memory: (C, D)."""
+    parts = list(zip(*(tensor.split(CHUNK) for tensor in prompts), strict=True))
+    if len(parts) > 1 and torch.is_grad_enabled():
+        encode = functools.partial(checkpoint, encode, use_reentrant=False)
+    return torch.cat([encode(*part) for part in parts])
 
 
 class TextTower(nn.Module):
@@ -44,8 +53,6 @@ class TextTower(nn.Module):
         UsageError: no template.
     """
 
-    tokens: Tensor
-
     def __init__(
         self,
         backbone: Backbone,
@@ -61,21 +68,15 @@ class TextTower(nn.Module):
                 allowed="one template or more, as 'a photo of a {}.'",
                 hint="Add --prompt, beside --descriptions or in their place.",
             )
-        model = _text_part(backbone).eval().requires_grad_(False)
-        self.model = model if dtype is None else model.to(dtype)
+        self.model: Any = _text_part(backbone).eval().requires_grad_(False).to(dtype=dtype)
         self._classes, self._templates = len(class_names), len(templates)
         texts = [fill(template, name) for name in class_names for template in templates]
         tokens = backbone.tokenize(texts)
-        if isinstance(getattr(self._core, "token_embedding", None), nn.Embedding):
+        if isinstance(getattr(self.model, "token_embedding", None), nn.Embedding):
             # 8 to 20 of CLIP's 77 tokens are left, which is as many times faster
             tokens = backbone.trim_tokens(tokens)
-        tokens = tokens.to(next(model.parameters()).device)
-        self.register_buffer("tokens", tokens, persistent=False)
-
-    @property
-    def _core(self) -> Any:
-        """The module that holds the embeddings and the transformer."""
-        return self.model.part if isinstance(self.model, _Half) else self.model
+        device = next(self.model.parameters()).device
+        self.tokens = nn.Buffer(tokens.to(device), persistent=False)
 
     def blocks(self) -> list[nn.Module]:
         """Its transformer blocks, in order.
@@ -83,7 +84,7 @@ class TextTower(nn.Module):
         Raises:
             BackboneError: the tower is not one of open_clip's transformers.
         """
-        blocks = getattr(getattr(self._core, "transformer", None), "resblocks", None)
+        blocks = getattr(getattr(self.model, "transformer", None), "resblocks", None)
         if blocks is None:
             raise BackboneError(
                 "The text tower of this backbone is not one of open_clip's transformers.",
@@ -97,40 +98,19 @@ class TextTower(nn.Module):
         Per class, the T text features are scaled to unit length, averaged, and scaled again, as
         in :func:`clip_adapter.features.text.text_weights`.
         """
-        parts = self.tokens.split(CHUNK)
-        if len(parts) > 1 and torch.is_grad_enabled():
-            rows = [checkpoint(self._encode, part, use_reentrant=False) for part in parts]
-        else:
-            rows = [self._encode(part) for part in parts]
-        features = normalize(torch.cat(rows).float())
+        features = normalize(in_passes(self._encode, self.tokens).float())
         return normalize(features.reshape(self._classes, self._templates, -1).mean(dim=1))
 
     def _encode(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) -> raw features (B, D)."""
-        core, length = self._core, tokens.shape[1]
+        model, length = self.model, tokens.shape[1]
         shorter: dict[str, Tensor] = {}
-        if length < getattr(core, "context_length", length):
-            prefix = "part." if core is not self.model else ""
-            shorter[f"{prefix}positional_embedding"] = core.positional_embedding[:length]
-            shorter[f"{prefix}attn_mask"] = core.attn_mask[:length, :length]
+        if length < getattr(model, "context_length", length):
+            shorter["positional_embedding"] = model.positional_embedding[:length]
+            shorter["attn_mask"] = model.attn_mask[:length, :length]
         # The embeddings are cut for this call alone, so the tower keeps all of its parameters.
-        out = functional_call(self.model, shorter, (tokens,))
+        out = functional_call(model, shorter, (tokens,))
         return out[0] if isinstance(out, tuple) else out
-
-
-class _Half(nn.Module):
-    """The text tower of a plain CLIP, whose parts lie in the whole model itself."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        half = copy.copy(model)
-        # A shallow copy shares these tables with the backbone, so it gets tables of its own.
-        half._modules = {k: v for k, v in model._modules.items() if k != "visual"}
-        half._parameters = {k: v for k, v in model._parameters.items() if k not in OF_NEITHER}
-        self.part: Any = copy.deepcopy(half)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.part.encode_text(tokens)
 
 
 def _text_part(backbone: Backbone) -> nn.Module:
@@ -144,4 +124,11 @@ def _text_part(backbone: Backbone) -> nn.Module:
             allowed="models of open_clip",
             hint="Take a method that does not train it: 'clip-adapter ls methods' tells which.",
         )
-    return _Half(model)
+    # The text tower of a plain CLIP lies in the whole model itself. A shallow copy shares these
+    # tables with the backbone, so it gets tables of its own.
+    half: Any = copy.copy(model)
+    half._modules = {k: v for k, v in model._modules.items() if k != "visual"}
+    half._parameters = {k: v for k, v in model._parameters.items() if k not in OF_NEITHER}
+    half = copy.deepcopy(half)
+    half.forward = half.encode_text
+    return half

@@ -60,7 +60,7 @@ class TrunkAdapter(TowerAdapter):
 
     @classmethod
     def from_config(cls, config: Config) -> TrunkAdapter:
-        """The change."""
+        """The adapter."""
         return cls()
 
 
@@ -80,8 +80,8 @@ def projection(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     return matrix, layer.bias.detach().to("cpu", torch.float32, copy=True)
 
 
-def trunk_features(backbone: Backbone, pictures: Pictures, views: int = 1) -> Tensor:
-    """Trunk features (V, N, trunk) of N pictures.
+def trunk_features(backbone: Backbone, pictures: Pictures, views: int = 1) -> tuple[Tensor, Tensor]:
+    """Trunk features of N pictures: (V, N, trunk) to learn from, and the plain view (N, trunk).
 
     Args:
         backbone: left as it is.
@@ -94,10 +94,12 @@ def trunk_features(backbone: Backbone, pictures: Pictures, views: int = 1) -> Te
     """
     trunk = tuned(backbone, TrunkAdapter())
     rows = torch.arange(len(pictures)).split(BATCH)
-    numbers = range(views) if views > 1 else (None,)
-    return torch.stack(
-        [torch.cat([trunk.encode_images(pictures.batch(r, v)) for r in rows]) for v in numbers]
-    )
+
+    def of_view(view: int | None) -> Tensor:
+        return torch.cat([trunk.encode_images(pictures.batch(r, view)) for r in rows])
+
+    plain = of_view(None)
+    return torch.stack([of_view(v) for v in range(views)]) if views > 1 else plain[None], plain
 
 
 def _known(visual: nn.Module) -> tuple[Any, str]:

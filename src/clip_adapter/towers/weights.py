@@ -55,10 +55,10 @@ class WeightAdapter(TowerAdapter):
     def blended(self, start: WeightAdapter, share: float) -> WeightAdapter:
         """``(1 - share) * start + share * self``, parameter by parameter.
 
-        Exactly ``start`` at 0 and this change at 1. Source: WiSE-FT (arXiv 2109.01903).
+        Exactly ``start`` at 0 and this adapter at 1. Source: WiSE-FT (arXiv 2109.01903).
 
         Raises:
-            UsageError: the two change other parameters.
+            UsageError: the two hold other parameters.
         """
         if self.names != start.names:
             raise UsageError(
@@ -76,18 +76,17 @@ class WeightAdapter(TowerAdapter):
             BackboneError: the tower has no such parameter, or one of another shape.
         """
         for name, value in zip(self.names, self.values, strict=True):
-            place, _, leaf = name.rpartition(".")
+            module, _, leaf = name.rpartition(".")
             try:
-                owner = visual.get_submodule(place)
-                fits = owner.get_parameter(leaf).shape == value.shape
+                fits = visual.get_parameter(name).shape == value.shape
             except AttributeError:
                 fits = False
             if not fits:
                 raise BackboneError(
                     f"This visual tower has no parameter {name} of shape {tuple(value.shape)}.",
-                    allowed="the backbone that the change was trained in",
+                    allowed="the backbone that the weights were trained in",
                 )
-            setattr(visual.get_submodule(place), leaf, value)
+            setattr(visual.get_submodule(module), leaf, value)
 
     def config(self) -> Config:
         """Names and shapes."""
@@ -95,7 +94,7 @@ class WeightAdapter(TowerAdapter):
 
     @classmethod
     def from_config(cls, config: Config) -> WeightAdapter:
-        """The change, with zeros for values, to be made by :func:`saved.filled`.
+        """The adapter, with zeros for values, to be made by :func:`saved.filled`.
 
         Raises:
             KeyError, ValueError: no such names and shapes.
