@@ -44,7 +44,9 @@ def call(recipe, environment, jobs=1, **options):
 
 def test_every_run_is_done_once(recipe, environment, inside):
     told = []
-    first = call(recipe(), environment, jobs=2, progress=lambda *count: told.append(count))
+    first = call(
+        recipe(), environment, jobs=2, progress=lambda stage: told.append((stage.done, stage.total))
+    )
     assert (first.done, first.present, first.failed, first.missing) == (ALL, 0, {}, {})
     assert told[-1] == (ALL, ALL)
     before = {path: path.stat().st_mtime_ns for path in results_of(environment)}
@@ -71,15 +73,15 @@ def test_two_jobs_give_the_same_as_none_and_so_does_again(recipe, done):
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, environment, inside):
+def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, environment, inside, caplog):
+    caplog.set_level("INFO", "clip_adapter")
     # The rate is beyond any use: its two seeds on each of two files diverge, alone or together.
     changed = recipe(("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30"))
-    said = []
-    found = call(changed, environment, say=said.append)
+    found = call(changed, environment)
     assert (found.done, len(found.failed)) == (ALL - 4, 4)
     assert all("lr=1e+30" in title for title in found.failed)
     assert all("NaN or infinite" in reason for reason in found.failed.values())
-    assert sum(line.startswith("Failed:") for line in said) == 2
+    assert sum(line.startswith("Failed:") for line in caplog.messages) == 2
     failures = list(Path(environment.out).rglob("*.failed.json"))
     assert len(failures) == 4
     run = next(r for r in found.plans[0].runs().values() if "lr" in r.options)
@@ -91,7 +93,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, environment, insi
 def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, done, inside):
     environment = done
     run = next(iter(make_plans([recipe()], "features", environment)[0].runs().values()))
-    results = Results(Path(environment.out) / FOLDER, print)
+    results = Results(Path(environment.out) / FOLDER)
     results.path(run).unlink()
     results.fail(run, "once", "")
     assert results.failure(run) == "once"
@@ -100,21 +102,21 @@ def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, done, inside):
     assert list(Path(environment.out).rglob("*.failed.json")) == []
 
 
-def test_damaged_results_are_kept_aside_and_made_again(recipe, done, inside):
+def test_damaged_results_are_kept_aside_and_made_again(recipe, done, inside, caplog):
+    caplog.set_level("INFO", "clip_adapter")
     paths = [p for p in results_of(done) if "linear-probe" in p.name]
     paths += [p for p in results_of(done) if "zero-shot" in p.name]
     damages = [b"", b"{", b"[]", b'{"format": 1}', b"\xff\xfe", paths[0].read_bytes()]
     whole = numbers(done)
     for path, damage in zip(paths, damages, strict=True):
         path.write_bytes(damage)
-    said = []
-    found = call(recipe(), done, say=said.append)
+    found = call(recipe(), done)
     # The last one was a whole result, of another run.
     assert (found.done, found.present) == (6, ALL - 6)
     for path, damage in zip(paths, damages, strict=True):
         assert path.with_name(path.name + ".damaged").read_bytes() == damage
-        assert any(str(path) in line for line in said)
-    assert sum("done again" in line for line in said) == 6
+        assert any(str(path) in line for line in caplog.messages)
+    assert sum("done again" in line for line in caplog.messages) == 6
     assert numbers(done) == whole
 
 
@@ -292,7 +294,7 @@ def test_killed_and_resumed_gives_the_same_tables(recipe, done, tmp_path, inside
     assert numbers(environment) == numbers(done)
     pages = []
     for out in (Path(environment.out), Path(done.out)):
-        write_page(load_plans(out), Results(out / FOLDER, print), out)
+        write_page(load_plans(out), Results(out / FOLDER), out)
         pages.append((out / "TABLES.md").read_bytes())
     assert pages[0] == pages[1]
 

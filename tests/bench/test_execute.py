@@ -11,8 +11,7 @@ from clip_adapter.bench.execute import Worker
 from clip_adapter.bench.run import Run, units
 from clip_adapter.bench.tsne import in_the_plane
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets import demo_sets
-from clip_adapter.demo.task import demo_task
+from clip_adapter.demo import sets, task
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import FeatureStore
@@ -25,7 +24,7 @@ SHOTS = 2
 def small():
     """Few and small pictures in the demo's sets."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (demo_sets, demo_task):
+        for module in (sets, task):
             patch.setattr(module, "PER_CLASS", {"train": 3, "test": 2})
             patch.setattr(module, "TASK_PICTURE_SIZE", 24)
         yield
@@ -69,11 +68,11 @@ def test_shifts_are_scored_among_their_own_classes(worker, environment):
     [record] = worker.do([a_run("zero-shot", shifts=shifts)])
     assert {k: v["n"] for k, v in record["shifts"].items()} == {"demo-v2": 32, "demo-a": 16}
     # Among 8 classes instead of 16 the same pictures cannot be judged worse.
-    data = PictureSet("demo", environment, print)
+    data = PictureSet("demo", environment)
     run = a_run("zero-shot")
     task, _ = data.task(run, run.instance())
     classifier = run.instance().fit(task)
-    features, unread = PictureSet("demo-a", environment, print).test(run, classifier)
+    features, unread = PictureSet("demo-a", environment).test(run, classifier)
     assert unread == 0
     names = [classifier.class_names[i] for i in classifier.logits(features).argmax(1).tolist()]
     truth = [features.class_names[i] for i in features.labels.tolist()]
@@ -123,17 +122,15 @@ def test_what_chooses_for_itself_is_alone():
 
 def test_the_identity_of_a_set_does_not_tell_where_it_lies(tmp_path, small):
     environments = [Environment(out=str(tmp_path / name)) for name in "ab"]
-    one, two = (
-        PictureSet("demo-colours", environment, print).identity for environment in environments
-    )
+    one, two = (PictureSet("demo-colours", environment).identity for environment in environments)
     assert one == two
-    assert one != PictureSet("demo-textures", environments[0], print).identity
+    assert one != PictureSet("demo-textures", environments[0]).identity
 
 
 def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, small):
     environment = Environment(out=str(tmp_path), cache=str(tmp_path / "cache"), device="cpu")
-    folder = demo_sets.demo_set("demo", tmp_path / "data")
-    whole = PictureSet("demo", environment, print).identity
+    folder = sets.demo_set("demo", tmp_path / "data")
+    whole = PictureSet("demo", environment).identity
     first = sorted((folder / "train").iterdir())[0]
     # One of three: some draws of two have it, so that the draws are of two sizes.
     (first / "00.png").write_bytes(b"no picture")
@@ -147,7 +144,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, smal
     assert {r["skipped"] for r in records} == {0, 1}
     assert {r["test_skipped"] for r in records} == {2}
     assert {r["train_pictures"] for r in records} == {16 * SHOTS, 16 * SHOTS - 1}
-    assert PictureSet("demo", environment, print).identity == whole  # the same files are there
+    assert PictureSet("demo", environment).identity == whole  # the same files are there
 
 
 def test_a_set_with_files_that_are_gone_is_another_one(tmp_path):
@@ -159,12 +156,12 @@ def test_a_set_with_files_that_are_gone_is_another_one(tmp_path):
     for name, *_ in rows:
         (folder / "2750" / name).write_bytes(b"x")
     environment = Environment(out=str(tmp_path / "out"), root=str(tmp_path))
-    whole = PictureSet("eurosat", environment, print).identity
+    whole = PictureSet("eurosat", environment).identity
     (folder / "2750" / "a" / "3.jpg").unlink()
-    partial = PictureSet("eurosat", environment, print).identity
+    partial = PictureSet("eurosat", environment).identity
     assert partial != whole
     (folder / "2750" / "a" / "3.jpg").write_bytes(b"x")
-    assert PictureSet("eurosat", environment, print).identity == whole
+    assert PictureSet("eurosat", environment).identity == whole
 
 
 def clusters(apart):

@@ -20,7 +20,7 @@ GOOD = {
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "results", [].append)
+    return Results(tmp_path / "results")
 
 
 def run_of(measure):

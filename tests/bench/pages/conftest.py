@@ -52,8 +52,7 @@ class Bench:
     """Results in a folder, and plans of recipes on pretended data."""
 
     def __init__(self, folder):
-        self.said = []
-        self.results = Results(folder / "results", self.said.append)
+        self.results = Results(folder / "results")
 
     def plan(self, name, profile="demo", reason="", missing=(), **overrides):
         """The plan of a recipe; ``reason`` leaves out what reads images."""
