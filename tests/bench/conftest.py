@@ -13,7 +13,7 @@ from clip_adapter.bench.runs import Run
 from clip_adapter.bench.work import Worker
 from clip_adapter.bench.worker import RESULTS, do_and_write
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.write import write_features
+from clip_adapter.features.files import write_features
 
 RECIPE = """
 title = "Toys"

@@ -18,7 +18,7 @@ from clip_adapter.datasets.open import load_dataset, takes_root
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import held_out_features
-from clip_adapter.features.embed import extract
+from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import sets_of
 from clip_adapter.features.store import content_digest
@@ -119,7 +119,7 @@ class PictureSet:
             # Of a tower that nobody will see again: nothing is kept.
             samples = self._dataset().pool(TEST)
             encoder = classifier.encoder(self._place.device)
-            found, bad = extract(encoder, samples, source.class_names, style=run.style)
+            found, bad = embed(encoder, samples, source.class_names, preprocess=run.style)
             return found, len(bad)
         if TEST not in self._test:
             found = held_out_features(source)
@@ -136,7 +136,7 @@ class PictureSet:
                 dtype=self._place.dtype,
                 prompts=run.prompts or own,
                 root=self._root(),
-                style="coop" if run.style == "coop" else "clip",
+                preprocess="coop" if run.style == "coop" else "clip",
                 cache=self._place.cache,
                 say=self._say,
             )

@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command, listed
 from clip_adapter.errors import DataError
+from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
     from clip_adapter.bench.runner import Outcome
@@ -86,8 +87,10 @@ def about() -> None:
 
 
 @bench.command("run")
+@o.with_options
 def run(
     recipes: Recipes = None,
+    *,
     profile: ProfileOption = None,
     features: Features = None,
     root: Root = None,
@@ -107,9 +110,7 @@ def run(
     get: Annotated[
         bool, typer.Option("--get", help="Download the data sets that are missing first.")
     ] = False,
-    device: o.Device = o.DEFAULTS.device,
-    dtype: o.DtypeOption = o.DEFAULTS.dtype,
-    cache: o.Cache = None,
+    reading: Annotated[SourceOptions, o.Only(("device", "dtype", "cache"))],
     json: o.Json = False,
 ) -> None:
     """Run recipes, and write their tables and figures.
@@ -131,7 +132,7 @@ def run(
 
         chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
-        place = _place(out, root, features, cache, device, dtype)
+        place = _place(out, root, features, reading)
         overrides: dict[str, Any] = {
             "datasets": dataset,
             "backbones": backbone,
@@ -252,18 +253,16 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         output.result(dataclasses.asdict(found))
 
 
-def _place(
-    out: Path, root: Path | None, features: Path | None, cache: Path | None, device: str, dtype: str
-) -> Any:
+def _place(out: Path, root: Path | None, features: Path | None, reading: SourceOptions) -> Any:
     from clip_adapter.bench.data import Place
 
     return Place(
         out=str(out),
         root=None if root is None else str(root.expanduser()),
         features=None if features is None else str(features.expanduser()),
-        cache=None if cache is None else str(cache),
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]
+        cache=None if reading.cache is None else str(reading.cache),
+        device=reading.device,
+        dtype=reading.dtype,
     )
 
 

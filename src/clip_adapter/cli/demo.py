@@ -9,6 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
+from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "demo-output"
 
 
+@o.with_options
 def demo(
+    *,
     out: Annotated[
         Path,
         typer.Option("--out", "--output", metavar="DIR", help="Where everything is written."),
@@ -37,7 +40,7 @@ def demo(
             show_default="1, 4 and 16",
         ),
     ] = None,
-    cache: o.Cache = None,
+    reading: Annotated[SourceOptions, o.Only(("cache",))],
     json: o.Json = False,
 ) -> None:
     """Watch a few examples make CLIP better, offline, in about a minute.
@@ -60,7 +63,7 @@ def demo(
             out,
             seeds=job.SEEDS if seeds is None else seeds,
             shots=shots or job.SHOTS,
-            cache=cache,
+            cache=reading.cache,
         )
         if not json:
             output.show(table(found), "", predictions(found), "", *closing(found))

@@ -122,8 +122,3 @@ _CAPTIONS = {
     "backbones": "Also ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO and local-dir:DIR.",
     "templates": "Or write your own: --prompt 'a photo of a {}, a kind of bird.'",
 }
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(ls)

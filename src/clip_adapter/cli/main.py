@@ -10,7 +10,12 @@ from typing import Annotated
 import typer
 
 from clip_adapter import __version__
-from clip_adapter.cli import bench, data, demo, embed, evaluate, fit, ls, predict
+from clip_adapter.cli import bench, data, demo
+from clip_adapter.cli.embed import embed
+from clip_adapter.cli.evaluate import evaluate
+from clip_adapter.cli.fit import fit
+from clip_adapter.cli.ls import ls
+from clip_adapter.cli.predict import predict
 
 app = typer.Typer(
     name="clip-adapter",
@@ -47,8 +52,10 @@ def about(
     """
 
 
-for _command in (fit, evaluate, predict, embed, ls, data, bench, demo):
-    _command.add(app)
+for _command in (fit, evaluate, predict, embed, ls):
+    app.command(no_args_is_help=True)(_command)
+for _group in (data, bench, demo):
+    _group.add(app)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -10,7 +11,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 DEBUG_VARIABLE = "CLIP_ADAPTER_DEBUG"
 INTERRUPTED = 130
+# Of the JSON that fit, evaluate and predict print: raised when a field goes or means another thing.
+SCHEMA = 1
 # Wider than a terminal: what is piped into a file or a program must not be cut or wrapped early.
 PIPED_WIDTH = 160
 
 
 class Output:
     """A command's voice, and a context that turns errors into messages and exit codes.
+
+    Inside, lines and warnings of the library go to standard error, each once; afterwards logging
+    and warnings are as they were.
 
     Args:
         as_json: the command was asked for JSON: one value on standard output, nothing else.
@@ -56,13 +62,8 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: self.say(str(message))
-        self._handler = _Lines(self)
-        log.addHandler(self._handler)
-        log.setLevel(logging.INFO)
+        self._lines = _lines_to(self)
+        self._lines.__enter__()
         return self
 
     def __exit__(
@@ -71,40 +72,39 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        log.removeHandler(self._handler)
-        self._caught.__exit__(kind, error, traceback)
-        if error is None or isinstance(error, typer.Exit | SystemExit):
-            return
+        self._lines.__exit__(None, None, None)
+        code = self._failed(error)
+        if code:
+            raise typer.Exit(code) from None
+
+    def _failed(self, error: BaseException | None) -> int:
+        """Says what went wrong, and gives the exit code; 0 for what is no failure of a command."""
         if isinstance(error, KeyboardInterrupt):
             kept = str(error) or "Features made so far are kept: the same command goes on."
             self.say(f"Interrupted. {kept}")
-            raise typer.Exit(INTERRUPTED) from None
+            return INTERRUPTED
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # Whoever read our output has stopped; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-        if os.environ.get(DEBUG_VARIABLE):
-            return
+            return 1
+        if os.environ.get(DEBUG_VARIABLE) or isinstance(error, typer.Exit):
+            return 0
         if isinstance(error, ClipAdapterError):
             self.say(f"Error: {error}")
-            self.result(
-                {
-                    "error": error.found,
-                    "allowed": error.allowed or None,
-                    "next": error.hint or None,
-                    "kind": type(error).__name__,
-                }
-            )
-            raise typer.Exit(error.exit_code) from None
-        if isinstance(error, Exception):
+            kind, told, code = type(error).__name__, error, error.exit_code
+        elif isinstance(error, Exception):
             line = " ".join(str(error).split())
             found = f"{type(error).__name__}: {line}" if line else type(error).__name__
             self.say(
                 f"Error: {found}\nThis is a bug in clip-adapter. Next: run the same command with "
                 f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it."
             )
-            self.result({"error": found, "allowed": None, "next": None, "kind": "bug"})
-            raise typer.Exit(1) from None
+            kind, told, code = "bug", ClipAdapterError(found), 1
+        else:
+            return 0
+        allowed, hint = told.allowed or None, told.hint or None
+        self.result({"error": told.found, "allowed": allowed, "next": hint, "kind": kind})
+        return code
 
 
 class _Lines(logging.Handler):
@@ -116,6 +116,22 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._output.say(record.getMessage())
+
+
+@contextlib.contextmanager
+def _lines_to(output: Output) -> Iterator[None]:
+    """Inside, the library's lines and warnings go to ``output``, and to no one else."""
+    handlers, level = log.handlers, log.level
+    log.handlers = [_Lines(output)]
+    log.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: output.say(str(message))
+            yield
+    finally:
+        log.handlers = handlers
+        log.setLevel(level)
 
 
 def console(file: TextIO | None = None) -> Console:
