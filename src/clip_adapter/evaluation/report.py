@@ -104,7 +104,8 @@ def make_report(
     present = [accuracy for accuracy in accuracies if accuracy is not None]
     untrained = None
     if zero_shot is not None:
-        untrained = per_class_accuracy(confusion_matrix(zero_shot, labels))
+        by_class = per_class_accuracy(confusion_matrix(zero_shot, labels))
+        untrained = dict(zip(class_names, by_class, strict=True))
     return Report(
         n=len(labels),
         top1=top_k(logits, labels, 1),
@@ -112,7 +113,7 @@ def make_report(
         mean_per_class=sum(present) / len(present),
         zero_shot_top1=None if zero_shot is None else top_k(zero_shot, labels, 1),
         per_class=dict(zip(class_names, accuracies, strict=True)),
-        zero_shot_per_class=untrained and dict(zip(class_names, untrained, strict=True)),
+        zero_shot_per_class=untrained,
         class_counts=dict(zip(class_names, confusion.sum(1).tolist(), strict=True)),
         confusion=confusion.tolist(),
         class_names=list(class_names),
