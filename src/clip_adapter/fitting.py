@@ -331,6 +331,8 @@ def make_task(
         backbone=backbone,
         templates=tuple(source.templates),
     )
+    if method is not None and "text" in wanted:
+        task.require_text(method.name)
     facts: dict[str, Any] = {}
     if "pixels" in wanted and backbone is not None:
         pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)

@@ -164,7 +164,8 @@ class SourceOptions:
     """How to read a source.
 
     Attributes:
-        backbone: name; None is ``DEFAULT_BACKBONE`` for pictures and none for features.
+        backbone: name, or an object of one's own; None is ``DEFAULT_BACKBONE`` for pictures and
+            none for features.
         views: augmented views of every training picture; 1 is the plain picture.
         prompts: templates, or names of built-in ones; several are an ensemble. One str is one
             prompt.
@@ -187,7 +188,7 @@ class SourceOptions:
     PANEL: ClassVar[str] = "How pictures are read"
 
     backbone: Annotated[
-        str | None,
+        str | Any,
         Help(
             "The pretrained CLIP that looks at the pictures. 'demo' is small and needs no "
             "download; 'clip-adapter ls backbones' lists the others.",
@@ -286,11 +287,11 @@ class SourceOptions:
         check_bounds(self)
 
     def load_backbone(self) -> Backbone:
-        """The backbone named, or the default one."""
+        """The backbone named or given, or the default one."""
         from clip_adapter.backbones import load_backbone
 
-        name = self.backbone or DEFAULT_BACKBONE
-        return load_backbone(name, device=self.device, dtype=self.dtype)
+        chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
+        return load_backbone(chosen, device=self.device, dtype=self.dtype)
 
     def store(self) -> FeatureStore:
         """The feature store."""

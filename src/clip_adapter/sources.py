@@ -17,7 +17,7 @@ from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, MissingTextError, UsageError
 from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
@@ -136,16 +136,27 @@ class Source(ABC):
         raise UsageError(f"{self.name} holds no pictures.", hint="Give the pictures.")
 
     def text_weights(self) -> Tensor | None:
-        """(C, D) of unit length, from the class names and the backbone; None without one."""
+        """(C, D) of unit length, from the class names and the backbone.
+
+        None where there is no backbone, or one that encodes pictures only.
+
+        Raises:
+            MissingTextError: so it does, and prompts or descriptions were given.
+        """
         if self.backbone is None:
             return None
-        return text_weights(
-            self.backbone,
-            self.class_names,
-            self.templates,
-            descriptions=self.descriptions and self.descriptions.sentences,
-            store=self._options.store(),
-        )
+        try:
+            return text_weights(
+                self.backbone,
+                self.class_names,
+                self.templates,
+                descriptions=self.descriptions and self.descriptions.sentences,
+                store=self._options.store(),
+            )
+        except MissingTextError:
+            if self._options.prompts or self.descriptions:
+                raise
+            return None
 
     @abstractmethod
     def made_by(self) -> dict[str, Any]:

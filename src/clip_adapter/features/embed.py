@@ -90,6 +90,8 @@ def embed(
         StoreError: the store cannot be written.
         CancelledError: ``cancel`` was set.
     """
+    if not backbone.fingerprint:
+        store = None  # nothing tells its features from those of another one
     numbers = [*range(views), None] if views > 1 else [None]
     with listening(progress, cancel), decoders() as pool:
         contents = list(pool.map(_digest, samples))
