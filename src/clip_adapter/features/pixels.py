@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from torch import Tensor
 from clip_adapter.backbones.base import Preprocess
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode
-from clip_adapter.datasets.transforms import make_transform, view_seed
+from clip_adapter.datasets.transforms import Transform, make_transform, view_seed
 from clip_adapter.errors import DataError
 from clip_adapter.features.store import content_digest
 
@@ -39,8 +40,13 @@ class Pictures:
         seed: int = 0,
     ) -> None:
         self._samples, self._digests, self._seed = list(samples), list(digests), seed
+        self._inputs, self._preprocess = inputs, preprocess
         self._plain = make_transform(inputs, preprocess)
-        self._random = make_transform(inputs, preprocess, train=True)
+
+    @functools.cached_property
+    def _random(self) -> Transform:
+        # Not every backbone has random views.
+        return make_transform(self._inputs, self._preprocess, train=True)
 
     def __len__(self) -> int:
         return len(self._samples)
