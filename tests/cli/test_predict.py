@@ -21,10 +21,10 @@ def test_json_contract(run_json, saved, test_folder, tmp_path):
     good = test_folder / "red" / "00.png"
     told = run_json("predict", saved, good, tmp_path / "broken.jpg", "missing.png", good, "--json")
     assert [set(one) for one in told] == [
-        {"path", "label", "probability"},
-        {"path", "error"},
-        {"path", "error"},
-        {"path", "label", "probability"},
+        {"schema", "path", "label", "probability"},
+        {"schema", "path", "error"},
+        {"schema", "path", "error"},
+        {"schema", "path", "label", "probability"},
     ]
     assert told[0] == told[3]
     assert told[0]["label"] == Classifier.load(saved).predict([good])[0]
@@ -50,7 +50,7 @@ def test_exit_code_only_when_all_failed(run, saved, test_folder):
     assert run("predict", saved, "a.png", good).exit_code == 0
     result = run("predict", saved, "a.png", "b.png", "--json")
     assert result.exit_code == 1
-    assert [set(one) for one in json.loads(result.stdout)] == [{"path", "error"}] * 2
+    assert [set(one) for one in json.loads(result.stdout)] == [{"schema", "path", "error"}] * 2
     assert "2 of 2 pictures could not be read" in result.stderr
 
 
