@@ -79,13 +79,13 @@ class Help:
         text: what it is for, in plain words.
         metavar: what stands for its value; "" goes by its type.
         default: what is shown as its default; "" is the default itself.
-        flags: its options; none is its name.
+        flag: its option; "" is its name.
     """
 
     text: str
     metavar: str = ""
     default: str = ""
-    flags: tuple[str, ...] = ()
+    flag: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ def _taken_apart(hint: Any) -> FieldType:
     return FieldType(kinds, tuple(words), notes)
 
 
-def flags_of(cls: type, name: str) -> tuple[str, ...]:
-    """The options of the command line that stand for a field."""
+def flag_of(cls: type, name: str) -> str:
+    """The option of the command line that stands for a field."""
     shown = field_types(cls)[name].note(Help)
-    return (shown and shown.flags) or (f"--{name.replace('_', '-')}",)
+    return (shown and shown.flag) or f"--{name.replace('_', '-')}"
 
 
 def check_bounds(instance: Any) -> None:
@@ -211,7 +211,7 @@ class SourceOptions:
             "several times for an average. Names from 'clip-adapter ls templates' work too.",
             metavar="TEXT",
             default="by the data set's name",
-            flags=("--prompt",),
+            flag="--prompt",
         ),
     ] = ()
     descriptions: Annotated[
@@ -242,7 +242,6 @@ class SourceOptions:
         Preprocess,
         Help(
             "How pictures are cut to size: as CLIP does, or as CoOp's published experiments do.",
-            flags=("--preprocess", "--style"),
         ),
     ] = "clip"
     device: Annotated[

@@ -24,7 +24,7 @@ from clip_adapter.features.files import load_features
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
-from clip_adapter.options import SourceOptions, changed, flags_of
+from clip_adapter.options import SourceOptions, changed, flag_of
 from clip_adapter.reporting import log
 from clip_adapter.wording import listed
 
@@ -359,7 +359,7 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
         UsageError: one of ``names`` is not at its default.
     """
     if given := [name for name in names if name in changed(options)]:
-        flags = [flags_of(SourceOptions, name)[0] for name in given]
+        flags = [flag_of(SourceOptions, name) for name in given]
         raise UsageError(
             f"{spec} holds {holds}: {', '.join(given)} ({', '.join(flags)}) would change nothing.",
             hint="Leave it away." if len(given) == 1 else "Leave them away.",

@@ -55,7 +55,6 @@ def test_defaults_shown_are_those_used(run):
     from clip_adapter.options import DEFAULT_BACKBONE, DEFAULT_METHOD, SourceOptions
 
     text = " ".join(run("fit", "--help").stdout.split())
-    assert "--style" in text  # the name of old of --preprocess
     for value in (DEFAULT_METHOD, DEFAULT_BACKBONE, SourceOptions().batch_size):
         assert f"default: {value}" in text.replace("(", "")
 

@@ -17,12 +17,23 @@ from clip_adapter.cli.fit import fit
 from clip_adapter.cli.ls import ls
 from clip_adapter.cli.predict import predict
 
+# Names of old that still work, by today's.
+OLD_NAMES = {"style": "preprocess"}
+
+
+def _name_of_today(token: str) -> str:
+    return OLD_NAMES.get(token, token)
+
+
 app = typer.Typer(
     name="clip-adapter",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _name_of_today,
+    },
 )
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.errors import UsageError
-from clip_adapter.options import Bounds, Compute, Help, SourceOptions, field_types, flags_of
+from clip_adapter.options import Bounds, Compute, Help, SourceOptions, field_types, flag_of
 
 READING, INSIDE = SourceOptions.PANEL, Compute.PANEL
 TRAINING, RESULT = "How it learns", "Results"
@@ -93,7 +93,7 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
         if help_ is None or (only is not None and field.name not in only):
             continue
         option = typer.Option(
-            *flags_of(kind, field.name),
+            flag_of(kind, field.name),
             metavar=help_.metavar or None,
             help=help_.text,
             show_default=help_.default or True,
