@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import logging
-import math
 import os
 import shlex
 import sys
@@ -62,7 +61,7 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
-        self._lines = _lines_to(self)
+        self._lines = _lines()
         self._lines.__enter__()
         return self
 
@@ -87,47 +86,33 @@ class Output:
             # Whoever read our output has stopped; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        if os.environ.get(DEBUG_VARIABLE) or isinstance(error, typer.Exit):
+        ours = not isinstance(error, Exception) or isinstance(error, typer.Exit)
+        if ours or os.environ.get(DEBUG_VARIABLE):
             return 0
-        if isinstance(error, ClipAdapterError):
-            self.say(f"Error: {error}")
-            kind, told, code = type(error).__name__, error, error.exit_code
-        elif isinstance(error, Exception):
-            line = " ".join(str(error).split())
-            found = f"{type(error).__name__}: {line}" if line else type(error).__name__
-            self.say(
-                f"Error: {found}\nThis is a bug in clip-adapter. Next: run the same command with "
-                f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it."
+        kind = type(error).__name__
+        if not isinstance(error, ClipAdapterError):
+            kind, reason = "bug", " ".join([f"{kind}:", *str(error).split()]).removesuffix(":")
+            error = ClipAdapterError(
+                reason,
+                hint="This is a bug in clip-adapter. Run the same command with "
+                f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it.",
             )
-            kind, told, code = "bug", ClipAdapterError(found), 1
-        else:
-            return 0
-        allowed, hint = told.allowed or None, told.hint or None
-        self.result({"error": told.found, "allowed": allowed, "next": hint, "kind": kind})
-        return code
-
-
-class _Lines(logging.Handler):
-    """Lines of the library, said by a command."""
-
-    def __init__(self, output: Output) -> None:
-        super().__init__()
-        self._output = output
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._output.say(record.getMessage())
+        self.say(f"Error: {error}")
+        allowed, hint = error.allowed or None, error.hint or None
+        self.result({"error": error.found, "allowed": allowed, "next": hint, "kind": kind})
+        return error.exit_code
 
 
 @contextlib.contextmanager
-def _lines_to(output: Output) -> Iterator[None]:
-    """Inside, the library's lines and warnings go to ``output``, and to no one else."""
+def _lines() -> Iterator[None]:
+    """Inside, the library's lines and warnings go to standard error, each once."""
     handlers, level = log.handlers, log.level
-    log.handlers = [_Lines(output)]
+    log.handlers = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: output.say(str(message))
+            warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
             yield
     finally:
         log.handlers = handlers
@@ -144,24 +129,19 @@ def console(file: TextIO | None = None) -> Console:
 
 def to_json(value: Any) -> str:
     """Valid JSON in any encoding of standard output; what is not finite becomes null."""
-    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    text = json.dumps(finite(value), indent=1, ensure_ascii=plain, allow_nan=False, default=str)
+    finite = json.loads(json.dumps(value, default=str), parse_constant=_null)
+    text = json.dumps(finite, indent=1, ensure_ascii=False)
     try:
-        text.encode()
-    except UnicodeEncodeError:  # a path whose bytes are no UTF-8
-        return json.dumps(finite(value), indent=1, allow_nan=False, default=str)
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (
+        UnicodeEncodeError
+    ):  # a path whose bytes are no UTF-8, or a name that has no letters here
+        return json.dumps(finite, indent=1)
     return text
 
 
-def finite(value: Any) -> Any:
-    """``value`` with None in the place of NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return value
+def _null(constant: str) -> None:
+    """What stands for NaN and the infinities, which JSON lacks."""
 
 
 def command(*words: object) -> str:

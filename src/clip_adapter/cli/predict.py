@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -103,25 +103,17 @@ def predict(
                 batch_size=reading.batch_size,
                 cache=cache,
             )
-        _hand_out(output, records, form, out)
+        if out is not None:
+            write_file(out, predictions.as_bytes(records, form))
+            output.say(f"Written: {out}")
+        elif form == "table":
+            output.show(predictions.as_table(records))
+        elif form == "csv":
+            print(predictions.as_csv(records), end="")
+        else:
+            output.result(predictions.as_json(records))
         failed = sum("error" in record for record in records)
         if failed:
             output.say(f"{failed} of {len(records)} pictures could not be read.")
         if failed == len(records):
             raise typer.Exit(ClipAdapterError.exit_code)
-
-
-def _hand_out(
-    output: Output, records: list[dict[str, Any]], form: Format, out: Path | None
-) -> None:
-    from clip_adapter.cli import predictions
-
-    if out is not None:
-        write_file(out, predictions.as_bytes(records, form))
-        output.say(f"Written: {out}")
-    elif form == "table":
-        output.show(predictions.as_table(records))
-    elif form == "csv":
-        print(predictions.as_csv(records), end="")
-    else:
-        output.result(predictions.as_json(records))
