@@ -20,7 +20,12 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import distinct_pictures, empty_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
+from clip_adapter.errors import (
+    ClassifierError,
+    ClipAdapterError,
+    MissingTextError,
+    UsageError,
+)
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
@@ -241,6 +246,27 @@ def needs(method: Method | type[Method]) -> frozenset[Offer]:
     return frozenset(offer for offer, needed in wanted.items() if needed)
 
 
+# What it says where a source lacks something, and how to supply it; the first counts.
+_MISSING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
+    "pixels": (
+        UsageError,
+        "trains inside the backbone and reads pictures, and there are features only.",
+        "Give the pictures",
+    ),
+    "text": (
+        MissingTextError,
+        "needs text weights (one text feature per class), and there are none.",
+        "Add a tensor 'text' (classes, dimension) to the feature file, or name the backbone that "
+        "made the features with --backbone, so that the class names are embedded",
+    ),
+    "backbone": (
+        UsageError,
+        "runs a tower of the backbone, and none is named.",
+        "Name the backbone that made the features (--backbone)",
+    ),
+}
+
+
 def check_supply(method: Method, source: Source) -> None:
     """Whether ``source`` offers what ``method`` needs, and the method makes use of it.
 
@@ -249,29 +275,13 @@ def check_supply(method: Method, source: Source) -> None:
         UsageError: pictures or the backbone are missing, or a backbone is named for nothing.
     """
     wanted = needs(method)
-    missing = wanted - source.offers
-    others = ""
+    missing = [how for offer, how in _MISSING.items() if offer in wanted - source.offers]
     if missing:
+        kind, words, remedy = missing[0]
         served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
-        others = f"or take a method that needs none: {', '.join(served)}."
-    if "pixels" in missing:
-        raise UsageError(
-            f"{method.name} trains inside the backbone and reads pictures; {source.name} holds "
-            "features.",
-            hint=f"Give the pictures, {others}",
-        )
-    if "text" in missing:
-        raise MissingTextError(
-            f"{method.name} needs text weights (one text feature per class) and {source.name} has "
-            "none.",
-            hint="add a tensor 'text' (classes, dimension) to the feature file, or name the "
-            "backbone that made the features with --backbone, so that the class names are "
-            f"embedded; {others}",
-        )
-    if "backbone" in missing:
-        raise UsageError(
-            f"{method.name} runs a tower of the backbone, and none is named.",
-            hint=f"Name the backbone that made the features (--backbone), {others}",
+        raise kind(
+            f"{source.name}: {method.name} {words}",
+            hint=f"{remedy}, or take a method that needs none: {', '.join(served)}.",
         )
     if source.idle_backbone and "backbone" not in wanted:
         raise UsageError(

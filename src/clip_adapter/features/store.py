@@ -67,7 +67,7 @@ class FeatureStore:
             rows = 0
             for record in path.parent.glob("[0-9]*.json"):
                 with contextlib.suppress(OSError, ValueError):
-                    rows += len(_Record.read(record).digests)
+                    rows += len(_read_record(record)[0])
             size = sum(f.stat().st_size for f in path.parent.iterdir() if f.is_file())
             with contextlib.suppress(OSError, ValueError):
                 shelves.append({"key": json.loads(path.read_text()), "rows": rows, "bytes": size})
@@ -112,8 +112,7 @@ class Shelf:
             if path.stem in self._known:
                 continue
             try:
-                record = _Record.read(path)
-                self._remember(path.stem, record.digests, record.features(path))
+                self._remember(path.stem, *_read_shard(path))
             except (OSError, ValueError) as fault:
                 if repair:
                     log.warning(f"Damaged in the store: {path} ({fault}). Its rows are made again.")
@@ -193,37 +192,37 @@ class Shelf:
             ) from error
 
 
-@dataclass(frozen=True)
-class _Record:
-    """The JSON beside a shard."""
+def _read_record(path: Path) -> tuple[list[str], str]:
+    """Digests of the rows and checksum of a shard, from the JSON beside it.
 
-    digests: list[str]
-    sha256: str
+    Raises OSError or ValueError if it cannot be read, or holds none.
+    """
+    match json.loads(path.read_text(encoding="utf-8")):
+        case {"digests": list(digests), "sha256": str(checksum)}:
+            return digests, checksum
+    raise ValueError("its JSON cannot be read")
 
-    @classmethod
-    def read(cls, path: Path) -> _Record:
-        """Raises OSError or ValueError if it cannot be read, or is none."""
-        match json.loads(path.read_text(encoding="utf-8")):
-            case {"digests": list(digests), "sha256": str(sha256)}:
-                return cls(digests, sha256)
-        raise ValueError("its JSON cannot be read")
 
-    def features(self, path: Path) -> Tensor:
-        """The rows (n, D), memory-mapped. Raises OSError or ValueError if they are damaged."""
-        from safetensors import SafetensorError, safe_open
+def _read_shard(record: Path) -> tuple[list[str], Tensor]:
+    """Digests and rows (n, D), memory-mapped, of the shard of a JSON.
 
-        shard = path.with_suffix(".safetensors")
-        with shard.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
-                raise ValueError("wrong checksum")
-        try:
-            with safe_open(shard, framework="pt") as opened:
-                features = opened.get_tensor("features")
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-        if features.ndim != 2 or len(features) != len(self.digests):
-            raise ValueError("the number of rows is not what its JSON says")
-        return features
+    Raises OSError or ValueError if it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    digests, checksum = _read_record(record)
+    path = record.with_suffix(".safetensors")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+            raise ValueError("wrong checksum")
+    try:
+        with safe_open(path, framework="pt") as shard:
+            features = shard.get_tensor("features")
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if features.ndim != 2 or len(features) != len(digests):
+        raise ValueError("the number of rows is not what its JSON says")
+    return digests, features
 
 
 def _replace(path: Path, data: bytes) -> None:
