@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 
 from clip_adapter import FewShotClassifier, load_backbone, load_dataset
 from clip_adapter.demo.task import demo_task
-from clip_adapter.features.embed import extract
+from clip_adapter.features.embed import embed
 from clip_adapter.features.store import FeatureStore
 from clip_adapter.features.text import text_weights
 
@@ -20,7 +20,7 @@ def main(photos: Path, backbone_name: str) -> None:
     backbone, data, store = load_backbone(backbone_name), load_dataset(photos), FeatureStore()
     text = text_weights(backbone, data.class_names, data.templates, store=store)
     train, test = (
-        extract(backbone, data.splits[split], data.class_names, store=store)[0]
+        embed(backbone, data.splits[split], data.class_names, store=store)[0]
         for split in ("train", "test")
     )
     # Labels are indices into class_names, and so are the rows of the text weights.

@@ -1,6 +1,7 @@
 """What holds for every test: no network, no cache of the user's, the same draws each time."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def own_cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CLIP_ADAPTER_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def lines(caplog):
+    """What the library says from here on: ``lines.messages``, those of ``log.info`` too."""
+    caplog.set_level(logging.INFO, "clip_adapter")
+    return caplog
 
 
 @pytest.fixture(scope="session")

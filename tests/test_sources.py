@@ -75,19 +75,18 @@ def test_such_a_classifier_reads_pictures(make_file, tiny, folder):
     assert classifier.predict([f"{folder}/red/0.png"])[0] in ("red", "green", "blue")
 
 
-def test_other_weights_are_an_error_and_another_name_a_warning(make_file, tiny):
+def test_other_weights_are_an_error_and_another_name_a_warning(make_file, tiny, lines):
     spec = make_file(backbone="RN50/openai", backbone_fingerprint="0" * 64)
     with pytest.raises(DataError, match="000000000000"):
         open_source(spec, SourceOptions(backbone=tiny)).text_weights()
-    said = []
     spec = make_file(backbone="RN50/openai")
-    open_source(spec, SourceOptions(backbone=tiny, say=said.append)).text_weights()
-    assert any("Warning" in line and "'RN50/openai'" in line for line in said)
+    open_source(spec, SourceOptions(backbone=tiny)).text_weights()
+    assert any("Warning" in line and "'RN50/openai'" in line for line in lines.messages)
     same = load_backbone(tiny, device="cpu")
     spec = make_file(backbone="x", backbone_fingerprint=same.fingerprint)
-    said.clear()
-    open_source(spec, SourceOptions(backbone=tiny, say=said.append)).text_weights()
-    assert not any("Warning" in line for line in said)
+    lines.clear()
+    open_source(spec, SourceOptions(backbone=tiny)).text_weights()
+    assert not any("Warning" in line for line in lines.messages)
 
 
 COOP = {"method": "coop", "options": {"epochs": 1, "context_length": 4}}
@@ -141,12 +140,9 @@ def test_descriptions_stand_alone_or_beside_prompts(make_file, tiny, told, folde
         assert beside.facts()["templates"] == ["a {}."]
 
 
-def test_descriptions_reach_the_record_and_the_card(told, tiny, folder, tmp_path):
-    said = []
-    classifier = clip_adapter.fit(
-        folder, method="zero-shot", backbone=tiny, descriptions=told, say=said.append
-    )
-    assert "told.json also describes other classes: 'green'." in said
+def test_descriptions_reach_the_record_and_the_card(told, tiny, folder, tmp_path, lines):
+    classifier = clip_adapter.fit(folder, method="zero-shot", backbone=tiny, descriptions=told)
+    assert "told.json also describes other classes: 'green'." in lines.messages
     assert classifier.info["descriptions"]["sentences"] == 4
     card = (classifier.save(tmp_path / "made") / "README.md").read_text()
     assert "4 sentences of `told.json`" in card
@@ -167,7 +163,7 @@ def test_descriptions_that_nothing_would_embed(make_file, tiny, told):
         ({"prompts": ("a {}.",)}, "--prompt"),
         ({"class_names": ["a", "b", "c"]}, "--class-names"),
         ({"views": 2}, "--views"),
-        ({"style": "coop"}, "--style"),
+        ({"preprocess": "coop"}, "--preprocess"),
         ({"root": "."}, "--root"),
     ],
 )
@@ -193,22 +189,42 @@ def test_an_unknown_feature_norm_is_a_usage_error():
         SourceOptions(feature_norm="unitt")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"views": 0}, "views = 0"),
+        ({"batch_size": 2.5}, "a whole number, 1 or more"),
+        ({"views": "2"}, "a whole number, 1 or more"),
+        ({"preprocess": "clp"}, "Did you mean 'clip'"),
+        ({"dtype": "float23"}, "Did you mean 'float32'"),
+        ({"style": "coop"}, "'style' is called 'preprocess'"),
+        ({"colour": "red"}, r"Unknown arguments: colour"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(given, words):
+    with pytest.raises(UsageError, match=words):
+        clip_adapter.fit("no such folder", **given)
+
+
 def test_one_prompt_may_be_a_plain_string(folder):
     source = open_source(folder, SourceOptions(prompts="a drawing of {}."))
     assert source.templates == ["a drawing of {}."]
     assert SourceOptions(prompts="").prompts == ()
 
 
-def test_classes_that_lost_their_pictures_are_named(folder, tiny, tmp_path):
+def test_classes_that_lost_their_pictures_are_named(folder, tiny, tmp_path, lines):
     for i in range(3):
         (tmp_path / "photos" / "red" / f"{i}.png").write_bytes(b"no picture")
-    said = []
-    source = open_source(folder, SourceOptions(backbone=tiny, say=said.append))
-    source.features("train")
-    assert "Warning: 1 class has no training picture left that can be read: 'red'." in said
-    said.clear()
-    source.features("test")
-    assert not any("training picture" in line for line in said)
+    source = open_source(folder, SourceOptions(backbone=tiny))
+    with pytest.warns(UserWarning, match="3 of 6 pictures skipped"):
+        source.features("train")
+    assert (
+        "Warning: 1 class has no training picture left that can be read: 'red'." in lines.messages
+    )
+    lines.clear()
+    with pytest.warns(UserWarning, match="3 of 6 pictures skipped"):
+        source.features("test")
+    assert not any("training picture" in line for line in lines.messages)
 
 
 NEVER = "can never be the answer"
@@ -223,41 +239,37 @@ NEVER = "can never be the answer"
         ("linear-probe", True, f"What has none {NEVER}."),
     ],
 )
-def test_classes_without_features_are_named(make_file, method, text, words):
-    said = []
+def test_classes_without_features_are_named(make_file, method, text, words, lines):
     names = '["red", "green", "blue", "mauve", "ochre"]'
-    clip_adapter.fit(make_file(text, classes=names), method=method, say=said.append)
+    clip_adapter.fit(make_file(text, classes=names), method=method)
     line = f"2 classes have no training picture: 'mauve', 'ochre'. {words}"
-    assert [one for one in said if "mauve" in one] == [line]
+    assert [one for one in lines.messages if "mauve" in one] == [line]
 
 
-def test_nothing_is_said_where_all_classes_have_features(make_file):
-    said = []
-    clip_adapter.fit(make_file(), method="linear-probe", say=said.append)
-    assert not any("training picture" in line for line in said)
+def test_nothing_is_said_where_all_classes_have_features(make_file, lines):
+    clip_adapter.fit(make_file(), method="linear-probe")
+    assert not any("training picture" in line for line in lines.messages)
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "linear-probe"])
-def test_empty_folders_are_named_once(folder, tiny, tmp_path, method):
+def test_empty_folders_are_named_once(folder, tiny, tmp_path, method, lines):
     (tmp_path / "photos" / "mauve").mkdir()
-    said = []
-    clip_adapter.fit(folder, method=method, backbone=tiny, say=said.append)
-    assert sum("mauve" in line for line in said) == 1
-    assert any(NEVER in line for line in said) == (method == "linear-probe")
+    clip_adapter.fit(folder, method=method, backbone=tiny)
+    assert sum("mauve" in line for line in lines.messages) == 1
+    assert any(NEVER in line for line in lines.messages) == (method == "linear-probe")
 
 
-def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, make_file):
-    said = []
-    options = SourceOptions(backbone=tiny, say=said.append)
+def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, make_file, lines):
+    options = SourceOptions(backbone=tiny)
     source = open_source(folder, options)
     note = "Classes with fewer than 3 pictures: 'red (1)'."
     rows = [i for i, k in enumerate(source.labels("train")) if source.class_names[k] == "blue"]
     one_red = next(i for i, k in enumerate(source.labels("train")) if i not in rows)
     source.features("train", [*rows, one_red])
-    assert note in said
-    said.clear()
+    assert note in lines.messages
+    lines.clear()
     source.features("train")
-    assert not any("fewer" in line for line in said)
+    assert not any("fewer" in line for line in lines.messages)
     features = open_source(make_file(), options)
     features.features("train", [0, 1, 2, 4, 5, 7, 8])
-    assert note in said
+    assert note in lines.messages

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +20,16 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import distinct_pictures, empty_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.errors import ClassifierError, UsageError
-from clip_adapter.methods import Method, make_method
+from clip_adapter.errors import (
+    ClassifierError,
+    ClipAdapterError,
+    MissingTextError,
+    UsageError,
+)
+from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
-from clip_adapter.sources import Source, open_source
+from clip_adapter.sources import Offer, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
 
@@ -222,18 +229,72 @@ def source_options(given: Mapping[str, Any]) -> SourceOptions:
     """:class:`SourceOptions` from keywords.
 
     Raises:
-        UsageError: an unknown one.
+        UsageError: an unknown one, or a value that it does not take.
     """
     known = {f.name for f in dataclasses.fields(SourceOptions)}
     if unknown := sorted(set(given) - known):
         raise UsageError(
-            f"Unknown arguments: {', '.join(unknown)}.", allowed=", ".join(sorted(known))
+            f"Unknown arguments: {', '.join(unknown)}.",
+            allowed=", ".join(sorted(known)),
+            hint="'style' is called 'preprocess'." if "style" in unknown else "",
         )
-    for name in ("views", "batch_size"):
-        value = given.get(name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} = {value!r}.", allowed="a whole number from 1 on")
     return SourceOptions(**given)
+
+
+def needs(method: Method | type[Method]) -> frozenset[Offer]:
+    """What a method must have of a source: "text", "pixels", "backbone"."""
+    reads_images = method.reads == "images"
+    wanted: dict[Offer, bool] = {
+        "text": method.needs_text,
+        "pixels": reads_images,
+        "backbone": reads_images or method.runs_text_tower,
+    }
+    return frozenset(offer for offer, needed in wanted.items() if needed)
+
+
+# What it says where a source lacks something, and how to supply it; the first counts.
+_MISSING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
+    "pixels": (
+        UsageError,
+        "trains inside the backbone and reads pictures, and there are features only.",
+        "Give the pictures",
+    ),
+    "text": (
+        MissingTextError,
+        "needs text weights (one text feature per class), and there are none.",
+        "Add a tensor 'text' (classes, dimension) to the feature file, or name the backbone that "
+        "made the features with --backbone, so that the class names are embedded",
+    ),
+    "backbone": (
+        UsageError,
+        "runs a tower of the backbone, and none is named.",
+        "Name the backbone that made the features (--backbone)",
+    ),
+}
+
+
+def check_supply(method: Method, source: Source) -> None:
+    """Whether ``source`` offers what ``method`` needs, and the method makes use of it.
+
+    Raises:
+        MissingTextError: text weights are missing; says how to supply them.
+        UsageError: pictures or the backbone are missing, or a backbone is named for nothing.
+    """
+    wanted = needs(method)
+    missing = [how for offer, how in _MISSING.items() if offer in wanted - source.offers]
+    if missing:
+        kind, words, remedy = missing[0]
+        served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
+        raise kind(
+            f"{source.name}: {method.name} {words}",
+            hint=f"{remedy}, or take a method that needs none: {', '.join(served)}.",
+        )
+    if source.idle_backbone and "backbone" not in wanted:
+        raise UsageError(
+            f"--backbone {source.idle_backbone}: the file {source.name} holds text weights, so "
+            f"nothing would be made by the backbone: {method.name} reads features.",
+            hint="Leave --backbone away.",
+        )
 
 
 def make_task(
@@ -258,66 +319,63 @@ def make_task(
     Raises:
         MissingTextError, UsageError: the source does not have it.
     """
-    reads_images, training = False, None
-    if method is not None and views > 1 and not method.uses_views:
-        raise UsageError(
-            f"views = {views} would change nothing: {method.name} reads the pictures themselves, "
-            "with a new random view in every epoch.",
-            hint="Leave it away.",
-        )
-    if method is not None and method.reads == "images":
-        reads_images = True
-        source.check_pictures(method.name)
+    wanted: frozenset[Offer] = frozenset()
     if method is not None:
-        source.check_backbone(method.name, method.runs_text_tower)
+        wanted = needs(method)
+        check_supply(method, source)
+        if views > 1 and not method.uses_views:
+            raise UsageError(
+                f"views = {views} would change nothing: {method.name} reads the pictures "
+                "themselves, with a new random view in every epoch.",
+                hint="Leave it away.",
+            )
     rows = None
     if shots is not None:
         rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)
-    for note in notes:
-        log.info(note)
-    train = read.subset(distinct) if notes else read
+    if notes:
+        warnings.warn(" ".join(notes), UserWarning, stacklevel=2)
     text = source.text_weights()
-    runs_tower = method is not None and (reads_images or method.runs_text_tower)
-    tower = source.tower() if runs_tower else None
-    templates = tuple(source.templates)
-    task = FewShotTask(train, text, source.logit_scale, seed, backbone=tower, templates=templates)
-    if method is not None and method.needs_text:
+    backbone = source.backbone if "backbone" in wanted else None
+    task = FewShotTask(
+        read.subset(distinct) if notes else read,
+        text,
+        source.logit_scale,
+        seed,
+        backbone=backbone,
+        templates=tuple(source.templates),
+    )
+    if method is not None and "text" in wanted:
         task.require_text(method.name)
-    if method is not None:
-        speaks = method.uses_text and text is not None
-        # What was left out may have been all that a class had.
-        labels, named = train.labels.tolist(), source.names_empty_classes and not notes
-        if note := empty_classes(labels, train.class_names, named, speaks):
-            log.info(note)
-    if method is not None and runs_tower:
-        task.require_backbone(method.name)
-    if reads_images and task.backbone is not None:
-        skipped_names = {bad.name for bad in skipped}
-        pictures = source.pictures("train", rows, skipped_names, read.digests)
-        where = dataclasses.replace(compute or Compute(), device=task.backbone.device)
+    facts: dict[str, Any] = {}
+    if "pixels" in wanted and backbone is not None:
+        pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
+        where = dataclasses.replace(compute or Compute(), device=backbone.device)
         task = dataclasses.replace(task, pictures=pictures.subset(distinct), compute=where)
-        training = dataclasses.asdict(task.compute)
-        training.pop("checkpoint")  # where it lay says nothing of the result
-    facts = source.facts() | {
+        # Where the checkpoint lay says nothing of the result.
+        facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
+    if method is not None:
+        # What was left out may have been all that a class had.
+        named = source.names_empty_classes and not notes
+        speaks = method.uses_text and text is not None
+        labels = task.train.labels.tolist()
+        if note := empty_classes(labels, task.class_names, named, speaks):
+            log.warning(note)
+    return task, {
+        **source.facts(),
         "views": views,
         "embed_seconds": round(time.perf_counter() - start, 3),
-        "skipped": [dataclasses.asdict(b) for b in skipped],
+        "skipped": [dataclasses.asdict(bad) for bad in skipped],
+        **facts,
     }
-    if training is not None:
-        facts["compute"] = training
-    return task, facts
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found["threads"] = str(torch.get_num_threads())
-    return found
+        with contextlib.suppress(PackageNotFoundError):
+            packages[package] = version(package)
+    return {**packages, "threads": str(torch.get_num_threads())}

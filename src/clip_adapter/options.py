@@ -1,19 +1,27 @@
-"""What a user can choose, with the defaults. Imports nothing heavy: help texts read it."""
+"""What a user can choose, with the defaults. Imports nothing heavy: help texts read it.
+
+What a field takes and how the command line speaks of it are written into its annotation, as
+:class:`Bounds` and :class:`Help`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import types
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from clip_adapter.backbones import Backbone
-    from clip_adapter.datasets.class_names import ClassNames
     from clip_adapter.features.store import FeatureStore
 
 # The smallest of CLIP's own models: good on photographs, and quick on a laptop.
@@ -23,8 +31,9 @@ DEFAULT_METHOD = "auto"
 DEFAULT_SEED = 1
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Style = Literal["clip", "coop"]
+Preprocess = Literal["clip", "coop"]
 Norm = Literal["auto", "raw", "unit"]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -67,29 +76,92 @@ class Bounds:
         return f"{self.least:g} or more" if self.least is not None else f"at most {self.most:g}"
 
 
+@dataclass(frozen=True)
+class Help:
+    """What the command line says of a field, written into the annotation of the field.
+
+    Attributes:
+        text: what it is for, in plain words.
+        metavar: what stands for its value; "" goes by its type.
+        default: what is shown as its default; "" is the default itself.
+        flag: its option; "" is its name.
+    """
+
+    text: str
+    metavar: str = ""
+    default: str = ""
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """The annotation of a field, taken apart.
+
+    Attributes:
+        kinds: the types it takes, without None; a Literal is one of them.
+        words: the strings that its Literals name.
+        notes: what stands beside the type in ``Annotated``.
+    """
+
+    kinds: tuple[Any, ...]
+    words: tuple[str, ...]
+    notes: tuple[Any, ...]
+
+    def note(self, kind: type) -> Any:
+        """The note of a kind, or None."""
+        return next((note for note in self.notes if isinstance(note, kind)), None)
+
+
 @functools.cache
-def bounded_fields(cls: type) -> dict[str, tuple[Bounds, tuple[Any, ...]]]:
-    """Bounds of the fields of a dataclass, and the words that each takes in place of a number."""
-    found = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        bounds = [b for b in getattr(hint, "__metadata__", ()) if isinstance(b, Bounds)]
-        if bounds:
-            kinds = get_args(hint.__origin__) or (hint.__origin__,)
-            words = [w for kind in kinds for w in get_args(kind) if isinstance(w, str)]
-            found[name] = bounds[0], tuple(words)
-    return found
+def field_types(cls: type) -> dict[str, FieldType]:
+    """The annotations of the fields of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _taken_apart(hints[field.name]) for field in dataclasses.fields(cls)}
+
+
+def _taken_apart(hint: Any) -> FieldType:
+    notes = getattr(hint, "__metadata__", ())
+    plain = hint.__origin__ if notes else hint
+    union = typing.get_origin(plain) in (typing.Union, types.UnionType)
+    members = typing.get_args(plain) if union else (plain,)
+    kinds = tuple(kind for kind in members if kind is not type(None))
+    literals = [kind for kind in kinds if typing.get_origin(kind) is Literal]
+    words = [w for kind in literals for w in typing.get_args(kind) if isinstance(w, str)]
+    return FieldType(kinds, tuple(words), notes)
+
+
+def flag_of(cls: type, name: str) -> str:
+    """The option of the command line that stands for a field."""
+    shown = field_types(cls)[name].note(Help)
+    return (shown and shown.flag) or f"--{name.replace('_', '-')}"
 
 
 def check_bounds(instance: Any) -> None:
-    """Checks the numbers in the fields of a dataclass against their :class:`Bounds`.
+    """Checks the fields of a dataclass: numbers against their :class:`Bounds`, names for theirs.
 
     Raises:
         UsageError: one is out of them; says which, and what is allowed.
     """
-    for name, (bounds, words) in bounded_fields(type(instance)).items():
-        value = getattr(instance, name)
-        if value is not None and not isinstance(value, str) and not bounds.hold(value):
-            raise UsageError(f"{name} = {value}.", allowed=", ".join([str(bounds), *words]))
+    for name, declared in field_types(type(instance)).items():
+        value, bounds = getattr(instance, name), declared.note(Bounds)
+        if value is None or value in declared.words:
+            continue
+        if bounds is not None and str not in declared.kinds:
+            whole = int in declared.kinds and float not in declared.kinds
+            number = not isinstance(value, str) and (not whole or isinstance(value, Integral))
+            if not number or not bounds.hold(value):
+                allowed = [f"{'a whole number, ' * (whole and not number)}{bounds}"]
+                raise UsageError(
+                    f"{name} = {value}.", allowed=", ".join([*allowed, *declared.words])
+                )
+        elif len(declared.kinds) == 1 and declared.words:
+            raise unknown_name(name, str(value), declared.words)
+
+
+def changed(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their defaults."""
+    plain = vars(type(options)())
+    return {name: value for name, value in vars(options).items() if value != plain[name]}
 
 
 @dataclass(frozen=True)
@@ -99,61 +171,137 @@ class SourceOptions:
     Attributes:
         backbone: name, or an object of one's own; None is ``DEFAULT_BACKBONE`` for pictures and
             none for features.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: "float32", "float16" or "bfloat16", of the backbone.
+        views: augmented views of every training picture; 1 is the plain picture.
         prompts: templates, or names of built-in ones; several are an ensemble. One str is one
             prompt.
         descriptions: JSON file of sentences on each class, which take the place of the default
             prompt; they are averaged with ``prompts`` where these are given too.
         class_names: a table that rewrites the names of the source.
         root: where relative paths of a table start.
-        style: preprocessing, "clip" or "coop".
-        views: augmented views of every training picture; 1 is the plain picture.
+        preprocess: how pictures are cut to size, "clip" or "coop".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "float32", "float16" or "bfloat16", of the backbone.
+        batch_size: pictures per pass of the backbone.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
-        batch_size: pictures per pass of the backbone.
         feature_norm: of ready-made features.
 
     Raises:
-        UsageError: an unknown ``feature_norm``.
+        UsageError: a number out of range, or an unknown name.
     """
 
-    backbone: Any = None
-    device: str = "auto"
-    dtype: Dtype = "float32"
-    prompts: Sequence[str] = ()
-    descriptions: str | Path | None = None
-    class_names: ClassNames | None = None
-    root: str | Path | None = None
-    style: Style = "clip"
-    views: int = 1
-    cache: str | Path | None = None
-    strict: bool = False
-    batch_size: int = 64
-    feature_norm: Norm = "auto"
+    PANEL: ClassVar[str] = "How pictures are read"
+
+    backbone: Annotated[
+        str | Any,
+        Help(
+            "The pretrained CLIP that looks at the pictures. 'demo' is small and needs no "
+            "download; 'clip-adapter ls backbones' lists the others.",
+            metavar="NAME",
+            default=f"{DEFAULT_BACKBONE} for pictures",
+        ),
+    ] = None
+    views: Annotated[
+        int,
+        Bounds(least=1),
+        Help(
+            "How often each training picture is seen, each time cropped and flipped at random. "
+            "1 is the plain picture."
+        ),
+    ] = 1
+    prompts: Annotated[
+        Sequence[str],
+        Help(
+            "How a class is described to CLIP, with {} for its name: 'a photo of a {}.' Give it "
+            "several times for an average. Names from 'clip-adapter ls templates' work too.",
+            metavar="TEXT",
+            default="by the data set's name",
+            flag="--prompt",
+        ),
+    ] = ()
+    descriptions: Annotated[
+        str | Path | None,
+        Help(
+            "Sentences on each class, as a language model writes them, in place of the prompt: a "
+            "JSON object {name: [sentence, ...]}. With --prompt too, all of them are averaged.",
+            metavar="FILE",
+        ),
+    ] = None
+    class_names: Annotated[
+        ClassNames | None,
+        Help(
+            "Better names for the classes than the folder names: a CSV with the columns "
+            "folder,name, a JSON object {folder: name}, or a text file with one name per line.",
+            metavar="FILE",
+        ),
+    ] = None
+    root: Annotated[
+        str | Path | None,
+        Help(
+            "The folder that the paths in a table start from, or that holds the data set named.",
+            metavar="DIR",
+            default="the table's own",
+        ),
+    ] = None
+    preprocess: Annotated[
+        Preprocess,
+        Help(
+            "How pictures are cut to size: as CLIP does, or as CoOp's published experiments do.",
+        ),
+    ] = "clip"
+    device: Annotated[
+        str,
+        Help(
+            "Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.",
+            metavar="NAME",
+        ),
+    ] = "auto"
+    dtype: Annotated[Dtype, Help("Number format of the backbone. float16 is faster on a GPU.")] = (
+        "float32"
+    )
+    batch_size: Annotated[
+        int,
+        Bounds(least=1),
+        Help(
+            "Pictures that go through the backbone at once. Halved by itself when memory runs out."
+        ),
+    ] = 64
+    cache: Annotated[
+        str | Path | None,
+        Help(
+            "Where features are kept, so that no picture is embedded twice.",
+            metavar="DIR",
+            default="$CLIP_ADAPTER_CACHE, else the user's cache folder",
+        ),
+    ] = None
+    strict: Annotated[
+        bool, Help("Stop at a picture that cannot be read, instead of naming and skipping it.")
+    ] = False
+    feature_norm: Annotated[
+        Norm,
+        Help(
+            "Whether ready-made features were scaled to length 1 (unit) or not (raw). auto looks."
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         # A str is a sequence too, of its letters; None says "no prompts" in other libraries.
-        if isinstance(self.prompts, str) or self.prompts is None:
-            object.__setattr__(self, "prompts", (self.prompts,) if self.prompts else ())
-        if self.feature_norm not in get_args(Norm):
-            raise unknown_name("feature_norm", str(self.feature_norm), get_args(Norm))
+        several = [self.prompts] if isinstance(self.prompts, str) else self.prompts or ()
+        object.__setattr__(self, "prompts", tuple(filter(None, several)))
+        check_bounds(self)
 
-    def load_backbone(self, default: str | None = None) -> Backbone:
-        """The backbone named or given, or ``default``."""
+    def load_backbone(self) -> Backbone:
+        """The backbone named or given, or the default one."""
         from clip_adapter.backbones import load_backbone
 
-        chosen = self.backbone if self.backbone is not None else default
-        return load_backbone(chosen or DEFAULT_BACKBONE, device=self.device, dtype=self.dtype)
+        chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
+        return load_backbone(chosen, device=self.device, dtype=self.dtype)
 
     def store(self) -> FeatureStore:
         """The feature store."""
         from clip_adapter.features.store import FeatureStore
 
         return FeatureStore(self.cache)
-
-
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -173,16 +321,34 @@ class Compute:
         UsageError: a value out of range.
     """
 
+    PANEL: ClassVar[str] = "Methods that train inside CLIP"
+
     device: str = "cpu"
-    devices: Annotated[int, Bounds(least=1)] = 1
-    precision: Precision = "32-true"
-    accumulate: Annotated[int, Bounds(least=1)] = 1
-    checkpoint: Path | None = None
+    devices: Annotated[
+        int,
+        Bounds(least=1),
+        Help("How many GPUs (or processes on the CPU) train together."),
+    ] = 1
+    precision: Annotated[
+        Precision,
+        Help("Number format of the training: 16-mixed and bf16-mixed are faster on GPUs."),
+    ] = "32-true"
+    accumulate: Annotated[
+        int,
+        Bounds(least=1),
+        Help("Cut every batch into this many parts, to need less memory."),
+    ] = 1
+    checkpoint: Annotated[
+        Path | None,
+        Help(
+            "Keep the state of the training here; the same command goes on from it.",
+            metavar="DIR",
+            default="nothing is kept",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        if self.precision not in get_args(Precision):
-            raise unknown_name("precision", str(self.precision), get_args(Precision))
 
     def refuse(self, method: str) -> None:
         """Stops where a method would not look at anything but the device.
@@ -190,8 +356,7 @@ class Compute:
         Raises:
             UsageError: something else is set.
         """
-        names = ("devices", "precision", "accumulate", "checkpoint")
-        if given := [n for n in names if getattr(self, n) != getattr(Compute(), n)]:
+        if given := [name for name in changed(self) if name != "device"]:
             raise UsageError(
                 f"{method} runs the tower once and trains on its features in seconds: "
                 f"{', '.join(given)} would change nothing.",

@@ -2,77 +2,102 @@
 
 from __future__ import annotations
 
+import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
 from clip_adapter.datasets.coverage import thin_classes
-from clip_adapter.datasets.dataset import UNSPLIT
-from clip_adapter.datasets.descriptions import Descriptions, read_descriptions
+from clip_adapter.datasets.dataset import UNSPLIT, Sample
+from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, MissingTextError, UsageError
-from clip_adapter.features.embed import BadPicture, extract
+from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
-from clip_adapter.options import SourceOptions
+from clip_adapter.options import SourceOptions, changed, flag_of
 from clip_adapter.reporting import log
 from clip_adapter.wording import listed
 
+Offer = Literal["text", "pixels", "backbone"]
 
-class PictureSource:
-    """A folder, a table or a hub data set, seen through a backbone."""
 
-    # By the notes on the data, and on pictures that cannot be read.
-    names_empty_classes = True
+class Source(ABC):
+    """Labelled pictures or features.
 
-    def __init__(self, spec: str, options: SourceOptions) -> None:
-        self._options = options
-        ignored = ["feature_norm"]
-        if not takes_root(spec, options.root):
-            ignored.append("root")
-        refuse(spec, "pictures", ignored, options)
-        self._data = load_dataset(
-            spec,
-            root=options.root,
-            class_names=options.class_names,
-            prompts=list(options.prompts) or None,
-        )
-        for note in self._data.notes:
-            log.info(note)
-        self.name = self._data.name
-        self.class_names = self._data.class_names
-        self.descriptions = _descriptions(self.class_names, options)
+    Attributes:
+        name: what it is called.
+        class_names: C names in label order.
+        templates: the prompts; none where descriptions stand alone.
+        descriptions: the sentences on the classes that the user gave, or None.
+        offers: what a method can have of it: "text" (text weights), "pixels", "backbone".
+        has_splits: whether training pictures are told from test pictures.
+        set_name: the set inside a feature file; None for pictures.
+        fingerprint: of the backbone that made ready-made features, where the file tells it.
+        idle_backbone: a backbone that was named and that only a method would use which runs one
+            of its towers; "" for none.
+        names_empty_classes: it has said which classes have no pictures.
+    """
+
+    IGNORES: ClassVar[tuple[str, ...]] = ()
+    """Fields of the options that have no meaning for it."""
+    name: str
+    offers: frozenset[Offer] = frozenset({"text", "pixels", "backbone"})
+    has_splits: bool = True
+    set_name: str | None = None
+    fingerprint: str | None = None
+    idle_backbone: str = ""
+    names_empty_classes: bool = False
+    _backbone: Backbone | None = None
+
+    def __init__(
+        self, class_names: list[str], templates: list[str], options: SourceOptions
+    ) -> None:
+        self.class_names, self._options = class_names, options
+        self.descriptions = None
+        if options.descriptions is not None:
+            self.descriptions = read_descriptions(options.descriptions, class_names)
+            if others := self.descriptions.others:
+                name = self.descriptions.name
+                log.warning(f"{name} also describes other classes: {listed(others)}.")
         alone = self.descriptions is not None and not options.prompts
-        self.templates = [] if alone else self._data.templates
-        self.has_splits = self._data.has_splits
-        self._given: Backbone | None = None
+        self.templates = [] if alone else templates
 
     @property
-    def backbone(self) -> Backbone:
-        """The backbone, loaded at the first use."""
-        if self._given is None:
-            self._given = self._options.load_backbone()
-        return self._given
+    @abstractmethod
+    def backbone(self) -> Backbone | None:
+        """The backbone, loaded at the first use; None for features of which none was named."""
 
     def use(self, backbone: Backbone) -> None:
         """Take ``backbone`` in place of the one that the options name."""
-        self._given = backbone
+        self._backbone = backbone
 
+    @property
+    @abstractmethod
+    def logit_scale(self) -> float:
+        """1/tau of the backbone."""
+
+    @abstractmethod
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""
-        return [s.label for s in self._data.pool(split)]
 
+    @abstractmethod
     def splits(self) -> list[str]:
         """Names of the splits that hold pictures."""
-        return [k for k, v in self._data.splits.items() if v]
+
+    @abstractmethod
+    def _read(
+        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    ) -> tuple[FeatureSet, list[BadPicture]]: ...
 
     def features(
         self,
@@ -85,35 +110,14 @@ class PictureSource:
 
         With ``other`` they are of that backbone, and nothing is said of the pictures again.
         """
-        samples = self._data.pool(split)
-        chosen = samples if rows is None else [samples[i] for i in rows]
-        features, skipped = extract(
-            other or self.backbone,
-            chosen,
-            self.class_names,
-            store=self._options.store(),
-            style=self._options.style,
-            views=views,
-            batch_size=self._options.batch_size,
-            strict=self._options.strict,
-        )
+        features, skipped = self._read(split, rows, views, other)
         if other is None and split in ("train", UNSPLIT):
-            before, names = [s.label for s in chosen], self.class_names
-            for note in thin_classes(
-                before, features.labels.tolist(), names, drawn=rows is not None
-            ):
-                log.info(note)
+            labels = self.labels(split)
+            before = labels if rows is None else [labels[i] for i in rows]
+            after, drawn = features.labels.tolist(), rows is not None
+            for note in thin_classes(before, after, self.class_names, drawn=drawn):
+                log.warning(note)
         return features, skipped
-
-    def check_pictures(self, method: str) -> None:
-        """Nothing: there are pictures."""
-
-    def check_backbone(self, method: str, runs_tower: bool) -> None:
-        """Nothing: the backbone reads the pictures."""
-
-    def tower(self) -> Backbone:
-        """The backbone, for methods that run it."""
-        return self.backbone
 
     def pictures(
         self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
@@ -125,59 +129,188 @@ class PictureSource:
             rows: as given there.
             skipped: names of the pictures that it skipped.
             digests: content digests of the others.
+
+        Raises:
+            UsageError: it offers no pixels.
         """
-        samples = self._data.pool(split)
-        chosen = samples if rows is None else [samples[i] for i in rows]
-        kept = [s for s in chosen if s.name not in skipped]
-        return Pictures(kept, digests, self.backbone.preprocess, self._options.style)
+        raise UsageError(f"{self.name} holds no pictures.", hint="Give the pictures.")
 
     def text_weights(self) -> Tensor | None:
-        """(C, D) of unit length; None where the backbone encodes pictures only."""
-        return _embed_classes(self.backbone, self, self._options)
+        """(C, D) of unit length, from the class names and the backbone.
+
+        None where there is no backbone, or one that encodes pictures only.
+
+        Raises:
+            MissingTextError: so it does, and prompts or descriptions were given.
+        """
+        if self.backbone is None:
+            return None
+        try:
+            return text_weights(
+                self.backbone,
+                self.class_names,
+                self.templates,
+                descriptions=self.descriptions and self.descriptions.sentences,
+                store=self._options.store(),
+            )
+        except MissingTextError:
+            if self._options.prompts or self.descriptions:
+                raise
+            return None
+
+    @abstractmethod
+    def made_by(self) -> dict[str, Any]:
+        """What its features and text are made by.
+
+        These are ``backbone, backbone_fingerprint, dtype, preprocess, templates``.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """What a classifier must remember of the source."""
+        described = {"descriptions": self.descriptions.facts()} if self.descriptions else {}
+        return {"data": self.name, **self.made_by(), **described}
+
+
+class PictureSource(Source):
+    """A folder, a table or a hub data set, seen through a backbone."""
+
+    IGNORES = ("feature_norm",)
+    # By the notes on the data, and on pictures that cannot be read.
+    names_empty_classes = True
+
+    def __init__(self, spec: str, options: SourceOptions) -> None:
+        root = () if takes_root(spec, options.root) else ("root",)
+        refuse(spec, "pictures", (*self.IGNORES, *root), options)
+        self._data = load_dataset(
+            spec,
+            root=options.root,
+            class_names=options.class_names,
+            prompts=list(options.prompts) or None,
+        )
+        for note in self._data.notes:
+            log.warning(note)
+        self.name, self.has_splits = self._data.name, self._data.has_splits
+        super().__init__(self._data.class_names, self._data.templates, options)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone, loaded at the first use."""
+        if self._backbone is None:
+            self._backbone = self._options.load_backbone()
+        return self._backbone
 
     @property
     def logit_scale(self) -> float:
         """1/tau of the backbone."""
         return self.backbone.logit_scale
 
-    def facts(self) -> dict[str, Any]:
-        """What a classifier must remember of the source."""
+    def labels(self, split: str) -> list[int]:
+        """Label of every picture of ``split``."""
+        return [sample.label for sample in self._data.pool(split)]
+
+    def splits(self) -> list[str]:
+        """Names of the splits that hold pictures."""
+        return [split for split, samples in self._data.splits.items() if samples]
+
+    def _samples(self, split: str, rows: Sequence[int] | None) -> list[Sample]:
+        pool = self._data.pool(split)
+        return pool if rows is None else [pool[i] for i in rows]
+
+    def _read(
+        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    ) -> tuple[FeatureSet, list[BadPicture]]:
+        return embed(
+            other or self.backbone,
+            self._samples(split, rows),
+            self.class_names,
+            store=self._options.store(),
+            preprocess=self._options.preprocess,
+            views=views,
+            batch_size=self._options.batch_size,
+            unreadable="return" if other else "stop" if self._options.strict else "skip",
+        )
+
+    def pictures(
+        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
+    ) -> Pictures:
+        """Pixels of the pictures whose features :meth:`features` gave, see :class:`Source`."""
+        kept = [sample for sample in self._samples(split, rows) if sample.name not in skipped]
+        return Pictures(kept, digests, self.backbone.preprocess, self._options.preprocess)
+
+    def made_by(self) -> dict[str, Any]:
+        """What its features and text are made by."""
         return {
-            "data": self.name,
             "backbone": self.backbone.name,
             "backbone_fingerprint": self.backbone.fingerprint,
             "dtype": self.backbone.dtype,
-            "preprocess": self._options.style,
+            "preprocess": self._options.preprocess,
             "templates": list(self.templates),
-            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
 
-class FeatureSource:
+class FeatureSource(Source):
     """One set of a feature file; its splits are the sets that the user names with ``#``."""
 
-    has_splits = True
-    names_empty_classes = False
+    IGNORES = ("class_names", "views", "preprocess", "root")
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
-        self._options = options
-        refuse(spec, "features", ("class_names", "views", "style", "root"), options)
+        refuse(spec, "features", self.IGNORES, options)
         self._file = load_features(spec, feature_norm=options.feature_norm)
-        if self._file.text is not None:
+        has_text = self._file.text is not None
+        if has_text:
             refuse(spec, "text weights", ("prompts", "descriptions"), options)
+            self.idle_backbone = options.backbone or ""
         elif options.backbone is None:
             refuse(spec, "features, and no backbone is named", ("descriptions",), options)
         for note in self._file.notes:
-            log.info(note)
-        self.name = spec
-        self.class_names = self._file.feature_set.class_names
-        self.descriptions = _descriptions(self.class_names, options)
-        alone = self.descriptions is not None and not options.prompts
-        self.templates = [] if alone else resolve_templates(list(options.prompts) or None)
-        self._backbone: Backbone | None = None
-        unlabelled = int((self._file.feature_set.labels < 0).sum())
-        if unlabelled:
+            log.warning(note)
+        self.name, self.set_name = spec, self._file.set_name
+        self.fingerprint = self._file.meta.get("backbone_fingerprint")
+        named = options.backbone is not None
+        offers: dict[Offer, bool] = {"text": has_text or named, "backbone": named}
+        self.offers = frozenset(offer for offer, there in offers.items() if there)
+        templates = resolve_templates(list(options.prompts) or None)
+        super().__init__(self._file.feature_set.class_names, templates, options)
+        if unlabelled := int((self._file.feature_set.labels < 0).sum()):
             raise DataError(f"{spec}: {unlabelled} rows have no label.", hint="Label them.")
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone that the user named, loaded at the first use, if any.
+
+        Raises:
+            DataError: the file was made by other weights than the backbone's.
+        """
+        if self._backbone is None and self._options.backbone is not None:
+            self._backbone = self._checked(self._options.load_backbone())
+        return self._backbone
+
+    def _checked(self, backbone: Backbone) -> Backbone:
+        """``backbone``, which can have made the features, as far as the file tells."""
+        stated = self._file.backbone
+        if (dim := self._file.feature_set.dim) != backbone.embed_dim:
+            raise DataError(
+                f"{self.name} holds features of {dim} numbers; those of {backbone.name} have "
+                f"{backbone.embed_dim}.",
+                hint="Name the backbone that made the features.",
+            )
+        if self.fingerprint is None and stated not in (None, backbone.name, self._options.backbone):
+            log.warning(
+                f"Warning: {self.name} says that {stated!r} made its features; the class names are "
+                f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
+            )
+        if self.fingerprint not in (None, backbone.fingerprint):
+            raise DataError(
+                f"{self.name} was made by {stated or 'a backbone'} with the weights "
+                f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
+                hint="Name the backbone that made the features.",
+            )
+        return backbone
+
+    @property
+    def logit_scale(self) -> float:
+        """1/tau as the file tells it, or as the backbone has it."""
+        return self._file.logit_scale if self._backbone is None else self._backbone.logit_scale
 
     def labels(self, split: str) -> list[int]:
         """Label of every row, whatever the split: the set was named by the user."""
@@ -187,125 +320,29 @@ class FeatureSource:
         """The name of the set."""
         return [self._file.set_name]
 
-    def features(
-        self, split: str, rows: Sequence[int] | None = None, views: int = 1
+    def _read(
+        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
     ) -> tuple[FeatureSet, list[BadPicture]]:
-        """The rows (all, or ``rows``); none is ever skipped."""
         check_opening(self.name)
         features = self._file.feature_set
-        if rows is None:
-            return features, []
-        drawn = features.subset(list(rows))
-        labels = drawn.labels.tolist()
-        for note in thin_classes(labels, labels, self.class_names, drawn=True):
-            log.info(note)
-        return drawn, []
-
-    def check_pictures(self, method: str) -> None:
-        """Stops.
-
-        Raises:
-            UsageError: features are no pictures.
-        """
-        raise UsageError(
-            f"{method} trains inside the backbone and reads pictures; {self.name} holds features.",
-            hint="Give the pictures, or take a method that reads features: "
-            "'clip-adapter ls methods' tells which.",
-        )
-
-    def pictures(
-        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
-    ) -> Pictures:
-        """Stops, as :meth:`check_pictures`."""
-        self.check_pictures("This")
-        raise AssertionError
-
-    def tower(self) -> Backbone | None:
-        """The backbone that the user named, loaded at the first use, if any.
-
-        Raises:
-            DataError: the file was made by other weights than the backbone's.
-        """
-        if self._backbone is None and self._options.backbone is not None:
-            backbone = self._options.load_backbone()
-            self._check(backbone)
-            self._backbone = backbone
-        return self._backbone
-
-    def check_backbone(self, method: str, runs_tower: bool) -> None:
-        """Stops where a backbone is named and ``method`` would make no use of it.
-
-        Raises:
-            UsageError: the file holds text weights, and ``method`` runs no tower.
-        """
-        named = self._options.backbone
-        if named is not None and self._file.text is not None and not runs_tower:
-            raise UsageError(
-                f"--backbone {named}: the file {self.name} holds text weights, so nothing would "
-                f"be made by the backbone: {method} reads features.",
-                hint="Leave --backbone away.",
-            )
+        return features if rows is None else features.subset(list(rows)), []
 
     def text_weights(self) -> Tensor | None:
-        """(C, D) from the file, else from the class names and the backbone, else None.
+        """(C, D) from the file, else from the class names and the backbone, else None."""
+        return super().text_weights() if self._file.text is None else normalize(self._file.text)
 
-        Raises:
-            DataError: the file was made by other weights than the backbone's.
+    def made_by(self) -> dict[str, Any]:
+        """What its features and text were made by, as far as it is known.
+
+        The backbone that was named counts once it was of use.
         """
-        if self._file.text is not None:
-            return normalize(self._file.text)
-        backbone = self.tower()
-        return None if backbone is None else _embed_classes(backbone, self, self._options)
-
-    def _check(self, backbone: Backbone) -> None:
-        """Whether ``backbone`` can have made the features, as far as the file tells."""
-        told, dim = self._file.backbone, self._file.feature_set.dim
-        if dim != backbone.embed_dim:
-            raise DataError(
-                f"{self.name} holds features of {dim} numbers; those of {backbone.name} have "
-                f"{backbone.embed_dim}.",
-                hint="Name the backbone that made the features.",
-            )
-        if self.fingerprint is not None:
-            if self.fingerprint != backbone.fingerprint:
-                raise DataError(
-                    f"{self.name} was made by {told or 'a backbone'} with the weights "
-                    f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
-                    hint="Name the backbone that made the features.",
-                )
-        elif told and told not in (backbone.name, self._options.backbone):
-            log.info(
-                f"Warning: {self.name} says that {told!r} made its features; the class names are "
-                f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
-            )
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Fingerprint of the backbone that made the features, where the file tells it."""
-        return self._file.meta.get("backbone_fingerprint")
-
-    @property
-    def set_name(self) -> str:
-        """The set inside the file."""
-        return self._file.set_name
-
-    @property
-    def logit_scale(self) -> float:
-        """1/tau as the file tells it, or as the backbone has it."""
-        return self._file.logit_scale if self._backbone is None else self._backbone.logit_scale
-
-    def facts(self) -> dict[str, Any]:
-        """What a classifier must remember of the source."""
-        meta, made = self._file.meta, self._backbone
+        meta, used = self._file.meta, self._backbone
         return {
-            "data": self.name,
-            # Only what is known: the backbone that was named counts once it made the text.
-            "backbone": self._file.backbone if made is None else made.name,
-            "backbone_fingerprint": self.fingerprint if made is None else made.fingerprint,
+            "backbone": self._file.backbone if used is None else used.name,
+            "backbone_fingerprint": self.fingerprint if used is None else used.fingerprint,
             "dtype": meta.get("dtype", "float32"),
             "preprocess": meta.get("preprocess", "clip"),
             "templates": list(self.templates) if self._file.text is None else [],
-            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
 
@@ -321,58 +358,23 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
     Raises:
         UsageError: one of ``names`` is not at its default.
     """
-    plain = SourceOptions()
-    given = [name for name in names if getattr(options, name) != getattr(plain, name)]
-    if given:
-        flags = ["--" + name.removesuffix("s" if name == "prompts" else "") for name in given]
+    if given := [name for name in names if name in changed(options)]:
+        flags = [flag_of(SourceOptions, name) for name in given]
         raise UsageError(
-            f"{spec} holds {holds}: {', '.join(given)} "
-            f"({', '.join(flags).replace('_', '-')}) would change nothing.",
+            f"{spec} holds {holds}: {', '.join(given)} ({', '.join(flags)}) would change nothing.",
             hint="Leave it away." if len(given) == 1 else "Leave them away.",
         )
 
 
-def _descriptions(class_names: list[str], options: SourceOptions) -> Descriptions | None:
-    """The sentences on the classes, if the user gave any; says what of the file is left over."""
-    if options.descriptions is None:
-        return None
-    found = read_descriptions(options.descriptions, class_names)
-    if found.others:
-        log.info(f"{found.name} also describes other classes: {listed(found.others)}.")
-    return found
-
-
-def _embed_classes(backbone: Backbone, source: Source, options: SourceOptions) -> Tensor | None:
-    """Text weights (C, D) through the store; None where the backbone encodes pictures only.
-
-    Raises:
-        MissingTextError: so it does, and prompts or descriptions were given.
-    """
-    sentences = None if source.descriptions is None else source.descriptions.sentences
-    try:
-        return text_weights(
-            backbone,
-            source.class_names,
-            source.templates,
-            descriptions=sentences,
-            store=options.store(),
-        )
-    except MissingTextError:
-        if options.prompts or sentences:
-            raise
-        return None
-
-
-Source = PictureSource | FeatureSource
-
-
-def open_source(spec: str | Path, options: SourceOptions) -> Source:
+def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> Source:
     """Pictures or features, told by the name.
 
     Args:
         spec: see ``clip_adapter.datasets.open.FORMS``.
         options: how to read it.
+        **preferred: what stands for fields of ``options``, where they mean something for the
+            source.
     """
-    if is_feature_spec(spec):
-        return FeatureSource(str(spec), options)
-    return PictureSource(str(spec), options)
+    kind = FeatureSource if is_feature_spec(spec) else PictureSource
+    read = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
+    return kind(str(spec), dataclasses.replace(options, **read))

@@ -8,7 +8,7 @@ from clip_adapter.bench.benchmark import run_bench
 from clip_adapter.bench.data import Environment
 from clip_adapter.bench.pool import do_unit
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.write import write_features
+from clip_adapter.features.files import write_features
 
 RECIPE = """
 title = "Toys"

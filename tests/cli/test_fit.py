@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 FIELDS = {
+    "schema",
     "method",
     "backbone",
     "shots",
@@ -106,12 +107,13 @@ def test_a_folder_of_other_things_is_kept(run, photos, tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_prompts_names_views_and_style(run_json, photos, tiny, out, tmp_path):
+@pytest.mark.parametrize("preprocess", ["--preprocess", "--style"])
+def test_prompts_names_views_and_preprocessing(preprocess, run_json, photos, tiny, out, tmp_path):
     names = tmp_path / "names.csv"
     names.write_text("folder,name\nred,ruby\ngreen,emerald\nblue,sapphire\n")
     told = run_json(
         *("fit", photos, "--backbone", tiny, "--out", out, "--json", "--class-names", names),
-        *("--prompt", "a {}.", "--prompt", "the {}.", "--views", "2", "--style", "coop"),
+        *("--prompt", "a {}.", "--prompt", "the {}.", "--views", "2", preprocess, "coop"),
     )
     assert told["templates"] == ["a {}.", "the {}."]
     assert (told["views"], told["preprocess"]) == (2, "coop")

@@ -2,8 +2,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
+import typer
 
 from clip_adapter.errors import DataError
 
@@ -92,6 +94,25 @@ def test_a_bug_is_called_one(run, monkeypatch):
     assert json.loads(result.stdout)["kind"] == "bug"
     monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
     assert isinstance(run("fit", "photos").exception, ZeroDivisionError)
+
+
+def test_lines_and_warnings_go_to_standard_error_and_leave_no_trace(capsys):
+    from clip_adapter.cli.output import Output
+    from clip_adapter.reporting import log
+
+    before = list(log.handlers), log.level, warnings.showwarning, list(warnings.filters)
+    with Output(True):
+        log.info("outer")
+        for _ in range(2):
+            warnings.warn("3 pictures skipped.", UserWarning, stacklevel=1)
+        with pytest.raises(typer.Exit), Output(False):
+            raise DataError("Found this.")
+        log.warning("outer again")
+    with Output(False):
+        log.info("next")
+    assert (list(log.handlers), log.level, warnings.showwarning, list(warnings.filters)) == before
+    lines = ["outer", *["3 pictures skipped."] * 2, "Error: Found this.", "outer again", "next"]
+    assert capsys.readouterr() == ("", "\n".join([*lines, ""]))
 
 
 def test_interrupted(run, monkeypatch):

@@ -45,8 +45,8 @@ import json, os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
 import open_clip, safetensors.torch, torchvision, sklearn.linear_model, rich.console
-import clip_adapter.fitting, clip_adapter.cli.main, clip_adapter.features.embed as extract
-extract._SHARD_ROWS = 8  # a shard every two batches, so that kills fall between some of them
+import clip_adapter.fitting, clip_adapter.cli.main, clip_adapter.features.embed as embed
+embed._SHARD_ROWS = 8  # a shard every two batches, so that kills fall between some of them
 words, kills, killed = json.loads(sys.argv[1]), int(sys.argv[2]), 0
 
 def start(cache, out):

@@ -15,8 +15,7 @@ import clip_adapter
 from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import LeakError
 from clip_adapter.evaluation import evaluate, held_out_features
-from clip_adapter.features.files import load_features
-from clip_adapter.features.write import write_features
+from clip_adapter.features.files import load_features, write_features
 from clip_adapter.fitting import fit_task, fit_tasks, make_task
 from clip_adapter.methods import Method, make_method, method_names
 from clip_adapter.methods.base import get_method
@@ -27,11 +26,13 @@ BACKBONE = "demo"
 PACKAGE = Path(clip_adapter.__file__).parent
 # All that opens data by its name, and all that is handed opened data of every split.
 OPENERS = {
-    *(f"clip_adapter.datasets.{m}" for m in ("open", "folder", "table", "hub", "coop", "catalog")),
-    "clip_adapter.datasets.download",
+    *(
+        f"clip_adapter.datasets.{m}"
+        for m in ("open", "folder", "table", "hub", "coop", "catalog", "download")
+    ),
     *(f"clip_adapter.demo.{m}" for m in ("task", "sets")),
     "clip_adapter.features.files",
-    *(f"clip_adapter.{m}" for m in ("sources", "api", "estimator", "evaluation", "bench")),
+    *(f"clip_adapter.{m}" for m in ("sources", "fitting", "estimator", "evaluation", "bench")),
     *(f"clip_adapter.{m}" for m in ("demo", "cli", "scale", "serve")),
 }
 
@@ -132,7 +133,7 @@ class Leaking(Method):
     name = "leaking"
     summary = citation = ""
 
-    def fit(self, task, progress=None):
+    def fit(self, task):
         self.peek()
         return make_method("zero-shot").fit(task)
 

@@ -9,7 +9,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation import evaluate
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.write import write_features
+from clip_adapter.features.files import write_features
 from clip_adapter.heads import Head
 
 C, D, N = 7, 12, 90

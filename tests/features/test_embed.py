@@ -1,15 +1,19 @@
 import errno
 import os
+import sys
+import threading
 
 import pytest
 import torch
+from PIL import Image
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import make_transform
-from clip_adapter.errors import DataError, StoreError
-from clip_adapter.features import FeatureStore, extract
+from clip_adapter.errors import CancelledError, DataError, DecodeError, StoreError
+from clip_adapter.features import FeatureStore, embed
+from clip_adapter.features.pictures import embed_pictures
 
 CLASSES = ["a", "b", "c"]
 
@@ -30,7 +34,7 @@ class Counting:
 
 def test_features_are_those_of_the_backbone(tiny, pictures):
     samples = pictures(5)
-    found, bad = extract(tiny, samples, CLASSES)
+    found, bad = embed(tiny, samples, CLASSES)
     transform = make_transform(tiny.preprocess)
     images = torch.stack([transform(decode(s.read(), s.name)) for s in samples])
     torch.testing.assert_close(found.plain_view, tiny.encode_images(images), rtol=1e-5, atol=1e-6)
@@ -44,17 +48,17 @@ def test_features_are_those_of_the_backbone(tiny, pictures):
 def test_the_store_answers_the_second_time(tiny, pictures, tmp_path):
     samples, store = pictures(9), FeatureStore(tmp_path / "cache")
     counting = Counting(tiny)
-    first, _ = extract(counting, samples, CLASSES, store=store, batch_size=4)
+    first, _ = embed(counting, samples, CLASSES, store=store, batch_size=4)
     assert counting.batches == [4, 4, 1]
-    again, _ = extract(counting, samples[::-1], CLASSES, store=FeatureStore(tmp_path / "cache"))
+    again, _ = embed(counting, samples[::-1], CLASSES, store=FeatureStore(tmp_path / "cache"))
     assert counting.batches == [4, 4, 1]
     assert torch.equal(again.plain_view.flip(0), first.plain_view)
 
 
 def test_added_pictures_are_the_only_new_work(tiny, pictures, tmp_path):
     store, counting = FeatureStore(tmp_path / "cache"), Counting(tiny)
-    extract(counting, pictures(4), CLASSES, store=store, batch_size=2)
-    found, _ = extract(counting, pictures(7), CLASSES, store=store, batch_size=2)
+    embed(counting, pictures(4), CLASSES, store=store, batch_size=2)
+    found, _ = embed(counting, pictures(7), CLASSES, store=store, batch_size=2)
     assert counting.batches == [2, 2, 2, 1]
     assert len(found) == 7
 
@@ -63,7 +67,7 @@ def test_the_same_content_is_embedded_once(tiny, pictures):
     (one,) = pictures(1)
     samples = [Sample(f"copy {i}", i, one.source) for i in range(3)]
     counting = Counting(tiny)
-    found, _ = extract(counting, samples, CLASSES)
+    found, _ = embed(counting, samples, CLASSES)
     assert counting.batches == [1]
     assert torch.equal(found.plain_view[0], found.plain_view[2])
     assert found.labels.tolist() == [0, 1, 2]
@@ -81,14 +85,14 @@ def test_a_row_depends_on_its_picture_alone(tiny):
 
 def test_key_covers_style_view_and_weights(tiny, pictures, tmp_path):
     store, samples = FeatureStore(tmp_path / "cache"), pictures(2)
-    extract(tiny, samples, CLASSES, store=store)
-    extract(tiny, samples, CLASSES, store=store, style="coop")
-    extract(tiny, samples, CLASSES, store=store, views=2)
-    extract(tiny, samples, CLASSES, store=store, views=3)  # two of its views are known
-    extract(tiny, samples, CLASSES, store=store, views=2, seed=1)
+    embed(tiny, samples, CLASSES, store=store)
+    embed(tiny, samples, CLASSES, store=store, preprocess="coop")
+    embed(tiny, samples, CLASSES, store=store, views=2)
+    embed(tiny, samples, CLASSES, store=store, views=3)  # two of its views are known
+    embed(tiny, samples, CLASSES, store=store, views=2, seed=1)
     other = Counting(tiny)
     other.fingerprint = "other weights"
-    extract(other, samples, CLASSES, store=store)
+    embed(other, samples, CLASSES, store=store)
     assert len(store.info()) == 1 + 1 + 3 + 2 + 1
     assert all(shelf["rows"] == 2 for shelf in store.info())
     assert store.info()[0]["key"]["made_by"] == tiny.name
@@ -97,15 +101,15 @@ def test_key_covers_style_view_and_weights(tiny, pictures, tmp_path):
 def test_the_same_weights_share_rows_under_any_name(tiny, pictures, tmp_path):
     store, samples, other = FeatureStore(tmp_path / "cache"), pictures(2), Counting(tiny)
     other.name, other.device = "another name", "cuda"
-    extract(tiny, samples, CLASSES, store=store)
-    extract(other, samples, CLASSES, store=store)
+    embed(tiny, samples, CLASSES, store=store)
+    embed(other, samples, CLASSES, store=store)
     assert other.batches == []
 
 
 def test_views_are_random_and_reproducible(tiny, pictures):
     samples = pictures(3)
-    one, _ = extract(tiny, samples, CLASSES, views=3)
-    two, _ = extract(tiny, samples[1:], CLASSES, views=3)
+    one, _ = embed(tiny, samples, CLASSES, views=3)
+    two, _ = embed(tiny, samples[1:], CLASSES, views=3)
     assert one.features.shape == (3, 3, 16)
     assert not torch.equal(one.features[0], one.features[1])
     torch.testing.assert_close(one.features[:, 1:], two.features)
@@ -113,45 +117,49 @@ def test_views_are_random_and_reproducible(tiny, pictures):
 
 def test_the_plain_view_is_known_beside_random_ones(tiny, pictures, tmp_path):
     samples, store, counting = pictures(5), FeatureStore(tmp_path / "cache"), Counting(tiny)
-    alone, _ = extract(counting, samples, CLASSES, store=store)
+    alone, _ = embed(counting, samples, CLASSES, store=store)
     assert alone.plain is None
     counting.batches.clear()
-    several, _ = extract(counting, samples, CLASSES, store=store, views=2)
+    several, _ = embed(counting, samples, CLASSES, store=store, views=2)
     assert len(counting.batches) == 2  # the plain view comes from the store
     assert torch.equal(several.plain, alone.plain_view)
     assert torch.equal(several.plain_view, alone.plain_view)
     assert not any(torch.equal(view, alone.plain_view) for view in several.features)
-    without_store, _ = extract(tiny, samples, CLASSES, views=2)
+    without_store, _ = embed(tiny, samples, CLASSES, views=2)
     assert torch.equal(without_store.plain, several.plain)
     assert torch.equal(without_store.features, several.features)
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_broken_pictures_are_named_counted_and_skipped(tiny, pictures, tmp_path, views):
+def test_broken_pictures_are_named_counted_and_skipped(tiny, pictures, tmp_path, lines, views):
     samples = pictures(4)
     (tmp_path / "text.jpg").write_text("no picture")
     samples.insert(1, Sample("text.jpg", 0, tmp_path / "text.jpg"))
     samples.insert(3, Sample("again.jpg", 1, tmp_path / "text.jpg"))
     samples.insert(0, Sample("gone.jpg", 0, tmp_path / "gone.jpg"))
-    said = []
-    found, bad = extract(tiny, samples, CLASSES, batch_size=2, views=views, say=said.append)
+    with pytest.warns(UserWarning, match="3 of 7 pictures skipped") as warned:
+        found, bad = embed(tiny, samples, CLASSES, batch_size=2, views=views)
+    assert len(warned) == 1
     assert [one.name for one in bad] == ["gone.jpg", "text.jpg", "again.jpg"]
     assert bad[0].reason == "No such file or directory"
     assert not bad[1].reason.startswith("text.jpg")
     assert found.names == ["000.png", "001.png", "002.png", "003.png"]
     assert found.labels.tolist() == [0, 1, 2, 0]
     assert found.plain_view.norm(dim=-1).min() > 0
-    assert said[-1] == "3 of 7 pictures skipped."
-    assert sum("text.jpg" in line for line in said) == 1
+    assert sum("text.jpg" in line for line in lines.messages) == 1
     with pytest.raises(DataError, match=r"3 pictures cannot be read.*(?s:.*)gone\.jpg"):
-        extract(tiny, samples, CLASSES, strict=True)
+        embed(tiny, samples, CLASSES, unreadable="stop")
+    lines.clear()
+    again = embed(tiny, samples, CLASSES, views=views, unreadable="return")
+    assert (again[1], lines.messages) == (bad, [])
+    assert len(embed(tiny, samples[:1], CLASSES, unreadable="return")[0]) == 0
 
 
 def test_nothing_readable_is_an_error(tiny, tmp_path):
     with pytest.raises(DataError, match="None of the pictures"):
-        extract(tiny, [Sample("x", 0, tmp_path / "x")], CLASSES)
+        embed(tiny, [Sample("x", 0, tmp_path / "x")], CLASSES)
     with pytest.raises(DataError, match="no pictures"):
-        extract(tiny, [], CLASSES)
+        embed(tiny, [], CLASSES)
 
 
 def test_a_file_that_changes_meanwhile_is_not_kept_under_its_old_name(tiny, pictures):
@@ -159,13 +167,13 @@ def test_a_file_that_changes_meanwhile_is_not_kept_under_its_old_name(tiny, pict
     contents = [one.read(), two.read()]
     sample = Sample("restless", 0, lambda: contents.pop())
     with pytest.raises(DataError, match="changed while it was read"):
-        extract(tiny, [sample], CLASSES)
+        embed(tiny, [sample], CLASSES)
 
 
 def test_a_store_that_cannot_be_written(tiny, pictures, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match="--cache"):
-        extract(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "file"))
+        embed(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "file"))
 
 
 def test_a_full_disk(tiny, pictures, tmp_path, monkeypatch):
@@ -174,26 +182,24 @@ def test_a_full_disk(tiny, pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match=r"No space left(?s:.*)--cache"):
-        extract(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "cache"))
+        embed(tiny, pictures(1), CLASSES, store=FeatureStore(tmp_path / "cache"))
 
 
-def test_damage_is_repaired_on_the_way(tiny, pictures, tmp_path):
-    said = []
-    store, samples = FeatureStore(tmp_path / "cache", said.append), pictures(5)
-    first, _ = extract(tiny, samples, CLASSES, store=store)
+def test_damage_is_repaired_on_the_way(tiny, pictures, tmp_path, lines):
+    store, samples = FeatureStore(tmp_path / "cache"), pictures(5)
+    first, _ = embed(tiny, samples, CLASSES, store=store)
     (shard,) = (tmp_path / "cache").rglob("0*.safetensors")
     shard.unlink()
     shard.write_bytes(b"damaged")
-    again, _ = extract(tiny, samples, CLASSES, store=store)
+    again, _ = embed(tiny, samples, CLASSES, store=store)
     assert torch.equal(again.features, first.features)
-    assert len(said) == 1
-    assert "wrong checksum" in said[0]
+    assert len(lines.messages) == 1
+    assert "wrong checksum" in lines.messages[0]
 
 
-def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monkeypatch):
-    said, samples = [], pictures(8)
-    backbone = load_backbone(str(tiny_folder), device="cpu", say=said.append)
-    expected, _ = extract(backbone, samples, CLASSES)
+def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monkeypatch, lines):
+    samples, backbone = pictures(8), load_backbone(str(tiny_folder), device="cpu")
+    expected, _ = embed(backbone, samples, CLASSES)
     inner = backbone.model.encode_image
 
     def limited(batch):
@@ -202,36 +208,51 @@ def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monke
         return inner(batch)
 
     monkeypatch.setattr(backbone.model, "encode_image", limited)
-    found, _ = extract(backbone, samples, CLASSES)
+    found, _ = embed(backbone, samples, CLASSES)
     torch.testing.assert_close(found.plain_view, expected.plain_view)
-    assert said[-2:] == [
+    assert lines.messages[-2:] == [
         "Out of memory with a batch of 8: going on with 4.",
         "Out of memory with a batch of 4: going on with 2.",
     ]
 
 
 def test_the_bar_goes_to_standard_error(tiny, pictures, capsys, monkeypatch):
-    monkeypatch.setattr("clip_adapter.features.progress._SHOW_AFTER", 0)
+    monkeypatch.setattr("clip_adapter.reporting.SHOW_AFTER", 0)
     monkeypatch.setenv("FORCE_COLOR", "1")  # for rich, standard error is a terminal now
-    extract(tiny, pictures(4), CLASSES, batch_size=2, progress=True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    embed(tiny, pictures(4), CLASSES, batch_size=2, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "pictures/s" in err
-    extract(tiny, pictures(4), CLASSES, progress=False)
+    embed(tiny, pictures(4), CLASSES, progress=False)
     assert capsys.readouterr() == ("", "")
 
 
-def test_one_content_under_two_labels_is_told(tiny, pictures):
+def test_a_listener_hears_every_batch_and_stops_it(tiny, pictures, tmp_path):
+    stages, cancel = [], threading.Event()
+
+    def listener(stage):
+        stages.append((stage.title, stage.done, stage.total))
+        if stage.done == 4:
+            cancel.set()
+
+    store, samples = FeatureStore(tmp_path / "cache"), pictures(9)
+    with pytest.raises(CancelledError):
+        embed(tiny, samples, CLASSES, batch_size=2, progress=listener, cancel=cancel)
+    assert stages == [("Embedding", 2, 9), ("Embedding", 4, 9)]
+    assert len(embed(tiny, samples, CLASSES, store=store)[0]) == 9
+
+
+def test_one_content_under_two_labels_is_told(tiny, pictures, lines):
     a, b, c, d = pictures(4)
     copies = [
         *(Sample(f"other {one.name}", (one.label + 1) % 3, one.source) for one in (a, b, c, d)),
         Sample("again.png", a.label, a.source),
         Sample("third.png", a.label, a.source),
     ]
-    said = []
-    found, _ = extract(tiny, [a, b, c, d, *copies], CLASSES, say=said.append)
+    found, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
     assert len(found) == 10
-    torn, doubles = said
+    torn, doubles = lines.messages
     assert "4 pictures are there under two labels" in torn
     assert "000.png (a) = other 000.png (b)" in torn
     assert "002.png" in torn
@@ -239,21 +260,36 @@ def test_one_content_under_two_labels_is_told(tiny, pictures):
     assert doubles.startswith("2 pictures are exact duplicates")
 
 
-def test_without_copies_nothing_is_said(tiny, pictures):
-    said = []
-    extract(tiny, pictures(4), CLASSES, say=said.append)
+def test_without_copies_nothing_is_said(tiny, pictures, lines):
+    embed(tiny, pictures(4), CLASSES)
     (one,) = pictures(1)
     unlabelled = [Sample(name, -1, one.source) for name in "xy"]
-    extract(tiny, unlabelled, [], say=said.append)
-    assert said == []
+    embed(tiny, unlabelled, [])
+    assert lines.messages == []
 
 
-def test_a_name_with_a_line_break_stays_on_one_line(tiny, pictures, tmp_path):
+def test_a_name_with_a_line_break_stays_on_one_line(tiny, pictures, tmp_path, lines):
     (tmp_path / "bad").write_bytes(b"no picture")
-    said = []
     bad = Sample("new\nline.png", 0, tmp_path / "bad")
-    _, skipped = extract(tiny, [*pictures(2), bad], CLASSES, say=said.append)
-    assert said[0].startswith("Skipped 'new\\nline.png': ")
+    with pytest.warns(UserWarning, match="1 of 3 pictures skipped"):
+        _, skipped = embed(tiny, [*pictures(2), bad], CLASSES)
+    assert lines.messages[0].startswith("Skipped 'new\\nline.png': ")
     assert skipped[0].name == "new\nline.png"
     with pytest.raises(DataError, match=r"new\\nline"):
-        extract(tiny, [bad], CLASSES)
+        embed(tiny, [bad], CLASSES)
+
+
+def test_paths_and_images_go_the_same_way(tiny, pictures, tmp_path):
+    samples = pictures(3)
+    expected, _ = embed(tiny, samples, CLASSES)
+    paths = [sample.source for sample in samples]
+    assert torch.equal(embed_pictures(tiny, paths), expected.plain_view)
+    images = [Image.open(path) for path in paths]
+    assert torch.equal(embed_pictures(tiny, images), expected.plain_view)
+    assert embed_pictures(tiny, []).shape == (0, 16)
+    (tmp_path / "text.jpg").write_text("no picture")
+    for broken in (tmp_path / "text.jpg", "gone.jpg"):
+        with pytest.raises(DecodeError, match=str(broken)):
+            embed_pictures(tiny, [paths[0], broken])
+    with pytest.raises(DecodeError, match="int is not a picture"):
+        embed_pictures(tiny, [3])

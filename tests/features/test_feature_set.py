@@ -5,8 +5,7 @@ import torch
 
 from clip_adapter.errors import DataError
 from clip_adapter.features import FeatureSet
-from clip_adapter.features.files import load_features
-from clip_adapter.features.write import write_features
+from clip_adapter.features.files import load_features, write_features
 
 N, D, VIEWS = 5, 3, 2
 

@@ -15,7 +15,7 @@ import torch
 import filelock, safetensors.torch, torchvision.transforms.functional  # once, for all children
 from clip_adapter.backbones import Preprocess
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.features import FeatureStore, extract
+from clip_adapter.features import FeatureStore, embed
 module = sys.modules["clip_adapter.features.embed"]
 module._SHARD_ROWS = 8  # a shard per two batches, so that kills fall between some of them
 torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def child(cache):
         code = 1
         try:
             store = FeatureStore(cache)
-            found, bad = extract(Backbone(), samples, ["a"], store=store, batch_size=4)
+            found, bad = embed(Backbone(), samples, ["a"], store=store, batch_size=4)
             assert len(bad) == 2
             torch.save(found.features, cache.with_suffix(".pt"))
             code = 0

@@ -96,21 +96,20 @@ def test_whatever_happens_a_row_is_right_or_missing(tmp_path_factory, steps):
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "remove", "json", "empty"])
-def test_a_damaged_shard_is_named_and_removed(tmp_path, how):
-    said = []
-    store = FeatureStore(tmp_path, said.append)
+def test_a_damaged_shard_is_named_and_removed(tmp_path, lines, how):
+    store = FeatureStore(tmp_path)
     put(store.shelf(KEY), [1, 2])
     put(store.shelf(KEY), [3])
     damage(store.shelf(KEY), how, 0)
     shelf = store.shelf(KEY)
     shelf.refresh()
-    assert said == []
+    assert lines.messages == []
     with shelf.lock():
         found, missing = shelf.get([digest(n) for n in (1, 2, 3)])
     assert missing == [0, 1]
     assert torch.equal(found[2], row(3))
-    assert len(said) == 1
-    assert "000001.json" in said[0]
+    assert len(lines.messages) == 1
+    assert "000001.json" in lines.messages[0]
     assert [p.name for p in sorted(shelf.path.glob("0*"))] == ["000002.json", "000002.safetensors"]
 
 
@@ -178,15 +177,10 @@ def test_two_processes_share_the_work(tmp_path):
     assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr
 
 
-def test_a_second_writer_waits_and_says_so(tmp_path):
-    said, waiting = [], threading.Event()
-
-    def say(line):
-        said.append(line)
-        waiting.set()
-
-    first, second = FeatureStore(tmp_path).shelf(KEY), FeatureStore(tmp_path, say).shelf(KEY)
-    rows = []
+def test_a_second_writer_waits_and_says_so(tmp_path, lines):
+    first, second = FeatureStore(tmp_path).shelf(KEY), FeatureStore(tmp_path).shelf(KEY)
+    rows, waiting = [], threading.Event()
+    lines.handler.addFilter(lambda record: waiting.set() or True)
 
     def other():
         with second.lock():
@@ -199,4 +193,4 @@ def test_a_second_writer_waits_and_says_so(tmp_path):
         first.put([digest(1)], row(1)[None])
     thread.join(30)
     assert rows == [[]]
-    assert "waiting" in said[0]
+    assert "waiting" in lines.messages[0]

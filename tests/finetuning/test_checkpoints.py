@@ -46,7 +46,7 @@ def other_pictures(task, **changes):
     given = {
         "samples": was._samples,
         "digests": was._digests,
-        "preprocess": was._plain.preprocess,
+        "inputs": was._inputs,
     }
     return dataclasses.replace(task, pictures=Pictures(**(given | changes)))
 
@@ -67,10 +67,10 @@ OTHERS = {
     "no text": lambda t: dataclasses.replace(t, text_weights=None),
     "templates": lambda t: dataclasses.replace(t, templates=("a {}.",)),
     "logit scale": lambda t: dataclasses.replace(t, logit_scale=21.0),
-    "style": lambda t: other_pictures(t, style="coop"),
+    "preprocess": lambda t: other_pictures(t, preprocess="coop"),
     "view seed": lambda t: other_pictures(t, seed=1),
     "preprocessing": lambda t: other_pictures(
-        t, preprocess=dataclasses.replace(t.pictures._plain.preprocess, interpolation="bilinear")
+        t, inputs=dataclasses.replace(t.pictures._inputs, interpolation="bilinear")
     ),
     "contents": lambda t: other_pictures(t, digests=t.pictures._digests[::-1]),
 }

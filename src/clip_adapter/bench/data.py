@@ -16,7 +16,7 @@ from clip_adapter.datasets.open import load_dataset, takes_root
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.errors import DataError
 from clip_adapter.evaluation import held_out_features
-from clip_adapter.features.embed import extract
+from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import sets_of
 from clip_adapter.features.store import content_digest
@@ -127,7 +127,7 @@ class PictureSet(Named):
             return features, len(source.labels(TEST)) - len(features)
         # Of a tower that nobody will see again: nothing is kept.
         encoder, samples = classifier.encoder(self._environment.device), self._dataset.pool(TEST)
-        features, bad = extract(encoder, samples, source.class_names, style=run.style)
+        features, bad = embed(encoder, samples, source.class_names, preprocess=run.style)
         return features, len(bad)
 
     def _open(self, run: Run) -> PictureSource:
@@ -137,7 +137,7 @@ class PictureSet(Named):
             dtype=self._environment.dtype,
             prompts=run.prompts or self._templates,
             root=self._root,
-            style="coop" if run.style == "coop" else "clip",
+            preprocess="coop" if run.style == "coop" else "clip",
             cache=self._environment.cache,
         )
         return _pictures(self._spec, options)

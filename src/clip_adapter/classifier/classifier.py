@@ -239,7 +239,7 @@ class Classifier:
         else:
             items = list(pictures)
         encoder = self.backbone() if untouched else self.encoder()
-        return embed_pictures(encoder, items, style=self.info.get("preprocess", "clip"))
+        return embed_pictures(encoder, items, self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""

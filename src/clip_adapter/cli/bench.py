@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command, listed
 from clip_adapter.errors import DataError
+from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
     from clip_adapter.bench.benchmark import Outcome
@@ -87,8 +88,10 @@ def about() -> None:
 
 
 @bench.command("run")
+@o.with_options
 def run(
     recipes: Recipes = None,
+    *,
     profile: ProfileOption = None,
     features: Features = None,
     root: Root = None,
@@ -108,9 +111,7 @@ def run(
     get: Annotated[
         bool, typer.Option("--get", help="Download the data sets that are missing first.")
     ] = False,
-    device: o.Device = o.DEFAULTS.device,
-    dtype: o.DtypeOption = o.DEFAULTS.dtype,
-    cache: o.Cache = None,
+    reading: Annotated[SourceOptions, o.Only(("device", "dtype", "cache"))],
     json: o.Json = False,
 ) -> None:
     """Run recipes, and write their tables and figures.
@@ -132,7 +133,7 @@ def run(
 
         chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
-        environment = _environment(out, root, features, cache, device, dtype)
+        environment = _environment(out, root, features, reading)
         overrides: dict[str, Any] = {
             "datasets": dataset,
             "backbones": backbone,
@@ -241,7 +242,7 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
 
 
 def _environment(
-    out: Path, root: Path | None, features: Path | None, cache: Path | None, device: str, dtype: str
+    out: Path, root: Path | None, features: Path | None, reading: SourceOptions
 ) -> Environment:
     from clip_adapter.bench.data import Environment
 
@@ -249,9 +250,9 @@ def _environment(
         out=str(out),
         root=None if root is None else str(root.expanduser()),
         features=None if features is None else str(features.expanduser()),
-        cache=None if cache is None else str(cache),
-        device=device,
-        dtype=dtype,  # type: ignore[arg-type]
+        cache=None if reading.cache is None else str(reading.cache),
+        device=reading.device,
+        dtype=reading.dtype,
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
+from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from clip_adapter.demo.run import Demo
 
 
+@o.with_options
 def demo(
+    *,
     out: Annotated[
         Path,
         typer.Option("--out", "--output", metavar="DIR", help="Where everything is written."),
@@ -36,7 +39,7 @@ def demo(
             show_default="1, 4 and 16",
         ),
     ] = None,
-    cache: o.Cache = None,
+    reading: Annotated[SourceOptions, o.Only(("cache",))],
     json: o.Json = False,
 ) -> None:
     """Watch a few examples make CLIP better, offline, in about a minute.
@@ -55,7 +58,7 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        result = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=cache)
+        result = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=reading.cache)
         if not json:
             output.show(table(result), "", predictions(result), "", *closing(result))
         output.result(asdict(result))

@@ -12,19 +12,25 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_adapter.features.embed import BadPicture
     from clip_adapter.features.feature_set import FeatureSet
-    from clip_adapter.options import SourceOptions
 
-Found = tuple[dict[str, "FeatureSet"], "Tensor | None", dict[str, Any], list["BadPicture"]]
+Embedded = tuple[dict[str, "FeatureSet"], "Tensor | None", dict[str, Any], list["BadPicture"]]
+OFFERED = (
+    *("backbone", "views", "prompts", "class_names", "root", "preprocess"),
+    *("device", "dtype", "batch_size", "cache", "strict"),
+)
 
 
+@o.with_options
 def embed(
     data: o.Data,
+    *,
     out: Annotated[
         Path,
         typer.Option(
@@ -52,17 +58,7 @@ def embed(
             rich_help_panel=o.READING,
         ),
     ] = False,
-    backbone: o.Backbone = o.DEFAULTS.backbone,
-    views: o.Views = o.DEFAULTS.views,
-    prompt: o.Prompt = None,
-    class_names: o.ClassNames = None,
-    root: o.Root = None,
-    style: o.StyleOption = o.DEFAULTS.style,
-    device: o.Device = o.DEFAULTS.device,
-    dtype: o.DtypeOption = o.DEFAULTS.dtype,
-    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
-    cache: o.Cache = None,
-    strict: o.Strict = o.DEFAULTS.strict,
+    reading: Annotated[SourceOptions, o.Only(OFFERED)],
     json: o.Json = False,
 ) -> None:
     """Turn pictures into features (lists of numbers that describe them), once and for all.
@@ -79,26 +75,10 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json) as output:
-        from clip_adapter.features.write import WRITABLE, write_features
-        from clip_adapter.fitting import source_options
+        from clip_adapter.features.files import WRITABLE, write_features
 
         if out.suffix.lower() not in WRITABLE:
             raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
-        reading = source_options(
-            {
-                "backbone": backbone,
-                "device": device,
-                "dtype": dtype,
-                "prompts": tuple(prompt or ()),
-                "class_names": class_names,
-                "root": root,
-                "style": style,
-                "views": views,
-                "cache": cache,
-                "strict": strict,
-                "batch_size": batch_size,
-            }
-        )
         start = time.perf_counter()
         read = _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
         sets, text, meta, skipped = read
@@ -118,10 +98,10 @@ def embed(
                 "sets": {name: len(one) for name, one in sets.items()},
                 "classes": len(first.class_names),
                 "dim": first.dim,
-                "views": views,
+                "views": reading.views,
                 "text": text is not None,
                 "seconds": round(seconds, 3),
-                "skipped": [{"name": b.name, "reason": b.reason} for b in skipped],
+                "skipped": [{"name": bad.name, "reason": bad.reason} for bad in skipped],
                 **meta,
             }
         )
@@ -133,11 +113,11 @@ def _next(out: Path, sets: list[str], unlabelled: bool) -> str:
     return command("fit", f"{out}#{'train' if 'train' in sets else sets[0]}")
 
 
-def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Found:
-    from clip_adapter.sources import FeatureSource, open_source
+def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Embedded:
+    from clip_adapter.sources import open_source
 
     source = open_source(data, reading)
-    if isinstance(source, FeatureSource):
+    if "pixels" not in source.offers:
         raise UsageError(f"{data} holds features already.", hint="Name pictures.")
     sets, skipped = {}, []
     for name in split or source.splits():
@@ -145,42 +125,35 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Fou
         views = reading.views if name not in ("val", "test") else 1
         sets[name], bad = source.features(name, None, views)
         skipped += bad
-    facts = source.facts()
-    meta = {key: facts[key] for key in ("backbone", "backbone_fingerprint", "dtype", "preprocess")}
-    meta["logit_scale"] = source.logit_scale
-    meta["templates"] = json_format.dumps(facts["templates"], ensure_ascii=False)
+    meta = {**source.made_by(), "logit_scale": source.logit_scale}
+    meta["templates"] = json_format.dumps(meta["templates"], ensure_ascii=False)
     return sets, source.text_weights(), meta, skipped
 
 
-def _unlabelled(data: str, reading: SourceOptions) -> Found:
+def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
     from clip_adapter.cli.inputs import pictures
     from clip_adapter.datasets.dataset import UNSPLIT, Sample
-    from clip_adapter.features.embed import extract
+    from clip_adapter.features.embed import embed as embed_samples
 
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise DataError(f"{data} is no folder.", hint="--unlabelled takes a folder of pictures.")
     backbone = reading.load_backbone()
-    features, skipped = extract(
+    features, skipped = embed_samples(
         backbone,
         [Sample(item.path, -1, Path(item.path)) for item in pictures(folder, recursive=True)],
         [],
         store=reading.store(),
-        style=reading.style,
+        preprocess=reading.preprocess,
         views=reading.views,
         batch_size=reading.batch_size,
-        strict=reading.strict,
+        unreadable="stop" if reading.strict else "skip",
     )
     meta = {
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "dtype": backbone.dtype,
-        "preprocess": reading.style,
+        "preprocess": reading.preprocess,
         "logit_scale": backbone.logit_scale,
     }
     return {UNSPLIT: features}, None, meta, skipped
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(embed)

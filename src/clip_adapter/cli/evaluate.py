@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, short
+from clip_adapter.cli.output import SCHEMA, Output, short
 from clip_adapter.errors import unknown_name
+from clip_adapter.options import SourceOptions, changed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.evaluation import Report
 
-DEFAULT_SPLIT = "test"
 SHOWN = 20
+OFFERED = ("class_names", "root", "device", "batch_size", "cache", "strict", "feature_norm")
 
 
+@o.with_options
 def evaluate(
     classifier: o.SavedClassifier,
     data: o.Data,
+    *,
     split: Annotated[
         str,
         typer.Option(
@@ -31,14 +34,8 @@ def evaluate(
             "whole, without the pictures that were learned from.",
             rich_help_panel=o.READING,
         ),
-    ] = DEFAULT_SPLIT,
-    class_names: o.ClassNames = None,
-    root: o.Root = None,
-    device: o.Device = o.DEFAULTS.device,
-    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
-    cache: o.Cache = None,
-    strict: o.Strict = o.DEFAULTS.strict,
-    feature_norm: o.FeatureNorm = o.DEFAULTS.feature_norm,
+    ] = "test",
+    reading: Annotated[SourceOptions, o.Only(OFFERED)],
     plots: Annotated[
         Path | None,
         typer.Option(
@@ -68,29 +65,19 @@ def evaluate(
 
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
+        from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
-        from clip_adapter.evaluation import evaluate as score
 
         loaded = Classifier.from_pretrained(classifier)
-        report = score(
-            loaded,
-            data,
-            split=split,
-            class_names=class_names,
-            root=root,
-            device=device,
-            batch_size=batch_size,
-            cache=cache,
-            strict=strict,
-            feature_norm=feature_norm,
-        )
+        report = evaluation.evaluate(loaded, data, split=split, **changed(reading))
         drawn: list[str] = []
         if plots is not None:
             from clip_adapter.evaluation.plots import report_plots
 
             drawn = [str(path) for path in report_plots(report, plots)]
         out.show(*report.lines(), worst(report), *(f"Drawn: {path}" for path in drawn))
-        out.result({"classifier": classifier, "split": split, **report.to_dict(), "plots": drawn})
+        about = {"schema": SCHEMA, "classifier": classifier, "split": split}
+        out.result({**about, **report.to_dict(), "plots": drawn})
 
 
 def worst(report: Report) -> Table:
@@ -109,13 +96,7 @@ def worst(report: Report) -> Table:
     for heading in ("pictures", "right %", *(["zero-shot %"] * bool(report.zero_shot_per_class))):
         table.add_column(heading, justify="right")
     for accuracy, name in scored[:SHOWN]:
-        row = [short(name), str(report.class_counts[name]), f"{accuracy:.1f}"]
-        if report.zero_shot_per_class:
-            row.append(f"{report.zero_shot_per_class[name]:.1f}")
-        table.add_row(*row)
+        untrained = (report.zero_shot_per_class or {}).get(name)
+        beside = [] if untrained is None else [f"{untrained:.1f}"]
+        table.add_row(short(name), str(report.class_counts[name]), f"{accuracy:.1f}", *beside)
     return table
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(evaluate)

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command, listed
-from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, Precision
+from clip_adapter.cli.output import SCHEMA, Output, command, listed
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions, changed
 
 DEFAULT_OUT = "classifier"
 
 
+@o.with_options
 def fit(
     data: o.Data,
-    backbone: o.Backbone = o.DEFAULTS.backbone,
+    *,
+    reading: SourceOptions,
     method: Annotated[
         str,
         typer.Option(
@@ -52,50 +54,7 @@ def fit(
             rich_help_panel=o.TRAINING,
         ),
     ] = None,
-    views: o.Views = o.DEFAULTS.views,
-    prompt: o.Prompt = None,
-    descriptions: o.Descriptions = None,
-    class_names: o.ClassNames = None,
-    root: o.Root = None,
-    style: o.StyleOption = o.DEFAULTS.style,
-    device: o.Device = o.DEFAULTS.device,
-    dtype: o.DtypeOption = o.DEFAULTS.dtype,
-    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
-    cache: o.Cache = None,
-    strict: o.Strict = o.DEFAULTS.strict,
-    feature_norm: o.FeatureNorm = o.DEFAULTS.feature_norm,
-    devices: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="How many GPUs (or processes on the CPU) train together.",
-            rich_help_panel=o.INSIDE,
-        ),
-    ] = o.COMPUTE.devices,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="Number format of the training: 16-mixed and bf16-mixed are faster on GPUs.",
-            rich_help_panel=o.INSIDE,
-        ),
-    ] = o.COMPUTE.precision,
-    accumulate: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Cut every batch into this many parts, to need less memory.",
-            rich_help_panel=o.INSIDE,
-        ),
-    ] = o.COMPUTE.accumulate,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep the state of the training here; the same command goes on from it.",
-            show_default="nothing is kept",
-            rich_help_panel=o.INSIDE,
-        ),
-    ] = o.COMPUTE.checkpoint,
+    compute: Compute,
     out: Annotated[
         Path,
         typer.Option(
@@ -129,9 +88,6 @@ def fit(
         from clip_adapter import fitting
         from clip_adapter.classifier import saving
 
-        compute = Compute(
-            devices=devices, precision=precision, accumulate=accumulate, checkpoint=checkpoint
-        )
         saving.check_target(out)
         classifier = fitting.fit(
             data,
@@ -139,31 +95,20 @@ def fit(
             options=o.key_values(option),
             shots=shots,
             seed=seed,
-            compute=None if compute == o.COMPUTE else compute,
-            backbone=backbone,
-            device=device,
-            dtype=dtype,
-            prompts=tuple(prompt or ()),
-            descriptions=descriptions,
-            class_names=class_names,
-            root=root,
-            style=style,
-            views=views,
-            cache=cache,
-            strict=strict,
-            batch_size=batch_size,
-            feature_norm=feature_norm,
+            compute=compute if changed(compute) else None,
+            **changed(reading),
         )
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
-        output.show(*told(info, classifier.class_names, data, root))
-        output.result(info)
+        output.show(*summary(info, classifier.class_names, data, reading.root))
+        output.result({"schema": SCHEMA, **info})
 
 
-def told(
-    info: dict[str, Any], class_names: list[str], data: str, root: Path | None = None
+def summary(
+    info: dict[str, Any], class_names: list[str], data: str, root: str | Path | None = None
 ) -> list[str]:
     """What ``fit`` did, in plain words."""
+    from clip_adapter.methods import get_method
     from clip_adapter.training.selection import choice
 
     lines = [
@@ -178,8 +123,18 @@ def told(
     for curve in (c for c in info["selection"] if len(c["candidates"]) != 1):
         chosen = choice(curve["parameter"], curve["chosen"])
         lines.append(f"Chosen: {chosen} ({curve['rule']}).")
-    lines += _members(info["hyperparameters"].get("members"))
-    lines += _held_out(info.get("held_out"))
+    members = info["hyperparameters"].get("members") or {}
+    shares = {name: 100 * member["share"] for name, member in members.items()}
+    lines += [
+        f"  {shares[name]:3.0f} % {name}: {get_method(name).summary}"
+        for name in sorted(shares, key=shares.__getitem__, reverse=True)
+    ]
+    held = info.get("held_out")
+    if held and held["zero_shot_accuracy"] is not None:
+        lines.append(
+            f"  On {held['pictures']} held-out pictures {held['accuracy']:.1f} % were right, and "
+            f"{held['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)"
+        )
     lines.append(
         f"Time: {info['embed_seconds']:.1f} s to get the features, "
         f"{info['seconds']:.1f} s to learn."
@@ -191,28 +146,3 @@ def told(
     if info.get("backbone_fingerprint"):
         lines.append(f"      {command('predict', info['out'])} NEW_PICTURES")
     return lines
-
-
-def _members(found: dict[str, Any] | None) -> list[str]:
-    """What a blend is made of, and what each part is."""
-    from clip_adapter.methods import get_method
-
-    if not found:
-        return []
-    shares = sorted(found, key=lambda name: -found[name]["share"])
-    return [f"  {100 * found[n]['share']:3.0f} % {n}: {get_method(n).summary}" for n in shares]
-
-
-def _held_out(found: dict[str, Any] | None) -> list[str]:
-    """How the chosen setting did on held-out pictures, beside zero-shot."""
-    if found is None or found["zero_shot_accuracy"] is None:
-        return []
-    return [
-        f"  On {found['pictures']} held-out pictures {found['accuracy']:.1f} % were right, and "
-        f"{found['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)"
-    ]
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(fit)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from clip_adapter.errors import UsageError
@@ -31,10 +32,8 @@ def collect(words: Iterable[str], recursive: bool) -> list[Item]:
     Raises:
         UsageError: nothing is meant at all.
     """
-    items: list[Item] = []
-    for word in words:
-        for name in standard_input() if word == "-" else [word]:
-            items += _expand(name, recursive)
+    names = [name for word in words for name in (standard_input() if word == "-" else [word])]
+    items = [item for name in names for item in _expand(name, recursive)]
     if not items:
         raise UsageError(
             "No pictures were named.", hint="Name files, folders or globs, or '-' and a list."
@@ -45,9 +44,7 @@ def collect(words: Iterable[str], recursive: bool) -> list[Item]:
 def standard_input() -> list[str]:
     """Paths on standard input, separated by NUL where there is one, else by line ends."""
     data = sys.stdin.buffer.read()
-    parts = (
-        data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
-    )
+    parts = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
     return [os.fsdecode(part) for part in parts if part]
 
 
@@ -55,32 +52,28 @@ def _expand(word: str, recursive: bool) -> list[Item]:
     path = Path(os.path.expanduser(word))
     try:
         if path.is_dir():
-            found = pictures(path, recursive)
-            return found or [Item(word, "the folder holds no picture")]
+            return pictures(path, recursive) or [Item(word, "the folder holds no picture")]
         if path.exists():
             return [Item(str(path))]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [Item(word, getattr(error, "strerror", None) or str(error))]
     if not glob.has_magic(word):
         return [Item(word, "no such file")]
-    matches = sorted(glob.glob(str(path), recursive=True))
-    return [
-        item
-        for match in matches
-        for item in (pictures(Path(match), recursive) if os.path.isdir(match) else [Item(match)])
-    ] or [Item(word, "nothing matches this pattern")]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    items = (pictures(m, recursive) if m.is_dir() else [Item(str(m))] for m in matches)
+    return list(chain(*items)) or [Item(word, "nothing matches this pattern")]
 
 
 def pictures(folder: Path, recursive: bool) -> list[Item]:
     """Files with a picture's ending in ``folder``, sorted; hidden ones are left out."""
     from clip_adapter.datasets.walk import PICTURE_SUFFIXES
 
-    found: list[str] = []
+    items: list[Item] = []
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
-        found += [
-            os.path.join(here, name)
+        items += [
+            Item(os.path.join(here, name))
             for name in sorted(files)
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
         ]
-    return [Item(path) for path in found]
+    return items

@@ -43,32 +43,18 @@ def methods() -> list[dict[str, Any]]:
     ``parameters`` is the count at the defaults, for ImageNet (C = 1000, K = 16) on ViT-B/16;
     None where it depends on what is chosen.
     """
-    from clip_adapter.methods import method_names
-    from clip_adapter.methods.base import get_method
+    from clip_adapter.methods import get_method, method_names
     from clip_adapter.task import VIT_B_16
 
-    rows = []
-    for cls in map(get_method, method_names()):
-        fields = {f.name: _default(f) for f in dataclasses.fields(cls)}
-        rows.append(
-            {
-                "name": cls.name,
-                "summary": cls.summary,
-                "citation": cls.citation,
-                "trains": cls.trains,
-                "reads": cls.reads,
-                "runs_text_tower": cls.runs_text_tower,
-                "needs_text": cls.needs_text,
-                "parameters": cls().parameters(VIT_B_16),
-                "options": fields,
-            }
-        )
-    return rows
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
+    attributes = ("name", "summary", "citation", "trains", "reads", "runs_text_tower", "needs_text")
+    return [
+        {
+            **{attribute: getattr(cls, attribute) for attribute in attributes},
+            "parameters": cls().parameters(VIT_B_16),
+            "options": dataclasses.asdict(cls()),
+        }
+        for cls in map(get_method, method_names())
+    ]
 
 
 def backbones() -> list[dict[str, Any]]:
@@ -85,36 +71,35 @@ def templates() -> list[dict[str, Any]]:
     return [{"name": name, "templates": list(prompts)} for name, prompts in TEMPLATES.items()]
 
 
+def _cells(row: dict[str, Any]) -> list[str]:
+    """A row of the table, of what any of the three lists holds."""
+    if "options" not in row:
+        return [row["name"], row.get("notes") or "\n".join(row["templates"])]
+    reads = row["reads"] + (", text tower" if row["runs_text_tower"] else "")
+    count = "as many as they train"
+    if row["parameters"] is not None:
+        count = f"{row['parameters']:,} parameters"
+    defaults = "\n".join(f"{key}={value}" for key, value in row["options"].items())
+    what = f"{row['summary']}\n{row['citation']}\nreads: {reads}"
+    return [row["name"], what, f"{row['trains']}\n{count}", defaults or "none"]
+
+
 def _table(what: What, rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
-    headings = {
-        "methods": ("--method", "what it does", "trains", "options (-o KEY=VALUE), defaults"),
-        "backbones": ("--backbone", "what it is"),
-        "templates": ("--prompt", "the sentences it stands for"),
-    }[what]
     table = Table(caption=_CAPTIONS[what], show_lines=what != "backbones")
-    for heading in headings:
+    for heading in _HEADINGS[what]:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        if what == "methods":
-            defaults = "\n".join(f"{key}={value}" for key, value in row["options"].items())
-            reads = row["reads"] + (", text tower" if row["runs_text_tower"] else "")
-            known = row["parameters"] is not None
-            count = f"{row['parameters']:,} parameters" if known else "as many as they train"
-            table.add_row(
-                row["name"],
-                f"{row['summary']}\n{row['citation']}\nreads: {reads}",
-                f"{row['trains']}\n{count}",
-                defaults or "none",
-            )
-        elif what == "backbones":
-            table.add_row(row["name"], row["notes"])
-        else:
-            table.add_row(row["name"], "\n".join(row["templates"]))
+        table.add_row(*_cells(row))
     return table
 
 
+_HEADINGS = {
+    "methods": ("--method", "what it does", "trains", "options (-o KEY=VALUE), defaults"),
+    "backbones": ("--backbone", "what it is"),
+    "templates": ("--prompt", "the sentences it stands for"),
+}
 _CAPTIONS = {
     "methods": "clip-adapter fit DATA --method NAME -o KEY=VALUE. Methods that read images train "
     "inside CLIP and take minutes; the others seconds. Parameters are those for 1,000 classes and "
@@ -122,8 +107,3 @@ _CAPTIONS = {
     "backbones": "Also ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO and local-dir:DIR.",
     "templates": "Or write your own: --prompt 'a photo of a {}, a kind of bird.'",
 }
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(ls)

@@ -10,14 +10,30 @@ from typing import Annotated
 import typer
 
 from clip_adapter._version import __version__
-from clip_adapter.cli import bench, data, demo, embed, evaluate, fit, ls, predict
+from clip_adapter.cli import bench, data, demo
+from clip_adapter.cli.embed import embed
+from clip_adapter.cli.evaluate import evaluate
+from clip_adapter.cli.fit import fit
+from clip_adapter.cli.ls import ls
+from clip_adapter.cli.predict import predict
+
+# Names of old that still work, by today's.
+OLD_NAMES = {"style": "preprocess"}
+
+
+def _name_of_today(token: str) -> str:
+    return OLD_NAMES.get(token, token)
+
 
 app = typer.Typer(
     name="clip-adapter",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _name_of_today,
+    },
 )
 
 
@@ -47,8 +63,10 @@ def about(
     """
 
 
-for _command in (fit, evaluate, predict, embed, ls, data, bench, demo):
-    _command.add(app)
+for _command in (fit, evaluate, predict, embed, ls):
+    app.command(no_args_is_help=True)(_command)
+for _group in (data, bench, demo):
+    _group.add(app)
 
 
 def main() -> None:

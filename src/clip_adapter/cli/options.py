@@ -1,19 +1,23 @@
-"""Arguments and options that several commands share; defaults come from ``SourceOptions``."""
+"""Arguments that several commands share, and options made from the dataclasses that hold them."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clip_adapter.errors import UsageError
-from clip_adapter.options import DEFAULT_BACKBONE, Compute, Dtype, Norm, SourceOptions, Style
+from clip_adapter.options import Bounds, Compute, Help, SourceOptions, field_types, flag_of
 
-DEFAULTS = SourceOptions()
-COMPUTE = Compute()
-READING, TRAINING, RESULT = "How pictures are read", "How it learns", "Results"
-INSIDE = "Methods that train inside CLIP"
+READING, INSIDE = SourceOptions.PANEL, Compute.PANEL
+TRAINING, RESULT = "How it learns", "Results"
 
 Data = Annotated[
     str,
@@ -32,119 +36,6 @@ SavedClassifier = Annotated[
         help="The folder that 'clip-adapter fit' wrote, or a repository of the hub (user/name).",
     ),
 ]
-Backbone = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The pretrained CLIP that looks at the pictures. 'demo' is small and needs no "
-        "download; 'clip-adapter ls backbones' lists the others.",
-        show_default=f"{DEFAULT_BACKBONE} for pictures",
-        rich_help_panel=READING,
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.",
-        rich_help_panel=READING,
-    ),
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        "--dtype",
-        help="Number format of the backbone. float16 is faster on a GPU.",
-        rich_help_panel=READING,
-    ),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="Pictures that go through the backbone at once. Halved by itself when memory runs "
-        "out.",
-        rich_help_panel=READING,
-    ),
-]
-Prompt = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TEXT",
-        help="How a class is described to CLIP, with {} for its name: 'a photo of a {}.' Give it "
-        "several times for an average. Names from 'clip-adapter ls templates' work too.",
-        show_default="by the data set's name",
-        rich_help_panel=READING,
-    ),
-]
-Descriptions = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Sentences on each class, as a language model writes them, in place of the prompt: a "
-        "JSON object {name: [sentence, ...]}. With --prompt too, all of them are averaged.",
-        rich_help_panel=READING,
-    ),
-]
-ClassNames = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Better names for the classes than the folder names: a CSV with the columns "
-        "folder,name, a JSON object {folder: name}, or a text file with one name per line.",
-        rich_help_panel=READING,
-    ),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="The folder that the paths in a table start from, or that holds the data set named.",
-        show_default="the table's own",
-        rich_help_panel=READING,
-    ),
-]
-Views = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        help="How often each training picture is seen, each time cropped and flipped at random. "
-        "1 is the plain picture.",
-        rich_help_panel=READING,
-    ),
-]
-StyleOption = Annotated[
-    Style,
-    typer.Option(
-        "--style",
-        help="How pictures are cut to size: as CLIP does, or as CoOp's published experiments do.",
-        rich_help_panel=READING,
-    ),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where features are kept, so that no picture is embedded twice.",
-        show_default="$CLIP_ADAPTER_CACHE, else the user's cache folder",
-        rich_help_panel=READING,
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict",
-        help="Stop at a picture that cannot be read, instead of naming and skipping it.",
-        rich_help_panel=READING,
-    ),
-]
-FeatureNorm = Annotated[
-    Norm,
-    typer.Option(
-        help="Whether ready-made features were scaled to length 1 (unit) or not (raw). auto looks.",
-        rich_help_panel=READING,
-    ),
-]
 Json = Annotated[
     bool,
     typer.Option(
@@ -155,13 +46,82 @@ Json = Annotated[
 ]
 
 
-def key_values(pairs: list[str] | None) -> dict[str, str]:
+@dataclass(frozen=True)
+class Only:
+    """The fields that a command offers, as in ``Annotated[SourceOptions, Only(("root",))]``."""
+
+    names: Sequence[str]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, whose parameters that are dataclasses become an option for each field.
+
+    The options are made of the fields' :class:`~clip_adapter.options.Help` and
+    :class:`~clip_adapter.options.Bounds`; a field without help is none. ``command`` is called with
+    the dataclass filled in.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    shown: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[str]]] = {}
+    for name, parameter in signature.parameters.items():
+        kind, *notes = typing.get_args(hints[name]) or (hints[name],)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            options = list(_options(kind, notes))
+            groups[name] = kind, [option.name for option in options]
+            shown += options
+        else:
+            shown.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        for name, (kind, fields) in groups.items():
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        command(**given)
+
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    call.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return call
+
+
+def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
+    """An option for each field of a dataclass that has help, or for those that a note names."""
+    only = next((note.names for note in notes if isinstance(note, Only)), None)
+    for field in dataclasses.fields(kind):
+        declared = field_types(kind)[field.name]
+        help_, bounds = declared.note(Help), declared.note(Bounds)
+        if help_ is None or (only is not None and field.name not in only):
+            continue
+        option = typer.Option(
+            flag_of(kind, field.name),
+            metavar=help_.metavar or None,
+            help=help_.text,
+            show_default=help_.default or True,
+            min=bounds and bounds.least,
+            rich_help_panel=kind.PANEL,  # type: ignore[attr-defined]
+        )
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if field.default == () else field.default,
+            annotation=Annotated[_read_as(declared.kinds), option],
+        )
+
+
+def _read_as(kinds: Sequence[Any]) -> Any:
+    """The type that the command line reads a field as: a path, several strings, or its own."""
+    if Path in kinds:
+        return Path | None
+    return list[str] | None if Sequence[str] in kinds else kinds[0] | None
+
+
+def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
     """``["a=1"]`` as ``{"a": "1"}``.
 
     Raises:
         UsageError: no ``=``, or the same key twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
@@ -170,7 +130,7 @@ def key_values(pairs: list[str] | None) -> dict[str, str]:
                 allowed="-o KEY=VALUE, such as -o visual_ratio=0.2",
                 hint="'clip-adapter ls methods' lists the options of every method.",
             )
-        if key in found:
+        if key in values:
             raise UsageError(f"-o {key} is given twice.", hint="Give it once.")
-        found[key] = value
-    return found
+        values[key] = value
+    return values

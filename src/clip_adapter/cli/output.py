@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
-import math
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
 
 DEBUG_VARIABLE = "CLIP_ADAPTER_DEBUG"
 INTERRUPTED = 130
+# Of the JSON that fit, evaluate and predict print: raised when a field goes or means another thing.
+SCHEMA = 1
 # Wider than a terminal: what is piped into a file or a program must not be cut or wrapped early.
 PIPED_WIDTH = 160
 
 
 class Output:
     """A command's voice, and a context that turns errors into messages and exit codes.
+
+    Inside, lines and warnings of the library go to standard error, each once; afterwards logging
+    and warnings are as they were.
 
     Args:
         as_json: the command was asked for JSON: one value on standard output, nothing else.
@@ -56,13 +61,8 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: self.say(str(message))
-        self._handler = _Lines(self)
-        log.addHandler(self._handler)
-        log.setLevel(logging.INFO)
+        self._lines = _lines()
+        self._lines.__enter__()
         return self
 
     def __exit__(
@@ -71,51 +71,52 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        log.removeHandler(self._handler)
-        self._caught.__exit__(kind, error, traceback)
-        if error is None or isinstance(error, typer.Exit | SystemExit):
-            return
+        self._lines.__exit__(None, None, None)
+        code = self._failed(error)
+        if code:
+            raise typer.Exit(code) from None
+
+    def _failed(self, error: BaseException | None) -> int:
+        """Says what went wrong, and gives the exit code; 0 for what is no failure of a command."""
         if isinstance(error, KeyboardInterrupt):
             kept = str(error) or "Features made so far are kept: the same command goes on."
             self.say(f"Interrupted. {kept}")
-            raise typer.Exit(INTERRUPTED) from None
+            return INTERRUPTED
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # Whoever read our output has stopped; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-        if os.environ.get(DEBUG_VARIABLE):
-            return
-        if isinstance(error, ClipAdapterError):
-            self.say(f"Error: {error}")
-            self.result(
-                {
-                    "error": error.found,
-                    "allowed": error.allowed or None,
-                    "next": error.hint or None,
-                    "kind": type(error).__name__,
-                }
+            return 1
+        ours = not isinstance(error, Exception) or isinstance(error, typer.Exit)
+        if ours or os.environ.get(DEBUG_VARIABLE):
+            return 0
+        kind = type(error).__name__
+        if not isinstance(error, ClipAdapterError):
+            kind, reason = "bug", " ".join([f"{kind}:", *str(error).split()]).removesuffix(":")
+            error = ClipAdapterError(
+                reason,
+                hint="This is a bug in clip-adapter. Run the same command with "
+                f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it.",
             )
-            raise typer.Exit(error.exit_code) from None
-        if isinstance(error, Exception):
-            line = " ".join(str(error).split())
-            found = f"{type(error).__name__}: {line}" if line else type(error).__name__
-            self.say(
-                f"Error: {found}\nThis is a bug in clip-adapter. Next: run the same command with "
-                f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it."
-            )
-            self.result({"error": found, "allowed": None, "next": None, "kind": "bug"})
-            raise typer.Exit(1) from None
+        self.say(f"Error: {error}")
+        allowed, hint = error.allowed or None, error.hint or None
+        self.result({"error": error.found, "allowed": allowed, "next": hint, "kind": kind})
+        return error.exit_code
 
 
-class _Lines(logging.Handler):
-    """Lines of the library, said by a command."""
-
-    def __init__(self, output: Output) -> None:
-        super().__init__()
-        self._output = output
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._output.say(record.getMessage())
+@contextlib.contextmanager
+def _lines() -> Iterator[None]:
+    """Inside, the library's lines and warnings go to standard error, each once."""
+    handlers, level = log.handlers, log.level
+    log.handlers = [logging.StreamHandler(sys.stderr)]
+    log.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
+            yield
+    finally:
+        log.handlers = handlers
+        log.setLevel(level)
 
 
 def console(file: TextIO | None = None) -> Console:
@@ -128,24 +129,19 @@ def console(file: TextIO | None = None) -> Console:
 
 def to_json(value: Any) -> str:
     """Valid JSON in any encoding of standard output; what is not finite becomes null."""
-    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    text = json.dumps(finite(value), indent=1, ensure_ascii=plain, allow_nan=False, default=str)
+    finite = json.loads(json.dumps(value, default=str), parse_constant=_null)
+    text = json.dumps(finite, indent=1, ensure_ascii=False)
     try:
-        text.encode()
-    except UnicodeEncodeError:  # a path whose bytes are no UTF-8
-        return json.dumps(finite(value), indent=1, allow_nan=False, default=str)
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (
+        UnicodeEncodeError
+    ):  # a path whose bytes are no UTF-8, or a name that has no letters here
+        return json.dumps(finite, indent=1)
     return text
 
 
-def finite(value: Any) -> Any:
-    """``value`` with None in the place of NaN and the infinities."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return value
+def _null(constant: str) -> None:
+    """What stands for NaN and the infinities, which JSON lacks."""
 
 
 def command(*words: object) -> str:

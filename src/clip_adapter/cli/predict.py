@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,11 +11,12 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.files import write_file
+from clip_adapter.options import SourceOptions
 
 Format = Literal["table", "json", "csv", "parquet"]
-DEFAULT_TOP = 1
 
 
+@o.with_options
 def predict(
     classifier: o.SavedClassifier,
     paths: Annotated[
@@ -26,10 +27,11 @@ def predict(
             "paths on standard input. Features too: FILE.safetensors#SET.",
         ),
     ],
+    *,
     top: Annotated[
         int,
         typer.Option(min=1, help="How many guesses to give per picture.", rich_help_panel=o.RESULT),
-    ] = DEFAULT_TOP,
+    ] = 1,
     form: Annotated[
         Format,
         typer.Option("--format", help="How to write the predictions.", rich_help_panel=o.RESULT),
@@ -52,8 +54,7 @@ def predict(
         bool,
         typer.Option(help="Also look into folders of a folder.", rich_help_panel=o.READING),
     ] = True,
-    device: o.Device = o.DEFAULTS.device,
-    batch_size: o.BatchSize = o.DEFAULTS.batch_size,
+    reading: Annotated[SourceOptions, o.Only(("device", "batch_size"))],
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -98,34 +99,21 @@ def predict(
                 loaded,
                 collect(paths, recursive),
                 top,
-                device=device,
-                batch_size=batch_size,
+                device=reading.device,
+                batch_size=reading.batch_size,
                 cache=cache,
             )
-        _hand_out(output, records, form, out)
+        if out is not None:
+            write_file(out, predictions.as_bytes(records, form))
+            output.say(f"Written: {out}")
+        elif form == "table":
+            output.show(predictions.as_table(records))
+        elif form == "csv":
+            print(predictions.as_csv(records), end="")
+        else:
+            output.result(predictions.as_json(records))
         failed = sum("error" in record for record in records)
         if failed:
             output.say(f"{failed} of {len(records)} pictures could not be read.")
         if failed == len(records):
             raise typer.Exit(ClipAdapterError.exit_code)
-
-
-def _hand_out(
-    output: Output, records: list[dict[str, Any]], form: Format, out: Path | None
-) -> None:
-    from clip_adapter.cli import predictions
-
-    if out is not None:
-        write_file(out, predictions.as_bytes(records, form))
-        output.say(f"Written: {out}")
-    elif form == "table":
-        output.show(predictions.as_table(records))
-    elif form == "csv":
-        print(predictions.as_csv(records), end="")
-    else:
-        output.result(records)
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command(no_args_is_help=True)(predict)

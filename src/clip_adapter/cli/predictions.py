@@ -1,4 +1,4 @@
-"""Answers of a classifier as plain records, and these as a table, JSON, CSV or Parquet."""
+"""Predictions of a classifier as plain records, and these as a table, JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
 from clip_adapter.cli.inputs import Item
-from clip_adapter.cli.output import console, short, to_json
+from clip_adapter.cli.output import SCHEMA, console, short, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.errors import DataError
-from clip_adapter.features.embed import extract
+from clip_adapter.features.embed import embed
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
 from clip_adapter.features.store import FeatureStore
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from clip_adapter.classifier import Classifier
 
 Record = dict[str, Any]
+COLUMNS = ("path", "label", "probability", "error")
 
 
 def of_pictures(
@@ -36,30 +36,26 @@ def of_pictures(
     cache: Path | None,
 ) -> list[Record]:
     """One record per item, in order: ``path, label, probability`` or ``path, error``."""
-    records: list[Record] = [{"path": item.path, "error": item.error} for item in items]
-    # Rows are found again by their place: the same path may be named twice.
-    samples = [
-        Sample(str(i), -1, Path(item.path)) for i, item in enumerate(items) if item.error is None
+    errors = {i: item.error for i, item in enumerate(items) if item.error is not None}
+    answers: list[Record] = []
+    if len(errors) < len(items):
+        features, bad = embed(
+            classifier.encoder(device),
+            # Rows are found again by their place: the same path may be named twice.
+            [Sample(str(i), -1, Path(x.path)) for i, x in enumerate(items) if i not in errors],
+            classifier.class_names,
+            store=None if cache is None else FeatureStore(cache),
+            preprocess=classifier.info.get("preprocess", "clip"),
+            batch_size=batch_size,
+            unreadable="return",
+        )
+        errors |= {int(one.name): one.reason for one in bad}
+        answers = _answers(classifier, features, top)
+    following = iter(answers)
+    return [
+        {"path": item.path, **({"error": errors[i]} if i in errors else next(following))}
+        for i, item in enumerate(items)
     ]
-    if not samples:
-        return records
-    features, bad = extract(
-        classifier.encoder(device),
-        samples,
-        classifier.class_names,
-        store=None if cache is None else FeatureStore(cache),
-        style=classifier.info.get("preprocess", "clip"),
-        batch_size=batch_size,
-        allow_none=True,
-    )
-    for one in bad:
-        records[int(one.name)]["error"] = one.reason
-    if len(features):
-        answered = _answers(classifier, classifier.logits(features), top)
-        for name, answer in zip(features.names, answered, strict=True):
-            place = int(name)
-            records[place] = {"path": items[place].path, **answer}
-    return records
 
 
 def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
@@ -74,13 +70,13 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
             hint="Give the pictures.",
         )
     features = load_features(spec, feature_norm=classifier.feature_norm).feature_set
-    answered = _answers(classifier, classifier.logits(features), top)
-    return [{"path": n, **a} for n, a in zip(features.names, answered, strict=True)]
+    answers = _answers(classifier, features, top)
+    return [{"path": n, **answer} for n, answer in zip(features.names, answers, strict=True)]
 
 
-def _answers(classifier: Classifier, logits: Tensor, top: int) -> list[Record]:
+def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Record]:
     names = classifier.class_names
-    best = logits.softmax(-1).topk(min(top, len(names)), dim=-1)
+    best = classifier.logits(features).softmax(-1).topk(min(top, len(names)), dim=-1)
     answers: list[Record] = []
     for shares, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         guesses = [
@@ -94,15 +90,18 @@ def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parqu
     """A file's content."""
     if form == "parquet":
         return _as_parquet(records)
-    if form == "json":
-        text = to_json(records) + "\n"
-    elif form == "csv":
-        text = as_csv(records)
-    else:
+    if form == "table":
         screen = console(io.StringIO())
         screen.print(as_table(records))
         text = screen.file.getvalue()  # type: ignore[attr-defined]
+    else:
+        text = as_csv(records) if form == "csv" else to_json(as_json(records)) + "\n"
     return text.encode("utf-8", "surrogateescape")
+
+
+def as_json(records: list[Record]) -> list[Record]:
+    """For programs."""
+    return [{"schema": SCHEMA, **record} for record in records]
 
 
 def as_table(records: list[Record]) -> Table:
@@ -125,44 +124,36 @@ def as_table(records: list[Record]) -> Table:
     return table
 
 
-def _rows(records: list[Record]) -> list[Record]:
-    """Flat records: all have the same keys; further guesses are ``label_2``, ``probability_2``."""
-    most = max((len(r.get("top", ())) for r in records), default=1)
-    rows = []
-    for record in records:
-        row = {
-            "path": record["path"],
-            "label": record.get("label"),
-            "probability": record.get("probability"),
-            "error": record.get("error"),
-        }
-        guesses = record.get("top", [])
-        for k in range(2, most + 1):
-            guess = guesses[k - 1] if len(guesses) >= k else {}
-            row |= {f"label_{k}": guess.get("label"), f"probability_{k}": guess.get("probability")}
-        rows.append(row)
-    return rows
-
-
 def as_csv(records: list[Record]) -> str:
     """``path,label,probability,error`` and, with several guesses, ``label_2,probability_2``..."""
-    rows = _rows(records)
+    columns, rows = _flat(records)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _flat(records: list[Record]) -> tuple[list[str], list[Record]]:
+    """Columns, and rows that lack some of them; guesses go on as ``label_2``, ``label_3``..."""
+    rows = [{key: value for key, value in record.items() if key != "top"} for record in records]
+    for row, record in zip(rows, records, strict=True):
+        for k, guess in enumerate(record.get("top", [])[1:], 2):
+            row |= {f"{key}_{k}": value for key, value in guess.items()}
+    return list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])), rows
 
 
 def _as_parquet(records: list[Record]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [row | {"path": _printable(row["path"])} for row in _rows(records)]
-    kinds = {"probability": pa.float32()}
-    schema = pa.schema([(name, kinds.get(name.partition("_")[0], pa.string())) for name in rows[0]])
+    columns, rows = _flat(records)
+    numbers = [name.startswith("probability") for name in columns]
+    kinds = [pa.float32() if number else pa.string() for number in numbers]
+    printable = [row | {"path": _printable(row["path"])} for row in rows]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
+    schema = pa.schema(list(zip(columns, kinds, strict=True)))
+    pq.write_table(pa.Table.from_pylist(printable, schema), sink)
     return sink.getvalue()
 
 

@@ -12,9 +12,11 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
     return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
 
 
-def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(C, C) counts: row = true class, column = predicted class."""
-    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
+    """(C, C) counts of logits (N, C): row = true class, column = predicted class."""
+    classes = logits.shape[1]
+    cells = labels * classes + logits.argmax(1)
+    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
 
 
 def per_class_accuracy(confusion: Tensor) -> list[float | None]:

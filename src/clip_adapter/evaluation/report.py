@@ -6,6 +6,12 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
+from clip_adapter.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k
+
+TOP = 5
+
 
 @dataclass
 class Report:
@@ -56,22 +62,60 @@ class Report:
 
     def lines(self) -> list[str]:
         """The headline, in words."""
-        out = [f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."]
-        if self.zero_shot_top1 is not None:
-            gain = self.top1 - self.zero_shot_top1
-            out.append(f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f}).")
+        lines = [f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."]
+        if self.zero_shot_top1 is None:
+            lines.append("Zero-shot CLIP: not known, there are no text weights.")
         else:
-            out.append("Zero-shot CLIP: not known, there are no text weights.")
+            gain = self.top1 - self.zero_shot_top1
+            lines.append(f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f}).")
         if self.top5 is not None:
-            out.append(f"Top 5: {self.top5:.2f} %.")
-        out.append(f"Mean of the classes: {self.mean_per_class:.2f} %.")
+            lines.append(f"Top 5: {self.top5:.2f} %.")
+        lines.append(f"Mean of the classes: {self.mean_per_class:.2f} %.")
         if self.left_out:
-            out.append(f"{self.left_out} pictures were left out: they were trained on.")
+            lines.append(f"{self.left_out} pictures were left out: they were trained on.")
         elif self.seen_in_training:
-            out.append(
+            lines.append(
                 f"Beware: {self.seen_in_training} of these pictures were also trained on, "
                 "so the accuracy is too high."
             )
         if self.skipped:
-            out.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
-        return out
+            lines.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
+        return lines
+
+
+def make_report(
+    class_names: list[str],
+    logits: Tensor,
+    zero_shot: Tensor | None,
+    labels: Tensor,
+    **others: Any,
+) -> Report:
+    """The report on scores.
+
+    Args:
+        class_names: C names.
+        logits: (N, C), of N pictures, 1 or more.
+        zero_shot: (N, C) of zero-shot CLIP, or None.
+        labels: (N,).
+        **others: the fields that are not counted from these.
+    """
+    confusion = confusion_matrix(logits, labels)
+    accuracies = per_class_accuracy(confusion)
+    present = [accuracy for accuracy in accuracies if accuracy is not None]
+    untrained = None
+    if zero_shot is not None:
+        by_class = per_class_accuracy(confusion_matrix(zero_shot, labels))
+        untrained = dict(zip(class_names, by_class, strict=True))
+    return Report(
+        n=len(labels),
+        top1=top_k(logits, labels, 1),
+        top5=top_k(logits, labels, TOP) if len(class_names) > TOP else None,
+        mean_per_class=sum(present) / len(present),
+        zero_shot_top1=None if zero_shot is None else top_k(zero_shot, labels, 1),
+        per_class=dict(zip(class_names, accuracies, strict=True)),
+        zero_shot_per_class=untrained,
+        class_counts=dict(zip(class_names, confusion.sum(1).tolist(), strict=True)),
+        confusion=confusion.tolist(),
+        class_names=list(class_names),
+        **others,
+    )

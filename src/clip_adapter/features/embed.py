@@ -1,4 +1,4 @@
-"""``extract``: pictures through a frozen backbone, each content once, resumed after a kill.
+"""``embed``: pictures through a frozen backbone, each content once, resumed after a kill.
 
 The rows that are missing are embedded in order, in batches of one size. What the store holds after
 a kill is a run of whole batches from the start, so the batches of the next run are composed as
@@ -7,26 +7,28 @@ those of an undisturbed one, and the features are the same to the bit.
 
 from __future__ import annotations
 
-import os
+import threading
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.decode import decode
-from clip_adapter.datasets.transforms import Transform, make_transform, view_seed
 from clip_adapter.errors import DataError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.pixels import Pictures, decoders
 from clip_adapter.features.store import FeatureStore, Shelf, content_digest
-from clip_adapter.reporting import log, tracking
+from clip_adapter.reporting import Progress, Tracker, listening, log, tracking
+from clip_adapter.wording import counted
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
@@ -34,6 +36,8 @@ _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 
 _SHOWN_TWINS = 3
+
+Batch = tuple[list[int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,19 @@ class BadPicture:
     reason: str
 
 
-def extract(
+def embed(
     backbone: Backbone,
     samples: Sequence[Sample],
     class_names: list[str],
     *,
     store: FeatureStore | None = None,
-    style: str = "clip",
+    preprocess: str = "clip",
     views: int = 1,
     seed: int = 0,
     batch_size: int = 64,
-    strict: bool = False,
-    allow_none: bool = False,
+    unreadable: Literal["skip", "stop", "return"] = "skip",
+    progress: Progress = None,
+    cancel: threading.Event | None = None,
 ) -> tuple[FeatureSet, list[BadPicture]]:
     """Raw features of pictures, from the store where they are known.
 
@@ -64,209 +69,170 @@ def extract(
         samples: N pictures.
         class_names: C names in label order.
         store: where features are kept; None keeps nothing.
-        style: "clip" or "coop" preprocessing.
+        preprocess: how pictures are cut to size, "clip" or "coop".
         views: 1 is the plain (test) view; V > 1 are V random views of training, and the plain one
             beside them.
         seed: of the random views.
         batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
             of two. Out of memory, a backbone halves its batches by itself.
-        strict: a picture that cannot be read is an error.
-        allow_none: that none of them can be read is no error.
+        unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
+            warning, and it is an error when none can be read. "stop": one is an error. "return":
+            nothing is said of them.
+        progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
+        cancel: once it is set, the work ends at its next step.
 
     Returns:
         The features (V, n, D) of the n readable pictures in the order of ``samples`` (for V > 1
         with ``plain`` (n, D)), and the pictures that were skipped.
 
     Raises:
-        DataError: there are no pictures, none can be read, or with ``strict`` one cannot.
+        DataError: there are no pictures, none can be read, or with "stop" one cannot.
         StoreError: the store cannot be written.
+        CancelledError: ``cancel`` was set.
     """
     if not backbone.fingerprint:
         store = None  # nothing tells its features from those of another one
-    bad: dict[int, BadPicture] = {}
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-        digests = _digests(samples, pool, bad)
-        where: dict[str, list[int]] = {}
-        for i, digest in enumerate(digests):
-            where.setdefault(digest, []).append(i)
-        where.pop("", None)
-        order = {digest: row for row, digest in enumerate(where)}  # each content once, in order
-        numbers = [*range(views), None] if views > 1 else [None]
-        tables = torch.zeros(len(numbers), len(order), backbone.embed_dim)
-        for table, view in zip(tables, numbers, strict=True):
-            train = view is not None
-            work = _Work(backbone, make_transform(backbone.preprocess, style, train), pool)
-            work.view, work.seed, work.batch_size = view, seed, batch_size
-            shelf = store.shelf(work.key(), backbone.name) if store is not None else None
-            wanted = [(d, samples[positions[0]]) for d, positions in where.items()]
-            for digest, reason in _fill(table, order, work, wanted, shelf).items():
-                for i in where.pop(digest):
-                    bad[i] = BadPicture(samples[i].name, reason)
-    skipped = [bad[i] for i in sorted(bad)]
-    _report_twins(where, samples, class_names)  # of the readable ones: the rest is gone
-    _report(skipped, len(samples), strict, allow_none)
-    keep = [i for i in range(len(samples)) if i not in bad]
-    found = tables[:, [order[digests[i]] for i in keep]]
-    features = FeatureSet(
-        found[:views],
-        torch.tensor([samples[i].label for i in keep], dtype=torch.long),
+    numbers = [*range(views), None] if views > 1 else [None]
+    with listening(progress, cancel), decoders() as pool:
+        contents = list(pool.map(_digest, samples))
+        reasons = {i: reason for i, (_, reason) in enumerate(contents) if reason}
+        copies: dict[str, list[int]] = {}
+        for i, (digest, _) in enumerate(contents):
+            if digest:
+                copies.setdefault(digest, []).append(i)
+        distinct = [samples[places[0]] for places in copies.values()]
+        pictures = Pictures(distinct, copies, backbone.preprocess, preprocess, seed)
+        tables = torch.zeros(len(numbers), len(copies), backbone.embed_dim)
+        work = _Work(backbone, pictures, list(copies), pool, batch_size)
+        for table, number in zip(tables, numbers, strict=True):
+            work.fill(table, number, store)
+    row_of = {digest: row for row, digest in enumerate(copies)}
+    for digest, reason in work.broken.items():
+        reasons |= dict.fromkeys(copies.pop(digest), reason)
+    skipped = [BadPicture(samples[i].name, reasons[i]) for i in sorted(reasons)]
+    _report_copies(copies.values(), samples, class_names)
+    if unreadable != "return":
+        _report_skipped(skipped, len(samples), unreadable == "stop")
+    kept = [i for i in range(len(samples)) if i not in reasons]
+    features = tables[:, [row_of[contents[i][0]] for i in kept]]
+    embedded = FeatureSet(
+        features[:views],
+        torch.tensor([samples[i].label for i in kept], dtype=torch.long),
         class_names,
-        [samples[i].name for i in keep],
-        [digests[i] for i in keep],
-        plain=found[-1] if views > 1 else None,
+        [samples[i].name for i in kept],
+        [contents[i][0] for i in kept],
+        plain=features[-1] if views > 1 else None,
     )
-    return features, skipped
+    return embedded, skipped
+
+
+def _digest(sample: Sample) -> tuple[str, str]:
+    """The content digest of a picture and "", or "" and why it cannot be read."""
+    try:
+        return content_digest(sample.read()), ""
+    except (OSError, DataError) as error:
+        return "", _reason(error, sample.name)
 
 
 @dataclass
 class _Work:
-    """What is done to every picture of one view; None is the plain one."""
+    """Pictures of distinct content through a backbone.
+
+    Attributes:
+        digests: of the contents, row by row as ``pictures``.
+        broken: why a content cannot be decoded, by its digest; filled on the way.
+    """
 
     backbone: Backbone
-    transform: Transform
+    pictures: Pictures
+    digests: list[str]
     pool: ThreadPoolExecutor
-    view: int | None = None
-    seed: int = 0
-    batch_size: int = 64
+    batch_size: int
+    broken: dict[str, str] = field(default_factory=dict)
 
-    def key(self) -> dict[str, Any]:
-        """All that decides a row, besides the picture's content."""
-        return {
-            "kind": "image",
-            "fingerprint": self.backbone.fingerprint,
-            "dtype": self.backbone.dtype,
-            "transform": self.transform.describe(),
-            "view": {"number": self.view, "seed": self.seed} if self.view is not None else "test",
-        }
+    def fill(self, table: Tensor, view: int | None, store: FeatureStore | None) -> None:
+        """Fills ``table`` (U, D) with the features of a view, from the store and by embedding.
 
-    def load(self, digest: str, sample: Sample) -> Tensor:
-        """The transformed picture (3, S, S)."""
-        data = sample.read()
-        if content_digest(data) != digest:
-            raise DataError(f"{sample.name}: the file changed while it was read.")
-        picture = decode(data, sample.name)
-        if self.view is None:
-            return self.transform(picture)
-        return self.transform(picture, view_seed(digest, self.view, self.seed))
+        Rows of pictures that cannot be decoded stay as they are.
+        """
+        shelf = None
+        if store is not None:
+            # All that decides a row, besides the picture's content.
+            weights = {"fingerprint": self.backbone.fingerprint, "dtype": self.backbone.dtype}
+            key = {"kind": "image", **weights, **self.pictures.describe(view)}
+            shelf = store.shelf(key, self.backbone.name)
+            shelf.refresh()
+        if not self._missing(table, shelf):
+            return
+        with shelf.lock() if shelf is not None else nullcontext():
+            missing = self._missing(table, shelf)
+            with tracking("Embedding", len(missing), "pictures") as tracker:
+                for rows, features in _shards(self._batches(missing, view, tracker)):
+                    if shelf is not None:
+                        shelf.put([self.digests[row] for row in rows], features)
+                    table[rows] = features
 
-
-def _digests(
-    samples: Sequence[Sample], pool: ThreadPoolExecutor, bad: dict[int, BadPicture]
-) -> list[str]:
-    """Content digests of all samples; "" for one that cannot be read, which goes to ``bad``."""
-
-    def digest(sample: Sample) -> str | BadPicture:
-        try:
-            return content_digest(sample.read())
-        except (OSError, DataError) as error:
-            return BadPicture(sample.name, _reason(error, sample.name))
-
-    found = list(pool.map(digest, samples))
-    bad.update({i: one for i, one in enumerate(found) if isinstance(one, BadPicture)})
-    return [one if isinstance(one, str) else "" for one in found]
-
-
-def _fill(
-    table: Tensor,
-    order: dict[str, int],
-    work: _Work,
-    wanted: list[tuple[str, Sample]],
-    shelf: Shelf | None,
-) -> dict[str, str]:
-    """Fill rows ``order[digest]`` of ``table`` (U, D) from the shelf and by embedding.
-
-    Returns:
-        The digests of pictures that cannot be decoded, with the reasons.
-    """
-    broken: dict[str, str] = {}
-
-    def look() -> list[tuple[str, Sample]]:
+    def _missing(self, table: Tensor, shelf: Shelf | None) -> list[int]:
+        """The rows that ``shelf`` does not hold; those that it holds go into ``table``."""
+        rows = [row for row, digest in enumerate(self.digests) if digest not in self.broken]
         if shelf is None:
-            return wanted
-        found, missing = shelf.get([digest for digest, _ in wanted])
-        if found is not None:
-            absent = set(missing)
-            here = [i for i in range(len(wanted)) if i not in absent]
-            table[[order[wanted[i][0]] for i in here]] = found[here]
-        return [wanted[i] for i in missing]
+            return rows
+        features, absent = shelf.get([self.digests[row] for row in rows])
+        if features is not None:
+            present = sorted({*range(len(rows))} - {*absent})
+            table[[rows[i] for i in present]] = features[present]
+        return [rows[i] for i in absent]
 
-    if shelf is not None:
-        shelf.refresh()
-    if not look():
-        return broken
-    with shelf.lock() if shelf is not None else nullcontext():
-        missing = look()
-        with tracking("Embedding", len(missing), "pictures") as tracker:
-            for digests, features in _shards(work, missing, broken, tracker.advance):
-                if shelf is not None:
-                    shelf.put(digests, features)
-                table[[order[digest] for digest in digests]] = features
-    return broken
+    def _batches(self, missing: list[int], view: int | None, tracker: Tracker) -> Iterator[Batch]:
+        """Features batch by batch; broken pictures take no place."""
+        decoded = self._decoded(missing, view, tracker)
+        while batch := list(islice(decoded, self.batch_size)):
+            rows, pixels = zip(*batch, strict=True)
+            size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
+            images = torch.zeros(size, *pixels[0].shape)
+            images[: len(rows)] = torch.stack(pixels)
+            yield list(rows), self.backbone.encode_images(images)[: len(rows)]
+            tracker.advance(len(rows))
+
+    def _decoded(
+        self, missing: list[int], view: int | None, tracker: Tracker
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The rows that can be decoded, in order, with their pixels (3, S, S)."""
+        ahead: deque[tuple[int, Future[Tensor]]] = deque()
+        waiting = iter(missing)
+        try:
+            while True:
+                for row in islice(waiting, _AHEAD * self.batch_size - len(ahead)):
+                    load = self.pool.submit(self.pictures.load, row, view, unchanged=True)
+                    ahead.append((row, load))
+                if not ahead:
+                    return
+                row, load = ahead.popleft()
+                try:
+                    pixels = load.result()
+                except (OSError, DataError) as error:
+                    self.broken[self.digests[row]] = _reason(error, self.pictures.name(row))
+                    tracker.advance()
+                else:
+                    yield row, pixels
+        finally:
+            for _, load in ahead:
+                load.cancel()
 
 
-def _shards(
-    work: _Work,
-    missing: list[tuple[str, Sample]],
-    broken: dict[str, str],
-    advance: Callable[[int], None],
-) -> Iterator[tuple[list[str], Tensor]]:
-    """Features in runs of whole batches."""
-    digests: list[str] = []
+def _shards(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches joined to runs of so many rows or seconds."""
+    rows: list[int] = []
     parts: list[Tensor] = []
     start = time.monotonic()
-    for some, features in _batches(work, missing, broken, advance):
-        digests += some
+    for some, features in batches:
+        rows += some
         parts.append(features)
-        if len(digests) >= _SHARD_ROWS or time.monotonic() - start > _SHARD_SECONDS:
-            yield digests, torch.cat(parts)
-            digests, parts, start = [], [], time.monotonic()
-    if digests:
-        yield digests, torch.cat(parts)
-
-
-def _batches(
-    work: _Work,
-    missing: list[tuple[str, Sample]],
-    broken: dict[str, str],
-    advance: Callable[[int], None],
-) -> Iterator[tuple[list[str], Tensor]]:
-    """Features batch by batch; pictures are decoded ahead, broken ones take no place."""
-    ahead: deque[tuple[str, Sample, Future[Tensor]]] = deque()
-    waiting = iter(missing)
-    digests: list[str] = []
-    pictures: list[Tensor] = []
-
-    def forward() -> tuple[list[str], Tensor]:
-        full = work.batch_size
-        size = full if len(pictures) == full else min(full, 1 << (len(pictures) - 1).bit_length())
-        batch = torch.zeros(size, *pictures[0].shape)
-        batch[: len(pictures)] = torch.stack(pictures)
-        out = list(digests), work.backbone.encode_images(batch)[: len(pictures)]
-        advance(len(pictures))
-        digests.clear()
-        pictures.clear()
-        return out
-
-    try:
-        while True:
-            while len(ahead) < _AHEAD * work.batch_size and (one := next(waiting, None)):
-                ahead.append((*one, work.pool.submit(work.load, *one)))
-            if not ahead:
-                break
-            digest, sample, future = ahead.popleft()
-            try:
-                pictures.append(future.result())
-                digests.append(digest)
-            except (OSError, DataError) as error:
-                broken[digest] = _reason(error, sample.name)
-                advance(1)
-            if len(pictures) == work.batch_size:
-                yield forward()
-        if pictures:
-            yield forward()
-    finally:
-        for *_, future in ahead:
-            future.cancel()
+        if len(rows) >= _SHARD_ROWS or time.monotonic() - start > _SHARD_SECONDS:
+            yield rows, torch.cat(parts)
+            rows, parts, start = [], [], time.monotonic()
+    if rows:
+        yield rows, torch.cat(parts)
 
 
 def _reason(error: OSError | DataError, name: str) -> str:
@@ -276,29 +242,32 @@ def _reason(error: OSError | DataError, name: str) -> str:
     return error.found.removeprefix(f"{name}: ")
 
 
-def _report_twins(
-    where: dict[str, list[int]], samples: Sequence[Sample], class_names: list[str]
+def _report_copies(
+    copies: Iterable[list[int]], samples: Sequence[Sample], class_names: list[str]
 ) -> None:
-    """Says which contents are there more than once: under two labels, or within a class."""
+    """Says which contents are there more than once: under two labels, or within a class.
+
+    ``copies`` holds the places in ``samples`` of each content. Unlabelled pictures are of no class.
+    """
     torn: list[str] = []
     extra = 0
-    for positions in where.values():
-        first: dict[int, int] = {}
-        for i in positions:
-            # Unlabelled pictures are of no class.
-            if samples[i].label >= 0:
-                extra += samples[i].label in first
-                first.setdefault(samples[i].label, i)
+    for places in copies:
+        labelled = [i for i in places if samples[i].label >= 0]
+        first = {samples[i].label: i for i in reversed(labelled)}
+        extra += len(labelled) - len(first)
         if len(first) > 1:
-            names = [f"{_plain(samples[i].name)} ({class_names[k]})" for k, i in first.items()]
+            names = [
+                f"{_plain(samples[i].name)} ({class_names[samples[i].label]})"
+                for i in sorted(first.values())
+            ]
             torn.append(" = ".join(names[:2]))
     if torn:
         shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
-        what = "picture is" if len(torn) == 1 else "pictures are"
-        log.info(f"Warning: {len(torn)} {what} there under two labels or more: {shown}.")
+        what = counted(len(torn), "picture is", "pictures are")
+        log.warning(f"Warning: {what} there under two labels or more: {shown}.")
     if extra:
-        what = "picture is an exact duplicate" if extra == 1 else "pictures are exact duplicates"
-        log.info(f"{extra} {what} of another one of the same class.")
+        what = counted(extra, "picture is an exact duplicate", "pictures are exact duplicates")
+        log.warning(f"{what} of another one of the same class.")
 
 
 def _plain(name: str) -> str:
@@ -306,19 +275,23 @@ def _plain(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def _report(skipped: list[BadPicture], total: int, strict: bool, allow_none: bool) -> None:
+def _report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
+    """Names the pictures that were skipped, and warns of their number.
+
+    Raises:
+        DataError: none is left, or with ``strict`` one was skipped.
+    """
     if not total:
         raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
     lines = [f"{_plain(one.name)}: {one.reason}" for one in skipped]
     none = len(skipped) == total
-    if skipped and (strict or (none and not allow_none)):
-        which = "None of the pictures" if none else f"{len(skipped)} pictures"
-        verb = "can" if none else "cannot"
+    if none or (skipped and strict):
+        which = "None of the pictures can" if none else f"{len(skipped)} pictures cannot"
         raise DataError(
-            f"{which} {verb} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
+            f"{which} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
             hint="Replace or remove them" + ("." if none else ", or leave --strict away."),
         )
     for line in lines:
         log.info(f"Skipped {line}")
     if skipped:
-        log.info(f"{len(skipped)} of {total} pictures skipped.")
+        warnings.warn(f"{len(skipped)} of {total} pictures skipped.", UserWarning, stacklevel=3)

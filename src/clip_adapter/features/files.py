@@ -1,16 +1,15 @@
-"""Features that somebody else made: ``.safetensors``, ``.npz`` or ``.parquet`` files.
+"""Files of features, read and written: ``.safetensors``, ``.npz`` or ``.parquet``.
 
 A set inside a file is named after a ``#``: ``imagenet.safetensors#train_4shot``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,11 +17,15 @@ from torch import Tensor
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.formats import FORMATS, READERS, Reader, Rows
+from clip_adapter.features.formats import FORMATS, FeatureFile
+from clip_adapter.features.store import content_digest
+from clip_adapter.files import replacing, writing
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
+_SHOWN = 10  # names in a message
+WRITABLE = tuple(suffix for suffix, (_, write) in FORMATS.items() if write)
 
 
 @dataclass
@@ -63,7 +66,7 @@ def split_spec(spec: str | Path) -> tuple[Path, str | None]:
 
 
 def load_features(
-    spec: str | Path, *, feature_norm: Literal["auto", "raw", "unit"] = "auto"
+    spec: str | Path, *, feature_norm: FeatureNorm | Literal["auto"] = "auto"
 ) -> Precomputed:
     """Read one set of a feature file.
 
@@ -78,22 +81,18 @@ def load_features(
         UsageError: no such set, several sets and none named, an unknown format.
         DataError: the file is missing or damaged, or what it holds does not fit together.
     """
-    if feature_norm not in ("auto", "raw", "unit"):
-        raise unknown_name("feature_norm", feature_norm, ["auto", "raw", "unit"])
+    if feature_norm not in ("auto", *get_args(FeatureNorm)):
+        raise unknown_name("feature_norm", feature_norm, ["auto", *get_args(FeatureNorm)])
     check_opening(str(spec))
     path, wanted = split_spec(spec)
-    reader = _open(path)
-    set_name = _choose(path, reader.sets, wanted)
+    file = _open(path)
+    set_name = _choose(path, file.sets, wanted)
+    whole = f"{path}{'#' + set_name if set_name else ''}"
     try:
-        rows = reader.rows(set_name)
-        norm = _norm(reader, rows) if feature_norm == "auto" else feature_norm
-        return _assemble(path, reader, set_name, rows, norm)
+        return _read(file, set_name, feature_norm, Path(whole).name)
     except ClipAdapterError as error:
-        raise type(error)(
-            f"{path}{'#' + set_name if set_name else ''}: {error.found}",
-            allowed=error.allowed,
-            hint=error.hint,
-        ) from error
+        found = f"{whole}: {error.found}"
+        raise type(error)(found, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -105,29 +104,76 @@ def sets_of(path: Path) -> tuple[list[str], bool]:
         UsageError: an unknown format.
         DataError: the file is missing or damaged.
     """
-    reader = _open(path)
-    return list(reader.sets), reader.text is not None
+    file = _open(path)
+    return file.sets, file.text is not None
 
 
-def _open(path: Path) -> Reader:
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
+def write_features(
+    path: str | Path,
+    feature_sets: Mapping[str, FeatureSet],
+    text: Tensor | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write named sets of features to ``.safetensors`` or ``.parquet``, in one step.
+
+    The file is what :func:`load_features` reads: ``SET.features`` (N, D), or (V, N, D) with several
+    views, ``SET.labels``, ``SET.names``, ``SET.digests`` and ``text`` (C, D); in Parquet one row
+    per picture with the columns ``split``, ``path``, ``label`` (the class name), ``digest`` and
+    ``features``.
+
+    Args:
+        path: where to; an existing file is replaced once the new one is whole.
+        feature_sets: by set name; all have the same classes and the same ``feature_norm``.
+        text: classifier weights, one row per class.
+        meta: further entries, such as ``backbone`` and ``logit_scale``.
+
+    Raises:
+        UsageError: another suffix, or several views for Parquet.
+        DataError: the sets do not fit together, or the file cannot be written.
+    """
+    path = Path(path)
+    _, write = FORMATS.get(path.suffix.lower(), (None, None))
+    if write is None:
+        raise UsageError(f"Features are not written as {path.name}.", allowed=", ".join(WRITABLE))
+    if not feature_sets:
+        raise DataError("There are no features to write.")
+    first = next(iter(feature_sets.values()))
+    for name, one in feature_sets.items():
+        if (one.class_names, one.feature_norm) != (first.class_names, first.feature_norm):
+            raise DataError(f"The set {name!r} has other classes or another feature_norm.")
+    header = {key: str(value) for key, value in (meta or {}).items() if value is not None}
+    header["classes"] = json.dumps(first.class_names, ensure_ascii=False)
+    header["feature_norm"] = first.feature_norm
+    with writing(path), replacing(path) as temporary:
+        write(temporary, feature_sets, text, header)
+
+
+def row_digests(features: Tensor) -> list[str]:
+    """One digest per row, over its stored bytes in every view."""
+    rows = features if features.ndim == 2 else features.transpose(0, 1).flatten(1)
+    raw = rows.contiguous().view(torch.uint8).numpy() if rows.numel() else rows.numpy()
+    return [content_digest(row.tobytes()) for row in raw]
+
+
+def _open(path: Path) -> FeatureFile:
+    open_, _ = FORMATS.get(path.suffix.lower(), (None, None))
+    if open_ is None:
         raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
     if not path.is_file():
         raise DataError(f"No feature file {path}.", hint="Check the path.")
     try:
-        reader = READERS[suffix](path)  # type: ignore[call-arg]
+        file = open_(path)
     except ClipAdapterError as error:
         raise DataError(f"{path}: {error.found}", allowed=error.allowed) from error
     except Exception as error:
         raise _damaged(path, error) from error
-    if not reader.sets:
+    if not file.sets:
         raise DataError(
             f"{path} holds no features.",
             allowed="tensors 'features' or 'SET.features'; in Parquet a column 'features' or "
             "'embedding'",
         )
-    return reader
+    return file
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -141,99 +187,83 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def _choose(path: Path, sets: list[str], wanted: str | None) -> str:
-    if wanted is None:
-        if len(sets) == 1:
-            return sets[0]
+    if wanted is None and len(sets) > 1:
         raise UsageError(
             f"{path} holds {len(sets)} sets and none is named.",
             allowed=", ".join(name or "(nameless)" for name in sets),
             hint=f"Name one: {path}#{next(name for name in sets if name)}",
         )
-    if wanted not in sets:
+    if wanted is not None and wanted not in sets:
         raise unknown_name(f"set of {path}", wanted, sets)
-    return wanted
+    return sets[0] if wanted is None else wanted
 
 
-def _norm(reader: Reader, rows: Rows) -> FeatureNorm:
-    told = reader.meta.get("feature_norm")
-    if told is not None:
-        if told not in ("raw", "unit"):
-            raise DataError(f"The file says feature_norm={told!r}.", allowed="raw, unit")
-        return "unit" if told == "unit" else "raw"
-    if reader.meta.get("image_features", "").startswith("unit length"):
-        return "unit"
-    for name in reader.sets:
-        lengths = reader.rows(name, _NORM_SAMPLE).features.float().norm(dim=-1)
-        if (lengths - 1).abs().gt(_UNIT_TOLERANCE).any():
-            return "raw"
-    return "unit" if rows.features.numel() else "raw"
-
-
-def _assemble(
-    path: Path, reader: Reader, set_name: str, rows: Rows, norm: FeatureNorm
-) -> Precomputed:
+def _read(file: FeatureFile, set_name: str, norm: str, name: str) -> Precomputed:
+    """The set of an opened file; ``name`` is what its rows are called where they have no names."""
     notes: list[str] = []
-    features = rows.features
+    features: Tensor = file.part(set_name, "features")
     if features.ndim not in (2, 3) or not (features.is_floating_point() or features.numel() == 0):
         raise DataError(
             f"The features are {features.dtype} of shape {tuple(features.shape)}.",
             allowed="floating point numbers of shape (N, D) or (V, N, D)",
         )
     n = features.shape[-2]
-    text = reader.text
-    labels, class_names = _labels(rows.labels, reader.class_names, text, n, notes)
-    if text is not None:
-        text = text.float()
-        if text.shape != (len(class_names), features.shape[-1]):
-            raise DataError(
-                f"Text weights of shape {tuple(text.shape)} for {len(class_names)} classes and "
-                f"features of size {features.shape[-1]}.",
-                allowed="one row of text weights per class, as long as a feature",
-            )
-        if not torch.isfinite(text).all():
-            raise DataError("The text weights hold NaN or infinite values.")
-    scale = DEFAULT_LOGIT_SCALE
-    if "logit_scale" in reader.meta:
-        scale = float(reader.meta["logit_scale"])
-        if not 0 < scale < float("inf"):
-            raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
-    else:
+    labels, class_names = _labels(file, set_name, n, notes)
+    text = None if file.text is None else file.text.float()
+    if text is not None and text.shape != (len(class_names), features.shape[-1]):
+        raise DataError(
+            f"Text weights of shape {tuple(text.shape)} for {len(class_names)} classes and "
+            f"features of size {features.shape[-1]}.",
+            allowed="one row of text weights per class, as long as a feature",
+        )
+    if text is not None and not torch.isfinite(text).all():
+        raise DataError("The text weights hold NaN or infinite values.")
+    scale = float(file.meta.get("logit_scale", DEFAULT_LOGIT_SCALE))
+    if not 0 < scale < float("inf"):
+        raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
+    if "logit_scale" not in file.meta:
         notes.append(f"The file tells no logit_scale: {scale:g} is taken, as in CLIP.")
-    names = rows.names or [
-        f"{path.name}{'#' + set_name if set_name else ''}[{i}]" for i in range(n)
-    ]
-    digests = rows.digests or row_digests(features)
-    for what, found in (("names", names), ("digests", digests)):
-        if len(found) != n:
-            raise DataError(f"{len(found)} {what} for {n} rows of features.")
+    names = [str(one) for one in file.part(set_name, "names") or []]
+    digests = [str(one) for one in file.part(set_name, "digests") or []]
+    for what, held in (("names", names), ("digests", digests)):
+        if held and len(held) != n:
+            raise DataError(f"{len(held)} {what} for {n} rows of features.")
+    feature_set = FeatureSet(
+        features,
+        labels,
+        class_names,
+        names or [f"{name}[{i}]" for i in range(n)],
+        digests or row_digests(features),
+        _norm(file, features) if norm == "auto" else "unit" if norm == "unit" else "raw",
+    )
+    backbone, note = file.meta.get("backbone"), file.meta.get("note", "")
     return Precomputed(
-        FeatureSet(features, labels, class_names, names, digests, norm),
-        text,
-        scale,
-        reader.meta.get("backbone"),
-        set_name,
-        reader.sets,
-        reader.meta.get("note", ""),
-        notes,
-        dict(reader.meta),
+        feature_set, text, scale, backbone, set_name, file.sets, note, notes, file.meta
     )
 
 
-def _labels(
-    found: list[Any] | None,
-    class_names: list[str] | None,
-    text: Tensor | None,
-    n: int,
-    notes: list[str],
-) -> tuple[Tensor, list[str]]:
+def _norm(file: FeatureFile, features: Tensor) -> FeatureNorm:
+    stated = file.meta.get("feature_norm")
+    if stated not in (None, "raw", "unit"):
+        raise DataError(f"The file says feature_norm={stated!r}.", allowed="raw, unit")
+    if stated is None and not file.meta.get("image_features", "").startswith("unit length"):
+        samples = (file.part(name, "features", _NORM_SAMPLE).float() for name in file.sets)
+        off = ((rows.norm(dim=-1) - 1).abs().gt(_UNIT_TOLERANCE).any() for rows in samples)
+        return "raw" if any(off) or not features.numel() else "unit"
+    return "raw" if stated == "raw" else "unit"
+
+
+def _labels(file: FeatureFile, set_name: str, n: int, notes: list[str]) -> tuple[Tensor, list[str]]:
     """Labels (N,) as numbers, with the names of the classes."""
-    if found is None:
+    labels, class_names = file.part(set_name, "labels"), file.class_names
+    if labels is None:
         notes.append("The file has no labels: they are unknown.")
-        found = [-1] * n
-    if len(found) != n:
-        raise DataError(f"{len(found)} labels for {n} rows of features.")
-    if any(isinstance(label, str) for label in found):
-        known = {label for label in found if isinstance(label, str)}
+        labels = [-1] * n
+    labels = labels.tolist() if isinstance(labels, Tensor) else labels
+    if len(labels) != n:
+        raise DataError(f"{len(labels)} labels for {n} rows of features.")
+    if any(isinstance(label, str) for label in labels):
+        known = {label for label in labels if isinstance(label, str)}
         class_names = class_names if class_names is not None else sorted(known)
         if strange := sorted(known - set(class_names)):
             raise DataError(
@@ -241,31 +271,17 @@ def _labels(
                 allowed=_some(class_names),
             )
         index = {name: i for i, name in enumerate(class_names)}
-        found = [index[label] if isinstance(label, str) else -1 for label in found]
-    if any(isinstance(label, float) and not label.is_integer() for label in found) or any(
-        isinstance(label, (list, dict, bytes)) for label in found
-    ):
+        labels = [index[label] if isinstance(label, str) else -1 for label in labels]
+    if not all(isinstance(one, int) or one == int(one) for one in labels):
         raise DataError("The labels are no whole numbers.", allowed="class numbers or class names")
-    labels = torch.tensor([int(label) for label in found], dtype=torch.long)
-    if len(labels) and int(labels.min()) < -1:
-        raise DataError(
-            f"Label {int(labels.min())}.", allowed="0 to C - 1, and -1 where it is unknown"
-        )
+    numbers = torch.tensor([int(label) for label in labels], dtype=torch.long)
     if class_names is None:
-        count = len(text) if text is not None else int(labels.max()) + 1 if len(labels) else 0
+        count = len(file.text) if file.text is not None else max(numbers.tolist(), default=-1) + 1
         class_names = [str(i) for i in range(count)]
         notes.append("The file has no class names: the classes are called by their numbers.")
-    return labels, class_names
+    return numbers, class_names
 
 
-def _some(names: Iterable[str], most: int = 10) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(json.dumps(name, ensure_ascii=False) for name in listed[:most]) + more
-
-
-def row_digests(features: Tensor) -> list[str]:
-    """One digest per row, over its stored bytes in every view."""
-    rows = features if features.ndim == 2 else features.transpose(0, 1).flatten(1)
-    raw = rows.contiguous().view(torch.uint8).numpy() if rows.numel() else rows.numpy()
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in raw]
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name in names[:_SHOWN]) + more

@@ -1,7 +1,7 @@
-"""Readers of feature files: each opens one format and hands out named sets of rows.
+"""Formats of feature files: how each is opened and written.
 
-A reader has ``sets`` (names; "" is the only set of a file without names), ``meta`` (text values
-by key), ``class_names``, ``text`` and ``rows(set_name, limit)``.
+Arrays go by keys: ``SET.features``, ``SET.labels``, ``SET.names`` and ``SET.digests``, or without
+``SET.`` in a file of one nameless set, and ``text``.
 """
 
 from __future__ import annotations
@@ -9,204 +9,216 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.errors import DataError
+from clip_adapter.errors import DataError, UsageError
+from clip_adapter.features.feature_set import FeatureSet
 
-FORMATS = (".safetensors", ".npz", ".parquet")
+Sets = Mapping[str, FeatureSet]
 
 
 @dataclass
-class Rows:
-    """Rows as they are stored: features (N, D) or (V, N, D), labels as numbers or names."""
+class FeatureFile:
+    """An opened file of features.
 
-    features: Tensor
-    labels: list[Any] | None = None
-    names: list[str] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
-
-
-class Reader(Protocol):
-    """An opened feature file."""
+    Attributes:
+        sets: names of the sets; "" is the only set of a file without names.
+        meta: the entries of its header, as text.
+        class_names: C names, or None where the file has none.
+        text: (C, D) as stored, or None.
+        keys: of the arrays that it holds.
+        get: the array of a key, as a tensor or a list, or only so many first rows of features.
+    """
 
     sets: list[str]
     meta: dict[str, str]
     class_names: list[str] | None
     text: Tensor | None
+    keys: Collection[str]
+    get: Callable[[str, int | None], Any]
 
-    def rows(self, set_name: str, limit: int | None = None) -> Rows:
-        """The rows of a set, or only its first ``limit`` features."""
-        ...
+    def part(self, set_name: str, name: str, limit: int | None = None) -> Any:
+        """The array ``name`` of a set, or None where there is none; see ``get``."""
+        key = f"{set_name}.{name}" if set_name else name
+        return self.get(key, limit) if key in self.keys else None
 
 
-def _json_names(value: str | None, key: str) -> list[str] | None:
-    if value is None:
-        return None
+def _named_sets(keys: Collection[str]) -> list[str]:
+    named = sorted(key.removesuffix(".features") for key in keys if key.endswith(".features"))
+    return ([""] if "features" in keys else []) + named
+
+
+def _names(value: str | bytes, key: str) -> list[str]:
     names = json.loads(value)
     if not isinstance(names, list):
         raise DataError(f"The entry {key!r} is not a JSON list.", allowed="a JSON list of names")
     return [str(name) for name in names]
 
 
-def _set_names(keys: list[str]) -> list[str]:
-    named = sorted(key.removesuffix(".features") for key in keys if key.endswith(".features"))
-    return ([""] if "features" in keys else []) + named
+def _class_names(meta: Mapping[str, str]) -> list[str] | None:
+    return _names(meta["classes"], "classes") if "classes" in meta else None
 
 
-def _key(set_name: str, part: str) -> str:
-    return f"{set_name}.{part}" if set_name else part
+def _open_safetensors(path: Path) -> FeatureFile:
+    """Metadata ``classes`` (JSON), ``logit_scale``; names and digests are JSON as UTF-8 bytes."""
+    from safetensors import safe_open
 
+    file = safe_open(path, framework="pt")
+    keys, meta = list(file.keys()), dict(file.metadata() or {})
 
-class SafetensorsReader:
-    """``SET.features``, ``SET.labels``, ``text``; metadata ``classes`` (JSON), ``logit_scale``.
-
-    ``SET.names`` and ``SET.digests``, where present, are JSON lists as UTF-8 bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        self._file = safe_open(path, framework="pt")
-        self._keys = list(self._file.keys())
-        self.meta: dict[str, str] = dict(self._file.metadata() or {})
-        self.sets = _set_names(self._keys)
-        self.class_names = _json_names(self.meta.get("classes"), "classes")
-        self.text = self._file.get_tensor("text") if "text" in self._keys else None
-
-    def _strings(self, key: str) -> list[str]:
-        if key not in self._keys:
-            return []
-        raw = bytes(self._file.get_tensor(key).numpy())
-        return _json_names(raw.decode("utf-8"), key) or []
-
-    def rows(self, set_name: str, limit: int | None = None) -> Rows:
-        """The rows of a set; only the rows asked for are read."""
-        key = _key(set_name, "features")
+    def get(key: str, limit: int | None) -> Any:
         if limit is not None:
-            part = self._file.get_slice(key)
-            many = len(part.get_shape()) == 3
-            return Rows(part[:, :limit] if many else part[:limit])
-        labels = _key(set_name, "labels")
-        return Rows(
-            self._file.get_tensor(key),
-            self._file.get_tensor(labels).tolist() if labels in self._keys else None,
-            self._strings(_key(set_name, "names")),
-            self._strings(_key(set_name, "digests")),
-        )
+            part = file.get_slice(key)
+            return part[:, :limit] if len(part.get_shape()) == 3 else part[:limit]
+        array = file.get_tensor(key)
+        is_text = key.rpartition(".")[2] in ("names", "digests")
+        return _names(bytes(array.numpy()), key) if is_text else array
+
+    text = file.get_tensor("text") if "text" in keys else None
+    return FeatureFile(_named_sets(keys), meta, _class_names(meta), text, keys, get)
 
 
-class NpzReader:
-    """Arrays ``features``, ``labels``, ``class_names``, ``text``, or ``SET.features`` and so on."""
+def _open_npz(path: Path) -> FeatureFile:
+    """Arrays ``class_names``, ``logit_scale`` and so on beside those of the sets."""
+    # from memory: numpy leaves the file open when it is damaged
+    file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    if not hasattr(file, "files"):
+        raise DataError("It is one plain array, not an archive of named arrays.")
+    keys = list(file.files)
 
-    def __init__(self, path: Path) -> None:
-        # from memory: numpy leaves the file open when it is damaged
-        self._file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        if not hasattr(self._file, "files"):
-            raise DataError("It is one plain array, not an archive of named arrays.")
-        keys = list(self._file.files)
-        self.sets = _set_names(keys)
-        self.meta = {
-            key: str(self._file[key])
-            for key in ("logit_scale", "backbone", "feature_norm", "note")
-            if key in keys
-        }
-        names = next((key for key in ("class_names", "classes") if key in keys), None)
-        self.class_names = [str(n) for n in self._file[names].tolist()] if names else None
-        self.text = torch.from_numpy(self._file["text"]) if "text" in keys else None
+    def get(key: str, limit: int | None) -> Any:
+        array = file[key]
+        if not key.endswith("features"):
+            return array.tolist()
+        return torch.from_numpy(array if limit is None else array[..., :limit, :])
 
-    def _list(self, key: str) -> list[Any] | None:
-        return self._file[key].tolist() if key in self._file.files else None
-
-    def rows(self, set_name: str, limit: int | None = None) -> Rows:
-        """The rows of a set."""
-        array = self._file[_key(set_name, "features")]
-        if limit is not None:
-            return Rows(torch.from_numpy(array[..., :limit, :]))
-        return Rows(
-            torch.from_numpy(array),
-            self._list(_key(set_name, "labels")),
-            [str(n) for n in self._list(_key(set_name, "names")) or []],
-            [str(n) for n in self._list(_key(set_name, "digests")) or []],
-        )
+    entries = ("logit_scale", "backbone", "feature_norm", "note")
+    meta = {key: str(file[key]) for key in entries if key in keys}
+    named = next((key for key in ("class_names", "classes") if key in keys), None)
+    class_names = [str(name) for name in file[named].tolist()] if named else None
+    text = torch.from_numpy(file["text"]) if "text" in keys else None
+    return FeatureFile(_named_sets(keys), meta, class_names, text, keys, get)
 
 
-class ParquetReader:
+# What the columns of a Parquet file hold; of several, the first that is there.
+_COLUMNS = {
+    "features": ("features", "embedding"),
+    "labels": ("label",),
+    "names": ("path", "name"),
+    "digests": ("digest",),
+}
+
+
+def _open_parquet(path: Path) -> FeatureFile:
     """Columns ``features`` or ``embedding``, ``label``, and ``path``, ``split``, ``digest``.
 
     The footer may hold ``classes``, ``logit_scale``, ``backbone``, ``feature_norm`` and ``text``
     (base64 of float32 rows, one per class).
     """
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
+    file = pq.ParquetFile(path)
+    there = file.schema_arrow.names
+    columns = {part: next((c for c in some if c in there), "") for part, some in _COLUMNS.items()}
 
-        self._file = pq.ParquetFile(path)
-        columns = self._file.schema_arrow.names
-        self._column = next((c for c in ("features", "embedding") if c in columns), None)
-        self._columns = columns
-        footer = self._file.schema_arrow.metadata or {}
-        self.meta = {
-            key.decode(): value.decode("utf-8", "replace")
-            for key, value in footer.items()
-            if key not in (b"ARROW:schema", b"pandas", b"huggingface")
-        }
-        self._splits = self._strings("split")
-        self.sets = list(dict.fromkeys(self._splits)) or [""] if self._column else []
-        self.class_names = _json_names(self.meta.get("classes"), "classes")
-        if self.class_names is None and "label" in columns:
-            # over every split, so that training and test rows agree on the numbers
-            found = set(self._file.read(columns=["label"])["label"].to_pylist())
-            if any(isinstance(label, str) for label in found):
-                self.class_names = sorted(str(label) for label in found if label is not None)
-        packed = self.meta.pop("text", None)
-        self.text = None
-        if packed is not None and self.class_names:
-            flat = np.frombuffer(base64.b64decode(packed), np.float32).copy()
-            self.text = torch.from_numpy(flat).reshape(len(self.class_names), -1)
+    def column(name: str) -> list[Any]:
+        return file.read(columns=[name])[name].to_pylist() if name in there else []
 
-    def _strings(self, column: str) -> list[str]:
-        if column not in self._columns:
-            return []
-        return [str(v) for v in self._file.read(columns=[column])[column].to_pylist()]
+    splits = np.array([str(split) for split in column("split")])
 
-    def rows(self, set_name: str, limit: int | None = None) -> Rows:
-        """The rows whose split is ``set_name``; all rows of a file without splits."""
-        assert self._column is not None  # noqa: S101  (no set exists without this column)
-        column = self._file.read(columns=[self._column])[self._column].combine_chunks()
-        keep = np.arange(len(column))
-        if self._splits:
-            keep = np.flatnonzero(np.array(self._splits) == set_name)
-        wanted = column.take(keep[:limit])
-        sizes = set(np.unique(wanted.value_lengths().to_numpy(zero_copy_only=False)).tolist())
-        if len(sizes) > 1 or wanted.null_count:
-            raise DataError(
-                f"The rows of column {self._column!r} differ in length.",
-                allowed="lists of numbers, all of one length",
-            )
-        flat = wanted.flatten().to_numpy(zero_copy_only=False)
-        features = torch.from_numpy(np.array(flat)).reshape(len(wanted), -1)
-        if limit is not None:
-            return Rows(features)
+    def get(key: str, limit: int | None) -> Any:
+        set_name, _, part = key.rpartition(".")
+        every = np.arange(file.metadata.num_rows)
+        rows = (every[splits == set_name] if len(splits) else every)[:limit]
+        if part == "features":
+            return _lists(file, columns[part], rows)
+        values = column(columns[part])
+        empty = -1 if part == "labels" else "None"
+        return [empty if values[i] is None else values[i] for i in rows]
 
-        def pick(column: str) -> list[str]:
-            values = self._strings(column)
-            return [values[i] for i in keep] if values else []
-
-        labels = None
-        if "label" in self._columns:
-            values = self._file.read(columns=["label"])["label"].to_pylist()
-            labels = [-1 if values[i] is None else values[i] for i in keep]
-        return Rows(features, labels, pick("path") or pick("name"), pick("digest"))
+    meta = {
+        key.decode(): value.decode("utf-8", "replace")
+        for key, value in (file.schema_arrow.metadata or {}).items()
+        if key not in (b"ARROW:schema", b"pandas", b"huggingface")
+    }
+    packed, class_names = meta.pop("text", None), _class_names(meta)
+    # Over every split, so that training and test rows agree on the numbers.
+    labels = set(column("label")) if class_names is None else set()
+    if any(isinstance(label, str) for label in labels):
+        class_names = sorted(str(label) for label in labels if label is not None)
+    text = None
+    if packed is not None and class_names:
+        flat = np.frombuffer(base64.b64decode(packed), np.float32).copy()
+        text = torch.from_numpy(flat).reshape(len(class_names), -1)
+    sets = list(dict.fromkeys(splits.tolist())) or [""] if columns["features"] else []
+    keys = [f"{s}.{part}" if s else part for s in sets for part, name in columns.items() if name]
+    return FeatureFile(sets, meta, class_names, text, keys, get)
 
 
-READERS: dict[str, type[Reader]] = {
-    ".safetensors": SafetensorsReader,
-    ".npz": NpzReader,
-    ".parquet": ParquetReader,
+def _lists(file: Any, name: str, rows: np.ndarray) -> Tensor:
+    """The rows of a column of lists, all of one length, as (n, D)."""
+    wanted = file.read(columns=[name])[name].combine_chunks().take(rows)
+    sizes = np.unique(wanted.value_lengths().to_numpy(zero_copy_only=False))
+    if len(sizes) > 1 or wanted.null_count:
+        raise DataError(
+            f"The rows of column {name!r} differ in length.",
+            allowed="lists of numbers, all of one length",
+        )
+    flat = wanted.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(np.array(flat)).reshape(len(wanted), -1)
+
+
+def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
+    from safetensors.torch import save
+
+    tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
+    for name, one in sets.items():
+        features = one.features if one.views > 1 else one.plain_view
+        # copies: safetensors refuses tensors that share memory, as subsets of one set do
+        tensors[f"{name}.features"] = features.contiguous().clone()
+        tensors[f"{name}.labels"] = one.labels.contiguous().clone()
+        for part, words in (("names", one.names), ("digests", one.digests)):
+            if words:
+                raw = np.frombuffer(json.dumps(words).encode(), np.uint8)
+                tensors[f"{name}.{part}"] = torch.from_numpy(raw.copy())
+    path.write_bytes(save(tensors, header))
+
+
+def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if several := [name for name, one in sets.items() if one.views > 1]:
+        raise UsageError(
+            f"Parquet holds one view per picture, and {several[0]!r} has more.",
+            hint="Write .safetensors, or one view.",
+        )
+    columns: dict[str, list[Any]] = {"split": [], "path": [], "label": [], "digest": []}
+    for name, one in sets.items():
+        columns["split"] += [name] * len(one)
+        columns["path"] += one.names or [None] * len(one)
+        columns["label"] += [one.class_names[i] if i >= 0 else None for i in one.labels.tolist()]
+        columns["digest"] += one.digests or [None] * len(one)
+    joined = torch.cat([one.plain_view for one in sets.values()])
+    if text is not None:
+        header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
+    kept = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
+    flat = pa.array(joined.reshape(-1).numpy())
+    table = pa.table({**kept, "features": pa.FixedSizeListArray.from_arrays(flat, joined.shape[1])})
+    pq.write_table(table.replace_schema_metadata(header), path)
+
+
+Writer = Callable[[Path, Sets, Tensor | None, dict[str, str]], None]
+FORMATS: dict[str, tuple[Callable[[Path], FeatureFile], Writer | None]] = {
+    ".safetensors": (_open_safetensors, _write_safetensors),
+    ".npz": (_open_npz, None),
+    ".parquet": (_open_parquet, _write_parquet),
 }
+"""By the ending of the file: what opens it, and what writes it, if anything does."""

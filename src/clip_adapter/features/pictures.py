@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
-from clip_adapter.datasets.decode import decode
-from clip_adapter.datasets.transforms import make_transform
+from clip_adapter.datasets.dataset import Sample
+from clip_adapter.datasets.decode import FORMATS
 from clip_adapter.errors import DecodeError
-from clip_adapter.reporting import tracking
+from clip_adapter.features.embed import embed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BATCH = 64
-
 
 def embed_pictures(
-    backbone: Backbone, pictures: Sequence[str | Path | Image], style: str = "clip"
+    backbone: Backbone, pictures: Sequence[str | Path | Image], preprocess: str = "clip"
 ) -> Tensor:
     """Raw features (N, D) of N pictures.
 
     Args:
         backbone: the frozen model.
         pictures: paths, or PIL images in any mode.
-        style: preprocessing, "clip" or "coop".
+        preprocess: how pictures are cut to size, "clip" or "coop".
 
     Raises:
         DecodeError: a picture cannot be read; the first such is named.
     """
-    transform = make_transform(backbone.preprocess, style)
-    parts = []
-    with tracking("Embedding", len(pictures), "pictures") as tracker:
-        for start in range(0, len(pictures), BATCH):
-            batch = [transform(_open(p)) for p in pictures[start : start + BATCH]]
-            parts.append(backbone.encode_images(torch.stack(batch)))
-            tracker.advance(len(batch))
-    return torch.cat(parts) if parts else torch.empty(0, backbone.embed_dim)
+    samples = [_sample(picture) for picture in pictures]
+    features, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
+    if bad:
+        raise DecodeError(
+            f"{bad[0].name}: {bad[0].reason}",
+            allowed=", ".join(FORMATS),
+            hint="Check the path, or replace the picture.",
+        )
+    return features.plain_view
 
 
-def _open(picture: str | Path | Image) -> Image:
+def _sample(picture: str | Path | Image) -> Sample:
     if isinstance(picture, str | Path):
-        try:
-            data = Path(picture).read_bytes()
-        except OSError as error:
-            raise DecodeError(
-                f"{picture}: {error.strerror or error}", hint="Check the path."
-            ) from error
-        return decode(data, str(picture))
+        return Sample(str(picture), -1, Path(picture))
     if not hasattr(picture, "convert"):
         raise DecodeError(
             f"{type(picture).__name__} is not a picture.", allowed="a path or a PIL image"
         )
-    return picture.convert("RGB")
+    return Sample("a picture without a name", -1, functools.partial(_pixels_of, picture))
+
+
+def _pixels_of(image: Image) -> bytes:
+    """A file of the pixels as they are; as "RGB", without transparency or orientation."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PPM")
+    return buffer.getvalue()

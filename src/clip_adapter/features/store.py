@@ -41,8 +41,7 @@ def default_root() -> Path:
     """``$CLIP_ADAPTER_CACHE``, or the user's cache folder."""
     import platformdirs
 
-    told = os.environ.get(CACHE_VARIABLE)
-    return Path(told) if told else Path(platformdirs.user_cache_dir("clip-adapter"))
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("clip-adapter"))
 
 
 class FeatureStore:
@@ -59,19 +58,20 @@ class FeatureStore:
         """The shelf of what ``key`` (JSON types) describes; ``made_by`` only tells readers."""
         full = {**key, "feature_version": FEATURE_VERSION}
         text = json.dumps(full, sort_keys=True)
-        told = {**full, "made_by": made_by}
-        return Shelf(self.root / content_digest(text.encode()), told)
+        return Shelf(self.root / content_digest(text.encode()), {**full, "made_by": made_by})
 
     def info(self) -> list[dict[str, Any]]:
-        """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf."""
-        found = []
+        """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf; damaged parts left out."""
+        shelves = []
         for path in sorted(self.root.glob("*/key.json")):
-            records = map(_read_record, path.parent.glob("[0-9]*.json"))
-            rows = sum(len(record["digests"]) for record in records if record is not None)
+            rows = 0
+            for record in path.parent.glob("[0-9]*.json"):
+                with contextlib.suppress(OSError, ValueError):
+                    rows += len(_read_record(record)[0])
             size = sum(f.stat().st_size for f in path.parent.iterdir() if f.is_file())
-            with contextlib.suppress(ValueError, OSError):
-                found.append({"key": json.loads(path.read_text()), "rows": rows, "bytes": size})
-        return found
+            with contextlib.suppress(OSError, ValueError):
+                shelves.append({"key": json.loads(path.read_text()), "rows": rows, "bytes": size})
+        return shelves
 
 
 @dataclass
@@ -108,17 +108,16 @@ class Shelf:
 
     def refresh(self, *, repair: bool = False) -> None:
         """Read the shards that were not read yet; with ``repair``, remove the damaged ones."""
-        for record in sorted(self.path.glob("[0-9]*.json")):
-            if record.stem in self._known:
+        for path in sorted(self.path.glob("[0-9]*.json")):
+            if path.stem in self._known:
                 continue
-            fault, digests, features = self._open(record)
-            if features is not None:
-                self._known.add(record.stem)
-                self._rows |= {d: (features, i) for i, d in enumerate(digests)}
-            elif repair:
-                log.info(f"Damaged in the store: {record} ({fault}). Its rows are made again.")
-                record.unlink(missing_ok=True)
-                record.with_suffix(".safetensors").unlink(missing_ok=True)
+            try:
+                self._remember(path.stem, *_read_shard(path))
+            except (OSError, ValueError) as fault:
+                if repair:
+                    log.warning(f"Damaged in the store: {path} ({fault}). Its rows are made again.")
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def get(self, digests: Sequence[str]) -> tuple[Tensor | None, list[int]]:
         """The rows of ``digests`` (n), as far as they are here.
@@ -130,16 +129,17 @@ class Shelf:
         missing = [i for i, digest in enumerate(digests) if digest not in self._rows]
         if len(missing) == len(digests):
             return None, missing
-        dim = next(self._rows[d][0].shape[1] for d in digests if d in self._rows)
-        out = torch.zeros(len(digests), dim)
-        by_shard: dict[int, tuple[Tensor, list[int], list[int]]] = {}
+        # Shard by shard: to copy single rows takes many times as long.
+        places: dict[int, tuple[Tensor, list[int], list[int]]] = {}
         for i, digest in enumerate(digests):
             if digest in self._rows:
                 shard, row = self._rows[digest]
-                _, targets, rows = by_shard.setdefault(id(shard), (shard, [], []))
+                _, targets, rows = places.setdefault(id(shard), (shard, [], []))
                 targets.append(i)
                 rows.append(row)
-        for shard, targets, rows in by_shard.values():
+        width = next(shard.shape[1] for shard, _, _ in places.values())
+        out = torch.zeros(len(digests), width)
+        for shard, targets, rows in places.values():
             out[targets] = shard[rows]
         return out, missing
 
@@ -155,6 +155,8 @@ class Shelf:
             return
         rows = features.detach().to("cpu", torch.float32).contiguous()
         data = save({"features": rows})
+        checksum = hashlib.sha256(data).hexdigest()
+        record = {"sha256": checksum, "rows": len(rows), "dim": rows.shape[1]}
         with self._errors():
             numbers = [int(path.stem) for path in self.path.glob("[0-9]*.json")]
             stem = f"{max(numbers, default=0) + 1:06d}"
@@ -162,43 +164,20 @@ class Shelf:
                 text = json.dumps(self.key, indent=1, sort_keys=True)
                 _replace(self.path / "key.json", text.encode())
             _replace(self.path / f"{stem}.safetensors", data)
-            record = {
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "rows": len(rows),
-                "dim": rows.shape[1],
-                "digests": list(digests),
-            }
-            _replace(self.path / f"{stem}.json", json.dumps(record).encode())
+            text = json.dumps({**record, "digests": list(digests)})
+            _replace(self.path / f"{stem}.json", text.encode())
+        self._remember(stem, digests, rows)
+
+    def _remember(self, stem: str, digests: Sequence[str], features: Tensor) -> None:
         self._known.add(stem)
-        self._rows |= {digest: (rows, i) for i, digest in enumerate(digests)}
-
-    def _open(self, record: Path) -> tuple[str, list[str], Tensor | None]:
-        """(fault, digests, memory-mapped features), the last None with a fault."""
-        from safetensors import SafetensorError, safe_open
-
-        told = _read_record(record)
-        if told is None:
-            return "its JSON cannot be read", [], None
-        path = record.with_suffix(".safetensors")
-        try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != told["sha256"]:
-                    return "wrong checksum", [], None
-            with safe_open(path, framework="pt") as shard:
-                features = shard.get_tensor("features")
-        except (OSError, SafetensorError) as error:
-            return str(error) or type(error).__name__, [], None
-        if features.ndim != 2 or len(features) != len(told["digests"]):
-            return "the number of rows is not what its JSON says", [], None
-        return "", told["digests"], features
+        self._rows |= {digest: (features, i) for i, digest in enumerate(digests)}
 
     def _tidy(self) -> None:
         """Remove what a killed process left half done."""
-        for path in self.path.glob("*.tmp"):
+        shards = self.path.glob("[0-9]*.safetensors")
+        alone = [shard for shard in shards if not shard.with_suffix(".json").exists()]
+        for path in [*self.path.glob("*.tmp"), *alone]:
             path.unlink(missing_ok=True)
-        for path in self.path.glob("[0-9]*.safetensors"):
-            if not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -213,16 +192,39 @@ class Shelf:
             ) from error
 
 
+def _read_record(path: Path) -> tuple[list[str], str]:
+    """Digests of the rows and checksum of a shard, from the JSON beside it.
+
+    Raises OSError or ValueError if it cannot be read, or holds none.
+    """
+    match json.loads(path.read_text(encoding="utf-8")):
+        case {"digests": list(digests), "sha256": str(checksum)}:
+            return digests, checksum
+    raise ValueError("its JSON cannot be read")
+
+
+def _read_shard(record: Path) -> tuple[list[str], Tensor]:
+    """Digests and rows (n, D), memory-mapped, of the shard of a JSON.
+
+    Raises OSError or ValueError if it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    digests, checksum = _read_record(record)
+    path = record.with_suffix(".safetensors")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+            raise ValueError("wrong checksum")
+    try:
+        with safe_open(path, framework="pt") as shard:
+            features = shard.get_tensor("features")
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if features.ndim != 2 or len(features) != len(digests):
+        raise ValueError("the number of rows is not what its JSON says")
+    return digests, features
+
+
 def _replace(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(told, dict) or not isinstance(told.get("digests"), list):
-        return None
-    return told if isinstance(told.get("sha256"), str) else None

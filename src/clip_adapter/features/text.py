@@ -97,4 +97,4 @@ def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     if cut:
         shown = ", ".join(repr(text[:_SHOWN] + "...") for text in cut[:5])
         more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
-        log.info(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
+        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
