@@ -36,7 +36,7 @@ from pydantic_core import PydanticCustomError
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.methods import make_method
-from clip_adapter.options import Style
+from clip_adapter.options import Preprocess
 
 Profile = Literal["paper", "demo", "features"]
 SelectionRule = Literal["ours", "paper"]
@@ -212,7 +212,7 @@ class Recipe(Model):
     protocol: SelectionRule = "ours"
     datasets: Names
     backbones: Names
-    style: Style = "clip"
+    style: Preprocess = "clip"
     views: Natural = 1
     shots: Shots = (16,)
     seeds: Seeds = (1, 2, 3)

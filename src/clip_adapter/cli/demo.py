@@ -58,7 +58,9 @@ def demo(
         from clip_adapter.demo import run as job
 
         output.say("Drawing the pictures, looking at each once, then training every method.")
-        result = job.run_demo(out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=reading.cache)
+        result = job.run_demo(
+            out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=reading.cache
+        )
         if not json:
             output.show(table(result), "", predictions(result), "", *closing(result))
         output.result(asdict(result))

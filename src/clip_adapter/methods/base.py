@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.options import Bounds, bounded_fields, check_bounds
+from clip_adapter.options import Bounds, check_bounds, field_types
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-    bounds = {n: b for n, (b, _) in bounded_fields(cls).items()}
+    bounds = {n: field.note(Bounds) for n, field in field_types(cls).items()}
     values = {
         key: read_value(f"{name} option {key}", _hints(cls)[key], value, bounds.get(key))
         for key, value in (options or {}).items()
