@@ -40,13 +40,12 @@ def run(folder: Path, cell: Cell, spec: str) -> dict[str, Any]:
     for number in range(count_draws(folder, cell)):
         task, test, rows = draw(folder, cell, number)
         start = time.perf_counter()
-        classifier = make_method(method, options).fit(task)
+        fitted = make_method(method, options).fit(task)
         seconds.append(round(time.perf_counter() - start, 4))
-        right = classifier.logits(test).argmax(1) == test.labels
+        right = fitted.logits(test).argmax(1) == test.labels
         for row, hit in zip(rows, right.tolist(), strict=True):
             hits.setdefault(row, []).append(float(hit))
-        told = classifier.info.get("selection") or [{}]
-        chosen.append([curve.get("chosen") for curve in told])
+        chosen.append([choice.get("chosen") for choice in fitted.selection or [{}]])
     return {
         "cell": cell.name,
         "method": spec,
