@@ -1,5 +1,7 @@
 """What holds for every test: no network, no cache of the user's, the same draws each time."""
 
+import functools
+import itertools
 import json
 import logging
 import os
@@ -59,10 +61,17 @@ def fake_accelerator(request):
         yield
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    """Folders that are not there yet, one after the other."""
+    root = tmp_path_factory.mktemp("caches")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def own_cache(caches, monkeypatch):
     """A feature store of the test's own, also in the processes that it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = next(caches)
     monkeypatch.setenv("CLIP_ADAPTER_CACHE", str(folder))
     return folder
 
@@ -72,6 +81,16 @@ def lines(caplog):
     """What the library says from here on: ``lines.messages``, those of ``log.info`` too."""
     caplog.set_level(logging.INFO, "clip_adapter")
     return caplog
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_vocabulary():
+    """open_clip reads its 48,894 merges once, and not again for every backbone."""
+    from open_clip import factory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "SimpleTokenizer", functools.cache(factory.SimpleTokenizer))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ def images(n=3, size=32):
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow  # that the source imports it in functions alone is seen without a process
 def test_importing_is_light():
     code = "import sys, clip_adapter.backbones; assert 'open_clip' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -65,6 +65,7 @@ def test_a_classifier_of_file_features_says_why_it_cannot_read_pictures(classifi
         classifier.predict(["picture.jpg"])
 
 
+@pytest.mark.slow
 def test_new_process_predicts_the_same_to_the_bit(classifier, x, tmp_path):
     folder = classifier.save(tmp_path / "with space")
     np.save(tmp_path / "x.npy", x.numpy())

@@ -1,5 +1,6 @@
 """What must hold from one process to the next."""
 
+import itertools
 import json
 import os
 import random
@@ -103,17 +104,59 @@ def killed_and_resumed(tmp_path, words, kills, suffix):
     assert json.loads(done.stdout)["killed"] > 0
 
 
+class Stopped(BaseException):
+    """Stands in for the end of the process."""
+
+
+def test_fit_stopped_at_one_write_after_the_other(run, photos, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["clip_adapter.features.embed"], "_SHARD_ROWS", 8)
+    words = ["fit", photos, "--backbone", tiny, "--batch-size", "4"]
+    words += ["--method", "clip-adapter", "-o", "visual_ratio=0.5"]
+    assert run(*words, "--out", "calm").exit_code == 0
+    monkeypatch.setenv("CLIP_ADAPTER_CACHE", "cache")
+    left, shards = iter(()), []
+
+    def stopping(write):
+        def stop(old, new):
+            if next(left, None) is None:
+                raise Stopped
+            write(old, new)
+
+        return stop
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, stopping(getattr(os, name)))
+    for writes in itertools.count():
+        left = iter(range(writes))
+        try:
+            done = run(*words, "--out", "made")
+        except Stopped:
+            assert not (tmp_path / "made").exists()
+            shards.append(len(list(tmp_path.glob("cache/**/0*.json"))))
+        else:
+            break
+    assert done.exit_code == 0, done.stderr
+    assert len(set(shards)) > 2  # it went on from several places
+    the_same_was_made(tmp_path)
+
+
+def the_same_was_made(folder):
+    for name in ("adapter", "class_weights"):
+        pair = [(folder / w / f"{name}.safetensors").read_bytes() for w in ("calm", "made")]
+        assert pair[0] == pair[1]
+    seen = [json.loads((folder / w / "seen.json").read_text()) for w in ("calm", "made")]
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, 10])
 def test_fit_killed_at_random_moments(many, tiny, tmp_path, kills):
     words = ["fit", many, "--backbone", tiny, "--batch-size", "4"]
     words += ["--method", "clip-adapter", "-o", "visual_ratio=0.5"]
     killed_and_resumed(tmp_path, words, kills, "")
-    for name in ("adapter", "class_weights"):
-        pair = [(tmp_path / w / f"{name}.safetensors").read_bytes() for w in ("calm", "made")]
-        assert pair[0] == pair[1]
-    seen = [json.loads((tmp_path / w / "seen.json").read_text()) for w in ("calm", "made")]
-    assert seen[0] == seen[1]
+    the_same_was_made(tmp_path)
     left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
     assert len(left) <= kills
 

@@ -1,12 +1,18 @@
 """A small task with a prior that helps: text weights near the classes' true directions."""
 
 import functools
-import shutil
 
 import pytest
 import torch
+from PIL import Image
 
-from clip_adapter.demo.task import demo_task
+from clip_adapter.demo.task import (
+    DEMO_CLASSES,
+    PER_CLASS,
+    TASK_SEED,
+    class_folder,
+    render_task_picture,
+)
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.nn import normalize
@@ -71,13 +77,15 @@ def world():
 def pictures(tmp_path_factory):
     """A folder of the demo task's pictures: 6 classes, 6 to train and 6 to test of each."""
     root = tmp_path_factory.mktemp("demo")
-    whole, small = demo_task(root / "whole"), root / "small"
-    for split in ("train", "test"):
-        for name in sorted(p.name for p in (whole / split).iterdir())[::3][:C]:
-            (small / split / name).mkdir(parents=True)
-            for path in sorted((whole / split / name).iterdir())[:6]:
-                shutil.copy(path, small / split / name)
-    return small
+    things = sorted(DEMO_CLASSES, key=class_folder)[::3][:C]
+    for split, first in {"train": 0, "test": PER_CLASS["train"]}.items():
+        for thing in things:
+            folder = root / split / class_folder(thing)
+            folder.mkdir(parents=True)
+            for i in range(6):
+                picture = render_task_picture(thing, TASK_SEED, first + i)
+                Image.fromarray(picture).save(folder / f"{i:02d}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

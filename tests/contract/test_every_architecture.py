@@ -1,14 +1,17 @@
 """Every method through the public door, on the architectures that users have."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 import clip_adapter
+from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import BackboneError
 from clip_adapter.methods import get_method, method_names
+from clip_adapter.options import SourceOptions
 
 # For a short training, in the methods that have them; searches and blends are tested elsewhere.
 QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "C": 1.0, "among": "zero-shot,tip-adapter"}
@@ -35,6 +38,19 @@ def test_what_is_refused_is_registered():
 def store(tmp_path_factory):
     """One feature store for all: pictures and class names are embedded once by each backbone."""
     return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_for_all_trainings():
+    """They share a backbone, and would find what another one left in it; classifiers load anew."""
+    load = functools.cache(load_backbone)
+
+    def load_once(options, default=None):
+        return load(options.backbone, device=options.device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SourceOptions, "load_backbone", load_once)
+        yield
 
 
 @pytest.mark.parametrize("architecture", REFUSED)

@@ -1,6 +1,7 @@
 """What every method must do that runs a tower of the backbone, on the demo backbone."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -24,31 +25,40 @@ def quick(name):
     return {"epochs": 3}
 
 
-def fitted(name, folder):
-    return clip_adapter.fit(
-        folder, method=name, options=quick(name), shots=SHOTS, backbone="demo", device="cpu"
-    )
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One feature store for all: pictures and class names are embedded once."""
+    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture(scope="module")
-def fits(pictures):
-    """fits(name): a classifier of the demo pictures, made once."""
-    known = {}
+def fitted(pictures, store):
+    """fitted(name): a new classifier of the demo pictures."""
 
-    def fit(name):
-        if name not in known:
-            known[name] = fitted(name, pictures)
-        return known[name]
+    def fit(name, cache=store):
+        options = {"shots": SHOTS, "backbone": "demo", "device": "cpu", "cache": cache}
+        return clip_adapter.fit(pictures, method=name, options=quick(name), **options)
 
     return fit
 
 
+@pytest.fixture(scope="module")
+def fits(fitted):
+    """fits(name): a classifier of the demo pictures, made once."""
+    return functools.cache(fitted)
+
+
+@pytest.fixture(scope="module")
+def zero_shot_top1(pictures, store):
+    plain = clip_adapter.fit(pictures, method="zero-shot", backbone="demo", cache=store)
+    return clip_adapter.evaluate(plain, pictures, cache=store).top1
+
+
 @pytest.mark.parametrize("name", TOWER_METHODS)
-def test_beats_chance_beside_the_true_zero_shot(name, fits, pictures):
-    report = clip_adapter.evaluate(fits(name), pictures)
+def test_beats_chance_beside_the_true_zero_shot(name, fits, pictures, store, zero_shot_top1):
+    report = clip_adapter.evaluate(fits(name), pictures, cache=store)
     assert report.top1 > 2 * 100 / CLASSES
-    plain = clip_adapter.fit(pictures, method="zero-shot", backbone="demo")
-    assert report.zero_shot_top1 == clip_adapter.evaluate(plain, pictures).top1
+    assert report.zero_shot_top1 == zero_shot_top1
 
 
 @pytest.mark.parametrize("name", TOWER_METHODS)
@@ -74,27 +84,26 @@ def test_record_and_count(name, fits):
 
 
 @pytest.mark.parametrize("name", TOWER_METHODS)
-def test_the_backbone_is_untouched(name, pictures, monkeypatch):
+def test_same_seed_same_classifier_to_the_bit_and_an_untouched_backbone(
+    name, fits, fitted, pictures, own_cache, monkeypatch
+):
+    once = fits(name)
     backbone = clip_adapter.load_backbone("demo", device="cpu")
-    monkeypatch.setattr("clip_adapter.backbones.load_backbone", lambda *args, **kwargs: backbone)
     before = {k: v.clone() for k, v in backbone.model.state_dict().items()}
     hooks = sum(len(m._forward_hooks) for m in backbone.model.modules())
-    fitted(name, pictures)
+    torch.manual_seed(99)  # the global generator must not matter, nor be moved
+    state = torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr("clip_adapter.backbones.load_backbone", lambda *args, **kwargs: backbone)
+        again = fitted(name, own_cache)
+    assert torch.equal(torch.get_rng_state(), state)
     after = backbone.model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert sum(len(m._forward_hooks) for m in backbone.model.modules()) == hooks
     assert not any(p.requires_grad for p in backbone.model.parameters())
-
-
-@pytest.mark.parametrize("name", TOWER_METHODS)
-def test_same_seed_same_classifier_to_the_bit(name, fits, pictures):
-    torch.manual_seed(99)  # the global generator must not matter, nor be moved
-    state = torch.get_rng_state()
-    again = fitted(name, pictures)
-    assert torch.equal(torch.get_rng_state(), state)
     paths = sorted((pictures / "test").glob("*/*"))
-    assert torch.equal(fits(name).logits(paths), again.logits(paths))
+    assert torch.equal(once.logits(paths), again.logits(paths))
 
 
 @pytest.mark.parametrize("name", TOWER_METHODS)

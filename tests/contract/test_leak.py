@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import clip_adapter
+from clip_adapter.backbones import load_backbone
 from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import LeakError
 from clip_adapter.evaluation import evaluate, held_out_features
@@ -107,9 +108,16 @@ def photos(tmp_path_factory):
     return str(root)
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone(BACKBONE, device="cpu")
+
+
 @pytest.fixture
-def photos_source(photos):
-    return open_source(photos, SourceOptions(backbone=BACKBONE))
+def photos_source(photos, backbone):
+    source = open_source(photos, SourceOptions(backbone=BACKBONE))
+    source.use(backbone)
+    return source
 
 
 def features_file(folder):

@@ -33,9 +33,13 @@ def rendered(tmp_path_factory):
 
 @pytest.fixture
 def task_folder(rendered, tmp_path, monkeypatch):
-    """The current folder: a fresh one with links to the pictures; nothing is downloaded."""
+    """The current folder: a fresh one with links to the pictures; nothing is downloaded.
+
+    The linear probe, the slowest method of the pages, looks at its coarse grid alone.
+    """
     for entry in rendered.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clip_adapter.options.DEFAULT_BACKBONE", "demo")
+    monkeypatch.setattr("clip_adapter.methods.linear_probe.BISECTIONS", 0)
     return tmp_path

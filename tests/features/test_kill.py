@@ -92,7 +92,7 @@ def run_with_kills(folder, tmp_path, kills):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_and_resumed(pictures, tmp_path):
     pictures(100)
-    found = run_with_kills(tmp_path / "pictures", tmp_path, 6)
+    found = run_with_kills(tmp_path / "pictures", tmp_path, 4)
     assert found["rows"] == 100
 
 

@@ -184,6 +184,7 @@ def test_one_class_alone_tells_nothing():
     """All that could be held out is of one class: whoever always says that class would win."""
     for seed in range(10):
         assert stratified_folds(labels_of([8, 1, 1]), seed) == []
+    for seed in range(3):
         # A huge class is no reason to stop before another one is held out.
         folds = stratified_folds(labels_of([500, 2]), seed, enough=10)
         assert {int(i >= 500) for fold in folds for i in fold.held_out} == {0, 1}
