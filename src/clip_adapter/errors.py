@@ -98,6 +98,6 @@ class CancelledError(ClipAdapterError):
 def unknown_name(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:
     """A :class:`UsageError` for an unknown ``name``, with the nearest valid ones."""
     names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return UsageError(f"Unknown {kind} {name!r}.{guess}", allowed=", ".join(names), hint=hint)

@@ -168,12 +168,25 @@ def make_classifier(
     """The classifier of what ``method`` found on ``task``, checked, with the record of how.
 
     Raises:
-        ClassifierError: it scores the shots as NaN or infinite.
+        UsageError: ``method`` returned something else.
+        ClassifierError: it does not score every class, or scores the shots as NaN or infinite.
     """
+    if not isinstance(fitted, Fitted):
+        raise UsageError(
+            f"{method.name}.fit returned {type(fitted).__name__}.",
+            allowed="a Fitted, with the head that was learnt",
+            hint="docs/add-a-method.md shows one.",
+        )
     # Features of an adapted tower are not at hand, and may be of another size than those of the
     # task; its parameters were checked.
     probe = task.train.subset(list(range(min(PROBED, len(task.train)))))
-    if fitted.tower_adapter is None and not fitted.logits(probe).isfinite().all():
+    scores = fitted.logits(probe) if fitted.tower_adapter is None else torch.zeros(0)
+    if len(scores) and scores.shape[1] != len(task.class_names):
+        raise ClassifierError(
+            f"What {method.name} learnt scores {scores.shape[1]} classes.",
+            allowed=f"all {len(task.class_names)} classes of the task, in their order",
+        )
+    if not scores.isfinite().all():
         raise ClassifierError(
             f"What {method.name} learnt scores pictures as NaN or infinite.",
             hint="Its options are out of any useful range, or its training diverged.",

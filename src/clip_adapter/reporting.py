@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from clip_adapter.errors import CancelledError
+from clip_adapter.errors import CancelledError, UsageError
 
 log = logging.getLogger("clip_adapter")
 """Lines for the user: ``warning`` is for what they should know, ``info`` for all else."""
@@ -66,7 +66,14 @@ def listening(progress: Progress = None, cancel: threading.Event | None = None) 
         progress: see :data:`Progress`; None keeps the listener there is.
         cancel: once it is set, the work ends with ``CancelledError`` at its
             next step; None keeps the one there is.
+
+    Raises:
+        UsageError: one of them is of another kind.
     """
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise UsageError(f"progress = {progress!r}.", allowed="a function of a Stage, True, False")
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise UsageError(f"cancel = {cancel!r}.", allowed="a threading.Event")
     outer = _audience.get()
     token = _audience.set(
         _Audience(outer.progress if progress is None else progress, cancel or outer.cancel)

@@ -160,13 +160,14 @@ def test_a_function_has_no_random_views(uneven):
 
 class Entry(EntryPoint):
     def load(self):
-        return {"colours": WithText, "broken": None}[self.name]
+        return {"broken": None}.get(self.name, WithText)
 
 
 @pytest.fixture
 def installed(monkeypatch):
-    """A package that makes two backbones known, of which one does not work."""
-    entries = [Entry(name, "their_package", own.GROUP) for name in ("colours", "broken")]
+    """A package that makes backbones known; one does not work, two are called as ours are."""
+    names = ("colours", "broken", "demo", "ViT-B-32/random")
+    entries = [Entry(name, "their_package", own.GROUP) for name in names]
 
     def entry_points(group, name=None):
         return [e for e in entries if group == own.GROUP and name in (None, e.name)]
@@ -186,6 +187,13 @@ def test_a_name_that_a_package_gave(installed, uneven, pictures, tmp_path):
         load_backbone("colours", device="cpu", dtype="float16")
     with pytest.raises(BackboneError, match=r"'broken'.*cannot be made"):
         load_backbone("broken", device="cpu")
+
+
+def test_a_package_does_not_take_the_place_of_a_backbone_of_ours(installed):
+    assert not isinstance(load_backbone("demo", device="cpu"), own.OwnBackbone)
+    names = [row["name"] for row in clip_adapter.list_backbones()]
+    assert names.count("demo") == 1
+    assert {"demo", "ViT-B-32/random"}.isdisjoint(own.own_names())
 
 
 def test_the_command_line_takes_the_name(installed, uneven, tmp_path):

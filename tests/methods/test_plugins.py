@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import UnknownTowerAdapterError, UsageError
+from clip_adapter.errors import ClassifierError, UnknownTowerAdapterError, UsageError
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.fitting import fit_task
 from clip_adapter.heads import Head
 from clip_adapter.methods import base
+from clip_adapter.task import FewShotTask, Fitted
 from clip_adapter.towers import TOWER_ADAPTERS
 from clip_adapter.towers import base as towers
 from clip_adapter.towers.adapters import Houlsby
@@ -122,3 +125,30 @@ def test_a_change_of_another_package_is_loaded_again(installed, monkeypatch, tmp
     monkeypatch.setattr(Entry, "monkeypatch", monkeypatch)
     installed(Entry("plugged", "their_package", "clip_adapter.methods"))
     assert isinstance(Classifier.load(folder).tower_adapter, Houlsby)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "words"),
+    [
+        (lambda task: None, UsageError, "returned NoneType"),
+        (lambda task: task.text_weights, UsageError, "returned Tensor"),
+        (lambda task: Fitted(Head(task.text_weights[:2])), ClassifierError, "scores 2 classes"),
+        (
+            lambda task: Fitted(Head(task.text_weights.new_full((3, 4), torch.nan))),
+            ClassifierError,
+            "NaN",
+        ),
+    ],
+)
+def test_what_a_method_must_not_return_is_told(returned, error, words):
+    class Wrong(base.Method):
+        """Returns what it should not."""
+
+        name, summary, citation = "wrong", "wrong", "arXiv 0000.00000"
+
+        def fit(self, task):
+            return returned(task)
+
+    train = FeatureSet(torch.eye(3, 4)[None], torch.arange(3), list("abc"))
+    with pytest.raises(error, match=words):
+        fit_task(Wrong(), FewShotTask(train, torch.eye(3, 4)), {})

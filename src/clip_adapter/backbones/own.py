@@ -145,8 +145,11 @@ def _preprocessing(given: Any) -> tuple[Preprocess, Tensor]:
 
 
 def own_names() -> dict[str, str]:
-    """Names in the entry point group, each with the package that it is of."""
-    entries = entry_points(group=GROUP)
+    """Names in the entry point group, each with the package that it is of.
+
+    Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
+    """
+    entries = [e for e in entry_points(group=GROUP) if e.name != "demo" and not {*"/:"} & {*e.name}]
     return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
 
 

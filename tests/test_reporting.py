@@ -1,0 +1,70 @@
+"""Who hears of progress, and what stops long work."""
+
+import threading
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import clip_adapter
+from clip_adapter.errors import CancelledError, UsageError
+from clip_adapter.reporting import Stage, listening, track
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A file of features of three classes, with text."""
+    draw = torch.Generator().manual_seed(0)
+    text = torch.eye(3, 8)
+    rows = text.repeat_interleave(4, 0) + 0.3 * torch.randn(12, 8, generator=draw)
+    labels = torch.arange(3).repeat_interleave(4)
+    path = tmp_path / "small.safetensors"
+    save_file({"train.features": rows, "train.labels": labels, "text": text}, str(path))
+    return f"{path}#train"
+
+
+def test_a_listener_hears_every_stage(features):
+    stages = []
+    clip_adapter.fit(features, method="taskres", progress=stages.append)
+    assert all(isinstance(stage, Stage) for stage in stages)
+    assert {stage.title for stage in stages} == {"Training"}
+    assert stages[-1].done == stages[-1].total > 1
+
+
+def test_a_set_event_ends_the_work_and_nothing_else_hears_of_it(features):
+    cancel, stages = threading.Event(), []
+
+    def stop(stage):
+        stages.append(stage)
+        cancel.set()
+
+    with pytest.raises(CancelledError, match="Training was cancelled after 2 of"):
+        clip_adapter.fit(features, method="taskres", progress=stop, cancel=cancel)
+    assert len(stages) == 1
+    assert clip_adapter.fit(features, method="taskres").predict(torch.eye(3, 8)) == ["0", "1", "2"]
+
+
+def test_an_inner_listener_takes_the_place_of_the_outer_one_until_it_ends():
+    outer, inner = [], []
+    with listening(outer.append):
+        with listening(inner.append):
+            list(track("ab", "Inner"))
+        list(track("abc", "Outer"))
+        with listening(progress=False):
+            list(track("abcd", "Nobody"))
+    assert [(stage.title, stage.done, stage.total) for stage in inner] == [
+        ("Inner", 1, 2),
+        ("Inner", 2, 2),
+    ]
+    assert {stage.title for stage in outer} == {"Outer"}
+
+
+@pytest.mark.parametrize("wrong", [{"progress": "x"}, {"progress": 1}, {"cancel": True}])
+def test_what_cannot_listen_is_told(features, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        clip_adapter.fit(features, method="zero-shot", **wrong)
+
+
+def test_a_method_of_another_kind_is_told(features):
+    with pytest.raises(UsageError, match="Unknown method None"):
+        clip_adapter.fit(features, method=None)
