@@ -173,5 +173,5 @@ def _cut(kind: str, items: Sequence[str]) -> list[str]:
 
 
 def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
+    """Make this a command of ``app``."""
     app.add_typer(sets, name="data")

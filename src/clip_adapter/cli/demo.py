@@ -108,5 +108,5 @@ def closing(result: Demo) -> list[str]:
 
 
 def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
+    """Make this a command of ``app``."""
     app.command()(demo)

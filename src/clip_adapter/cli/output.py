@@ -77,7 +77,7 @@ class Output:
             raise typer.Exit(code) from None
 
     def _failed(self, error: BaseException | None) -> int:
-        """Says what went wrong, and gives the exit code; 0 for what is no failure of a command."""
+        """Say what went wrong and return the exit code; 0 where no command failed."""
         if isinstance(error, KeyboardInterrupt):
             kept = str(error) or "Features made so far are kept: the same command goes on."
             self.say(f"Interrupted. {kept}")

@@ -41,7 +41,7 @@ _NO_PICTURES = {
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes one picture into mode RGB, 8 bits a channel.
+    """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
     counts; CMYK is converted without a colour profile; 16-bit values keep their high byte, other
@@ -185,7 +185,7 @@ _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Drops the warnings that this thread gives inside the block."""
+    """Drop the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:
         # One assignment: other threads see the old list or the new one.

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.datasets.walk import files_below, folders, is_picture, pictures
@@ -31,7 +31,7 @@ class _Content:
     def add(self, split: str, class_folder: Path) -> None:
         """Everything in and below ``class_folder`` belongs to its class."""
         classes = self.pictures.setdefault(split, {})
-        paths = classes.setdefault(normal(class_folder.name), [])
+        paths = classes.setdefault(nfc(class_folder.name), [])
         for entry in files_below(class_folder):
             # A pipe is none, whatever it is called; a link that leads nowhere is a broken one.
             if is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
@@ -58,7 +58,7 @@ class _Content:
 
 
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
-    """Reads ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
+    """Read ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
 
     Classes are the folder names, sorted; pictures in deeper folders belong to their class;
     pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and ``testing``

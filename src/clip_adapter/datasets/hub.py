@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
@@ -26,7 +26,7 @@ _LABEL_TYPES = ("string", "large_string", "int64", "int32", "int16", "int8", "ui
 
 @dataclass(frozen=True)
 class HubPicture:
-    """Reads the encoded bytes of one row when called; ``rows`` holds the image column alone."""
+    """A callable that reads the encoded bytes of one row; ``rows`` holds the image column alone."""
 
     rows: Any
     column: str
@@ -45,7 +45,7 @@ class HubPicture:
 
 
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
-    """Reads ``hub:name[@revision][:config]``, or ``hub:/folder`` as ``save_to_disk`` wrote it.
+    """Read ``hub:name[@revision][:config]``, or ``hub:/folder`` as ``save_to_disk`` wrote it.
 
     Pictures stay encoded until they are read. The image and label columns are found by their
     types. ``validation`` is "val"; a set with one split only has no splits (the hub calls such a
@@ -148,7 +148,7 @@ def _column(features: Any, kind: str, names: tuple[str, ...], chosen: list[str],
 def _labels(chosen: dict[str, Any], label: str) -> list[str]:
     """The labels of a column without names: its values, sorted."""
     values = {value for rows in chosen.values() for value in rows[label] if value is not None}
-    return list(dict.fromkeys(normal(str(value)) for value in sorted(values)))
+    return list(dict.fromkeys(nfc(str(value)) for value in sorted(values)))
 
 
 def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -> list[Sample]:
@@ -159,7 +159,7 @@ def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -
     index = {name: i for i, name in enumerate(labels)}
     samples: list[Sample] = []
     for row, value in enumerate(rows[label]):
-        number = value if named or value is None else index[normal(str(value))]
+        number = value if named or value is None else index[nfc(str(value))]
         if number is not None and 0 <= number < len(labels):
             picture = HubPicture(pictures, image, row)
             samples.append(Sample(shown(f"{split}/{row}"), int(number), picture))

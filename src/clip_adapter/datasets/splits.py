@@ -43,7 +43,7 @@ def sample_few_shot(
     shots: int | None,
     seed: int = 1,
 ) -> FewShotSplit:
-    """Draws K pictures of each class, exactly as CoOp does at the same seed.
+    """Draw K pictures of each class, exactly as CoOp does at the same seed.
 
     One generator ``random.Random(seed)``; classes in the order of their first picture; for each,
     ``sample(indices, K)``, or all of them in order where there are fewer; the training pool first,

@@ -37,14 +37,14 @@ _COMBINATIONS = tuple(class_folder(thing) for thing in DEMO_CLASSES)
 class _Set:
     """What is drawn for a set beside ``demo``.
 
-    ``first`` is the index of its first pictures: each set has a range of its own, since the same
-    thing at the same index would be the same photograph. ``demo`` takes the range from 0.
+    ``start`` is the index of the first picture of each class: every set has a range of its own,
+    since the same thing at the same index would be the same photograph. ``demo`` starts at 0.
     """
 
     description: str
     classes: tuple[str, ...]
     render: Callable[[str, int, int], Pixels]
-    first: int
+    start: int
     splits: tuple[str, ...] = ("test",)
     templates: tuple[str, ...] = DEMO_TEMPLATES
 
@@ -113,7 +113,7 @@ DEMO_SETS: Mapping[str, str] = MappingProxyType(
 def demo_set(
     name: str, root: Path, progress: Progress = None, cancel: threading.Event | None = None
 ) -> Path:
-    """Renders a demo set under ``root``, or what is missing of it.
+    """Render a demo set under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png``: 24 and 30 pictures per class, and no train split for a
     shift. Each file appears at once and the folder's name holds the version of the renderer: work
@@ -142,7 +142,7 @@ def demo_set(
         return chosen.render(folder, index, TASK_PICTURE_SIZE)
 
     counts = {split: PER_CLASS[split] for split in chosen.splits}
-    jobs = plan_pictures(chosen.classes, counts, render, chosen.first)
+    jobs = plan_pictures(chosen.classes, counts, render, chosen.start)
     with listening(progress, cancel):
         return write_missing(Path(root) / f"{name}-v{TASK_VERSION}-{_VERSION}", jobs)
 

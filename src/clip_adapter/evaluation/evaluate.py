@@ -34,7 +34,7 @@ def evaluate(
     cancel: threading.Event | None = None,
     **source: Any,
 ) -> Report:
-    """Scores ``classifier``, always beside zero-shot CLIP on the same pictures.
+    """Score ``classifier``, always beside zero-shot CLIP on the same pictures.
 
     A picture is recognised by its content when it was trained on. Where ``data`` tells training
     from test pictures, such pictures are counted and reported; where it does not (a plain folder

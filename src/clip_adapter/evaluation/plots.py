@@ -34,7 +34,7 @@ DPI = 150
 
 
 def report_plots(report: Report, folder: str | Path) -> list[Path]:
-    """Writes ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
+    """Write ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
 
     Returns:
         The files.
@@ -97,13 +97,13 @@ def most_confused(confusion: Sequence[Sequence[int]] | np.ndarray, most: int) ->
     if classes <= most:
         return list(range(classes))
     np.fill_diagonal(counts, -1)
-    found: dict[int, None] = {}
+    confused: dict[int, None] = {}
     for cell in np.argsort(-counts, axis=None, kind="stable").tolist():
-        pair = [i for i in divmod(cell, classes) if i not in found]
-        if len(found) + len(pair) > most:
+        pair = [i for i in divmod(cell, classes) if i not in confused]
+        if len(confused) + len(pair) > most:
             break
-        found.update(dict.fromkeys(pair))
-    return sorted(found)
+        confused.update(dict.fromkeys(pair))
+    return sorted(confused)
 
 
 def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
@@ -112,12 +112,11 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         curves: records of :class:`~clip_adapter.training.selection.Selection`, with accuracies.
     """
-    figure, first = _figure(6 * len(curves), 4.2, len(curves))
-    every = list(figure.axes) if len(curves) > 1 else [first]
-    for axes, curve in zip(every, curves, strict=True):
+    figure, _ = _figure(6 * len(curves), 4.2, len(curves))
+    for axes, curve in zip(list(figure.axes), curves, strict=True):
         x: list[Any] = curve["candidates"]
         accuracy = curve["accuracy"]
-        chosen, told = curve["chosen"], shown(curve["chosen"])
+        chosen, label = curve["chosen"], f"chosen: {shown(curve['chosen'])}"
         if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
             chosen = x.index(chosen) if chosen in x else None  # a blend is none of them
             if len(x) <= MOST_NAMES:
@@ -130,9 +129,9 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
         if chosen is None:
-            axes.plot([], [], " ", label=f"chosen: {told}")
+            axes.plot([], [], " ", label=label)
         else:
-            axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {told}")
+            axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=label)
         axes.set_xlabel(str(curve["parameter"]).replace("_", " "))
         axes.set_ylabel("right on held-out shots (%)", color=COLOURS[0])
         loss = axes.twinx()
@@ -181,7 +180,7 @@ def shots_figure(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG whole or not at all.
+    """Write a PNG whole or not at all.
 
     Raises:
         DataError: it cannot be written.

@@ -1,4 +1,4 @@
-"""``Report``: what an evaluation found, as a plain record and as a table to read."""
+"""``Report``: the result of an evaluation, as a plain record and in words."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Precomputed:
         feature_set: features (V, N, D), labels, class names, names and digests. The digests are
             those the file gives, else of each row's stored bytes.
         text: (C, D) float32 text weights as stored, or None.
-        logit_scale: 1/tau; 100 where the file does not tell.
-        backbone: what made the features, as the file says it.
+        logit_scale: 1/tau; 100 where the file does not state it.
+        backbone: the name of what made the features, as the file states it.
         set_name: the set inside the file; "" for a file with one nameless set.
         sets: all sets of the file.
         note: the file's own note.
@@ -91,8 +91,8 @@ def load_features(
     try:
         return _read(file, set_name, feature_norm, Path(whole).name)
     except ClipAdapterError as error:
-        found = f"{whole}: {error.found}"
-        raise type(error)(found, allowed=error.allowed, hint=error.hint) from error
+        message = f"{whole}: {error.found}"
+        raise type(error)(message, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:
         raise _damaged(path, error) from error
 

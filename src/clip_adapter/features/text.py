@@ -70,16 +70,16 @@ def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) ->
     shelf = store.shelf(key, backbone.name)
     digests = [content_digest(text.encode("utf-8", "surrogatepass")) for text in texts]
     shelf.refresh()
-    found, missing = shelf.get(digests)
+    features, missing = shelf.get(digests)
     if missing:
         new = [texts[i] for i in missing]
         _warn_of_cuts(backbone, new)
-        features = backbone.encode_text(new)
+        encoded = backbone.encode_text(new)
         with shelf.lock():
-            shelf.put([digests[i] for i in missing], features)
-        found, _ = shelf.get(digests)
-    assert found is not None  # noqa: S101  (every text was found or put there)
-    return dict(zip(texts, found, strict=True))
+            shelf.put([digests[i] for i in missing], encoded)
+        features, _ = shelf.get(digests)
+    assert features is not None  # noqa: S101  (every text was kept, or was put there)
+    return dict(zip(texts, features, strict=True))
 
 
 def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:

@@ -37,7 +37,7 @@ _MOST_PAIRS = 200
 
 @dataclass
 class Check:
-    """What :func:`check_benchmark` found.
+    """The result of :func:`check_benchmark`.
 
     Attributes:
         name: the data set.
@@ -86,7 +86,7 @@ def check_benchmark(
     progress: Progress = None,
     cancel: threading.Event | None = None,
 ) -> Check:
-    """Compares a data set with its record and its lists, file by file.
+    """Compare a data set with its record and its lists, file by file.
 
     Args:
         name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
@@ -118,7 +118,7 @@ def check_benchmark(
 
 
 def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
-    """Fills in what is there and what is not; returns the files of the lists that are."""
+    """Fill in what is there and what is missing; return the listed files that are there."""
     counts = Counter(file for files in listing.files.values() for file, _ in files)
     on_disk = _on_disk(record, listing)
     there = [file for file in counts if file in on_disk]
@@ -165,7 +165,7 @@ def _wrong_sizes(record: Benchmark, check: Check) -> list[str]:
         wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
     for split in SPLITS:
         have, want = check.sizes.get(split, 0), check.expected.get(split, 0)
-        # What is missing by name has been told already.
+        # Missing files are already named in ``check.missing``.
         if have != want and not (check.missing and have < want):
             wrong.append(f"{have:,} pictures in {split}; {record.title} has {want:,}.")
     return wrong
@@ -249,7 +249,7 @@ def _fault(path: Path, name: str) -> str:
 
 
 def _check_hub_copy(record: Benchmark, root: str | Path, check: Check) -> Check:
-    """A copy of the hub has no files to name; only its counts can be told."""
+    """A copy of the hub has no files to name; only its counts can be compared."""
     dataset = load_benchmark(record.name, root)
     check.classes = len(dataset.class_names)
     check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}

@@ -50,7 +50,7 @@ class _Member(NamedTuple):
 
 
 def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
-    """Writes the files of ``archive`` below ``root``, as ``layout`` says.
+    """Write the files of ``archive`` below ``root``, as ``layout`` says.
 
     Each file appears whole or not at all, and one that is there with the same size is left alone:
     after a break the same call goes on. Modes and owners are not taken over.
