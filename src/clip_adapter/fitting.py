@@ -329,9 +329,7 @@ def make_task(
                 "themselves, with a new random view in every epoch.",
                 hint="Leave it away.",
             )
-    rows = None
-    if shots is not None:
-        rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
+    rows = None if shots is None else sample_few_shot(source.labels("train"), shots, seed)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)

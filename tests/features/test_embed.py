@@ -12,8 +12,9 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import make_transform
 from clip_adapter.errors import CancelledError, DataError, DecodeError, StoreError
-from clip_adapter.features import FeatureStore, embed
+from clip_adapter.features.embed import embed
 from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.features.store import FeatureStore
 
 CLASSES = ["a", "b", "c"]
 

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from clip_adapter.datasets.open import is_feature_spec
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
-from clip_adapter.features import FeatureSet, load_features, write_features
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.files import load_features, write_features
 
 NAMES = ["cat", "dog", "köter # 2"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_adapter.features import load_features
+from clip_adapter.features.files import load_features
 from clip_adapter.nn.cosine import cosine_logits
 
 SHARED = Path(__file__).parents[3] / "shared" / "clip_features"

@@ -15,7 +15,8 @@ import torch
 import filelock, safetensors.torch, torchvision.transforms.functional  # once, for all children
 from clip_adapter.backbones import Preprocess
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.features import FeatureStore, embed
+from clip_adapter.features.embed import embed
+from clip_adapter.features.store import FeatureStore
 module = sys.modules["clip_adapter.features.embed"]
 module._SHARD_ROWS = 8  # a shard per two batches, so that kills fall between some of them
 torch.set_num_threads(1)

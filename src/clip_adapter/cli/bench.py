@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command, listed
+from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError
 from clip_adapter.options import SourceOptions
+from clip_adapter.wording import shortened, some_of
 
 if TYPE_CHECKING:
     from clip_adapter.bench.benchmark import Outcome
-    from clip_adapter.bench.data import Environment
 
 DEFAULT_OUT = "bench-output"
 SHOWN_FAILURES = 10
@@ -127,13 +127,21 @@ def run(
     """
     with Output(json) as output:
         from clip_adapter.bench.benchmark import run_bench
+        from clip_adapter.bench.data import Environment
         from clip_adapter.bench.page import write_page
         from clip_adapter.bench.plan import load_plans
         from clip_adapter.bench.recipe import recipe_names
 
         chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
-        environment = _environment(out, root, features, reading)
+        environment = Environment(
+            out=str(out),
+            root=root and str(root.expanduser()),
+            features=features and str(features.expanduser()),
+            cache=reading.cache and str(reading.cache),
+            device=reading.device,
+            dtype=reading.dtype,
+        )
         overrides: dict[str, Any] = {
             "datasets": dataset,
             "backbones": backbone,
@@ -241,21 +249,6 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         output.result(needed)
 
 
-def _environment(
-    out: Path, root: Path | None, features: Path | None, reading: SourceOptions
-) -> Environment:
-    from clip_adapter.bench.data import Environment
-
-    return Environment(
-        out=str(out),
-        root=None if root is None else str(root.expanduser()),
-        features=None if features is None else str(features.expanduser()),
-        cache=None if reading.cache is None else str(reading.cache),
-        device=reading.device,
-        dtype=reading.dtype,
-    )
-
-
 def _say_outcome(outcome: Outcome, output: Output, profile: str) -> None:
     """Say how many runs were done, failed, or were left out, and why."""
     every = outcome.done + outcome.present + len(outcome.failed)
@@ -271,12 +264,7 @@ def _say_outcome(outcome: Outcome, output: Output, profile: str) -> None:
         output.say(f"The data set {name} cannot be read, and its runs are left out: {reason}")
     left = list(dict.fromkeys(str(out) for plan in outcome.plans for out in plan.left_out))
     if left:
-        output.say(f"Left out: {listed(left, 6)}. The tables say all.")
+        output.say(f"Left out: {some_of(map(shortened, left), 6)}. The tables say all.")
     if outcome.missing and profile == "paper":
         some = next(iter(outcome.missing))
         output.say(f"Next: {command('data', 'get', some, '--root', 'DIR')}")
-
-
-def add(app: typer.Typer) -> None:
-    """Make this a command of ``app``."""
-    app.add_typer(bench, name="bench")

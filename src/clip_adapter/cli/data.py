@@ -170,8 +170,3 @@ def _cut(kind: str, items: Sequence[str]) -> list[str]:
     if len(items) > MOST_LINES:
         lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
     return lines
-
-
-def add(app: typer.Typer) -> None:
-    """Make this a command of ``app``."""
-    app.add_typer(sets, name="data")

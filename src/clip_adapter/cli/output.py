@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -133,9 +133,8 @@ def to_json(value: Any) -> str:
     text = json.dumps(finite, indent=1, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except (
-        UnicodeEncodeError
-    ):  # a path whose bytes are no UTF-8, or a name that has no letters here
+    except UnicodeEncodeError:
+        # A path whose bytes are no UTF-8, or a name that this encoding has no letters for.
         return json.dumps(finite, indent=1)
     return text
 
@@ -147,15 +146,3 @@ def _null(constant: str) -> None:
 def command(*words: object) -> str:
     """A command to copy into a shell."""
     return shlex.join(["clip-adapter", *map(str, words)])
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(short(name) for name in names[:most]) + more
-
-
-def short(name: str, most: int = 60) -> str:
-    """A name that leaves room for others."""
-    return name if len(name) <= most else f"{name[: most - 3]}..."

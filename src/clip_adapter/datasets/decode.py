@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip_adapter.errors import DecodeError
+from clip_adapter.errors import DataError, DecodeError
 
 # What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
@@ -141,6 +141,13 @@ def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
     elif high > 255:
         values //= 256
     return Image.fromarray(np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8))
+
+
+def fault_of(error: OSError | DataError, name: str) -> str:
+    """What is wrong with the picture ``name``, without its name."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return error.found.removeprefix(f"{name}: ")
 
 
 def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:

@@ -12,7 +12,7 @@ from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
-from clip_adapter.wording import counted, listed, shown
+from clip_adapter.wording import counted, first_line, listed, shown
 
 FORM = "hub:OWNER/NAME, hub:OWNER/NAME@REVISION, hub:OWNER/NAME@REVISION:CONFIG, hub:/FOLDER"
 _SPEC = re.compile(
@@ -102,9 +102,8 @@ def _load(name: str) -> Any:
         raise
     # datasets raises its own errors, those of requests, fsspec, pyarrow and plain ValueErrors.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
-            f"The data set 'hub:{name}' cannot be loaded: {reason}",
+            f"The data set 'hub:{name}' cannot be loaded: {first_line(error)}",
             allowed=FORM,
             hint="Check the name and the connection. Without one: on a machine that has it, run "
             "datasets.load_dataset(...).save_to_disk('FOLDER'), copy FOLDER here and name it "

@@ -11,7 +11,7 @@ from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split,
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
 from clip_adapter.files import read_csv
-from clip_adapter.wording import counted, listed, shown
+from clip_adapter.wording import counted, listed, shown, some_of
 
 COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
 
@@ -111,10 +111,9 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
 
 def _refuse(what: str, bad: list[_Row], path: Path) -> None:
     if bad:
-        numbers = ", ".join(str(row.number) for row in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        numbers = some_of(str(row.number) for row in bad)
         raise DataError(
-            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}{more}.",
+            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}.",
             allowed=COLUMNS,
             hint="Fill the cells, or remove the rows.",
         )

@@ -136,7 +136,7 @@ def _table(
         for (name, (method, options)), count in cells:
             runs, chosen = [], []
             for seed in seeds:
-                draw = sample_few_shot(labels, shots=count, seed=seed).train
+                draw = sample_few_shot(labels, count, seed)
                 task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
                 classifier = fit_task(make_method(method, options), task, source.facts())
                 runs.append(evaluate(classifier, test).top1)

@@ -7,6 +7,7 @@ made on ``demo`` is tested on them as it is. All are drawn here; nothing is down
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class _Set:
 
     description: str
     classes: tuple[str, ...]
-    render: Callable[[str, int, int], Pixels]
+    render: Callable[..., Pixels]
     start: int
     splits: tuple[str, ...] = ("test",)
     templates: tuple[str, ...] = DEMO_TEMPLATES
@@ -137,10 +138,7 @@ def demo_set(
     if name == "demo":
         return demo_task(root, progress, cancel)
     chosen = _find(name)
-
-    def render(folder: str, index: int) -> Pixels:
-        return chosen.render(folder, index, TASK_PICTURE_SIZE)
-
+    render = functools.partial(chosen.render, size=TASK_PICTURE_SIZE)
     counts = {split: PER_CLASS[split] for split in chosen.splits}
     jobs = plan_pictures(chosen.classes, counts, render, chosen.start)
     with listening(progress, cancel):

@@ -17,6 +17,7 @@ import numpy as np
 from clip_adapter.evaluation.report import Report
 from clip_adapter.files import write_file
 from clip_adapter.training.selection import shown
+from clip_adapter.wording import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     counts = np.asarray(confusion, dtype=np.float64)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     kept = most_confused(counts, SHOWN)
-    names = [_shortened(class_names[i]) for i in kept]
+    names = [shortened(class_names[i], LABEL_LENGTH, "…") for i in kept]
     counts, shares = counts[np.ix_(kept, kept)], shares[np.ix_(kept, kept)]
     classes = len(kept)
     side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
@@ -200,7 +201,3 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)
     return figure, axes[0, 0]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"

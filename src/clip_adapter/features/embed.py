@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
+from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Pictures, decoders
@@ -131,7 +132,7 @@ def _digest(sample: Sample) -> tuple[str, str]:
     try:
         return content_digest(sample.read()), ""
     except (OSError, DataError) as error:
-        return "", _reason(error, sample.name)
+        return "", fault_of(error, sample.name)
 
 
 @dataclass
@@ -211,7 +212,7 @@ class _Work:
                 try:
                     pixels = load.result()
                 except (OSError, DataError) as error:
-                    self.broken[self.digests[row]] = _reason(error, self.pictures.name(row))
+                    self.broken[self.digests[row]] = fault_of(error, self.pictures.name(row))
                     tracker.advance()
                 else:
                     yield row, pixels
@@ -233,13 +234,6 @@ def _shards(batches: Iterable[Batch]) -> Iterator[Batch]:
             rows, parts, start = [], [], time.monotonic()
     if rows:
         yield rows, torch.cat(parts)
-
-
-def _reason(error: OSError | DataError, name: str) -> str:
-    """What is wrong with a picture, without its name."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return error.found.removeprefix(f"{name}: ")
 
 
 def _report_copies(

@@ -14,6 +14,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize
 from clip_adapter.reporting import log
+from clip_adapter.wording import listed
 
 _SHOWN = 40  # characters of a name that was cut
 
@@ -95,6 +96,5 @@ def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     shorter = backbone.tokenize([texts[i].rstrip()[:-1] for i in full])
     cut = [texts[i] for i, row in zip(full, shorter, strict=True) if torch.equal(row, tokens[i])]
     if cut:
-        shown = ", ".join(repr(text[:_SHOWN] + "...") for text in cut[:5])
-        more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
-        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
+        beginnings = listed(text[:_SHOWN] + "..." for text in cut)
+        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {beginnings}.")

@@ -23,7 +23,7 @@ from clip_adapter.datasets.catalog.readers import (
 )
 from clip_adapter.datasets.coop import rows_digest
 from clip_adapter.datasets.dataset import SPLITS
-from clip_adapter.datasets.decode import decode
+from clip_adapter.datasets.decode import decode, fault_of
 from clip_adapter.datasets.walk import files_below, is_picture
 from clip_adapter.errors import DecodeError
 from clip_adapter.reporting import Progress, listening, tracking
@@ -241,10 +241,8 @@ def _fault(path: Path, name: str) -> str:
     """Why a picture cannot be decoded; "" if it can."""
     try:
         decode(path.read_bytes(), name)
-    except DecodeError as error:
-        return error.found.removeprefix(f"{name}: ")
-    except OSError as error:
-        return f"{error.strerror or error}"
+    except (OSError, DecodeError) as error:
+        return fault_of(error, name)
     return ""
 
 

@@ -19,7 +19,7 @@ from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import read_json, write_file
 from clip_adapter.reporting import Progress, listening, log
-from clip_adapter.wording import shown
+from clip_adapter.wording import first_line, shown
 
 RECEIPT = "downloaded.json"
 
@@ -194,10 +194,9 @@ def _fetch_hub(hub: HubCopy, folder: Path) -> dict[str, str]:
         )
     # The library raises its own errors, those of its HTTP client, and plain ValueErrors.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         login = "Accept the terms on its page and run 'hf auth login'. " if hub.login else ""
         raise DataError(
-            f"{hub.repository} cannot be fetched from the hub: {reason}",
+            f"{hub.repository} cannot be fetched from the hub: {first_line(error)}",
             hint=f"{login}Check the connection and run the same command again: it goes on where "
             "it stopped.",
         ) from error
