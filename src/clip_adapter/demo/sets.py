@@ -35,7 +35,7 @@ _COMBINATIONS = tuple(class_folder(thing) for thing in DEMO_CLASSES)
 
 
 @dataclass(frozen=True)
-class _Set:
+class _DemoSet:
     """What is drawn for a set beside ``demo``.
 
     ``start`` is the index of the first picture of each class: every set has a range of its own,
@@ -51,26 +51,26 @@ class _Set:
 
 
 _SHIFTS = {
-    "demo-v2": _Set(
+    "demo-v2": _DemoSet(
         "the classes of demo, photographed once more",
         _COMBINATIONS,
         renders.photograph,
         1000,
     ),
-    "demo-sketch": _Set(
+    "demo-sketch": _DemoSet(
         "the classes of demo as grey outline drawings",
         _COMBINATIONS,
         renders.sketch,
         2000,
     ),
     # Every other class, and for demo-r the others: taken by their place, not by what is hard.
-    "demo-a": _Set(
+    "demo-a": _DemoSet(
         "half of the classes of demo, in the dark and among other things",
         _COMBINATIONS[::2],
         renders.hard_photograph,
         3000,
     ),
-    "demo-r": _Set(
+    "demo-r": _DemoSet(
         "the other half of the classes of demo, as drawings on paper and as posters",
         _COMBINATIONS[1::2],
         renders.rendition,
@@ -79,7 +79,7 @@ _SHIFTS = {
 }
 _SETS = {
     # No set of shapes: the embedded CLIP hardly tells them apart, and few pictures do not help.
-    "demo-colours": _Set(
+    "demo-colours": _DemoSet(
         "colours, of things of any texture and shape",
         tuple(sorted(COLOURS)),
         renders.any_thing_of_colour,
@@ -87,7 +87,7 @@ _SETS = {
         ("train", "test"),
         ("a photo of a {} thing.",),
     ),
-    "demo-textures": _Set(
+    "demo-textures": _DemoSet(
         "textures, of things of any colour and shape",
         tuple(sorted(TEXTURES)),
         renders.any_thing_of_texture,
@@ -154,7 +154,7 @@ def demo_templates(name: str) -> tuple[str, ...]:
     return DEMO_TEMPLATES if name == "demo" else _find(name).templates
 
 
-def _find(name: str) -> _Set:
+def _find(name: str) -> _DemoSet:
     if name not in _SETS:
         raise unknown_name("demo set", name, DEMO_SETS)
     return _SETS[name]

@@ -61,8 +61,7 @@ def evaluate(
         CancelledError: ``cancel`` was set.
     """
     if isinstance(data, FeatureSet):
-        wrong = [*source, *(["split"] if split != DEFAULT_SPLIT else [])]
-        if wrong:
+        if wrong := [*source, *(["split"] if split != DEFAULT_SPLIT else [])]:
             raise UsageError(
                 f"{', '.join(wrong)} would change nothing: the features are given as they are.",
                 hint="Leave it away.",

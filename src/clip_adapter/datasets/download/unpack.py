@@ -45,7 +45,7 @@ class _Member(NamedTuple):
     name: str
     size: int
     regular: bool
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], IO[bytes]]
     end: int
 
 
@@ -126,7 +126,7 @@ def _members(archive: Path) -> Iterator[_Member]:
             # Keeps a list of all members otherwise; SUN397 has a hundred thousand.
             untyped.members = []
             if not info.isdir():
-                read = partial(packed.extractfile, info)
+                read = partial(untyped.extractfile, info)
                 yield _Member(info.name, info.size, info.isreg(), read, raw.tell())
 
 
@@ -152,9 +152,6 @@ def _target(member: _Member, layout: Mapping[str, str], root: Path, archive: Pat
 def _write(member: _Member, target: Path) -> None:
     if target.is_file() and target.stat().st_size == member.size:
         return
-    source = member.open()
-    if source is None:
-        raise ValueError(f"{member.name} has no content")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source, replacing(target) as temporary, open(temporary, "wb") as file:
+    with member.open() as source, replacing(target) as temporary, open(temporary, "wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
