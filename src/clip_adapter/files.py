@@ -123,7 +123,7 @@ def read_json(
 
 
 def of_form(value: Any, form: Any, what: str, allowed: str) -> Any:
-    """``value``, from JSON, as an instance of the type ``form``; dataclasses are made of objects.
+    """``value``, from JSON, as an instance of the type ``form``; JSON objects become dataclasses.
 
     Raises:
         DataError: it is none; says where, and what stands there.

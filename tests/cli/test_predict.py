@@ -135,13 +135,13 @@ def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     names = [b"caf\xe9.png", "花 \"quoted\" 'name'.png".encode(), b"new\nline.png"]
     for name in names:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(data)
-    records = run_json("predict", saved, tmp_path, "--json")
-    assert {os.fsencode(Path(one["path"]).name) for one in records} == set(names)
-    assert all("label" in one for one in records)
+    printed = run_json("predict", saved, tmp_path, "--json")
+    assert {os.fsencode(Path(one["path"]).name) for one in printed} == set(names)
+    assert all("label" in one for one in printed)
     from clip_adapter.cli.predictions import as_bytes
 
-    records = [{key: one[key] for key in ("path", "label", "probability")} for one in records]
+    records = [{key: one[key] for key in ("path", "label", "probability")} for one in printed]
     assert pq.read_table(io.BytesIO(as_bytes(records, "parquet"))).num_rows == 3
     assert b"caf\xe9.png" in as_bytes(records, "csv")
     assert b"caf?.png" in as_bytes(records, "table")
-    assert json.loads(as_bytes(records, "json")) == records
+    assert json.loads(as_bytes(printed, "json")) == printed

@@ -1,4 +1,4 @@
-"""What commands say, and where: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Output:
         self.as_json = as_json
 
     def say(self, line: str) -> None:
-        """A line that is no result."""
+        """Print a line that is no result to standard error."""
         print(line, file=sys.stderr, flush=True)
 
     def show(self, *things: Any) -> None:
-        """Results for people: text as it is, or a table. Nothing with JSON."""
+        """Print results for people, text as it is or a table; nothing with JSON."""
         if self.as_json:
             return
         screen = console()
@@ -56,7 +56,7 @@ class Output:
             screen.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
 
     def result(self, value: Any) -> None:
-        """The result for programs. Nothing without JSON."""
+        """Print the result for programs; nothing without JSON."""
         if self.as_json:
             print(to_json(value), flush=True)
 
@@ -140,7 +140,7 @@ def to_json(value: Any) -> str:
 
 
 def _null(constant: str) -> None:
-    """What stands for NaN and the infinities, which JSON lacks."""
+    """None, in place of NaN and the infinities, which JSON lacks."""
 
 
 def command(*words: object) -> str:

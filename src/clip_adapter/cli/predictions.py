@@ -88,7 +88,7 @@ def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Rec
 
 
 def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
-    """A file's content."""
+    """The content of a file that holds ``records`` in this form."""
     if form == "parquet":
         return _as_parquet(records)
     if form == "table":
@@ -101,12 +101,12 @@ def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parqu
 
 
 def as_json(records: list[Record]) -> list[Record]:
-    """For programs."""
+    """``records``, each with the version of its fields."""
     return [{"schema": SCHEMA, **record} for record in records]
 
 
 def as_table(records: list[Record]) -> Table:
-    """For people."""
+    """``records`` as a table to read."""
     from rich.table import Table
     from rich.text import Text
 

@@ -61,7 +61,7 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
 
     Args:
         labels: (N,).
-        digests: N content digests, equal for copies; none at all, and all pictures differ.
+        digests: N content digests, equal for copies; empty where no two pictures are the same.
 
     Raises:
         DataError: every picture lies under several labels.

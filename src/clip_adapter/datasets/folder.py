@@ -29,7 +29,7 @@ class _Content:
     notes: list[str] = field(default_factory=list)
 
     def add(self, split: str, class_folder: Path) -> None:
-        """Everything in and below ``class_folder`` belongs to its class."""
+        """Add the pictures in and below ``class_folder``, all of one class, to ``split``."""
         classes = self.pictures.setdefault(split, {})
         paths = classes.setdefault(nfc(class_folder.name), [])
         for entry in files_below(class_folder):
@@ -40,7 +40,7 @@ class _Content:
                 self.other_endings[os.path.splitext(entry.name)[1].lower()] += 1
 
     def note_loose(self, folder: Path) -> None:
-        """Pictures directly in a folder of class folders have no class."""
+        """Note the pictures directly in ``folder``, which have no class."""
         if loose := pictures(folder):
             self.notes.append(
                 f"{counted(len(loose), 'picture')} directly in {shown(folder)} without a class "
@@ -48,7 +48,7 @@ class _Content:
             )
 
     def note_others(self) -> None:
-        """Files that are no pictures."""
+        """Note how many files are no pictures, by their endings."""
         if self.other_endings:
             each = (f"{n} {end or 'without ending'}" for end, n in self.other_endings.items())
             self.notes.append(
@@ -123,7 +123,7 @@ def _dataset(root: Path, content: _Content, class_names: ClassNames | None) -> D
 
 
 def _descend(base: Path) -> Path:
-    """Past folders that hold nothing but one folder of folders, as an unpacked archive does."""
+    """``base``, or the folder in it where it only wraps one, as an unpacked archive does."""
     inside = folders(base)
     if len(inside) != 1 or pictures(base) or known_split(inside[0].name) or not folders(inside[0]):
         return base

@@ -159,8 +159,12 @@ class _Work:
         shelf = None
         if store is not None:
             # All that decides a row, besides the picture's content.
-            weights = {"fingerprint": self.backbone.fingerprint, "dtype": self.backbone.dtype}
-            key = {"kind": "image", **weights, **self.pictures.describe(view)}
+            key = {
+                "kind": "image",
+                "fingerprint": self.backbone.fingerprint,
+                "dtype": self.backbone.dtype,
+                **self.pictures.describe(view),
+            }
             shelf = store.shelf(key, self.backbone.name)
             shelf.refresh()
         if not self._missing(table, shelf):
@@ -174,7 +178,7 @@ class _Work:
                     table[rows] = features
 
     def _missing(self, table: Tensor, shelf: Shelf | None) -> list[int]:
-        """The rows that ``shelf`` does not hold; those that it holds go into ``table``."""
+        """Copy the rows that ``shelf`` holds into ``table``; return the others."""
         rows = [row for row, digest in enumerate(self.digests) if digest not in self.broken]
         if shelf is None:
             return rows

@@ -59,11 +59,8 @@ class Precomputed:
 
 def split_spec(spec: str | Path) -> tuple[Path, str | None]:
     """``FILE#SET`` as (file, set); the set is None where none is named."""
-    text = str(spec)
-    if "#" in text and not Path(text).exists():
-        file, _, name = text.rpartition("#")
-        return Path(file), name
-    return Path(text), None
+    file, mark, name = str(spec).rpartition("#")
+    return (Path(file), name) if mark and not Path(spec).exists() else (Path(spec), None)
 
 
 def load_features(

@@ -85,7 +85,7 @@ class Shelf:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Alone on this shelf, other processes and threads wait; damaged shards are removed.
+        """Hold this shelf alone while others wait; remove its damaged shards first.
 
         Raises:
             StoreError: the folder cannot be written.

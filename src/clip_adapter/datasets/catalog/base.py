@@ -95,7 +95,7 @@ class HubCopy:
     Attributes:
         repository: OWNER/NAME.
         revision: a commit; None takes the newest and records which it was.
-        splits: our split for the copy's, both in our words.
+        splits: a split of the copy → the split that it is read as.
         login: whether it asks for a login and the acceptance of terms.
     """
 

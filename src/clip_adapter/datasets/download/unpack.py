@@ -56,7 +56,7 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
     after a break the same call goes on. Modes and owners are not taken over.
 
     Args:
-        archive: tar (plain or compressed in any way) or zip, told by its content.
+        archive: tar (plain or compressed in any way) or zip; its content decides.
         root: the folder that no file may leave.
         layout: path prefix in the archive → prefix below ``root``; files without such a prefix
             stay in the archive.
