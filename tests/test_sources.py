@@ -63,8 +63,8 @@ def test_the_backbone_that_made_the_text_is_recorded_whole(make_file, tiny):
     assert source.facts()["backbone"] is None  # nothing was made by it so far
     assert source.text_weights().shape == (3, 16)
     backbone = load_backbone(tiny, device="cpu")
-    told = source.facts()
-    assert (told["backbone"], told["backbone_fingerprint"]) == (
+    facts = source.facts()
+    assert (facts["backbone"], facts["backbone_fingerprint"]) == (
         backbone.name,
         backbone.fingerprint,
     )
@@ -113,13 +113,13 @@ def test_the_backbone_of_a_text_tower_is_checked_too(make_file, tiny, make_folde
 
 
 @pytest.fixture
-def told(tmp_path):
+def descriptions(tmp_path):
     path = tmp_path / "told.json"
     path.write_text('{"red": ["A red.", "Warm."], "green": ["Moss."], "blue": ["Sky.", "Sea."]}')
     return path
 
 
-def test_descriptions_stand_alone_or_beside_prompts(make_file, tiny, told, folder):
+def test_descriptions_stand_alone_or_beside_prompts(make_file, tiny, descriptions, folder):
     backbone = load_backbone(tiny, device="cpu")
 
     def unit(*texts):
@@ -127,34 +127,36 @@ def test_descriptions_stand_alone_or_beside_prompts(make_file, tiny, told, folde
         mean = (rows / rows.norm(dim=1, keepdim=True)).mean(0)
         return mean / mean.norm()
 
-    options = SourceOptions(backbone=tiny, descriptions=told)
-    both = SourceOptions(backbone=tiny, descriptions=told, prompts="a {}.")
+    options = SourceOptions(backbone=tiny, descriptions=descriptions)
+    both = SourceOptions(backbone=tiny, descriptions=descriptions, prompts="a {}.")
     for spec in (make_file(), folder):
-        said = open_source(spec, options)
-        red = said.class_names.index("red")
-        torch.testing.assert_close(said.text_weights()[red], unit("A red.", "Warm."))
-        assert said.facts()["templates"] == []
-        assert said.facts()["descriptions"]["file"] == "told.json"
+        source = open_source(spec, options)
+        red = source.class_names.index("red")
+        torch.testing.assert_close(source.text_weights()[red], unit("A red.", "Warm."))
+        assert source.facts()["templates"] == []
+        assert source.facts()["descriptions"]["file"] == "told.json"
         beside = open_source(spec, both)
         torch.testing.assert_close(beside.text_weights()[red], unit("a red.", "A red.", "Warm."))
         assert beside.facts()["templates"] == ["a {}."]
 
 
-def test_descriptions_reach_the_record_and_the_card(told, tiny, folder, tmp_path, lines):
-    classifier = clip_adapter.fit(folder, method="zero-shot", backbone=tiny, descriptions=told)
+def test_descriptions_reach_the_record_and_the_card(descriptions, tiny, folder, tmp_path, lines):
+    classifier = clip_adapter.fit(
+        folder, method="zero-shot", backbone=tiny, descriptions=descriptions
+    )
     assert "told.json also describes other classes: 'green'." in lines.messages
     assert classifier.info["descriptions"]["sentences"] == 4
     card = (classifier.save(tmp_path / "made") / "README.md").read_text()
     assert "4 sentences of `told.json`" in card
     with pytest.raises(UsageError, match="--descriptions"):
-        clip_adapter.evaluate(classifier, folder, descriptions=told)
+        clip_adapter.evaluate(classifier, folder, descriptions=descriptions)
 
 
-def test_descriptions_that_nothing_would_embed(make_file, tiny, told):
+def test_descriptions_that_nothing_would_embed(make_file, tiny, descriptions):
     with pytest.raises(UsageError, match=r"holds text weights.*--descriptions"):
-        open_source(make_file(text=True), SourceOptions(descriptions=told, backbone=tiny))
+        open_source(make_file(text=True), SourceOptions(descriptions=descriptions, backbone=tiny))
     with pytest.raises(UsageError, match="no backbone is named"):
-        open_source(make_file(), SourceOptions(descriptions=told))
+        open_source(make_file(), SourceOptions(descriptions=descriptions))
 
 
 @pytest.mark.parametrize(

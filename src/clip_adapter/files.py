@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, data: bytes) -> Path:
-    """Writes ``data`` to ``path``, whole or not at all, and makes its folder.
+    """Write ``data`` to ``path``, whole or not at all, and make its folder.
 
     Raises:
         DataError: it cannot be written.
@@ -50,7 +50,7 @@ def write_file(path: Path, data: bytes) -> Path:
 
 @contextlib.contextmanager
 def writing(path: Path, hint: str = "Free some space, or name another file.") -> Iterator[None]:
-    """Makes the folder of ``path``, and turns an OSError of the block into a message.
+    """Make the folder of ``path``, and turn an OSError of the block into a message.
 
     Raises:
         DataError: it cannot be written; ``hint`` says what to do.
@@ -123,7 +123,7 @@ def read_json(
 
 
 def of_form(value: Any, form: Any, what: str, allowed: str) -> Any:
-    """``value``, from JSON, as an instance of the type ``form``; dataclasses are made of objects.
+    """``value``, from JSON, as an instance of the type ``form``; JSON objects become dataclasses.
 
     Raises:
         DataError: it is none; says where, and what stands there.

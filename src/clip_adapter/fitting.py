@@ -165,7 +165,7 @@ def make_classifier(
     facts: Mapping[str, Any],
     seconds: float,
 ) -> Classifier:
-    """The classifier of what ``method`` found on ``task``, checked, with the record of how.
+    """The classifier of ``fitted``, checked, with the record of how it was made.
 
     Raises:
         UsageError: ``method`` returned something else.
@@ -219,7 +219,7 @@ def make_classifier(
 
 
 def _on_held_out(held: HeldOutLogits | None, task: FewShotTask) -> dict[str, Any] | None:
-    """What the chosen setting did on the shots that were held out, beside zero-shot."""
+    """Accuracy of the chosen setting on the held-out shots, beside that of zero-shot."""
     if held is None:
         return None
     labels = task.train.labels[held.rows]
@@ -265,7 +265,7 @@ def needs(method: Method | type[Method]) -> frozenset[Offer]:
     return frozenset(offer for offer, needed in wanted.items() if needed)
 
 
-# What it says where a source lacks something, and how to supply it; the first counts.
+# Error, message and remedy for what a source lacks; of several, the first is raised.
 _MISSING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
     "pixels": (
         UsageError,
@@ -287,11 +287,11 @@ _MISSING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
 
 
 def check_supply(method: Method, source: Source) -> None:
-    """Whether ``source`` offers what ``method`` needs, and the method makes use of it.
+    """Check that ``source`` offers what ``method`` needs, and that a named backbone is used.
 
     Raises:
-        MissingTextError: text weights are missing; says how to supply them.
-        UsageError: pictures or the backbone are missing, or a backbone is named for nothing.
+        MissingTextError: text weights are missing; the hint says how to supply them.
+        UsageError: pictures or the backbone are missing, or a named backbone would not be used.
     """
     wanted = needs(method)
     missing = [how for offer, how in _MISSING.items() if offer in wanted - source.offers]
@@ -342,9 +342,7 @@ def make_task(
                 "themselves, with a new random view in every epoch.",
                 hint="Leave it away.",
             )
-    rows = None
-    if shots is not None:
-        rows = list(sample_few_shot(source.labels("train"), shots=shots, seed=seed).train)
+    rows = None if shots is None else sample_few_shot(source.labels("train"), shots, seed)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)

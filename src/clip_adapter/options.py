@@ -137,7 +137,7 @@ def flag_of(cls: type, name: str) -> str:
 
 
 def check_bounds(instance: Any) -> None:
-    """Checks the fields of a dataclass: numbers against their :class:`Bounds`, names for theirs.
+    """Check the fields of a dataclass: numbers against their :class:`Bounds`, names for theirs.
 
     Raises:
         UsageError: one is out of them; says which, and what is allowed.
@@ -351,7 +351,7 @@ class Compute:
         check_bounds(self)
 
     def refuse(self, method: str) -> None:
-        """Stops where a method would not look at anything but the device.
+        """Stop where a method would not look at anything but the device.
 
         Raises:
             UsageError: something else is set.

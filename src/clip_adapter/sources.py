@@ -40,12 +40,12 @@ class Source(ABC):
         templates: the prompts; none where descriptions stand alone.
         descriptions: the sentences on the classes that the user gave, or None.
         offers: what a method can have of it: "text" (text weights), "pixels", "backbone".
-        has_splits: whether training pictures are told from test pictures.
+        has_splits: whether training and test pictures are separate.
         set_name: the set inside a feature file; None for pictures.
-        fingerprint: of the backbone that made ready-made features, where the file tells it.
-        idle_backbone: a backbone that was named and that only a method would use which runs one
-            of its towers; "" for none.
-        names_empty_classes: it has said which classes have no pictures.
+        fingerprint: of the backbone that made ready-made features, where the file states it.
+        idle_backbone: a named backbone that only a method which runs one of its towers would use;
+            "" for none.
+        names_empty_classes: whether its notes name the classes without pictures.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
@@ -108,7 +108,7 @@ class Source(ABC):
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """Features of ``split``, or of its ``rows`` in that order, and the skipped pictures.
 
-        With ``other`` they are of that backbone, and nothing is said of the pictures again.
+        With ``other`` they are of that backbone, and notes on the pictures are not repeated.
         """
         features, skipped = self._read(split, rows, views, other)
         if other is None and split in ("train", UNSPLIT):
@@ -141,7 +141,8 @@ class Source(ABC):
         None where there is no backbone, or one that encodes pictures only.
 
         Raises:
-            MissingTextError: so it does, and prompts or descriptions were given.
+            MissingTextError: the backbone encodes pictures only, and prompts or descriptions were
+                given.
         """
         if self.backbone is None:
             return None
@@ -286,7 +287,11 @@ class FeatureSource(Source):
         return self._backbone
 
     def _checked(self, backbone: Backbone) -> Backbone:
-        """``backbone``, which can have made the features, as far as the file tells."""
+        """``backbone``, if the file does not say that another one made its features.
+
+        Raises:
+            DataError: the size of the features or the fingerprint is another one.
+        """
         stated = self._file.backbone
         if (dim := self._file.feature_set.dim) != backbone.embed_dim:
             raise DataError(
@@ -309,7 +314,7 @@ class FeatureSource(Source):
 
     @property
     def logit_scale(self) -> float:
-        """1/tau as the file tells it, or as the backbone has it."""
+        """1/tau of the loaded backbone, else of the file."""
         return self._file.logit_scale if self._backbone is None else self._backbone.logit_scale
 
     def labels(self, split: str) -> list[int]:
@@ -334,7 +339,7 @@ class FeatureSource(Source):
     def made_by(self) -> dict[str, Any]:
         """What its features and text were made by, as far as it is known.
 
-        The backbone that was named counts once it was of use.
+        That is the file's own statement, or the named backbone once it was loaded.
         """
         meta, used = self._file.meta, self._backbone
         return {
@@ -347,7 +352,7 @@ class FeatureSource(Source):
 
 
 def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:
-    """Stops at options that would be ignored.
+    """Stop at options that would be ignored.
 
     Args:
         spec: the source, to show.
@@ -367,13 +372,13 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
 
 
 def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> Source:
-    """Pictures or features, told by the name.
+    """The source that ``spec`` names: pictures or features.
 
     Args:
         spec: see ``clip_adapter.datasets.open.FORMS``.
         options: how to read it.
-        **preferred: what stands for fields of ``options``, where they mean something for the
-            source.
+        **preferred: values that replace fields of ``options``; those that the kind of source
+            ignores are left out.
     """
     kind = FeatureSource if is_feature_spec(spec) else PictureSource
     read = {name: value for name, value in preferred.items() if name not in kind.IGNORES}

@@ -6,11 +6,26 @@ import os
 from collections.abc import Iterable
 
 
+def some_of(items: Iterable[str], limit: int = 5) -> str:
+    """The first few of ``items``, and how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
 def listed(items: Iterable[object], limit: int = 5) -> str:
     """The first few of ``items`` in quotes, and how many more there are."""
-    items = list(items)
-    shown = ", ".join(repr(str(item)) for item in items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+    return some_of((repr(str(item)) for item in items), limit)
+
+
+def shortened(text: str, most: int = 60, mark: str = "...") -> str:
+    """``text``, or its beginning with ``mark``, together ``most`` letters."""
+    return text if len(text) <= most else text[: most - len(mark)] + mark
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:

@@ -33,24 +33,24 @@ def test_everything_is_made(run, small):
     words = ["demo", "--out", small, "--shots", "1", "--shots", "2", "--seeds", "2"]
     result = run(*words, "--json")
     assert result.exit_code == 0, result.stderr
-    made = json.loads(result.stdout)
-    methods = {row["method"] for row in made["rows"]}
+    printed = json.loads(result.stdout)
+    methods = {row["method"] for row in printed["rows"]}
     assert {"zero-shot", "linear-probe", "clip-adapter, visual"} <= methods
-    assert len(made["rows"]) == 2 * len(methods)
-    assert all(len(row["runs"]) == 2 for row in made["rows"])
-    zero = [row for row in made["rows"] if row["method"] == "zero-shot"]
+    assert len(printed["rows"]) == 2 * len(methods)
+    assert all(len(row["runs"]) == 2 for row in printed["rows"])
+    zero = [row for row in printed["rows"] if row["method"] == "zero-shot"]
     assert all(row["sd"] == 0 for row in zero)
-    assert made["test_pictures"] == 12
-    assert json.loads((small / "table.json").read_text()) == made["rows"]
+    assert printed["test_pictures"] == 12
+    assert json.loads((small / "table.json").read_text()) == printed["rows"]
     with (small / "table.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(made["rows"])
+        assert len(list(csv.DictReader(file))) == len(printed["rows"])
     for name in ("accuracy-by-shots.png", "confusion.png"):
         with Image.open(small / name) as image:
             assert image.width > 300
-    assert len(made["predictions"]) == 2
-    again = run("predict", made["files"]["classifier"], small / "pictures" / "unseen", "--json")
+    assert len(printed["predictions"]) == 2
+    again = run("predict", printed["files"]["classifier"], small / "pictures" / "unseen", "--json")
     assert [a["label"] for a in json.loads(again.stdout)] == [
-        p["label"] for p in made["predictions"]
+        p["label"] for p in printed["predictions"]
     ]
 
 

@@ -8,27 +8,27 @@ from safetensors.torch import load_file
 @pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
 def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, suffix):
     file = tmp_path / f"features{suffix}"
-    told = run_json("embed", photos, "--backbone", tiny, "--out", file, "--json")
-    assert told["sets"] == {"train": 18, "test": 12}
-    assert told["backbone"] == f"local-dir:{tiny}"
-    assert told["backbone_fingerprint"]
-    made = tmp_path / "made"
-    fitted = run_json("fit", f"{file}#train", "--shots", "4", "--out", made, "--json")
-    assert fitted["backbone_fingerprint"] == told["backbone_fingerprint"]
+    printed = run_json("embed", photos, "--backbone", tiny, "--out", file, "--json")
+    assert printed["sets"] == {"train": 18, "test": 12}
+    assert printed["backbone"] == f"local-dir:{tiny}"
+    assert printed["backbone_fingerprint"]
+    classifier = tmp_path / "made"
+    fitted = run_json("fit", f"{file}#train", "--shots", "4", "--out", classifier, "--json")
+    assert fitted["backbone_fingerprint"] == printed["backbone_fingerprint"]
     plain = tmp_path / "plain"
     run_json("fit", photos, "--backbone", tiny, "--shots", "4", "--out", plain, "--json")
     for name in ("adapter", "class_weights"):
-        pair = [load_file(where / f"{name}.safetensors") for where in (made, plain)]
+        pair = [load_file(where / f"{name}.safetensors") for where in (classifier, plain)]
         assert pair[0].keys() == pair[1].keys()
         for key, tensor in pair[0].items():
             # The pictures were in batches of other sizes: the last bits of a feature may differ.
             torch.testing.assert_close(tensor, pair[1][key], rtol=1e-3, atol=1e-4)
-    score = run_json("evaluate", made, f"{file}#test", "--json")
+    score = run_json("evaluate", classifier, f"{file}#test", "--json")
     assert score["top1"] == run_json("evaluate", plain, photos, "--json")["top1"]
     # it can read pictures, for the file tells which backbone made the features
-    answers = run_json("predict", made, f"{photos}/test", "--json")
+    answers = run_json("predict", classifier, f"{photos}/test", "--json")
     assert {one["label"] for one in answers} <= {"red", "green", "blue"}
-    from_features = run_json("predict", made, f"{file}#test", "--json")
+    from_features = run_json("predict", classifier, f"{file}#test", "--json")
     assert [a["label"] for a in from_features] == [
         a["label"]
         for a in sorted(
@@ -40,9 +40,9 @@ def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, s
 def test_one_split_with_views(run_json, run, photos, tiny, tmp_path):
     file = tmp_path / "f.safetensors"
     words = ["embed", photos, "--backbone", tiny, "--split", "train", "--views", "2"]
-    told = run_json(*words, "--out", file, "--json")
-    assert told["sets"] == {"train": 18}
-    assert told["views"] == 2
+    printed = run_json(*words, "--out", file, "--json")
+    assert printed["sets"] == {"train": 18}
+    assert printed["views"] == 2
     result = run(*words, "--out", tmp_path / "f.parquet", "--json")
     assert result.exit_code == 2
     assert json.loads(result.stdout)["next"]

@@ -7,15 +7,15 @@ from PIL import Image
 
 
 def test_json_contract(run_json, saved, photos):
-    told = run_json("evaluate", saved, photos, "--json")
-    assert told["n"] == 12
-    assert 0 <= told["top1"] <= 100
-    assert 0 <= told["zero_shot_top1"] <= 100
-    assert set(told["per_class"]) == {"red", "green", "blue"}
-    mean = sum(told["per_class"].values()) / 3
-    assert told["top1"] == pytest.approx(mean, abs=0.01)
-    assert sum(map(sum, told["confusion"])) == 12
-    assert told["seen_in_training"] == 0
+    record = run_json("evaluate", saved, photos, "--json")
+    assert record["n"] == 12
+    assert 0 <= record["top1"] <= 100
+    assert 0 <= record["zero_shot_top1"] <= 100
+    assert set(record["per_class"]) == {"red", "green", "blue"}
+    mean = sum(record["per_class"].values()) / 3
+    assert record["top1"] == pytest.approx(mean, abs=0.01)
+    assert sum(map(sum, record["confusion"])) == 12
+    assert record["seen_in_training"] == 0
 
 
 def test_tables_and_plots(run, saved, photos, tmp_path):
@@ -29,13 +29,13 @@ def test_tables_and_plots(run, saved, photos, tmp_path):
 
 
 def test_pictures_that_were_learned_from_are_told(run_json, run, saved, photos, tmp_path):
-    told = run_json("evaluate", saved, photos, "--split", "train", "--json")
-    assert told["seen_in_training"] == 12  # 4 shots of 3 classes, of 18 pictures
-    assert told["n"] == 18
+    record = run_json("evaluate", saved, photos, "--split", "train", "--json")
+    assert record["seen_in_training"] == 12  # 4 shots of 3 classes, of 18 pictures
+    assert record["n"] == 18
     flat = tmp_path / "flat"
     shutil.copytree(Path(photos) / "train", flat)
-    told = run_json("evaluate", saved, flat, "--json")
-    assert (told["n"], told["left_out"]) == (6, 12)
+    record = run_json("evaluate", saved, flat, "--json")
+    assert (record["n"], record["left_out"]) == (6, 12)
 
 
 def test_errors(run, saved, photos, tmp_path):

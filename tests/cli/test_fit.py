@@ -32,16 +32,16 @@ def out(tmp_path):
 def test_json_contract(run, photos, tiny, out):
     result = run("fit", photos, "--backbone", tiny, "--shots", "4", "--out", out, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert set(told) >= FIELDS
-    assert told["method"] == "auto"
-    assert told["backbone"] == f"local-dir:{tiny}"
-    assert (told["shots"], told["seed"], told["classes"], told["train_pictures"]) == (4, 1, 3, 12)
-    members = told["hyperparameters"]["members"]
+    info = json.loads(result.stdout)
+    assert set(info) >= FIELDS
+    assert info["method"] == "auto"
+    assert info["backbone"] == f"local-dir:{tiny}"
+    assert (info["shots"], info["seed"], info["classes"], info["train_pictures"]) == (4, 1, 3, 12)
+    members = info["hyperparameters"]["members"]
     assert sum(m["share"] for m in members.values()) == pytest.approx(1, abs=1e-3)
-    chosen = told["selection"][0]["chosen"].split(", ")
+    chosen = info["selection"][0]["chosen"].split(", ")
     assert sorted(chosen) == sorted(f"{100 * m['share']:.0f} % {n}" for n, m in members.items())
-    assert told["skipped"] == []
+    assert info["skipped"] == []
     assert "Device: " in result.stderr
     assert (Path(out) / "classifier.json").is_file()
 
@@ -79,9 +79,9 @@ def test_same_seed_same_classifier(run_json, photos, tiny, tmp_path):
 def test_options_reach_the_method(run_json, run, photos, tiny, out):
     words = ["fit", photos, "--backbone", tiny, "--out", out, "--json"]
     words += ["--method", "clip-adapter"]
-    told = run_json(*words, "-o", "visual_ratio=0.25", "-o", "steps=3")
-    assert told["hyperparameters"]["visual_ratio"] == 0.25
-    assert told["hyperparameters"]["steps"] == 3
+    info = run_json(*words, "-o", "visual_ratio=0.25", "-o", "steps=3")
+    assert info["hyperparameters"]["visual_ratio"] == 0.25
+    assert info["hyperparameters"]["steps"] == 3
     for wrong in ("visual_ratio", "visual_ratio=much", "ratio=1", "=1"):
         result = run(*words, "-o", wrong)
         assert result.exit_code == 2, wrong
@@ -111,12 +111,12 @@ def test_a_folder_of_other_things_is_kept(run, photos, tiny, tmp_path):
 def test_prompts_names_views_and_preprocessing(preprocess, run_json, photos, tiny, out, tmp_path):
     names = tmp_path / "names.csv"
     names.write_text("folder,name\nred,ruby\ngreen,emerald\nblue,sapphire\n")
-    told = run_json(
+    info = run_json(
         *("fit", photos, "--backbone", tiny, "--out", out, "--json", "--class-names", names),
         *("--prompt", "a {}.", "--prompt", "the {}.", "--views", "2", preprocess, "coop"),
     )
-    assert told["templates"] == ["a {}.", "the {}."]
-    assert (told["views"], told["preprocess"]) == (2, "coop")
+    assert info["templates"] == ["a {}.", "the {}."]
+    assert (info["views"], info["preprocess"]) == (2, "coop")
     saved = json.loads((Path(out) / "classifier.json").read_text())
     assert saved["class_names"] == ["sapphire", "emerald", "ruby"]
 
@@ -125,9 +125,9 @@ def test_descriptions(run_json, run, photos, tiny, out, tmp_path):
     path = tmp_path / "told.json"
     path.write_text(json.dumps({n: [f"{n} things", "a thing"] for n in ("red", "green", "blue")}))
     words = ["fit", photos, "--backbone", tiny, "--out", out, "--json", "--descriptions", path]
-    told = run_json(*words, "--method", "zero-shot")
-    assert told["templates"] == []
-    assert told["descriptions"]["sentences"] == 6
+    info = run_json(*words, "--method", "zero-shot")
+    assert info["templates"] == []
+    assert info["descriptions"]["sentences"] == 6
     path.write_text(json.dumps({"red": ["red things"], "geen": ["x"], "blue": ["x"]}))
     result = run(*words)
     assert result.exit_code == 1

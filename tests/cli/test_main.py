@@ -81,8 +81,13 @@ def test_an_error_says_what_and_what_next(run, monkeypatch):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == "Error: Found this.\nAllowed: that\nNext: do so\n"
-    told = json.loads(run("fit", "photos", "--json").stdout)
-    assert told == {"error": "Found this.", "allowed": "that", "next": "do so", "kind": "DataError"}
+    printed = json.loads(run("fit", "photos", "--json").stdout)
+    assert printed == {
+        "error": "Found this.",
+        "allowed": "that",
+        "next": "do so",
+        "kind": "DataError",
+    }
 
 
 def test_a_bug_is_called_one(run, monkeypatch):

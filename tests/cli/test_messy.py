@@ -67,10 +67,10 @@ def test_fit_names_skips_and_counts(run, messy, tiny, tmp_path):
     out = tmp_path / "made"
     result = run("fit", messy, "--backbone", tiny, "--out", out, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert sorted(one["name"].rpartition("/")[2] for one in told["skipped"]) == sorted(BROKEN)
-    assert all(one["reason"] for one in told["skipped"])
-    assert told["classes"] == 4
+    printed = json.loads(result.stdout)
+    assert sorted(one["name"].rpartition("/")[2] for one in printed["skipped"]) == sorted(BROKEN)
+    assert all(one["reason"] for one in printed["skipped"])
+    assert printed["classes"] == 4
     for words in (*BROKEN, "4 of ", "'nothing in here' has no pictures", "1 .docx", "Cut at "):
         assert words in result.stderr
     scored = run("evaluate", out, messy, "--json")
@@ -89,10 +89,10 @@ def test_strict_stops(run, messy, tiny, tmp_path):
 def test_predict_gives_every_picture_an_entry(run, messy, saved):
     result = run("predict", saved, messy / "cats", "--json")
     assert result.exit_code == 0, result.stderr
-    told = {one["path"].rpartition("/")[2]: one for one in json.loads(result.stdout)}
-    assert {name for name, one in told.items() if "error" in one} == set(BROKEN)
+    printed = {one["path"].rpartition("/")[2]: one for one in json.loads(result.stdout)}
+    assert {name for name, one in printed.items() if "error" in one} == set(BROKEN)
     for name in ("sixteen.png", "cmyk.jpg", "moving.gif", "one pixel.png"):
-        assert told[name]["label"]
+        assert printed[name]["label"]
 
 
 def test_plots_with_any_label(run, messy, tiny, tmp_path):
@@ -152,7 +152,7 @@ def test_a_label_of_300_characters(run, tiny, tmp_path):
     shown = run("fit", tmp_path / "t.csv", "--backbone", tiny, "--shots", "1", "--out", out)
     assert shown.exit_code == 0, shown.stderr
     assert "Cut at " in shown.stderr
-    told = json.loads(run("evaluate", out, tmp_path / "t.csv", "--json").stdout)
-    assert f"{label}!" in told["per_class"]
+    printed = json.loads(run("evaluate", out, tmp_path / "t.csv", "--json").stdout)
+    assert f"{label}!" in printed["per_class"]
     assert run("evaluate", out, tmp_path / "t.csv", "--plots", tmp_path).exit_code == 0
     assert run("predict", out, tmp_path / "00.png", "--top", "2").exit_code == 0

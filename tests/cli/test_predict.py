@@ -19,25 +19,27 @@ def test_folder(photos):
 def test_json_contract(run_json, saved, test_folder, tmp_path):
     (tmp_path / "broken.jpg").write_text("no picture")
     good = test_folder / "red" / "00.png"
-    told = run_json("predict", saved, good, tmp_path / "broken.jpg", "missing.png", good, "--json")
-    assert [set(one) for one in told] == [
+    records = run_json(
+        "predict", saved, good, tmp_path / "broken.jpg", "missing.png", good, "--json"
+    )
+    assert [set(one) for one in records] == [
         {"schema", "path", "label", "probability"},
         {"schema", "path", "error"},
         {"schema", "path", "error"},
         {"schema", "path", "label", "probability"},
     ]
-    assert told[0] == told[3]
-    assert told[0]["label"] == Classifier.load(saved).predict([good])[0]
-    assert told[1]["path"] == str(tmp_path / "broken.jpg")
+    assert records[0] == records[3]
+    assert records[0]["label"] == Classifier.load(saved).predict([good])[0]
+    assert records[1]["path"] == str(tmp_path / "broken.jpg")
 
 
 def test_the_same_numbers_as_in_python(run_json, saved, test_folder):
-    told = run_json("predict", saved, test_folder, "--json", "--top", "3")
+    records = run_json("predict", saved, test_folder, "--json", "--top", "3")
     paths = sorted(test_folder.rglob("*.png"))
-    assert [one["path"] for one in told] == list(map(str, paths))
+    assert [one["path"] for one in records] == list(map(str, paths))
     classifier = Classifier.load(saved)
     shares = classifier.predict_proba(paths)
-    for row, one in zip(shares, told, strict=True):
+    for row, one in zip(shares, records, strict=True):
         assert [g["label"] for g in one["top"]] == [
             classifier.class_names[i] for i in np.argsort(-row)
         ]
@@ -64,8 +66,8 @@ def test_broken_pictures_alone(run, saved, tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\0", "\r\n"])
 def test_standard_input(run_json, saved, test_folder, end):
     paths = [str(test_folder / "red" / f"0{i}.png") for i in range(2)]
-    told = run_json("predict", saved, "-", "--json", stdin=end.join([*paths, ""]))
-    assert [one["path"] for one in told] == paths
+    records = run_json("predict", saved, "-", "--json", stdin=end.join([*paths, ""]))
+    assert [one["path"] for one in records] == paths
 
 
 def test_folders_globs_and_depth(run_json, saved, test_folder, tmp_path, monkeypatch):
@@ -89,23 +91,23 @@ def test_nothing_is_an_answer_too(run, saved, tmp_path):
 
 def test_csv_parquet_and_table_agree(run, run_json, saved, test_folder, tmp_path):
     words = ["predict", saved, test_folder, "none.png", "--top", "2"]
-    told = run_json(*words, "--json")
+    records = run_json(*words, "--json")
     rows = list(csv.DictReader(io.StringIO(run(*words, "--format", "csv").stdout)))
-    assert [r["path"] for r in rows] == [t["path"] for t in told]
-    assert rows[0]["label"] == told[0]["label"]
-    assert rows[0]["label_2"] == told[0]["top"][1]["label"]
-    assert rows[-1]["error"] == told[-1]["error"]
+    assert [r["path"] for r in rows] == [t["path"] for t in records]
+    assert rows[0]["label"] == records[0]["label"]
+    assert rows[0]["label_2"] == records[0]["top"][1]["label"]
+    assert rows[-1]["error"] == records[-1]["error"]
     out = tmp_path / "deep" / "answers.parquet"
     assert run(*words, "--format", "parquet", "--out", out).exit_code == 0
     table = pq.read_table(out).to_pylist()
-    assert [r["label"] for r in table[:-1]] == [t["label"] for t in told[:-1]]
+    assert [r["label"] for r in table[:-1]] == [t["label"] for t in records[:-1]]
     assert table[-1]["label"] is None
     shown = run(*words).stdout
-    assert told[0]["label"] in shown
-    assert told[-1]["error"] in shown
+    assert records[0]["label"] in shown
+    assert records[-1]["error"] in shown
     written = tmp_path / "answers.json"
     assert run(*words, "--json", "--out", written).exit_code == 0
-    assert json.loads(written.read_text()) == told
+    assert json.loads(written.read_text()) == records
 
 
 def test_wrong_formats(run, saved, test_folder):
@@ -133,13 +135,13 @@ def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     names = [b"caf\xe9.png", "花 \"quoted\" 'name'.png".encode(), b"new\nline.png"]
     for name in names:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(data)
-    told = run_json("predict", saved, tmp_path, "--json")
-    assert {os.fsencode(Path(one["path"]).name) for one in told} == set(names)
-    assert all("label" in one for one in told)
+    printed = run_json("predict", saved, tmp_path, "--json")
+    assert {os.fsencode(Path(one["path"]).name) for one in printed} == set(names)
+    assert all("label" in one for one in printed)
     from clip_adapter.cli.predictions import as_bytes
 
-    records = [{key: one[key] for key in ("path", "label", "probability")} for one in told]
+    records = [{key: one[key] for key in ("path", "label", "probability")} for one in printed]
     assert pq.read_table(io.BytesIO(as_bytes(records, "parquet"))).num_rows == 3
     assert b"caf\xe9.png" in as_bytes(records, "csv")
     assert b"caf?.png" in as_bytes(records, "table")
-    assert json.loads(as_bytes(told, "json")) == told
+    assert json.loads(as_bytes(printed, "json")) == printed

@@ -166,8 +166,8 @@ def test_fit_killed_at_random_moments(many, tiny, tmp_path, kills):
 def test_embed_killed_ten_times(many, tiny, tmp_path):
     words = ["embed", many, "--backbone", tiny, "--batch-size", "4"]
     killed_and_resumed(tmp_path, words, 10, ".safetensors")
-    calm, made = ((tmp_path / f"{w}.safetensors").read_bytes() for w in ("calm", "made"))
-    assert calm == made
+    calm, resumed = ((tmp_path / f"{w}.safetensors").read_bytes() for w in ("calm", "made"))
+    assert calm == resumed
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_interrupted_by_the_keyboard(many, tiny, tmp_path):
     assert "Device" in process.stderr.readline()
     time.sleep(random.Random(1).uniform(0.5, 2))
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert told.startswith("Interrupted")
-    assert "Traceback" not in told
+    assert stderr.startswith("Interrupted")
+    assert "Traceback" not in stderr

@@ -73,9 +73,9 @@ def test_copies_change_nothing(features, method, lines):
     wanted = clip_adapter.fit(features("plain", plain), method=method)
     probe = torch.randn(9, 8, generator=torch.Generator().manual_seed(1))
     for name, pictures in {"copied": copied, "torn": torn}.items():
-        found = clip_adapter.fit(features(name, pictures), method=method)
-        assert found.info["train_pictures"] == len(plain)
-        assert torch.equal(found.logits(probe), wanted.logits(probe))
+        classifier = clip_adapter.fit(features(name, pictures), method=method)
+        assert classifier.info["train_pictures"] == len(plain)
+        assert torch.equal(classifier.logits(probe), wanted.logits(probe))
     assert "6 exact copies count no second time." in lines()
     assert "3 training pictures are left out" in lines()
 
@@ -94,9 +94,9 @@ def test_copies_in_a_folder_are_told(uneven, make_folder, tmp_path, method, line
     if method == "fine-tune":
         options = {"epochs": 1}
     backbone = str(make_folder())
-    found = clip_adapter.fit(str(folder), method=method, options=options, backbone=backbone)
+    classifier = clip_adapter.fit(str(folder), method=method, options=options, backbone=backbone)
     # Of 2 + 3 + 4 and two more: the copy counts once, and what is red and blue is neither.
-    assert found.info["train_pictures"] == 8
+    assert classifier.info["train_pictures"] == 8
     assert "2 training pictures are left out: also there under another label." in lines()
     assert "1 exact copy counts no second time." in lines()
 

@@ -85,26 +85,26 @@ def test_exif_orientation_is_applied(kind, orientation):
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     if kind == "WEBP":
         options = {"lossless": True}
-    found = decode(encode(stored, kind, exif=exif, **options), "x")
-    assert found.size == upright.size
-    assert np.abs(np.asarray(found, int) - quarters).max() < 40
+    decoded = decode(encode(stored, kind, exif=exif, **options), "x")
+    assert decoded.size == upright.size
+    assert np.abs(np.asarray(decoded, int) - quarters).max() < 40
 
 
 def test_palette_with_transparency_lies_on_white():
     picture = Image.new("P", (4, 4), 1)
     picture.putpalette([0, 0, 0, 200, 10, 20] + [0] * 750)
     picture.putpixel((0, 0), 0)
-    found = decode(encode(picture, "PNG", transparency=bytes([0, 255])), "x")
-    assert found.getpixel((0, 0)) == (255, 255, 255)
-    assert found.getpixel((1, 1)) == (200, 10, 20)
+    decoded = decode(encode(picture, "PNG", transparency=bytes([0, 255])), "x")
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert decoded.getpixel((1, 1)) == (200, 10, 20)
 
 
 def test_alpha_is_composited_on_white():
     picture = Image.new("RGBA", (2, 1), (100, 0, 0, 0))
     picture.putpixel((1, 0), (0, 0, 0, 128))
-    found = decode(encode(picture, "PNG"), "x")
-    assert found.getpixel((0, 0)) == (255, 255, 255)
-    assert abs(found.getpixel((1, 0))[0] - 127) <= 1
+    decoded = decode(encode(picture, "PNG"), "x")
+    assert decoded.getpixel((0, 0)) == (255, 255, 255)
+    assert abs(decoded.getpixel((1, 0))[0] - 127) <= 1
 
 
 def test_grey_with_alpha_and_colour_key():
@@ -112,8 +112,8 @@ def test_grey_with_alpha_and_colour_key():
     assert decode(encode(grey, "PNG"), "x").getpixel((0, 0)) == (255, 255, 255)
     keyed = Image.new("RGB", (2, 1), (1, 2, 3))
     keyed.putpixel((1, 0), (4, 5, 6))
-    found = decode(encode(keyed, "PNG", transparency=(1, 2, 3)), "x")
-    assert [found.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (4, 5, 6)]
+    decoded = decode(encode(keyed, "PNG", transparency=(1, 2, 3)), "x")
+    assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (4, 5, 6)]
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
@@ -133,24 +133,24 @@ def test_cmyk_jpeg_is_not_a_negative():
 
 def test_sixteen_bit_grey_png_keeps_its_high_byte():
     values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
-    found = np.asarray(decode(encode(Image.fromarray(values), "PNG"), "x"))
-    assert found[0, :, 0].tolist() == [0, 0, 1, 128, 255]
-    assert (found[..., 0] == found[..., 2]).all()
+    decoded = np.asarray(decode(encode(Image.fromarray(values), "PNG"), "x"))
+    assert decoded[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert (decoded[..., 0] == decoded[..., 2]).all()
 
 
 def test_sixteen_bit_colour_png_agrees_with_grey():
     values = [0, 256, 40000, 65535]
     row = b"".join(struct.pack(">HHH", v, v, v) for v in values)
-    found = np.asarray(decode(png(4, 1, 16, 2, [row]), "x"))
-    assert found[0, :, 1].tolist() == [v >> 8 for v in values]
+    decoded = np.asarray(decode(png(4, 1, 16, 2, [row]), "x"))
+    assert decoded[0, :, 1].tolist() == [v >> 8 for v in values]
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_sixteen_bit_tiff(order):
     values = np.array([[0, 512, 65535]], order)
     image = Image.fromarray(values.astype("<u2"))
-    found = np.asarray(decode(encode(image, "TIFF"), "x"))
-    assert found[0, :, 0].tolist() == [0, 2, 255]
+    decoded = np.asarray(decode(encode(image, "TIFF"), "x"))
+    assert decoded[0, :, 0].tolist() == [0, 2, 255]
 
 
 def test_sixteen_bit_dark_pgm_stays_dark():

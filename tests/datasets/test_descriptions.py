@@ -22,14 +22,16 @@ def write(tmp_path):
 
 def test_sentences_come_in_label_order_each_once(write):
     content = {"cafe\u0301": ["Coffee."], "eel": ["Wet."], "tabby cat": ["Soft. ", "Soft.", "Old."]}
-    found = read_descriptions(write(content), NAMES)
-    assert found.sentences == (("Soft.", "Old."), ("Coffee.",))
-    assert found.others == ("eel",)
-    told = found.facts()
-    assert told["file"] == "told.json"
-    assert (told["sentences"], told["fewest_of_a_class"], told["most_of_a_class"]) == (3, 1, 2)
-    assert len(told["sha256"]) == 64
-    assert read_descriptions(write({**content, "eel": ["Dry."]}), NAMES).digest != found.digest
+    descriptions = read_descriptions(write(content), NAMES)
+    assert descriptions.sentences == (("Soft.", "Old."), ("Coffee.",))
+    assert descriptions.others == ("eel",)
+    facts = descriptions.facts()
+    assert facts["file"] == "told.json"
+    assert (facts["sentences"], facts["fewest_of_a_class"], facts["most_of_a_class"]) == (3, 1, 2)
+    assert len(facts["sha256"]) == 64
+    assert (
+        read_descriptions(write({**content, "eel": ["Dry."]}), NAMES).digest != descriptions.digest
+    )
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,10 @@ def test_all_has_come_but_its_name(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [({"md5": "0" * 32}, "md5"), ({"sha256": "0" * 64}, "sha256")]
+    ("given", "message"), [({"md5": "0" * 32}, "md5"), ({"sha256": "0" * 64}, "sha256")]
 )
-def test_a_wrong_checksum_is_kept_aside(server, tmp_path, given, told):
-    with pytest.raises(DataError, match=rf"{told} .* instead of 000.*(?s:.*)a\.tar\.wrong"):
+def test_a_wrong_checksum_is_kept_aside(server, tmp_path, given, message):
+    with pytest.raises(DataError, match=rf"{message} .* instead of 000.*(?s:.*)a\.tar\.wrong"):
         download(f"{server.url}/a.tar", tmp_path / "a.tar", **given)
     assert left(tmp_path) == ["a.tar.wrong"]
     assert (tmp_path / "a.tar.wrong").read_bytes() == CONTENT

@@ -224,8 +224,8 @@ def test_every_picture_of_every_class_is_found(tmp_path_factory, tree):
             (root / folder / f"{file}.png").write_bytes(b"x")
     dataset = load_folder(root)
     assert len(dataset.class_names) == len(set(dataset.class_names)) == len(tree)
-    found = {sample.name for sample in dataset.splits["all"]}
-    assert found == {f"{folder}/{file}.png" for folder, files in tree.items() for file in files}
+    names = {sample.name for sample in dataset.splits["all"]}
+    assert names == {f"{folder}/{file}.png" for folder, files in tree.items() for file in files}
     order = sorted(unicodedata.normalize("NFC", folder) for folder in tree)
     for sample in dataset.splits["all"]:
         assert order[sample.label] == unicodedata.normalize("NFC", sample.name.split("/")[0])

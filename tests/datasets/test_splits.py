@@ -60,29 +60,25 @@ def test_fifteen_draws_of_coop_file_by_file(name):
     if not SPLITS.exists():
         pytest.skip("no ../shared here")
     golden = json.loads(gzip.decompress((SPLITS / "coop_fewshot_seeds.json.gz").read_bytes()))
-    rows = {split: listed_pictures(name, split) for split in ("train", "val")}
-    labels = {split: [label for _, label in pictures] for split, pictures in rows.items()}
+    pictures = listed_pictures(name, "train")
     draws = 0
     for shots in (1, 2, 4, 8, 16):
         for seed in (1, 2, 3):
-            drawn = sample_few_shot(labels["train"], labels["val"], shots=shots, seed=seed)
-            expected = golden[name][f"shot_{shots}-seed_{seed}"]
-            for split, indices in (("train", drawn.train), ("val", drawn.val)):
-                files = [rows[split][index][0] for index in indices]
-                assert files == expected[split], (shots, seed, split)
+            drawn = sample_few_shot([label for _, label in pictures], shots, seed)
+            expected = golden[name][f"shot_{shots}-seed_{seed}"]["train"]
+            assert [pictures[i][0] for i in drawn] == expected, (shots, seed)
             draws += 1
     assert draws == 15
 
 
-@given(labels_lists, labels_lists, st.integers(1, 9), st.integers(0, 10**9))
-def test_each_class_gets_its_shots(train, val, shots, seed):
-    split = sample_few_shot(train, val, shots=shots, seed=seed)
-    for labels, drawn, most in ((train, split.train, shots), (val, split.val, min(shots, 4))):
-        assert len(set(drawn)) == len(drawn)
-        counts = Counter(labels[i] for i in drawn)
-        assert counts == {c: min(n, most) for c, n in Counter(labels).items()}
-        order = list(dict.fromkeys(labels))
-        assert [labels[i] for i in drawn] == sorted((labels[i] for i in drawn), key=order.index)
+@given(labels_lists, st.integers(1, 9), st.integers(0, 10**9))
+def test_each_class_gets_its_shots(labels, shots, seed):
+    drawn = sample_few_shot(labels, shots, seed)
+    assert len(set(drawn)) == len(drawn)
+    counts = Counter(labels[i] for i in drawn)
+    assert counts == {c: min(n, shots) for c, n in Counter(labels).items()}
+    order = list(dict.fromkeys(labels))
+    assert [labels[i] for i in drawn] == sorted((labels[i] for i in drawn), key=order.index)
 
 
 @given(labels_lists, st.integers(1, 5), st.integers(0, 99), st.randoms())
@@ -96,28 +92,12 @@ def test_draws_depend_on_the_seed_alone(train, shots, seed, noise):
 
 def test_seeds_differ():
     labels = [0] * 50 + [1] * 50
-    draws = {tuple(sample_few_shot(labels, shots=4, seed=seed).train) for seed in range(20)}
+    draws = {tuple(sample_few_shot(labels, shots=4, seed=seed)) for seed in range(20)}
     assert len(draws) == 20
 
 
-def test_val_is_drawn_after_train():
-    labels = [0] * 30
-    alone = sample_few_shot(labels, shots=16, seed=1)
-    both = sample_few_shot(labels, labels, shots=16, seed=1)
-    generator = random.Random(1)
-    assert both.train == alone.train == generator.sample(range(30), 16)
-    assert both.val == generator.sample(range(30), 4)
-    assert alone.val == []
-
-
 def test_a_small_class_keeps_all_its_pictures_in_order():
-    split = sample_few_shot([5, 5, 5, 2], shots=4, seed=3)
-    assert split.train == [0, 1, 2, 3]
-
-
-def test_no_shots_means_every_picture():
-    split = sample_few_shot([1, 0, 1], [0, 0], shots=None)
-    assert (split.train, split.val) == ([0, 1, 2], [0, 1])
+    assert sample_few_shot([5, 5, 5, 2], shots=4, seed=3) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("shots", [0, -1, 1.5, True, "4"])

@@ -37,7 +37,7 @@ def make_zip(path, files=FILES, **_):
     return path
 
 
-def found(folder):
+def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -61,7 +61,7 @@ def test_files_go_where_the_layout_says(kind, tmp_path):
     seen = []
     with listening(seen.append):
         assert unpack(archive, tmp_path / "out", LAYOUT) == 2
-    assert found(tmp_path / "out") == {
+    assert contents(tmp_path / "out") == {
         "eurosat/2750/Forest/1.jpg": b"one",
         "eurosat/2750/River/2.jpg": b"two",
     }
@@ -100,7 +100,7 @@ def test_no_path_leads_outside(make, name, tmp_path):
     archive = make(tmp_path / "a", {name: b"evil"})
     with pytest.raises(DataError, match="may lead outside"):
         unpack(archive, tmp_path / "out", LAYOUT)
-    assert found(tmp_path) == {"a": archive.read_bytes()}
+    assert contents(tmp_path) == {"a": archive.read_bytes()}
 
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
@@ -108,7 +108,7 @@ def test_no_path_leads_outside(make, name, tmp_path):
 def test_what_the_layout_leaves_out_harms_nobody(make, name, tmp_path):
     archive = make(tmp_path / "a", {name: b"evil", **FILES})
     assert unpack(archive, tmp_path / "out", LAYOUT) == 2
-    assert set(found(tmp_path)) == {"a", *(f"out/eurosat/{n}" for n in FILES if "2750" in n)}
+    assert set(contents(tmp_path)) == {"a", *(f"out/eurosat/{n}" for n in FILES if "2750" in n)}
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,7 +193,7 @@ def test_a_damaged_archive(kind, tmp_path):
     archive.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"damaged|unpacked"):
         unpack(archive, tmp_path / "out", LAYOUT)
-    for name, content in found(tmp_path / "out").items() if (tmp_path / "out").exists() else ():
+    for name, content in contents(tmp_path / "out").items() if (tmp_path / "out").exists() else ():
         assert files[name.removeprefix("eurosat/")] == content, "no half file gets its name"
 
 

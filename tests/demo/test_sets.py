@@ -57,8 +57,8 @@ def contents(folder):
 
 def some(name, count=8):
     """Pictures of the demo task's things as a shift shows them, (count, 96, 96, 3) in 0..255."""
-    found = sets._SETS[name]
-    return np.stack([found.render(found.classes[i % 8], 70 + i, 96) for i in range(count)])
+    chosen = sets._SETS[name]
+    return np.stack([chosen.render(chosen.classes[i % 8], 70 + i, 96) for i in range(count)])
 
 
 def test_the_sets_are_those_of_the_tables():

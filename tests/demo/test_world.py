@@ -182,8 +182,8 @@ def test_interrupted_work_is_completed_to_the_same_bytes(tmp_path, small_task):
     assert len(list(cut.rglob("*.png"))) == 17
     assert demo_task(tmp_path / "cut") == cut
     expected = {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()}
-    found = {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()}
-    assert found == expected
+    written = {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()}
+    assert written == expected
 
 
 def test_root_that_is_a_file_is_a_clear_error(tmp_path):

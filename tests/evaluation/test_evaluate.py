@@ -131,8 +131,8 @@ def test_a_cosine_head_takes_both(classifier):
 def test_a_unit_classifier_scales_a_raw_file(tmp_path):
     path = tmp_path / "raw.safetensors"
     write_features(path, {"test": data()})
-    found = evaluate(linear("unit"), f"{path}#test")
-    assert found.confusion == evaluate(linear("unit"), unit(data())).confusion
+    report = evaluate(linear("unit"), f"{path}#test")
+    assert report.confusion == evaluate(linear("unit"), unit(data())).confusion
 
 
 @pytest.mark.parametrize(("fingerprint", "same"), [("a" * 20, True), ("b" * 20, False)])

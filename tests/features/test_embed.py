@@ -12,8 +12,9 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import make_transform
 from clip_adapter.errors import CancelledError, DataError, DecodeError, StoreError
-from clip_adapter.features import FeatureStore, embed
+from clip_adapter.features.embed import embed
 from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.features.store import FeatureStore
 
 CLASSES = ["a", "b", "c"]
 
@@ -34,15 +35,17 @@ class Counting:
 
 def test_features_are_those_of_the_backbone(tiny, pictures):
     samples = pictures(5)
-    found, bad = embed(tiny, samples, CLASSES)
+    embedded, bad = embed(tiny, samples, CLASSES)
     transform = make_transform(tiny.preprocess)
     images = torch.stack([transform(decode(s.read(), s.name)) for s in samples])
-    torch.testing.assert_close(found.plain_view, tiny.encode_images(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        embedded.plain_view, tiny.encode_images(images), rtol=1e-5, atol=1e-6
+    )
     assert bad == []
-    assert found.names == [s.name for s in samples]
-    assert found.labels.tolist() == [0, 1, 2, 0, 1]
-    assert found.feature_norm == "raw"
-    assert len(set(found.digests)) == 5
+    assert embedded.names == [s.name for s in samples]
+    assert embedded.labels.tolist() == [0, 1, 2, 0, 1]
+    assert embedded.feature_norm == "raw"
+    assert len(set(embedded.digests)) == 5
 
 
 def test_the_store_answers_the_second_time(tiny, pictures, tmp_path):
@@ -58,19 +61,19 @@ def test_the_store_answers_the_second_time(tiny, pictures, tmp_path):
 def test_added_pictures_are_the_only_new_work(tiny, pictures, tmp_path):
     store, counting = FeatureStore(tmp_path / "cache"), Counting(tiny)
     embed(counting, pictures(4), CLASSES, store=store, batch_size=2)
-    found, _ = embed(counting, pictures(7), CLASSES, store=store, batch_size=2)
+    embedded, _ = embed(counting, pictures(7), CLASSES, store=store, batch_size=2)
     assert counting.batches == [2, 2, 2, 1]
-    assert len(found) == 7
+    assert len(embedded) == 7
 
 
 def test_the_same_content_is_embedded_once(tiny, pictures):
     (one,) = pictures(1)
     samples = [Sample(f"copy {i}", i, one.source) for i in range(3)]
     counting = Counting(tiny)
-    found, _ = embed(counting, samples, CLASSES)
+    embedded, _ = embed(counting, samples, CLASSES)
     assert counting.batches == [1]
-    assert torch.equal(found.plain_view[0], found.plain_view[2])
-    assert found.labels.tolist() == [0, 1, 2]
+    assert torch.equal(embedded.plain_view[0], embedded.plain_view[2])
+    assert embedded.labels.tolist() == [0, 1, 2]
 
 
 def test_a_row_depends_on_its_picture_alone(tiny):
@@ -138,14 +141,14 @@ def test_broken_pictures_are_named_counted_and_skipped(tiny, pictures, tmp_path,
     samples.insert(3, Sample("again.jpg", 1, tmp_path / "text.jpg"))
     samples.insert(0, Sample("gone.jpg", 0, tmp_path / "gone.jpg"))
     with pytest.warns(UserWarning, match="3 of 7 pictures skipped") as warned:
-        found, bad = embed(tiny, samples, CLASSES, batch_size=2, views=views)
+        embedded, bad = embed(tiny, samples, CLASSES, batch_size=2, views=views)
     assert len(warned) == 1
     assert [one.name for one in bad] == ["gone.jpg", "text.jpg", "again.jpg"]
     assert bad[0].reason == "No such file or directory"
     assert not bad[1].reason.startswith("text.jpg")
-    assert found.names == ["000.png", "001.png", "002.png", "003.png"]
-    assert found.labels.tolist() == [0, 1, 2, 0]
-    assert found.plain_view.norm(dim=-1).min() > 0
+    assert embedded.names == ["000.png", "001.png", "002.png", "003.png"]
+    assert embedded.labels.tolist() == [0, 1, 2, 0]
+    assert embedded.plain_view.norm(dim=-1).min() > 0
     assert sum("text.jpg" in line for line in lines.messages) == 1
     with pytest.raises(DataError, match=r"3 pictures cannot be read.*(?s:.*)gone\.jpg"):
         embed(tiny, samples, CLASSES, unreadable="stop")
@@ -208,8 +211,8 @@ def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monke
         return inner(batch)
 
     monkeypatch.setattr(backbone.model, "encode_image", limited)
-    found, _ = embed(backbone, samples, CLASSES)
-    torch.testing.assert_close(found.plain_view, expected.plain_view)
+    embedded, _ = embed(backbone, samples, CLASSES)
+    torch.testing.assert_close(embedded.plain_view, expected.plain_view)
     assert lines.messages[-2:] == [
         "Out of memory with a batch of 8: going on with 4.",
         "Out of memory with a batch of 4: going on with 2.",
@@ -250,8 +253,8 @@ def test_one_content_under_two_labels_is_told(tiny, pictures, lines):
         Sample("again.png", a.label, a.source),
         Sample("third.png", a.label, a.source),
     ]
-    found, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
-    assert len(found) == 10
+    embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+    assert len(embedded) == 10
     torn, doubles = lines.messages
     assert "4 pictures are there under two labels" in torn
     assert "000.png (a) = other 000.png (b)" in torn

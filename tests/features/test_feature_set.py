@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip_adapter.errors import DataError
-from clip_adapter.features import FeatureSet
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features, write_features
 
 N, D, VIEWS = 5, 3, 2

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from clip_adapter.datasets.open import is_feature_spec
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
-from clip_adapter.features import FeatureSet, load_features, write_features
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.files import load_features, write_features
 
 NAMES = ["cat", "dog", "köter # 2"]
 
@@ -32,22 +33,22 @@ def safetensors_file(tmp_path):
 
 def test_a_file_with_one_set(safetensors_file):
     path = safetensors_file(meta={"classes": json.dumps(NAMES), "logit_scale": "50"})
-    found = load_features(path)
-    data = found.feature_set
+    precomputed = load_features(path)
+    data = precomputed.feature_set
     assert torch.equal(data.plain_view, features())
     assert data.labels.tolist() == [0, 1, 2, 0]
     assert data.class_names == NAMES
     assert data.feature_norm == "raw"
     assert data.names[1] == "f.safetensors[1]"
     assert len(set(data.digests)) == 4
-    assert (found.logit_scale, found.text, found.notes) == (50.0, None, [])
+    assert (precomputed.logit_scale, precomputed.text, precomputed.notes) == (50.0, None, [])
 
 
 def test_what_the_file_does_not_tell_is_said(safetensors_file):
-    found = load_features(safetensors_file())
-    assert found.logit_scale == 100
-    assert found.feature_set.class_names == ["0", "1", "2"]
-    assert len(found.notes) == 2
+    precomputed = load_features(safetensors_file())
+    assert precomputed.logit_scale == 100
+    assert precomputed.feature_set.class_names == ["0", "1", "2"]
+    assert len(precomputed.notes) == 2
     unlabelled = load_features(safetensors_file("u.safetensors", features=features()))
     assert unlabelled.feature_set.labels.tolist() == [-1] * 4
     assert any("no labels" in note for note in unlabelled.notes)
@@ -123,15 +124,15 @@ def test_npz(tmp_path):
     path = tmp_path / "f.npz"
     rows = features().numpy()
     np.savez(path, features=rows, labels=[2, 0, 1, 0], class_names=NAMES, text=np.eye(3, 5))
-    found = load_features(path)
-    assert found.feature_set.class_names == NAMES
-    assert found.feature_set.labels.tolist() == [2, 0, 1, 0]
-    assert torch.equal(found.text, torch.eye(3, 5))
+    precomputed = load_features(path)
+    assert precomputed.feature_set.class_names == NAMES
+    assert precomputed.feature_set.labels.tolist() == [2, 0, 1, 0]
+    assert torch.equal(precomputed.text, torch.eye(3, 5))
     np.savez(path, **{"a.features": rows, "a.labels": ["x", "y", "x", "z"]}, logit_scale=10.0)
-    found = load_features(f"{path}#a")
-    assert found.feature_set.class_names == ["x", "y", "z"]
-    assert found.feature_set.labels.tolist() == [0, 1, 0, 2]
-    assert found.logit_scale == 10
+    precomputed = load_features(f"{path}#a")
+    assert precomputed.feature_set.class_names == ["x", "y", "z"]
+    assert precomputed.feature_set.labels.tolist() == [0, 1, 0, 2]
+    assert precomputed.logit_scale == 10
 
 
 def test_npz_with_pickled_objects_is_refused(tmp_path):
@@ -249,11 +250,11 @@ def test_any_bytes_give_features_or_an_error_of_ours(tmp_path_factory, suffix, d
         data = path.read_bytes()[:cut]
     path.write_bytes(data)
     try:
-        found = load_features(path)
+        precomputed = load_features(path)
     except ClipAdapterError as error:
         message = str(error)
     else:
-        message = path.name if len(found.feature_set) == 4 else "rows were lost"
+        message = path.name if len(precomputed.feature_set) == 4 else "rows were lost"
     assert path.name in message
 
 
@@ -269,22 +270,22 @@ def test_what_is_written_is_read_back(tmp_path, suffix):
     write_features(path, sets, text, {"backbone": "demo", "logit_scale": 12.5, "note": None})
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     for name, one in sets.items():
-        found = load_features(f"{path}#{name}")
-        data = found.feature_set
+        precomputed = load_features(f"{path}#{name}")
+        data = precomputed.feature_set
         assert torch.equal(data.features, one.features)
         assert torch.equal(data.labels, one.labels)
         assert (data.names, data.digests) == (one.names, one.digests)
         assert (data.class_names, data.feature_norm) == (NAMES, "raw")
-        assert torch.equal(found.text, text)
-        assert (found.logit_scale, found.backbone) == (12.5, "demo")
-        assert found.notes == []
+        assert torch.equal(precomputed.text, text)
+        assert (precomputed.logit_scale, precomputed.backbone) == (12.5, "demo")
+        assert precomputed.notes == []
 
 
 def test_writing_several_views(tmp_path):
     one = FeatureSet(torch.stack([features(), -features()]), ZEROS, NAMES)
     write_features(tmp_path / "v.safetensors", {"train": one, "again": one})
-    found = load_features(f"{tmp_path}/v.safetensors#train").feature_set
-    assert torch.equal(found.features, one.features)
+    precomputed = load_features(f"{tmp_path}/v.safetensors#train").feature_set
+    assert torch.equal(precomputed.features, one.features)
     with pytest.raises(UsageError, match="one view"):
         write_features(tmp_path / "v.parquet", {"train": one})
     assert not (tmp_path / "v.parquet").exists()

@@ -15,7 +15,8 @@ import torch
 import filelock, safetensors.torch, torchvision.transforms.functional  # once, for all children
 from clip_adapter.backbones import Preprocess
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.features import FeatureStore, embed
+from clip_adapter.features.embed import embed
+from clip_adapter.features.store import FeatureStore
 module = sys.modules["clip_adapter.features.embed"]
 module._SHARD_ROWS = 8  # a shard per two batches, so that kills fall between some of them
 torch.set_num_threads(1)
@@ -82,18 +83,18 @@ def run_with_kills(folder, tmp_path, kills):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["same"], found
-    assert found["killed"] > 1
-    assert len(set(found["shards"])) > 1, "no killed process wrote a shard: nothing is shown"
-    return found
+    summary = json.loads(done.stdout)
+    assert summary["same"], summary
+    assert summary["killed"] > 1
+    assert len(set(summary["shards"])) > 1, "no killed process wrote a shard: nothing is shown"
+    return summary
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_and_resumed(pictures, tmp_path):
     pictures(100)
-    found = run_with_kills(tmp_path / "pictures", tmp_path, 4)
-    assert found["rows"] == 100
+    summary = run_with_kills(tmp_path / "pictures", tmp_path, 4)
+    assert summary["rows"] == 100
 
 
 @pytest.mark.slow

@@ -82,15 +82,15 @@ def test_whatever_happens_a_row_is_right_or_missing(tmp_path_factory, steps):
                 _, missing = shelf.get([digest(n) for n in value])
                 new = [value[i] for i in missing]
                 shelf.put([digest(n) for n in new], torch.stack([row(n) for n in [*new, 0]])[:-1])
-                found, missing = shelf.get([digest(n) for n in value])
+                kept, missing = shelf.get([digest(n) for n in value])
                 assert missing == []
-                assert torch.equal(found, torch.stack([row(n) for n in value]))
+                assert torch.equal(kept, torch.stack([row(n) for n in value]))
         elif what == "get":
             shelf.refresh()
-            found, missing = shelf.get([digest(n) for n in value])
+            kept, missing = shelf.get([digest(n) for n in value])
             for i, n in enumerate(value):
                 if i not in missing:
-                    assert torch.equal(found[i], row(n))
+                    assert torch.equal(kept[i], row(n))
         else:
             damage(shelf, what, value)
 
@@ -105,9 +105,9 @@ def test_a_damaged_shard_is_named_and_removed(tmp_path, lines, how):
     shelf.refresh()
     assert lines.messages == []
     with shelf.lock():
-        found, missing = shelf.get([digest(n) for n in (1, 2, 3)])
+        kept, missing = shelf.get([digest(n) for n in (1, 2, 3)])
     assert missing == [0, 1]
-    assert torch.equal(found[2], row(3))
+    assert torch.equal(kept[2], row(3))
     assert len(lines.messages) == 1
     assert "000001.json" in lines.messages[0]
     assert [p.name for p in sorted(shelf.path.glob("0*"))] == ["000002.json", "000002.safetensors"]
@@ -126,10 +126,10 @@ def test_info_and_the_layout(tmp_path):
     assert store.info() == []
     shelf = store.shelf(KEY)
     put(shelf, [1, 2])
-    (found,) = store.info()
-    assert found["rows"] == 2
-    assert found["bytes"] > 0
-    assert found["key"]["fingerprint"] == "f"
+    (kept,) = store.info()
+    assert kept["rows"] == 2
+    assert kept["bytes"] > 0
+    assert kept["key"]["fingerprint"] == "f"
     record = json.loads((shelf.path / "000001.json").read_text())
     assert record["digests"] == [digest(1), digest(2)]
 

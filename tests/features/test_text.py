@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from clip_adapter.errors import UsageError
-from clip_adapter.features import FeatureStore, text_weights
+from clip_adapter.features.store import FeatureStore
+from clip_adapter.features.text import text_weights
 from clip_adapter.nn.cosine import normalize
 
 NAMES = ["cat", "dog"]

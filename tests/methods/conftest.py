@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from clip_adapter.features import text_weights
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.text import text_weights
 from clip_adapter.methods import FewShotTask
 from clip_adapter.options import Compute
 

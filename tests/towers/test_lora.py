@@ -8,7 +8,7 @@ import torch
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError
-from clip_adapter.features import text_weights
+from clip_adapter.features.text import text_weights
 from clip_adapter.towers import adapted_copy, build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers import text as text_module
 from clip_adapter.towers.lora import Lora, LoraAttention

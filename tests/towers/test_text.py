@@ -7,7 +7,7 @@ import torch
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import BackboneError, UsageError
-from clip_adapter.features import text_weights
+from clip_adapter.features.text import text_weights
 from clip_adapter.towers import text as module
 from clip_adapter.towers.text import TextTower
 

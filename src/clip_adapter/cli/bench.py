@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command, listed
+from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError
 from clip_adapter.options import SourceOptions
+from clip_adapter.wording import shortened, some_of
 
 if TYPE_CHECKING:
     from clip_adapter.bench.benchmark import Outcome
-    from clip_adapter.bench.data import Environment
 
 DEFAULT_OUT = "bench-output"
 SHOWN_FAILURES = 10
@@ -127,13 +127,21 @@ def run(
     """
     with Output(json) as output:
         from clip_adapter.bench.benchmark import run_bench
+        from clip_adapter.bench.data import Environment
         from clip_adapter.bench.page import write_page
         from clip_adapter.bench.plan import load_plans
         from clip_adapter.bench.recipe import recipe_names
 
         chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
-        environment = _environment(out, root, features, reading)
+        environment = Environment(
+            out=str(out),
+            root=root and str(root.expanduser()),
+            features=features and str(features.expanduser()),
+            cache=reading.cache and str(reading.cache),
+            device=reading.device,
+            dtype=reading.dtype,
+        )
         overrides: dict[str, Any] = {
             "datasets": dataset,
             "backbones": backbone,
@@ -145,8 +153,8 @@ def run(
             from clip_adapter.bench.needs import get_missing
 
             get_missing(names, chosen, environment.root, overrides)
-        load_plans(out)  # a damaged one is told before the work, not after it
-        found = run_bench(
+        load_plans(out)  # a damaged one ends the command before the work, not after it
+        outcome = run_bench(
             names,
             profile=chosen,
             environment=environment,
@@ -154,21 +162,21 @@ def run(
             jobs=jobs,
             again=again,
         )
-        page = write_page(load_plans(out), found.results, out)
-        _told(found, output, chosen)
+        page = write_page(load_plans(out), outcome.results, out)
+        _say_outcome(outcome, output, chosen)
         output.show(f"Tables:  {page.path}")
         output.result(
             {
-                "done": found.done,
-                "present": found.present,
-                "failed": found.failed,
-                "missing": found.missing,
-                "left_out": [str(out) for p in found.plans for out in p.left_out],
+                "done": outcome.done,
+                "present": outcome.present,
+                "failed": outcome.failed,
+                "missing": outcome.missing,
+                "left_out": [str(out) for p in outcome.plans for out in p.left_out],
                 "tables": str(page.path),
                 "files": [str(path) for path in page.files],
             }
         )
-        if found.failed or found.missing:
+        if outcome.failed or outcome.missing:
             raise typer.Exit(1)
 
 
@@ -210,8 +218,8 @@ def ls(json: o.Json = False) -> None:
     with Output(json) as output:
         from clip_adapter.bench.recipe import load_recipe, recipe_names
 
-        found = [load_recipe(name) for name in recipe_names()]
-        rows = [{"name": r.name, "source": r.source, "title": r.title} for r in found]
+        loaded = map(load_recipe, recipe_names())
+        rows = [{"name": r.name, "source": r.source, "title": r.title} for r in loaded]
         output.result(rows)
         if not json:
             from rich.table import Table
@@ -241,42 +249,22 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         output.result(needed)
 
 
-def _environment(
-    out: Path, root: Path | None, features: Path | None, reading: SourceOptions
-) -> Environment:
-    from clip_adapter.bench.data import Environment
-
-    return Environment(
-        out=str(out),
-        root=None if root is None else str(root.expanduser()),
-        features=None if features is None else str(features.expanduser()),
-        cache=None if reading.cache is None else str(reading.cache),
-        device=reading.device,
-        dtype=reading.dtype,
-    )
-
-
-def _told(found: Outcome, output: Output, profile: str) -> None:
-    """How it went."""
-    every = found.done + found.present + len(found.failed)
-    if found.done == 0 and not found.failed and every:
+def _say_outcome(outcome: Outcome, output: Output, profile: str) -> None:
+    """Say how many runs were done, failed, or were left out, and why."""
+    every = outcome.done + outcome.present + len(outcome.failed)
+    if outcome.done == 0 and not outcome.failed and every:
         output.show(f"All {every} runs have a result: nothing was run.")
     else:
-        output.show(f"{found.done} runs done, {found.present} were there already.")
-    if found.failed:
-        output.say(f"{len(found.failed)} runs failed; the same command tries them again:")
-        for title, reason in list(found.failed.items())[:SHOWN_FAILURES]:
+        output.show(f"{outcome.done} runs done, {outcome.present} were there already.")
+    if outcome.failed:
+        output.say(f"{len(outcome.failed)} runs failed; the same command tries them again:")
+        for title, reason in list(outcome.failed.items())[:SHOWN_FAILURES]:
             output.say(f"  {title}: {reason}")
-    for name, reason in found.missing.items():
+    for name, reason in outcome.missing.items():
         output.say(f"The data set {name} cannot be read, and its runs are left out: {reason}")
-    left = list(dict.fromkeys(str(out) for plan in found.plans for out in plan.left_out))
+    left = list(dict.fromkeys(str(out) for plan in outcome.plans for out in plan.left_out))
     if left:
-        output.say(f"Left out: {listed(left, 6)}. The tables say all.")
-    if found.missing and profile == "paper":
-        some = next(iter(found.missing))
+        output.say(f"Left out: {some_of(map(shortened, left), 6)}. The tables say all.")
+    if outcome.missing and profile == "paper":
+        some = next(iter(outcome.missing))
         output.say(f"Next: {command('data', 'get', some, '--root', 'DIR')}")
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.add_typer(bench, name="bench")

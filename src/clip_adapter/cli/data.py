@@ -29,10 +29,10 @@ Root = Annotated[
     ),
 ]
 
-sets = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
-@sets.callback()
+@data.callback()
 def about() -> None:
     """List, fetch and check the paper's data sets.
 
@@ -41,7 +41,7 @@ def about() -> None:
     """
 
 
-@sets.command("ls")
+@data.command("ls")
 def ls(json: o.Json = False) -> None:
     """List the data sets: classes, pictures, size of the download, licence.
 
@@ -59,7 +59,7 @@ def ls(json: o.Json = False) -> None:
             out.show(_table(rows))
 
 
-@sets.command("get", no_args_is_help=True)
+@data.command("get", no_args_is_help=True)
 def get(
     name: Name,
     root: Root,
@@ -93,7 +93,7 @@ def get(
         out.show(*lines, f"Next: {command('data', 'check', done.name, '--root', root)}")
 
 
-@sets.command("check", no_args_is_help=True)
+@data.command("check", no_args_is_help=True)
 def check(
     name: Name,
     root: Root,
@@ -170,8 +170,3 @@ def _cut(kind: str, items: Sequence[str]) -> list[str]:
     if len(items) > MOST_LINES:
         lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
     return lines
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.add_typer(sets, name="data")

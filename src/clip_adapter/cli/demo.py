@@ -105,8 +105,3 @@ def closing(result: Demo) -> list[str]:
         f"Next: {command('fit', files['pictures'], '--backbone', 'demo', '--shots', 8)}",
         f"      {command('fit', 'YOUR_PICTURES')}   (one folder per class)",
     ]
-
-
-def add(app: typer.Typer) -> None:
-    """Makes this a command of ``app``."""
-    app.command()(demo)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import SCHEMA, Output, short
+from clip_adapter.cli.output import SCHEMA, Output
 from clip_adapter.errors import unknown_name
 from clip_adapter.options import SourceOptions, changed
+from clip_adapter.wording import shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,5 +99,5 @@ def worst(report: Report) -> Table:
     for accuracy, name in scored[:SHOWN]:
         untrained = (report.zero_shot_per_class or {}).get(name)
         beside = [] if untrained is None else [f"{untrained:.1f}"]
-        table.add_row(short(name), str(report.class_counts[name]), f"{accuracy:.1f}", *beside)
+        table.add_row(shortened(name), str(report.class_counts[name]), f"{accuracy:.1f}", *beside)
     return table

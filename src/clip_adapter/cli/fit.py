@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import SCHEMA, Output, command, listed
+from clip_adapter.cli.output import SCHEMA, Output, command
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions, changed
+from clip_adapter.wording import shortened, some_of
 
 DEFAULT_OUT = "classifier"
 
@@ -112,7 +113,7 @@ def summary(
     from clip_adapter.training.selection import choice
 
     lines = [
-        f"{info['method']}: {info['classes']} classes ({listed(class_names, 6)}), "
+        f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
         f"{info['train_pictures']} pictures, at most {info['shots']} of a class."
     ]
     if info["skipped"]:

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from clip_adapter._version import __version__
-from clip_adapter.cli import bench, data, demo
+from clip_adapter.cli.bench import bench
+from clip_adapter.cli.data import data
+from clip_adapter.cli.demo import demo
 from clip_adapter.cli.embed import embed
 from clip_adapter.cli.evaluate import evaluate
 from clip_adapter.cli.fit import fit
@@ -65,8 +67,9 @@ def about(
 
 for _command in (fit, evaluate, predict, embed, ls):
     app.command(no_args_is_help=True)(_command)
-for _group in (data, bench, demo):
-    _group.add(app)
+app.command()(demo)
+app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What commands say, and where: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -44,11 +44,11 @@ class Output:
         self.as_json = as_json
 
     def say(self, line: str) -> None:
-        """A line that is no result."""
+        """Print a line that is no result to standard error."""
         print(line, file=sys.stderr, flush=True)
 
     def show(self, *things: Any) -> None:
-        """Results for people: text as it is, or a table. Nothing with JSON."""
+        """Print results for people, text as it is or a table; nothing with JSON."""
         if self.as_json:
             return
         screen = console()
@@ -56,7 +56,7 @@ class Output:
             screen.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
 
     def result(self, value: Any) -> None:
-        """The result for programs. Nothing without JSON."""
+        """Print the result for programs; nothing without JSON."""
         if self.as_json:
             print(to_json(value), flush=True)
 
@@ -77,7 +77,7 @@ class Output:
             raise typer.Exit(code) from None
 
     def _failed(self, error: BaseException | None) -> int:
-        """Says what went wrong, and gives the exit code; 0 for what is no failure of a command."""
+        """Say what went wrong and return the exit code; 0 where no command failed."""
         if isinstance(error, KeyboardInterrupt):
             kept = str(error) or "Features made so far are kept: the same command goes on."
             self.say(f"Interrupted. {kept}")
@@ -133,29 +133,16 @@ def to_json(value: Any) -> str:
     text = json.dumps(finite, indent=1, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except (
-        UnicodeEncodeError
-    ):  # a path whose bytes are no UTF-8, or a name that has no letters here
+    except UnicodeEncodeError:
+        # A path whose bytes are no UTF-8, or a name that this encoding has no letters for.
         return json.dumps(finite, indent=1)
     return text
 
 
 def _null(constant: str) -> None:
-    """What stands for NaN and the infinities, which JSON lacks."""
+    """None, in place of NaN and the infinities, which JSON lacks."""
 
 
 def command(*words: object) -> str:
     """A command to copy into a shell."""
     return shlex.join(["clip-adapter", *map(str, words)])
-
-
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(short(name) for name in names[:most]) + more
-
-
-def short(name: str, most: int = 60) -> str:
-    """A name that leaves room for others."""
-    return name if len(name) <= most else f"{name[: most - 3]}..."

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapter.cli.inputs import Item
-from clip_adapter.cli.output import SCHEMA, console, short, to_json
+from clip_adapter.cli.output import SCHEMA, console, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.errors import DataError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
 from clip_adapter.features.store import FeatureStore
+from clip_adapter.wording import shortened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +88,7 @@ def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Rec
 
 
 def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
-    """A file's content."""
+    """The content of a file that holds ``records`` in this form."""
     if form == "parquet":
         return _as_parquet(records)
     if form == "table":
@@ -100,12 +101,12 @@ def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parqu
 
 
 def as_json(records: list[Record]) -> list[Record]:
-    """For programs."""
+    """``records``, each with the version of its fields."""
     return [{"schema": SCHEMA, **record} for record in records]
 
 
 def as_table(records: list[Record]) -> Table:
-    """For people."""
+    """``records`` as a table to read."""
     from rich.table import Table
     from rich.text import Text
 
@@ -120,7 +121,7 @@ def as_table(records: list[Record]) -> Table:
             continue
         for i, guess in enumerate(record.get("top") or [record]):
             share = f"{guess['probability']:.3f}"
-            table.add_row(picture if i == 0 else "", Text(short(guess["label"])), share)
+            table.add_row(picture if i == 0 else "", Text(shortened(guess["label"])), share)
     return table
 
 

@@ -22,7 +22,7 @@ _ALLOWED = (
 )
 
 
-def normal(label: str) -> str:
+def nfc(label: str) -> str:
     """A label in Unicode form NFC: file systems differ in how they spell an accent."""
     return unicodedata.normalize("NFC", label)
 
@@ -32,7 +32,7 @@ def readable(label: str) -> str:
 
     Case, hyphens and CamelCase stay as they are: only their owner knows what they mean.
     """
-    return " ".join(normal(label).replace("_", " ").split()) or label
+    return " ".join(nfc(label).replace("_", " ").split()) or label
 
 
 def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list[str]:
@@ -59,7 +59,7 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
             f"{source} are {len(names)}, and there are {len(labels)} classes.",
             allowed=f"one name per class, in the order {listed(labels)}",
         )
-    names = [normal(str(name)).strip() for name in names]
+    names = [nfc(str(name)).strip() for name in names]
     if "" in names:
         raise UsageError(f"{source} leave class {labels[names.index('')]!r} without a name.")
     if twice := _repeated(names):
@@ -76,8 +76,8 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 def _by_label(labels: Sequence[str], given: Mapping[str, str], source: str) -> list[str]:
-    table = {normal(str(label)): name for label, name in given.items()}
-    known = [normal(label) for label in labels]
+    table = {nfc(str(label)): name for label, name in given.items()}
+    known = [nfc(label) for label in labels]
     if unknown := [label for label in table if label not in known]:
         hint = f"{source} name a class not in the data."
         raise unknown_name("class", unknown[0], known, hint=hint)
@@ -100,21 +100,21 @@ def _read(path: Path) -> Mapping[str, str] | list[str]:
                 hint="Begin the file with the line folder,name; put names that hold a comma in "
                 "quotes.",
             )
-        return unique([(label, name) for _, (label, name) in rows], path)
+        return by_class([(label, name) for _, (label, name) in rows], path)
     if ending == ".json":
-        pairs = functools.partial(unique, path=path)
+        pairs = functools.partial(by_class, path=path)
         return read_json(path, what, dict[str, str] | list[str], _ALLOWED, pairs)
     return read_text(path, what).rstrip().splitlines()
 
 
-def unique(
+def by_class(
     pairs: Sequence[tuple[str, Any]], path: Path, kind: type[ClipAdapterError] = UsageError
 ) -> dict[str, Any]:
-    """Pairs of (class, anything) as a mapping, by :func:`normal` class names.
+    """Pairs of (class, anything) as a mapping, by :func:`nfc` class names.
 
     Raises:
         UsageError: the file ``path`` names a class twice; another ``kind`` of error on demand.
     """
-    if twice := _repeated([normal(name) for name, _ in pairs]):
+    if twice := _repeated([nfc(name) for name, _ in pairs]):
         raise kind(f"The class names in {shown(path)} name {listed(twice)} more than once.")
-    return {normal(name): value for name, value in pairs}
+    return {nfc(name): value for name, value in pairs}

@@ -39,7 +39,7 @@ Row = tuple[
 def load_coop(
     path: str | Path, root: str | Path | None = None, class_names: ClassNames | None = None
 ) -> Dataset:
-    """Reads a split file; the order of its rows is kept, since the few-shot draws depend on it.
+    """Read a split file; the order of its rows is kept, since the few-shot draws depend on it.
 
     The image folder is ``root``, the file's own folder, or a folder directly in one of these:
     where most of the pictures are.

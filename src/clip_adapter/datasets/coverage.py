@@ -39,8 +39,8 @@ def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text
     Args:
         labels: of the pictures that are learned from.
         names: C class names.
-        named: the source has said which classes these are.
-        text: their text speaks for them, and there is nothing to add where they were named.
+        named: whether a note has named these classes before.
+        text: whether the method scores them by their text, so that a named class needs no line.
     """
     empty = [names[i] for i in sorted(set(range(len(names))).difference(labels))]
     if not empty or (named and text):
@@ -61,17 +61,17 @@ def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[li
 
     Args:
         labels: (N,).
-        digests: N content digests, equal for copies; none at all, and all pictures differ.
+        digests: N content digests, equal for copies; empty where no two pictures are the same.
 
     Raises:
         DataError: every picture lies under several labels.
     """
     pictures = [(digest or row) for row, digest in enumerate(digests or [""] * len(labels))]
-    first = {}
+    first_rows: dict[tuple[str | int, int], int] = {}
     for row, picture in enumerate(zip(pictures, labels, strict=True)):
-        first.setdefault(picture, row)
-    times = Counter(picture for picture, _ in first)
-    kept = [row for (picture, _), row in first.items() if times[picture] == 1]
+        first_rows.setdefault(picture, row)
+    times = Counter(picture for picture, _ in first_rows)
+    kept = [row for (picture, _), row in first_rows.items() if times[picture] == 1]
     torn = sum(times[picture] > 1 for picture in pictures)
     notes = []
     if labels and not kept:

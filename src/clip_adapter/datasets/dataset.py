@@ -67,7 +67,7 @@ class Dataset:
 
     @property
     def has_splits(self) -> bool:
-        """Whether the source told training from test pictures."""
+        """Whether the source separates training from test pictures."""
         return UNSPLIT not in self.splits
 
     def pool(self, split: str) -> list[Sample]:

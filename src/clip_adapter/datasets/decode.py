@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip_adapter.errors import DecodeError
+from clip_adapter.errors import DataError, DecodeError
 
 # What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
@@ -41,7 +41,7 @@ _NO_PICTURES = {
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes one picture into mode RGB, 8 bits a channel.
+    """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
     counts; CMYK is converted without a colour profile; 16-bit values keep their high byte, other
@@ -143,6 +143,13 @@ def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8))
 
 
+def fault_of(error: OSError | DataError, name: str) -> str:
+    """What is wrong with the picture ``name``, without its name."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return error.found.removeprefix(f"{name}: ")
+
+
 def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:
     return DecodeError(
         f"{name}: the picture has {pixels} pixels; it was not decoded.",
@@ -185,7 +192,7 @@ _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Drops the warnings that this thread gives inside the block."""
+    """Drop the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:
         # One assignment: other threads see the old list or the new one.

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from clip_adapter.datasets.class_names import normal, unique
+from clip_adapter.datasets.class_names import by_class, nfc
 from clip_adapter.errors import DataError
 from clip_adapter.files import read_json, read_text
 from clip_adapter.wording import counted, listed, shown
@@ -74,11 +74,11 @@ def read_descriptions(path: str | Path, class_names: Sequence[str]) -> Descripti
             f"The descriptions in {shown(path)} have {size:,} bytes.", allowed=f"{MAX_BYTES:,}"
         )
     what = "The file of descriptions"
-    pairs = functools.partial(unique, path=path, kind=DataError)
+    pairs = functools.partial(by_class, path=path, kind=DataError)
     sentences = read_json(path, what, dict[str, _Sentences], _ALLOWED, pairs)
-    missing = [name for name in class_names if normal(name) not in sentences]
+    missing = [name for name in class_names if nfc(name) not in sentences]
     if missing:
-        near = difflib.get_close_matches(normal(missing[0]), list(sentences), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(nfc(missing[0]), list(sentences), n=1, cutoff=0.5)
         guess = f" (the file has {near[0]!r})" if near else ""
         raise DataError(
             f"{shown(path)} describes {counted(len(sentences), 'class', 'classes')} and leaves out "
@@ -86,9 +86,9 @@ def read_descriptions(path: str | Path, class_names: Sequence[str]) -> Descripti
             allowed="sentences on every class, under its name as 'fit' shows it",
             hint="Write the missing ones, or rename the classes with --class-names.",
         )
-    known = {normal(name) for name in class_names}
+    known = {nfc(name) for name in class_names}
     return Descriptions(
-        tuple(tuple(dict.fromkeys(sentences[normal(name)])) for name in class_names),
+        tuple(tuple(dict.fromkeys(sentences[nfc(name)])) for name in class_names),
         path.name,
         hashlib.sha256(read_text(path, what).encode()).hexdigest(),
         tuple(name for name in sentences if name not in known),

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.datasets.walk import files_below, folders, is_picture, pictures
@@ -29,9 +29,9 @@ class _Content:
     notes: list[str] = field(default_factory=list)
 
     def add(self, split: str, class_folder: Path) -> None:
-        """Everything in and below ``class_folder`` belongs to its class."""
+        """Add the pictures in and below ``class_folder``, all of one class, to ``split``."""
         classes = self.pictures.setdefault(split, {})
-        paths = classes.setdefault(normal(class_folder.name), [])
+        paths = classes.setdefault(nfc(class_folder.name), [])
         for entry in files_below(class_folder):
             # A pipe is none, whatever it is called; a link that leads nowhere is a broken one.
             if is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
@@ -40,7 +40,7 @@ class _Content:
                 self.other_endings[os.path.splitext(entry.name)[1].lower()] += 1
 
     def note_loose(self, folder: Path) -> None:
-        """Pictures directly in a folder of class folders have no class."""
+        """Note the pictures directly in ``folder``, which have no class."""
         if loose := pictures(folder):
             self.notes.append(
                 f"{counted(len(loose), 'picture')} directly in {shown(folder)} without a class "
@@ -48,7 +48,7 @@ class _Content:
             )
 
     def note_others(self) -> None:
-        """Files that are no pictures."""
+        """Note how many files are no pictures, by their endings."""
         if self.other_endings:
             each = (f"{n} {end or 'without ending'}" for end, n in self.other_endings.items())
             self.notes.append(
@@ -58,7 +58,7 @@ class _Content:
 
 
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
-    """Reads ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
+    """Read ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
 
     Classes are the folder names, sorted; pictures in deeper folders belong to their class;
     pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and ``testing``
@@ -123,7 +123,7 @@ def _dataset(root: Path, content: _Content, class_names: ClassNames | None) -> D
 
 
 def _descend(base: Path) -> Path:
-    """Past folders that hold nothing but one folder of folders, as an unpacked archive does."""
+    """``base``, or the folder in it where it only wraps one, as an unpacked archive does."""
     inside = folders(base)
     if len(inside) != 1 or pictures(base) or known_split(inside[0].name) or not folders(inside[0]):
         return base

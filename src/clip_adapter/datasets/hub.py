@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
-from clip_adapter.wording import counted, listed, shown
+from clip_adapter.wording import counted, first_line, listed, shown
 
 FORM = "hub:OWNER/NAME, hub:OWNER/NAME@REVISION, hub:OWNER/NAME@REVISION:CONFIG, hub:/FOLDER"
 _SPEC = re.compile(
@@ -26,7 +26,7 @@ _LABEL_TYPES = ("string", "large_string", "int64", "int32", "int16", "int8", "ui
 
 @dataclass(frozen=True)
 class HubPicture:
-    """Reads the encoded bytes of one row when called; ``rows`` holds the image column alone."""
+    """A callable that reads the encoded bytes of one row; ``rows`` holds the image column alone."""
 
     rows: Any
     column: str
@@ -45,7 +45,7 @@ class HubPicture:
 
 
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
-    """Reads ``hub:name[@revision][:config]``, or ``hub:/folder`` as ``save_to_disk`` wrote it.
+    """Read ``hub:name[@revision][:config]``, or ``hub:/folder`` as ``save_to_disk`` wrote it.
 
     Pictures stay encoded until they are read. The image and label columns are found by their
     types. ``validation`` is "val"; a set with one split only has no splits (the hub calls such a
@@ -102,9 +102,8 @@ def _load(name: str) -> Any:
         raise
     # datasets raises its own errors, those of requests, fsspec, pyarrow and plain ValueErrors.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
-            f"The data set 'hub:{name}' cannot be loaded: {reason}",
+            f"The data set 'hub:{name}' cannot be loaded: {first_line(error)}",
             allowed=FORM,
             hint="Check the name and the connection. Without one: on a machine that has it, run "
             "datasets.load_dataset(...).save_to_disk('FOLDER'), copy FOLDER here and name it "
@@ -148,7 +147,7 @@ def _column(features: Any, kind: str, names: tuple[str, ...], chosen: list[str],
 def _labels(chosen: dict[str, Any], label: str) -> list[str]:
     """The labels of a column without names: its values, sorted."""
     values = {value for rows in chosen.values() for value in rows[label] if value is not None}
-    return list(dict.fromkeys(normal(str(value)) for value in sorted(values)))
+    return list(dict.fromkeys(nfc(str(value)) for value in sorted(values)))
 
 
 def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -> list[Sample]:
@@ -159,7 +158,7 @@ def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -
     index = {name: i for i, name in enumerate(labels)}
     samples: list[Sample] = []
     for row, value in enumerate(rows[label]):
-        number = value if named or value is None else index[normal(str(value))]
+        number = value if named or value is None else index[nfc(str(value))]
         if number is not None and 0 <= number < len(labels):
             picture = HubPicture(pictures, image, row)
             samples.append(Sample(shown(f"{split}/{row}"), int(number), picture))

@@ -26,7 +26,7 @@ def nothing_but_the_task(method: str) -> Iterator[None]:
 
 
 def check_opening(what: str) -> None:
-    """To be called before data is opened.
+    """Refuse to open data while a method is fitted; call it before every reading.
 
     Raises:
         LeakError: a method is being fitted.

@@ -50,7 +50,7 @@ def load_dataset(
         root: the folder that the paths of a table or split file start from, or that holds the
             data set that is named.
         class_names: names for the prompts: a file, {label: name}, or names in label order.
-        prompts: templates or names of built-in ones; None picks those of the data set, told by its
+        prompts: templates or names of built-in ones; None picks those of the data set by its
             name.
 
     Raises:

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_adapter.datasets.class_names import ClassNames, normal
+from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
 from clip_adapter.files import read_csv
-from clip_adapter.wording import counted, listed, shown
+from clip_adapter.wording import counted, listed, shown, some_of
 
 COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
 
@@ -28,7 +28,7 @@ class _Row(NamedTuple):
 def load_table(
     path: str | Path, root: str | Path | None = None, class_names: ClassNames | None = None
 ) -> Dataset:
-    """Reads ``.csv`` or ``.tsv`` (UTF-8; comma, semicolon or tab) or ``.parquet``.
+    """Read ``.csv`` or ``.tsv`` (UTF-8; comma, semicolon or tab) or ``.parquet``.
 
     Classes are the labels, sorted; by number where all are whole numbers. The order of the rows is
     kept. Relative paths start at ``root``, or at the table's folder. A picture that is missing
@@ -76,7 +76,7 @@ def _read(path: Path) -> list[_Row]:
     rows = []
     for number, cells in records:
         values = dict(zip(columns, cells, strict=False))
-        label = normal(values.get("label", ""))
+        label = nfc(values.get("label", ""))
         rows.append(_Row(number, values.get("path", ""), label, values.get("split", "")))
     if not rows:
         raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
@@ -111,10 +111,9 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
 
 def _refuse(what: str, bad: list[_Row], path: Path) -> None:
     if bad:
-        numbers = ", ".join(str(row.number) for row in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        numbers = some_of(str(row.number) for row in bad)
         raise DataError(
-            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}{more}.",
+            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}.",
             allowed=COLUMNS,
             hint="Fill the cells, or remove the rows.",
         )

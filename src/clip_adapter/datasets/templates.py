@@ -55,12 +55,12 @@ def known_dataset(*names: str) -> str | None:
 
     Case, punctuation and CoOp's prefix ``split_zhou_`` do not count; the whole name must match.
     """
-    spelled = {plain(key): key for key in TEMPLATES if key != "imagenet-ensemble"} | _ALIASES
-    known = (spelled.get(plain(name.removeprefix("split_zhou_"))) for name in names)
+    spelled = {bare_name(key): key for key in TEMPLATES if key != "imagenet-ensemble"} | _ALIASES
+    known = (spelled.get(bare_name(name.removeprefix("split_zhou_"))) for name in names)
     return next(filter(None, known), None)
 
 
-def plain(name: str) -> str:
+def bare_name(name: str) -> str:
     """A name without case and punctuation."""
     return re.sub(r"[\W_]", "", name).lower()
 

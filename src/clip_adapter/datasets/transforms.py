@@ -92,7 +92,7 @@ class Transform:
 
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: part of a cached feature's key."""
-        # The names of the keys are older than those of the fields, and stored.
+        # The keys are stored, so they keep their old names.
         return {
             "preprocess": asdict(self.inputs),
             "style": self.preprocess,
@@ -161,19 +161,19 @@ def make_transform(
 
 @dataclass(frozen=True)
 class OwnTransform(Transform):
-    """The preprocessing of a backbone of one's own, which has neither styles nor random views."""
+    """The preprocessing of a user's own backbone: one function, without random views."""
 
     def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
         """The picture as (3, H, W), as the function makes it.
 
         Raises:
-            UsageError: a random view or another style is asked for.
+            UsageError: a random view or another preprocessing is asked for.
         """
         assert isinstance(self.inputs, OwnPreprocess)  # noqa: S101 - make_transform looked
         if self.train or self.preprocess != "clip":
             raise UsageError(
                 "The preprocessing of this backbone is a function: it has no random views and no "
-                "other style.",
+                "other preprocessing.",
                 hint="Give the backbone a Preprocess of sizes and numbers, or leave away what asks "
                 "for more.",
             )
@@ -199,7 +199,7 @@ def _centre(image: Image.Image, size: int) -> Image.Image:
 
 
 def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cuts a very long strip to its middle, which holds all that a centre crop can see."""
+    """Cut a very long strip to its middle, which holds all that a centre crop can see."""
     longest = _LONGEST * min(image.size)
     if max(image.size) <= longest:
         return image

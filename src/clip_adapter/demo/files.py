@@ -22,7 +22,7 @@ def plan_pictures(
     classes: Iterable[str],
     per_class: Mapping[str, int],
     render: Callable[[str, int], Pixels],
-    first: int = 0,
+    start: int = 0,
 ) -> list[Job]:
     """The jobs of a data set: ``split/class/00.png`` and so on.
 
@@ -33,22 +33,22 @@ def plan_pictures(
         classes: names of the class folders.
         per_class: pictures of each class by split.
         render: makes the picture of a class with an index, (S, S, 3) RGB.
-        first: the index of the first picture of each class.
+        start: the index of the first picture of each class.
     """
     jobs: list[Job] = []
     names = list(classes)
     for split, count in per_class.items():
         jobs += [
-            (Path(split, name, f"{i:02d}.png"), functools.partial(render, name, first + i))
+            (Path(split, name, f"{i:02d}.png"), functools.partial(render, name, start + i))
             for name in names
             for i in range(count)
         ]
-        first += count
+        start += count
     return jobs
 
 
 def write_missing(folder: Path, jobs: Sequence[Job]) -> Path:
-    """Renders those of ``jobs`` whose file is not in ``folder``, and returns the folder.
+    """Render those of ``jobs`` whose file is not in ``folder``; return the folder.
 
     Each file appears at once, so work that was cut off is gone on with by the same call, and a
     folder that is complete is left alone.

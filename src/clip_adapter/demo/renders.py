@@ -1,6 +1,6 @@
 """How the demo sets beyond the demo task look: each function makes one picture of a class.
 
-A class is told by its folder: ``red_striped_star``, or only ``red`` or ``striped`` where the
+The folder of a class names it: ``red_striped_star``, or only ``red`` or ``striped`` where the
 rest of the thing is drawn anew for each picture. The same class, index and size give the same
 picture; another index gives another one.
 """

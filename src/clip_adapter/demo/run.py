@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made: the table, files by what they are, and answers for unseen pictures."""
+    """Results of the demo: the table, files by what they are, and answers for unseen pictures."""
 
     rows: list[Row]
     classes: int
@@ -82,7 +82,7 @@ def run_demo(
     progress: Progress = None,
     cancel: threading.Event | None = None,
 ) -> Demo:
-    """Draws the pictures, embeds them once, trains every method, and writes ``out``.
+    """Draw the pictures, embed them once, train every method, and write ``out``.
 
     Args:
         out: folder for the pictures, the table, the figures and the classifier.
@@ -136,7 +136,7 @@ def _table(
         for (name, (method, options)), count in cells:
             runs, chosen = [], []
             for seed in seeds:
-                draw = sample_few_shot(labels, shots=count, seed=seed).train
+                draw = sample_few_shot(labels, count, seed)
                 task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
                 classifier = fit_task(make_method(method, options), task, source.facts())
                 runs.append(evaluate(classifier, test).top1)

@@ -7,6 +7,7 @@ made on ``demo`` is tested on them as it is. All are drawn here; nothing is down
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,42 +35,42 @@ _COMBINATIONS = tuple(class_folder(thing) for thing in DEMO_CLASSES)
 
 
 @dataclass(frozen=True)
-class _Set:
+class _DemoSet:
     """What is drawn for a set beside ``demo``.
 
-    ``first`` is the index of its first pictures: each set has a range of its own, since the same
-    thing at the same index would be the same photograph. ``demo`` takes the range from 0.
+    ``start`` is the index of the first picture of each class: every set has a range of its own,
+    since the same thing at the same index would be the same photograph. ``demo`` starts at 0.
     """
 
     description: str
     classes: tuple[str, ...]
-    render: Callable[[str, int, int], Pixels]
-    first: int
+    render: Callable[..., Pixels]
+    start: int
     splits: tuple[str, ...] = ("test",)
     templates: tuple[str, ...] = DEMO_TEMPLATES
 
 
 _SHIFTS = {
-    "demo-v2": _Set(
+    "demo-v2": _DemoSet(
         "the classes of demo, photographed once more",
         _COMBINATIONS,
         renders.photograph,
         1000,
     ),
-    "demo-sketch": _Set(
+    "demo-sketch": _DemoSet(
         "the classes of demo as grey outline drawings",
         _COMBINATIONS,
         renders.sketch,
         2000,
     ),
     # Every other class, and for demo-r the others: taken by their place, not by what is hard.
-    "demo-a": _Set(
+    "demo-a": _DemoSet(
         "half of the classes of demo, in the dark and among other things",
         _COMBINATIONS[::2],
         renders.hard_photograph,
         3000,
     ),
-    "demo-r": _Set(
+    "demo-r": _DemoSet(
         "the other half of the classes of demo, as drawings on paper and as posters",
         _COMBINATIONS[1::2],
         renders.rendition,
@@ -78,7 +79,7 @@ _SHIFTS = {
 }
 _SETS = {
     # No set of shapes: the embedded CLIP hardly tells them apart, and few pictures do not help.
-    "demo-colours": _Set(
+    "demo-colours": _DemoSet(
         "colours, of things of any texture and shape",
         tuple(sorted(COLOURS)),
         renders.any_thing_of_colour,
@@ -86,7 +87,7 @@ _SETS = {
         ("train", "test"),
         ("a photo of a {} thing.",),
     ),
-    "demo-textures": _Set(
+    "demo-textures": _DemoSet(
         "textures, of things of any colour and shape",
         tuple(sorted(TEXTURES)),
         renders.any_thing_of_texture,
@@ -113,7 +114,7 @@ DEMO_SETS: Mapping[str, str] = MappingProxyType(
 def demo_set(
     name: str, root: Path, progress: Progress = None, cancel: threading.Event | None = None
 ) -> Path:
-    """Renders a demo set under ``root``, or what is missing of it.
+    """Render a demo set under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png``: 24 and 30 pictures per class, and no train split for a
     shift. Each file appears at once and the folder's name holds the version of the renderer: work
@@ -137,12 +138,9 @@ def demo_set(
     if name == "demo":
         return demo_task(root, progress, cancel)
     chosen = _find(name)
-
-    def render(folder: str, index: int) -> Pixels:
-        return chosen.render(folder, index, TASK_PICTURE_SIZE)
-
+    render = functools.partial(chosen.render, size=TASK_PICTURE_SIZE)
     counts = {split: PER_CLASS[split] for split in chosen.splits}
-    jobs = plan_pictures(chosen.classes, counts, render, chosen.first)
+    jobs = plan_pictures(chosen.classes, counts, render, chosen.start)
     with listening(progress, cancel):
         return write_missing(Path(root) / f"{name}-v{TASK_VERSION}-{_VERSION}", jobs)
 
@@ -156,7 +154,7 @@ def demo_templates(name: str) -> tuple[str, ...]:
     return DEMO_TEMPLATES if name == "demo" else _find(name).templates
 
 
-def _find(name: str) -> _Set:
+def _find(name: str) -> _DemoSet:
     if name not in _SETS:
         raise unknown_name("demo set", name, DEMO_SETS)
     return _SETS[name]

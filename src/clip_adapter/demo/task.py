@@ -178,11 +178,11 @@ def _plan() -> list[Job]:
     def render(name: str, index: int) -> Pixels:
         return render_task_picture(things[name], TASK_SEED, index)
 
-    names, first = list(things), sum(PER_CLASS.values())
+    names, start = list(things), sum(PER_CLASS.values())
     unseen: list[Job] = [
         (
             Path("unseen", f"photo_{i:02d}.png"),
-            partial(render, names[5 * i % len(names)], first + i),
+            partial(render, names[5 * i % len(names)], start + i),
         )
         for i in range(UNSEEN)
     ]
@@ -190,7 +190,7 @@ def _plan() -> list[Job]:
 
 
 def demo_task(root: Path, progress: Progress = None, cancel: threading.Event | None = None) -> Path:
-    """Renders the few-shot demo task under ``root``, or what is missing of it.
+    """Render the few-shot demo task under ``root``, or what is missing of it.
 
     Writes ``train|test/<class>/*.png`` (24 and 30 pictures for each of 16 classes) and
     ``unseen/*.png`` (a few pictures without labels). Each file appears at once and the folder's

@@ -121,7 +121,7 @@ def paint(
     rng: np.random.Generator,
     textures: dict[str, Pattern] = TEXTURES,
 ) -> None:
-    """Paints ``thing`` over ``picture`` (S, S, 3), in place, with smooth edges."""
+    """Paint ``thing`` over ``picture`` (S, S, 3), in place, with smooth edges."""
     cos, sin = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
     dx, dy = (x - np.float32(pose.x)), (y - np.float32(pose.y))
     u = (dx * cos + dy * sin) / np.float32(pose.radius)

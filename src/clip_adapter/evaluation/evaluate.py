@@ -34,7 +34,7 @@ def evaluate(
     cancel: threading.Event | None = None,
     **source: Any,
 ) -> Report:
-    """Scores ``classifier``, always beside zero-shot CLIP on the same pictures.
+    """Score ``classifier``, always beside zero-shot CLIP on the same pictures.
 
     A picture is recognised by its content when it was trained on. Where ``data`` tells training
     from test pictures, such pictures are counted and reported; where it does not (a plain folder
@@ -61,8 +61,7 @@ def evaluate(
         CancelledError: ``cancel`` was set.
     """
     if isinstance(data, FeatureSet):
-        wrong = [*source, *(["split"] if split != DEFAULT_SPLIT else [])]
-        if wrong:
+        if wrong := [*source, *(["split"] if split != DEFAULT_SPLIT else [])]:
             raise UsageError(
                 f"{', '.join(wrong)} would change nothing: the features are given as they are.",
                 hint="Leave it away.",
@@ -186,7 +185,7 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
 
 
 def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
-    """Whether a set of features is the one meant, and made by the classifier's backbone."""
+    """Refuse a set that ``split`` does not mean, or that another backbone made."""
     if source.set_name is not None and split not in (DEFAULT_SPLIT, source.set_name):
         raise UsageError(
             f"The split {split!r} is asked of {source.name}, where the name after # is the set.",
@@ -203,9 +202,9 @@ def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
 
 
 def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None:
-    """A linear head sees the length of a feature; once it is scaled away, it is lost."""
-    kinds = classifier.feature_norm, features.feature_norm
-    if classifier.head.sees_length and kinds == ("raw", "unit"):
+    """Refuse features of length 1 where the head scores the length that they have lost."""
+    raw_to_unit = (classifier.feature_norm, features.feature_norm) == ("raw", "unit")
+    if classifier.head.sees_length and raw_to_unit:
         raise DataError(
             f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
             "on raw ones, whose length counts in its scores.",

@@ -17,6 +17,7 @@ import numpy as np
 from clip_adapter.evaluation.report import Report
 from clip_adapter.files import write_file
 from clip_adapter.training.selection import shown
+from clip_adapter.wording import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ DPI = 150
 
 
 def report_plots(report: Report, folder: str | Path) -> list[Path]:
-    """Writes ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
+    """Write ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
 
     Returns:
         The files.
@@ -61,7 +62,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     counts = np.asarray(confusion, dtype=np.float64)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     kept = most_confused(counts, SHOWN)
-    names = [_shortened(class_names[i]) for i in kept]
+    names = [shortened(class_names[i], LABEL_LENGTH, "…") for i in kept]
     counts, shares = counts[np.ix_(kept, kept)], shares[np.ix_(kept, kept)]
     classes = len(kept)
     side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
@@ -97,13 +98,13 @@ def most_confused(confusion: Sequence[Sequence[int]] | np.ndarray, most: int) ->
     if classes <= most:
         return list(range(classes))
     np.fill_diagonal(counts, -1)
-    found: dict[int, None] = {}
+    confused: dict[int, None] = {}
     for cell in np.argsort(-counts, axis=None, kind="stable").tolist():
-        pair = [i for i in divmod(cell, classes) if i not in found]
-        if len(found) + len(pair) > most:
+        pair = [i for i in divmod(cell, classes) if i not in confused]
+        if len(confused) + len(pair) > most:
             break
-        found.update(dict.fromkeys(pair))
-    return sorted(found)
+        confused.update(dict.fromkeys(pair))
+    return sorted(confused)
 
 
 def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
@@ -112,12 +113,11 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         curves: records of :class:`~clip_adapter.training.selection.Selection`, with accuracies.
     """
-    figure, first = _figure(6 * len(curves), 4.2, len(curves))
-    every = list(figure.axes) if len(curves) > 1 else [first]
-    for axes, curve in zip(every, curves, strict=True):
+    figure, _ = _figure(6 * len(curves), 4.2, len(curves))
+    for axes, curve in zip(list(figure.axes), curves, strict=True):
         x: list[Any] = curve["candidates"]
         accuracy = curve["accuracy"]
-        chosen, told = curve["chosen"], shown(curve["chosen"])
+        chosen, label = curve["chosen"], f"chosen: {shown(curve['chosen'])}"
         if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
             chosen = x.index(chosen) if chosen in x else None  # a blend is none of them
             if len(x) <= MOST_NAMES:
@@ -130,9 +130,9 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
         if chosen is None:
-            axes.plot([], [], " ", label=f"chosen: {told}")
+            axes.plot([], [], " ", label=label)
         else:
-            axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=f"chosen: {told}")
+            axes.axvline(chosen, color=COLOURS[6], linewidth=1, label=label)
         axes.set_xlabel(str(curve["parameter"]).replace("_", " "))
         axes.set_ylabel("right on held-out shots (%)", color=COLOURS[0])
         loss = axes.twinx()
@@ -181,7 +181,7 @@ def shots_figure(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG whole or not at all.
+    """Write a PNG whole or not at all.
 
     Raises:
         DataError: it cannot be written.
@@ -201,7 +201,3 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)
     return figure, axes[0, 0]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""``Report``: what an evaluation found, as a plain record and as a table to read."""
+"""``Report``: the result of an evaluation, as a plain record and in words."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
-
-from clip_adapter.evaluation.metrics import confusion_matrix, per_class_accuracy, top_k
 
 TOP = 5
 
@@ -119,3 +118,23 @@ def make_report(
         class_names=list(class_names),
         **others,
     )
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Share of rows of logits (N, C) whose label (N,) is among the k highest; k is cut to C."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
+
+
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
+    """(C, C) counts of logits (N, C): row = true class, column = predicted class."""
+    classes = logits.shape[1]
+    cells = labels * classes + logits.argmax(1)
+    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
+
+
+def per_class_accuracy(confusion: Tensor) -> list[float | None]:
+    """Accuracy of each class; None for a class without pictures."""
+    counts = confusion.sum(1)
+    shares = 100.0 * confusion.diagonal().double() / counts.clamp(min=1)
+    return [s if n else None for s, n in zip(shares.tolist(), counts.tolist(), strict=True)]

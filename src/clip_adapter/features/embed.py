@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
+from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Pictures, decoders
@@ -77,7 +78,7 @@ def embed(
             of two. Out of memory, a backbone halves its batches by itself.
         unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
             warning, and it is an error when none can be read. "stop": one is an error. "return":
-            nothing is said of them.
+            they are returned without a message.
         progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
 
@@ -131,7 +132,7 @@ def _digest(sample: Sample) -> tuple[str, str]:
     try:
         return content_digest(sample.read()), ""
     except (OSError, DataError) as error:
-        return "", _reason(error, sample.name)
+        return "", fault_of(error, sample.name)
 
 
 @dataclass
@@ -151,15 +152,19 @@ class _Work:
     broken: dict[str, str] = field(default_factory=dict)
 
     def fill(self, table: Tensor, view: int | None, store: FeatureStore | None) -> None:
-        """Fills ``table`` (U, D) with the features of a view, from the store and by embedding.
+        """Fill ``table`` (U, D) with the features of a view, from the store and by embedding.
 
         Rows of pictures that cannot be decoded stay as they are.
         """
         shelf = None
         if store is not None:
             # All that decides a row, besides the picture's content.
-            weights = {"fingerprint": self.backbone.fingerprint, "dtype": self.backbone.dtype}
-            key = {"kind": "image", **weights, **self.pictures.describe(view)}
+            key = {
+                "kind": "image",
+                "fingerprint": self.backbone.fingerprint,
+                "dtype": self.backbone.dtype,
+                **self.pictures.describe(view),
+            }
             shelf = store.shelf(key, self.backbone.name)
             shelf.refresh()
         if not self._missing(table, shelf):
@@ -173,7 +178,7 @@ class _Work:
                     table[rows] = features
 
     def _missing(self, table: Tensor, shelf: Shelf | None) -> list[int]:
-        """The rows that ``shelf`` does not hold; those that it holds go into ``table``."""
+        """Copy the rows that ``shelf`` holds into ``table``; return the others."""
         rows = [row for row, digest in enumerate(self.digests) if digest not in self.broken]
         if shelf is None:
             return rows
@@ -211,7 +216,7 @@ class _Work:
                 try:
                     pixels = load.result()
                 except (OSError, DataError) as error:
-                    self.broken[self.digests[row]] = _reason(error, self.pictures.name(row))
+                    self.broken[self.digests[row]] = fault_of(error, self.pictures.name(row))
                     tracker.advance()
                 else:
                     yield row, pixels
@@ -235,17 +240,10 @@ def _shards(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield rows, torch.cat(parts)
 
 
-def _reason(error: OSError | DataError, name: str) -> str:
-    """What is wrong with a picture, without its name."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return error.found.removeprefix(f"{name}: ")
-
-
 def _report_copies(
     copies: Iterable[list[int]], samples: Sequence[Sample], class_names: list[str]
 ) -> None:
-    """Says which contents are there more than once: under two labels, or within a class.
+    """Log which contents are there more than once: under two labels, or within a class.
 
     ``copies`` holds the places in ``samples`` of each content. Unlabelled pictures are of no class.
     """
@@ -253,12 +251,12 @@ def _report_copies(
     extra = 0
     for places in copies:
         labelled = [i for i in places if samples[i].label >= 0]
-        first = {samples[i].label: i for i in reversed(labelled)}
-        extra += len(labelled) - len(first)
-        if len(first) > 1:
+        place_of = {samples[i].label: i for i in reversed(labelled)}
+        extra += len(labelled) - len(place_of)
+        if len(place_of) > 1:
             names = [
-                f"{_plain(samples[i].name)} ({class_names[samples[i].label]})"
-                for i in sorted(first.values())
+                f"{_on_one_line(samples[i].name)} ({class_names[samples[i].label]})"
+                for i in sorted(place_of.values())
             ]
             torn.append(" = ".join(names[:2]))
     if torn:
@@ -270,20 +268,20 @@ def _report_copies(
         log.warning(f"{what} of another one of the same class.")
 
 
-def _plain(name: str) -> str:
+def _on_one_line(name: str) -> str:
     """``name`` on one line: as it is, or in quotes where it holds line breaks and the like."""
     return name if name.isprintable() else repr(name)
 
 
 def _report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
-    """Names the pictures that were skipped, and warns of their number.
+    """Name the pictures that were skipped, and warn of their number.
 
     Raises:
         DataError: none is left, or with ``strict`` one was skipped.
     """
     if not total:
         raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
-    lines = [f"{_plain(one.name)}: {one.reason}" for one in skipped]
+    lines = [f"{_on_one_line(one.name)}: {one.reason}" for one in skipped]
     none = len(skipped) == total
     if none or (skipped and strict):
         which = "None of the pictures can" if none else f"{len(skipped)} pictures cannot"

@@ -62,14 +62,11 @@ class FeatureSet:
                 "The features hold NaN or infinite values.",
                 hint="Make them again, and remove the rows that cannot be embedded.",
             )
-        if len(self.labels) and int(self.labels.min()) < -1:
+        strange = self.labels[(self.labels < -1) | (self.labels >= len(self.class_names))]
+        if len(strange):
             raise DataError(
-                f"Label {int(self.labels.min())}.", allowed="0 and above, or -1 for unknown"
-            )
-        if len(self.labels) and int(self.labels.max()) >= len(self.class_names):
-            raise DataError(
-                f"Label {int(self.labels.max())} with {len(self.class_names)} class names.",
-                allowed=f"labels 0 to {len(self.class_names) - 1}",
+                f"Label {int(strange[0])} with {len(self.class_names)} class names.",
+                allowed=f"labels 0 to {len(self.class_names) - 1}, or -1 for unknown",
             )
         if self.feature_norm == "unit":
             self.features = normalize(self.features)

@@ -6,7 +6,7 @@ A set inside a file is named after a ``#``: ``imagenet.safetensors#train_4shot``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +20,7 @@ from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import replacing, writing
+from clip_adapter.wording import first_line, listed
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
@@ -36,8 +37,8 @@ class Precomputed:
         feature_set: features (V, N, D), labels, class names, names and digests. The digests are
             those the file gives, else of each row's stored bytes.
         text: (C, D) float32 text weights as stored, or None.
-        logit_scale: 1/tau; 100 where the file does not tell.
-        backbone: what made the features, as the file says it.
+        logit_scale: 1/tau; 100 where the file does not state it.
+        backbone: the name of what made the features, as the file states it.
         set_name: the set inside the file; "" for a file with one nameless set.
         sets: all sets of the file.
         note: the file's own note.
@@ -58,11 +59,8 @@ class Precomputed:
 
 def split_spec(spec: str | Path) -> tuple[Path, str | None]:
     """``FILE#SET`` as (file, set); the set is None where none is named."""
-    text = str(spec)
-    if "#" in text and not Path(text).exists():
-        file, _, name = text.rpartition("#")
-        return Path(file), name
-    return Path(text), None
+    file, mark, name = str(spec).rpartition("#")
+    return (Path(file), name) if mark and not Path(spec).exists() else (Path(spec), None)
 
 
 def load_features(
@@ -91,8 +89,8 @@ def load_features(
     try:
         return _read(file, set_name, feature_norm, Path(whole).name)
     except ClipAdapterError as error:
-        found = f"{whole}: {error.found}"
-        raise type(error)(found, allowed=error.allowed, hint=error.hint) from error
+        message = f"{whole}: {error.found}"
+        raise type(error)(message, allowed=error.allowed, hint=error.hint) from error
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -178,9 +176,8 @@ def _open(path: Path) -> FeatureFile:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     # the format libraries raise errors of many kinds; the user needs one line of each
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{path} cannot be read: {reason}",
+        f"{path} cannot be read: {first_line(error)}",
         allowed=", ".join(FORMATS) + "; arrays of numbers or strings (no pickled objects)",
         hint="Copy or make the file again.",
     )
@@ -267,8 +264,8 @@ def _labels(file: FeatureFile, set_name: str, n: int, notes: list[str]) -> tuple
         class_names = class_names if class_names is not None else sorted(known)
         if strange := sorted(known - set(class_names)):
             raise DataError(
-                f"Labels that are not among the class names: {_some(strange)}.",
-                allowed=_some(class_names),
+                f"Labels that are not among the class names: {listed(strange, _SHOWN)}.",
+                allowed=listed(class_names, _SHOWN),
             )
         index = {name: i for i, name in enumerate(class_names)}
         labels = [index[label] if isinstance(label, str) else -1 for label in labels]
@@ -280,8 +277,3 @@ def _labels(file: FeatureFile, set_name: str, n: int, notes: list[str]) -> tuple
         class_names = [str(i) for i in range(count)]
         notes.append("The file has no class names: the classes are called by their numbers.")
     return numbers, class_names
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(json.dumps(name, ensure_ascii=False) for name in names[:_SHOWN]) + more

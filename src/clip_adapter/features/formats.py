@@ -34,7 +34,7 @@ class FeatureFile:
         class_names: C names, or None where the file has none.
         text: (C, D) as stored, or None.
         keys: of the arrays that it holds.
-        get: the array of a key, as a tensor or a list, or only so many first rows of features.
+        get: the array of a key as a tensor or a list; of features, at most ``limit`` rows.
     """
 
     sets: list[str]

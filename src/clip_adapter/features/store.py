@@ -85,7 +85,7 @@ class Shelf:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Alone on this shelf, other processes and threads wait; damaged shards are removed.
+        """Hold this shelf alone while others wait; remove its damaged shards first.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -155,8 +155,12 @@ class Shelf:
             return
         rows = features.detach().to("cpu", torch.float32).contiguous()
         data = save({"features": rows})
-        checksum = hashlib.sha256(data).hexdigest()
-        record = {"sha256": checksum, "rows": len(rows), "dim": rows.shape[1]}
+        record = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "rows": len(rows),
+            "dim": rows.shape[1],
+            "digests": list(digests),
+        }
         with self._errors():
             numbers = [int(path.stem) for path in self.path.glob("[0-9]*.json")]
             stem = f"{max(numbers, default=0) + 1:06d}"
@@ -164,8 +168,7 @@ class Shelf:
                 text = json.dumps(self.key, indent=1, sort_keys=True)
                 _replace(self.path / "key.json", text.encode())
             _replace(self.path / f"{stem}.safetensors", data)
-            text = json.dumps({**record, "digests": list(digests)})
-            _replace(self.path / f"{stem}.json", text.encode())
+            _replace(self.path / f"{stem}.json", json.dumps(record).encode())
         self._remember(stem, digests, rows)
 
     def _remember(self, stem: str, digests: Sequence[str], features: Tensor) -> None:

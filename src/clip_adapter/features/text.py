@@ -14,6 +14,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize
 from clip_adapter.reporting import log
+from clip_adapter.wording import listed
 
 _SHOWN = 40  # characters of a name that was cut
 
@@ -70,16 +71,16 @@ def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) ->
     shelf = store.shelf(key, backbone.name)
     digests = [content_digest(text.encode("utf-8", "surrogatepass")) for text in texts]
     shelf.refresh()
-    found, missing = shelf.get(digests)
+    features, missing = shelf.get(digests)
     if missing:
         new = [texts[i] for i in missing]
         _warn_of_cuts(backbone, new)
-        features = backbone.encode_text(new)
+        encoded = backbone.encode_text(new)
         with shelf.lock():
-            shelf.put([digests[i] for i in missing], features)
-        found, _ = shelf.get(digests)
-    assert found is not None  # noqa: S101  (every text was found or put there)
-    return dict(zip(texts, found, strict=True))
+            shelf.put([digests[i] for i in missing], encoded)
+        features, _ = shelf.get(digests)
+    assert features is not None  # noqa: S101  (every text was kept, or was put there)
+    return dict(zip(texts, features, strict=True))
 
 
 def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
@@ -95,6 +96,5 @@ def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     shorter = backbone.tokenize([texts[i].rstrip()[:-1] for i in full])
     cut = [texts[i] for i, row in zip(full, shorter, strict=True) if torch.equal(row, tokens[i])]
     if cut:
-        shown = ", ".join(repr(text[:_SHOWN] + "...") for text in cut[:5])
-        more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
-        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {shown}{more}.")
+        beginnings = listed(text[:_SHOWN] + "..." for text in cut)
+        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {beginnings}.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from clip_adapter.datasets.templates import known_dataset, plain, resolve_templates
+from clip_adapter.datasets.templates import bare_name, known_dataset, resolve_templates
 from clip_adapter.errors import unknown_name
 
 # In the order of the paper's Figure 3, then its four shifts of ImageNet (Table 9).
@@ -95,7 +95,7 @@ class HubCopy:
     Attributes:
         repository: OWNER/NAME.
         revision: a commit; None takes the newest and records which it was.
-        splits: our split for the copy's, both in our words.
+        splits: a split of the copy → the split that it is read as.
         login: whether it asks for a login and the acceptance of terms.
     """
 
@@ -193,8 +193,8 @@ def benchmark_names() -> tuple[str, ...]:
 
 def known_benchmark(name: str) -> str | None:
     """The record that ``name`` spells, or None; case and punctuation do not count."""
-    spelled = {plain(known): known for known in _NAMES}
-    return spelled.get(plain(name)) or known_dataset(name)
+    spelled = {bare_name(known): known for known in _NAMES}
+    return spelled.get(bare_name(name)) or known_dataset(name)
 
 
 def get_benchmark(name: str) -> Benchmark:

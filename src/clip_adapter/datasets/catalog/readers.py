@@ -28,7 +28,7 @@ from clip_adapter.wording import listed, shown
 class Listing:
     """What a set consists of: class labels, and (path in ``folder``, label index) by split.
 
-    ``rows`` are CoOp's own, where a split file told them.
+    ``rows`` are those of CoOp's split file, where the set has one.
     """
 
     folder: Path

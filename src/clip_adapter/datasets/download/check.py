@@ -6,6 +6,7 @@ import os
 import threading
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
@@ -23,7 +24,7 @@ from clip_adapter.datasets.catalog.readers import (
 )
 from clip_adapter.datasets.coop import rows_digest
 from clip_adapter.datasets.dataset import SPLITS
-from clip_adapter.datasets.decode import decode
+from clip_adapter.datasets.decode import decode, fault_of
 from clip_adapter.datasets.walk import files_below, is_picture
 from clip_adapter.errors import DecodeError
 from clip_adapter.reporting import Progress, listening, tracking
@@ -37,7 +38,7 @@ _MOST_PAIRS = 200
 
 @dataclass
 class Check:
-    """What :func:`check_benchmark` found.
+    """The result of :func:`check_benchmark`.
 
     Attributes:
         name: the data set.
@@ -86,7 +87,7 @@ def check_benchmark(
     progress: Progress = None,
     cancel: threading.Event | None = None,
 ) -> Check:
-    """Compares a data set with its record and its lists, file by file.
+    """Compare a data set with its record and its lists, file by file.
 
     Args:
         name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
@@ -118,7 +119,7 @@ def check_benchmark(
 
 
 def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
-    """Fills in what is there and what is not; returns the files of the lists that are."""
+    """Fill in what is there and what is missing; return the listed files that are there."""
     counts = Counter(file for files in listing.files.values() for file, _ in files)
     on_disk = _on_disk(record, listing)
     there = [file for file in counts if file in on_disk]
@@ -159,13 +160,13 @@ def _on_disk(record: Benchmark, listing: Listing) -> set[str]:
     return {file for file in files if not file.startswith(left_out)}
 
 
-def _wrong_sizes(record: Benchmark, check: Check) -> list[str]:
+def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str] = SPLITS) -> list[str]:
     wrong = []
     if check.classes != record.classes:
         wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
-    for split in SPLITS:
+    for split in splits:
         have, want = check.sizes.get(split, 0), check.expected.get(split, 0)
-        # What is missing by name has been told already.
+        # Missing files are already named in ``check.missing``.
         if have != want and not (check.missing and have < want):
             wrong.append(f"{have:,} pictures in {split}; {record.title} has {want:,}.")
     return wrong
@@ -241,22 +242,18 @@ def _fault(path: Path, name: str) -> str:
     """Why a picture cannot be decoded; "" if it can."""
     try:
         decode(path.read_bytes(), name)
-    except DecodeError as error:
-        return error.found.removeprefix(f"{name}: ")
-    except OSError as error:
-        return f"{error.strerror or error}"
+    except (OSError, DecodeError) as error:
+        return fault_of(error, name)
     return ""
 
 
 def _check_hub_copy(record: Benchmark, root: str | Path, check: Check) -> Check:
-    """A copy of the hub has no files to name; only its counts can be told."""
+    """A copy of the hub has no files to name; only its counts can be compared."""
     dataset = load_benchmark(record.name, root)
     check.classes = len(dataset.class_names)
     check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}
     check.files = sum(check.sizes.values())
     check.notes += dataset.notes
     # Its train and val are its own; the test split is the paper's.
-    test = Check(check.name, check.folder, check.classes, {"test": check.sizes.get("test", 0)})
-    test.expected = {"test": record.sizes["test"]}
-    check.wrong += _wrong_sizes(record, test)
+    check.wrong += _wrong_sizes(record, check, ["test"])
     return check

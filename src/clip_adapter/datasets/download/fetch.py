@@ -78,7 +78,7 @@ def download(
     sha256: str | None = None,
     tries: int = TRIES,
 ) -> Downloaded:
-    """Brings ``url`` to ``path``, or checks what is there already.
+    """Bring ``url`` to ``path``, or check what is there already.
 
     What has come is kept in ``path.part``, from where a later call goes on. ``path`` appears only
     once the size and every published checksum fit; else what came is kept as ``path.wrong``.
@@ -100,13 +100,13 @@ def download(
     part = path.with_name(f"{path.name}.part")
     with writing(path, _DISK):
         if not path.exists():
-            _bring(url, part, size, tries)
+            _download_part(url, part, size, tries)
         source = path if path.exists() else part
         return _accept(source, path, url, size, {"sha256": sha256, "md5": md5})
 
 
-def _bring(url: str, part: Path, size: int | None, most: int) -> None:
-    """Fills ``part``; breaks are mended as long as every few tries bring something."""
+def _download_part(url: str, part: Path, size: int | None, most: int) -> None:
+    """Fill ``part``; try again after a break, up to ``most`` times without a new byte."""
     _check_space(part, size)
     tries = 0
     with tracking(f"Downloading {part.stem}", size or 0, "bytes") as tracker:
@@ -182,7 +182,7 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
 def _accept(
     source: Path, path: Path, url: str, size: int | None, published: dict[str, str | None]
 ) -> Downloaded:
-    """Compares ``source`` with what is published and gives it its name."""
+    """Compare ``source`` with what is published, and rename it to ``path`` if it fits."""
     digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     with open(source, "rb") as file:
         while block := file.read(_BLOCK):

@@ -19,14 +19,14 @@ from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import read_json, write_file
 from clip_adapter.reporting import Progress, listening, log
-from clip_adapter.wording import shown
+from clip_adapter.wording import first_line, shown
 
 RECEIPT = "downloaded.json"
 
 
 @dataclass
 class Fetched:
-    """What :func:`fetch_benchmark` did.
+    """The result of :func:`fetch_benchmark`.
 
     Attributes:
         name: the data set.
@@ -52,7 +52,7 @@ def fetch_benchmark(
     progress: Progress = None,
     cancel: threading.Event | None = None,
 ) -> Fetched:
-    """Brings a data set to ``root``; what is there already is not fetched again.
+    """Bring a data set to ``root``; what is there already is not fetched again.
 
     Small files that cannot be fetched are no error: ``to_do`` says which one to put where.
 
@@ -109,12 +109,12 @@ def _write_receipt(fetched: Fetched, folder: Path) -> None:
 
 
 def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
-    """Downloads and unpacks an archive with what is in it; its line of the receipt."""
+    """Download and unpack an archive and the one in it; return its line of the receipt."""
     assert archive.url is not None, archive.file  # noqa: S101 - only inner archives have none
     path = root / DOWNLOADS / archive.file
     published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    got = download(archive.url, path, **published)
-    log.info(_checked(got))
+    downloaded = download(archive.url, path, **published)
+    log.info(_checked(downloaded))
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
@@ -123,21 +123,21 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     if not keep:
         path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
-    return {**_line(got, archive.url), "unpacked": count}
+    return {**_receipt_line(downloaded, archive.url), "unpacked": count}
 
 
-def _checked(got: Downloaded) -> str:
-    kept = f"no published checksum: kept what came, sha256 is {got.sha256}"
-    checked = f"{got.checked} as published" if got.checked else kept
-    return f"{got.path.name}: {got.size:,} bytes, {checked}."
+def _checked(file: Downloaded) -> str:
+    kept = f"no published checksum: kept what came, sha256 is {file.sha256}"
+    checked = f"{file.checked} as published" if file.checked else kept
+    return f"{file.path.name}: {file.size:,} bytes, {checked}."
 
 
-def _line(got: Downloaded, url: str) -> dict[str, Any]:
+def _receipt_line(file: Downloaded, url: str) -> dict[str, Any]:
     return {
         "from": url,
-        "bytes": got.size,
-        "sha256": got.sha256,
-        "checked": got.checked or "no published checksum",
+        "bytes": file.size,
+        "sha256": file.sha256,
+        "checked": file.checked or "no published checksum",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -150,16 +150,16 @@ def _fetch_side_file(record: Benchmark, file: SideFile, folder: Path, fetched: F
             log.info(f"{file.name}: that of ImageNet is used, {shown(other)}.")
             return
         try:
-            got = download(file.url, path, tries=1)
+            downloaded = download(file.url, path, tries=1)
         except DataError as error:
             fetched.to_do.append(
                 f"Open {file.link} in a browser and put {file.name} into {shown(folder)}. "
                 f"(It could not be fetched: {error.found})"
             )
             return
-        fetched.files[file.name] = _line(got, file.url)
+        fetched.files[file.name] = _receipt_line(downloaded, file.url)
         if file.digest is None:
-            log.info(_checked(got))
+            log.info(_checked(downloaded))
     if file.digest is None:
         return
     try:
@@ -194,10 +194,9 @@ def _fetch_hub(hub: HubCopy, folder: Path) -> dict[str, str]:
         )
     # The library raises its own errors, those of its HTTP client, and plain ValueErrors.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         login = "Accept the terms on its page and run 'hf auth login'. " if hub.login else ""
         raise DataError(
-            f"{hub.repository} cannot be fetched from the hub: {reason}",
+            f"{hub.repository} cannot be fetched from the hub: {first_line(error)}",
             hint=f"{login}Check the connection and run the same command again: it goes on where "
             "it stopped.",
         ) from error

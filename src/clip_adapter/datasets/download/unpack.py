@@ -45,18 +45,18 @@ class _Member(NamedTuple):
     name: str
     size: int
     regular: bool
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], IO[bytes]]
     end: int
 
 
 def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
-    """Writes the files of ``archive`` below ``root``, as ``layout`` says.
+    """Write the files of ``archive`` below ``root``, as ``layout`` says.
 
     Each file appears whole or not at all, and one that is there with the same size is left alone:
     after a break the same call goes on. Modes and owners are not taken over.
 
     Args:
-        archive: tar (plain or compressed in any way) or zip, told by its content.
+        archive: tar (plain or compressed in any way) or zip; its content decides.
         root: the folder that no file may leave.
         layout: path prefix in the archive → prefix below ``root``; files without such a prefix
             stay in the archive.
@@ -126,7 +126,7 @@ def _members(archive: Path) -> Iterator[_Member]:
             # Keeps a list of all members otherwise; SUN397 has a hundred thousand.
             untyped.members = []
             if not info.isdir():
-                read = partial(packed.extractfile, info)
+                read = partial(untyped.extractfile, info)
                 yield _Member(info.name, info.size, info.isreg(), read, raw.tell())
 
 
@@ -152,9 +152,6 @@ def _target(member: _Member, layout: Mapping[str, str], root: Path, archive: Pat
 def _write(member: _Member, target: Path) -> None:
     if target.is_file() and target.stat().st_size == member.size:
         return
-    source = member.open()
-    if source is None:
-        raise ValueError(f"{member.name} has no content")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source, replacing(target) as temporary, open(temporary, "wb") as file:
+    with member.open() as source, replacing(target) as temporary, open(temporary, "wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
