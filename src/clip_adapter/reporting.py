@@ -145,14 +145,9 @@ def _bar(stage: Stage) -> Any:
     return bar
 
 
-@contextlib.contextmanager
-def tracking(title: str, total: int, unit: str = "steps") -> Iterator[Tracker]:
+def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[Tracker]:
     """A tracker of ``total`` steps; its bar shows once the work has taken two seconds."""
-    tracker = Tracker(title, total, unit)
-    try:
-        yield tracker
-    finally:
-        tracker.close()
+    return contextlib.closing(Tracker(title, total, unit))
 
 
 def track(

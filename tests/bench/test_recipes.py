@@ -15,8 +15,8 @@ from clip_adapter.bench.recipe import (
     Recipe,
     System,
     load_recipe,
-    recipe_folder,
     recipe_names,
+    shipped,
 )
 from clip_adapter.datasets.catalog import benchmark_names
 from clip_adapter.datasets.templates import TEMPLATES
@@ -287,4 +287,4 @@ def test_an_own_file_may_not_take_the_place_of_anothers_plan(tmp_path, name):
 
 
 def test_the_path_of_a_shipped_recipe_is_that_recipe():
-    assert load_recipe(str(recipe_folder() / "table6.toml"), "demo") == load("table6", "demo")
+    assert load_recipe(str(shipped("recipes") / "table6.toml"), "demo") == load("table6", "demo")

@@ -180,9 +180,9 @@ def check_config(name: str, config: dict[str, Any]) -> None:
         check_transformers(name, model)
 
 
-def _refused(found: str, allowed: str) -> BackboneError:
+def _refused(problem: str, allowed: str) -> BackboneError:
     hint = "Take another repository of the model, or remove the entry after reading what it does."
-    return BackboneError(found, allowed=allowed, hint=hint)
+    return BackboneError(problem, allowed=allowed, hint=hint)
 
 
 def check_transformers(name: str, model: str) -> None:

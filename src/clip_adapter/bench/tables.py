@@ -56,7 +56,7 @@ class Table:
 
 def tables(findings: Findings) -> list[Table]:
     """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
-    recipe, made = findings.recipe, []
+    recipe, result = findings.recipe, []
     keys, parts = {
         "shots": (["dataset", "backbone"], ["shots"]),
         "backbone": (["dataset", "shots"], ["backbone"]),
@@ -90,8 +90,8 @@ def tables(findings: Findings) -> list[Table]:
         chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
         name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
         make = _silhouettes if plane else _entries
-        made.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
-    return made
+        result.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
+    return result
 
 
 def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:

@@ -158,11 +158,12 @@ def batches(
 def train_on(
     task: FewShotTask,
     module: nn.Module,
-    logits: Logits,
     rows: list[Tensor],
     schedule: Schedule,
     *,
-    work: int,
+    work: int | None,
+    logits: Logits | None = None,
+    features: Tensor | None = None,
     generator: Generators | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> None:
@@ -171,17 +172,23 @@ def train_on(
     Args:
         task: its features and labels.
         module: parameters with a leading dimension R.
-        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
         rows: R tensors of row indices, one per run.
         schedule: optimiser, steps and rates.
-        work: multiply-adds of one step of all runs.
+        work: multiply-adds of one step of all runs; None: many.
+        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``; None takes what ``module``
+            itself makes of them for cosines, and multiplies it by the logit scale.
+        features: (V, N, D) in the place of the task's own.
         generator: as for :func:`train`; None starts one from the task's seed.
         penalty: as for :func:`train`.
     """
+
+    def scaled(x: Tensor) -> Tensor:
+        return task.logit_scale * module(x)
+
+    inputs = task.train.features if features is None else features
     random = generator or torch.Generator().manual_seed(task.seed)
     with suited_threads(work):
-        data = (task.train.features, task.train.labels)
-        train(module, logits, *data, rows, schedule, random, penalty)
+        train(module, logits or scaled, inputs, task.train.labels, rows, schedule, random, penalty)
 
 
 def train(
