@@ -85,8 +85,8 @@ def test_copies_of_a_row_count_as_one_and_rows_of_two_classes_are_left_out(metho
     wanted = FewShotClassifier(method, text_weights=centres, logit_scale=20.0).fit(x, y)
     model = FewShotClassifier(method, text_weights=centres, logit_scale=20.0)
     both = np.ones((1, 16), np.float32)
-    with pytest.warns(UserWarning, match="count no second time|left out") as told:
+    with pytest.warns(UserWarning, match="count no second time|left out") as caught:
         model.fit(np.concatenate([x, x, both, both]), [*y, *y, "ant", "cow"])
-    assert len(told) == 2
+    assert len(caught) == 2
     probe = shots(seed=3)[0]
     np.testing.assert_array_equal(model.predict_proba(probe), wanted.predict_proba(probe))

@@ -52,7 +52,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's names
-        """Learns from features X (n, D) and labels y (n,).
+        """Learn from features X (n, D) and labels y (n,).
 
         Raises:
             ValueError: fewer than two classes, or X and y that do not fit.

@@ -119,7 +119,7 @@ class Tracker:
             self._bar.update(0, completed=stage.done, total=stage.total, words=words)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Take the bar away."""
         if self._bar:
             self._bar.stop()
 

@@ -266,16 +266,16 @@ def never(*_):
 def test_what_is_given_is_taken_and_nothing_evaluated():
     y = torch.arange(C)
     for value in (0.3, "learnable", {"a": 1}):
-        found = choose(
+        choice = choose(
             "ratio", value, [0.0, 1.0], one_shot=0.0, folds=never, labels=y, evaluate=never
         )
-        assert found.value == value
-        assert found.record == []
-        assert found.held_out is None
+        assert choice.value == value
+        assert choice.record == []
+        assert choice.held_out is None
 
 
 def test_without_anything_to_hold_out_it_is_the_one_shot_value():
-    found = choose(
+    choice = choose(
         "ratio",
         "auto",
         [0.0, 1.0],
@@ -284,9 +284,9 @@ def test_without_anything_to_hold_out_it_is_the_one_shot_value():
         labels=torch.arange(C),
         evaluate=never,
     )
-    assert found.value == 0.2
-    assert found.held_out is None
-    (record,) = found.record
+    assert choice.value == 0.2
+    assert choice.held_out is None
+    (record,) = choice.record
     assert record["candidates"] == [0.2, 0.0, 1.0]
     assert record["chosen"] == 0.2
     assert record["pictures"] == 0
@@ -308,11 +308,11 @@ def test_choose_compares_with_the_one_shot_value(among):
             evaluate=lambda jobs: (noisy(y, strength_of(c))[f.held_out] for f, c in jobs),
         )
 
-    found = taken(lambda c: c)
-    assert found.value == found.selection.chosen == 5.0
-    assert sorted(found.selection.candidates) == [0.0, 1.0, 5.0]
-    assert len(found.selection.loss) == 3
-    assert found.record[0]["parameter"] == "strength"
-    assert torch.equal(found.held_out.logits, noisy(y, 5.0)[found.held_out.rows])
+    choice = taken(lambda c: c)
+    assert choice.value == choice.selection.chosen == 5.0
+    assert sorted(choice.selection.candidates) == [0.0, 1.0, 5.0]
+    assert len(choice.selection.loss) == 3
+    assert choice.record[0]["parameter"] == "strength"
+    assert torch.equal(choice.held_out.logits, noisy(y, 5.0)[choice.held_out.rows])
     # With no evidence at all the one-shot value stays, wherever it stands in the list.
     assert taken(lambda _: 1.0).value == 0.0

@@ -72,7 +72,7 @@ class OpenClipBackbone(FrozenEncoder):
         self._probe()
 
     def _probe(self) -> None:
-        """Runs one picture through the tower, for the dimension of its features."""
+        """Run one picture through the tower, for the dimension of its features."""
         super().__init__()
         size = self.preprocess.image_size
         self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])

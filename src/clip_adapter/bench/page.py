@@ -65,7 +65,7 @@ class Page:
 
 
 def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
-    """Writes the tables and the figure of every plan, and both pages.
+    """Write the tables and the figure of every plan, and both pages.
 
     Args:
         plans: all that the pages shall show, see :func:`~clip_adapter.bench.plan.load_plans`.

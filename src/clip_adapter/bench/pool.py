@@ -88,7 +88,7 @@ def do_units(
 
 
 def do_unit(environment: Environment, unit: Sequence[Run]) -> Done:
-    """Does ``unit`` in this process; an error is told, since it is not the other units'."""
+    """Do ``unit`` in this process; an error goes into the result, since it is not the other units'."""
     done, lines = Done(), BufferingHandler(capacity=sys.maxsize)
     log.addHandler(lines)
     try:
@@ -112,7 +112,7 @@ def _worker(environment: Environment) -> Worker:
 
 
 def _begin(threads: int, output: str) -> None:
-    """Readies a new process: its threads, its end, and what libraries print."""
+    """Ready a new process: its threads, its end, and what libraries print."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when libraries load
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -125,7 +125,7 @@ def _begin(threads: int, output: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with the one that started it, whatever it is doing."""
+    """End this process with the one that started it, whatever it is doing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

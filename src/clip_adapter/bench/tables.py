@@ -150,7 +150,7 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
 
 
 def bold(entries: Frame, digits: int = 2) -> Frame:
-    """Marks the highest of each column, and all that are shown as the same number."""
+    """Mark the highest of each column, and all that are shown as the same number."""
     shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
     columns = shown.groupby(entries.column)
     highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)

@@ -30,7 +30,7 @@ class Site:
     dim: int | None = None
 
     def attach(self, adapter: nn.Module) -> None:
-        """Sends the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
+        """Send the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
         hook = _Through(adapter, self.channels_first)
         if self.before:
             self.module.register_forward_pre_hook(hook)

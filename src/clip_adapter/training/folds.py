@@ -151,7 +151,7 @@ class _Part:
         return sum(len(rows) for _, rows in self.held)
 
     def take(self, own: _Class, part: slice, wanted: int) -> None:
-        """Adds a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
+        """Add a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
         numbers, dealt = range(len(own.units)), list[int]()
         if not wanted and not own.stuck:
             left = list(numbers)

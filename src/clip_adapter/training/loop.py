@@ -87,7 +87,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Moves every parameter along its gradient, then drops the gradients."""
+        """Move every parameter along its gradient, then drop the gradients."""
         schedule, parameters = self._schedule, self._parameters
         gradients = [p.grad for p in parameters if p.grad is not None]
         decay = schedule.weight_decay
@@ -127,7 +127,7 @@ class Optimizer:
 
 
 def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
-    """Shortens ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
+    """Shorten ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
     squares = [g.reshape(len(g), -1).square().sum(1) for g in gradients]
     length = torch.stack(squares).sum(0).sqrt()
     # The small number is that of torch.nn.utils.clip_grad_norm_.
@@ -201,7 +201,7 @@ def train(
     generator: Generators,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """Trains ``module`` in place.
+    """Train ``module`` in place.
 
     The scores get the logarithm of the class's pictures added while they are trained, and not
     after: a class with many is then no more likely an answer than one with few, and one with none
