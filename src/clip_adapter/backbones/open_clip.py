@@ -196,17 +196,13 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
     return Preprocess(int(*sides), mean, std, config["interpolation"], config["resize_mode"])
 
 
-def open_origin(origin: Origin, device: str, dtype: Dtype) -> OpenClipBackbone:
-    """The backbone that comes from ``origin``; see :func:`~clip_adapter.backbones.load_backbone`.
+@_quiet()
+def create_model(origin: Origin) -> nn.Module:
+    """The open_clip module that comes from ``origin``, on the CPU.
 
     Raises:
         BackboneError: its weights cannot be fetched or loaded.
     """
-    return OpenClipBackbone(origin, _create(origin), device, dtype)
-
-
-@_quiet()
-def _create(origin: Origin) -> nn.Module:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 

@@ -88,7 +88,7 @@ def do_units(
 
 
 def do_unit(environment: Environment, unit: Sequence[Run]) -> Done:
-    """Do ``unit`` in this process; an error goes into the result, since it is not the other units'."""
+    """Do ``unit`` in this process; an error goes into the result: it is not the other units'."""
     done, lines = Done(), BufferingHandler(capacity=sys.maxsize)
     log.addHandler(lines)
     try:

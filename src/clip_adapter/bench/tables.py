@@ -108,13 +108,17 @@ def shots_word(shots: int) -> str:
 
 def reasons(cells: Frame) -> dict[str, int]:
     """The first line of why runs failed, each once, with a number."""
-    lines = [(reason.splitlines() or ["unknown"])[0] for own in cells.failures for reason in own]
-    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
+    lines = dict.fromkeys(line for own in cells.failures for line in _first_lines(own))
+    return {line: number for number, line in enumerate(lines, start=1)}
+
+
+def _first_lines(failures: Sequence[str]) -> list[str]:
+    return [(reason.splitlines() or ["unknown"])[0] for reason in failures]
 
 
 def _text(cell: Any, numbers: dict[str, int]) -> str:
     """An accuracy, or why there is none."""
-    lines = [(reason.splitlines() or ["unknown"])[0] for reason in cell.failures]
+    lines = _first_lines(cell.failures)
     text = "failed" if lines else MISSING
     if cell.seeds:
         text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")

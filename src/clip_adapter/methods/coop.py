@@ -182,18 +182,13 @@ class CoOp(Method):
         return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        base = FAST
-        if self.recipe == "official":
-            base = official_schedule(task.mean_shots, len(task.class_names))
-        base = dataclasses.replace(
-            base, lr=self.lr or base.lr, batch_size=self.batch_size or base.batch_size
-        )
-        if self.epochs is None:
-            return base
-        if base.epochs is not None:
-            return dataclasses.replace(base, epochs=self.epochs)
-        per_epoch = max(len(task.train) // base.batch_size, 1)
-        return dataclasses.replace(base, steps=self.epochs * per_epoch)
+        official = official_schedule(task.mean_shots, len(task.class_names))
+        base = official if self.recipe == "official" else FAST
+        batch, length = self.batch_size or base.batch_size, {}
+        if self.epochs is not None:
+            in_steps = {"steps": self.epochs * max(len(task.train) // batch, 1)}
+            length = in_steps if base is FAST else {"epochs": self.epochs}
+        return dataclasses.replace(base, lr=self.lr or base.lr, batch_size=batch, **length)
 
 
 @register
