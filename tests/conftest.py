@@ -140,8 +140,8 @@ def make_folder(tmp_path_factory):
             model = kind(**config)
         if custom_text:
             config["custom_text"] = True
-        told = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-        (folder / "open_clip_config.json").write_text(json.dumps(told))
+        config = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
         save_file(model.state_dict(), folder / "open_clip_model.safetensors")
         return folder
 

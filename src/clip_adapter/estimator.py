@@ -52,7 +52,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's names
-        """Learns from features X (n, D) and labels y (n,).
+        """Learn from features X (n, D) and labels y (n,).
 
         Raises:
             ValueError: fewer than two classes, or X and y that do not fit.
@@ -93,23 +93,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Scores (n, C); for two classes (n,), as scikit-learn has it."""
-        rows = self._rows(X)
-        scores = self.classifier_.logits(rows).numpy()
+        scores = self._logits(X).numpy()
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities (n, C)."""
-        rows = self._rows(X)  # first: it says where there is no classifier yet
-        return self.classifier_.predict_proba(rows)
+        return self._logits(X).softmax(-1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Labels (n,)."""
-        probabilities = self.predict_proba(X)
+        probabilities = self.predict_proba(X)  # first: it says where nothing is fitted yet
         return self.classes_[probabilities.argmax(1)]
 
-    def _rows(self, X: Any) -> Any:  # noqa: N803
+    def _logits(self, X: Any) -> torch.Tensor:  # noqa: N803
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float32, reset=False)
+        rows = validate_data(self, X, dtype=np.float32, reset=False)
+        return self.classifier_.logits(rows)
 
 
 def _numbers(text_weights: Any) -> np.ndarray:

@@ -135,7 +135,7 @@ def score_rows(head: Head | Mixture, features: Tensor, feature_norm: str) -> Ten
 
 
 def check_numbers(head: Head | Mixture, tower_adapter: nn.Module | None = None) -> None:
-    """Whether all that was learnt is a number.
+    """Check that all that was learnt is a number.
 
     Raises:
         ClassifierError: NaN or infinite numbers, or scales and shares with which no score is one.

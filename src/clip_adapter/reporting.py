@@ -126,7 +126,7 @@ class Tracker:
             self._bar.update(0, completed=stage.done, total=stage.total, words=words)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Take the bar away."""
         if self._bar:
             self._bar.stop()
 
@@ -152,14 +152,9 @@ def _bar(stage: Stage) -> Any:
     return bar
 
 
-@contextlib.contextmanager
-def tracking(title: str, total: int, unit: str = "steps") -> Iterator[Tracker]:
+def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[Tracker]:
     """A tracker of ``total`` steps; its bar shows once the work has taken two seconds."""
-    tracker = Tracker(title, total, unit)
-    try:
-        yield tracker
-    finally:
-        tracker.close()
+    return contextlib.closing(Tracker(title, total, unit))
 
 
 def track(

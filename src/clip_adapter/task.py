@@ -108,10 +108,10 @@ class FewShotTask:
         return self.text_weights
 
     def check_two_classes(self, method: str) -> None:
-        """Stops where all pictures are of one class: nothing but text tells others from it.
+        """Check that the pictures are of two classes: nothing but text tells others from one.
 
         Raises:
-            DataError: they are.
+            DataError: all are of one class.
         """
         present = self.train.labels.unique()
         if len(present) < 2:

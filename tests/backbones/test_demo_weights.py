@@ -52,5 +52,5 @@ def test_finds_the_captions_of_pictures_it_never_saw(model):
     with torch.inference_mode():
         f = F.normalize(model.encode_image(x), dim=-1)
         w = F.normalize(model.encode_text(tokens), dim=-1)
-    found = (f @ w.T).argmax(1) == torch.arange(100)
-    assert found.float().mean() > 0.45
+    right = (f @ w.T).argmax(1) == torch.arange(100)
+    assert right.float().mean() > 0.45

@@ -16,11 +16,11 @@ from clip_adapter.errors import BackboneError
 EVIL = "import pathlib; pathlib.Path({!r}).write_text('run')\n"
 
 
-def change(folder, tower, **entries):
+def edit(folder, tower, **entries):
     path = folder / "open_clip_config.json"
-    told = json.loads(path.read_text())
-    told["model_cfg"][tower] |= entries
-    path.write_text(json.dumps(told))
+    config = json.loads(path.read_text())
+    config["model_cfg"][tower] |= entries
+    path.write_text(json.dumps(config))
 
 
 def with_code(folder, trace):
@@ -51,7 +51,7 @@ def test_unknown_options_of_a_tokenizer_are_refused(options, make_folder, tmp_pa
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder, trace = make_folder(), tmp_path / "trace"
     with_code(folder, trace)
-    change(folder, "text_cfg", tokenizer_kwargs=options, hf_tokenizer_name="org/repo")
+    edit(folder, "text_cfg", tokenizer_kwargs=options, hf_tokenizer_name="org/repo")
     with pytest.raises(BackboneError, match="options") as caught:
         load_backbone(str(folder), device="cpu").encode_text(["a"])
     assert "strip_sep_token" in caught.value.allowed
@@ -67,7 +67,7 @@ def test_a_tokenizer_that_is_code_is_refused_without_a_question(make_folder, tmp
     monkeypatch.setattr("builtins.input", ask)
     folder, trace = make_folder(), tmp_path / "trace"
     with_code(folder, trace)
-    change(folder, "text_cfg", hf_tokenizer_name="org/repo")
+    edit(folder, "text_cfg", hf_tokenizer_name="org/repo")
     backbone = load_backbone(str(folder), device="cpu")
     with pytest.raises(BackboneError, match="cannot be loaded"):
         backbone.encode_text(["a"])
@@ -77,24 +77,24 @@ def test_a_tokenizer_that_is_code_is_refused_without_a_question(make_folder, tmp
 def test_a_configuration_that_changes_after_loading_is_checked_again(make_folder):
     folder = make_folder()
     backbone = load_backbone(str(folder), device="cpu")
-    change(folder, "text_cfg", tokenizer_kwargs={"trust_remote_code": True})
+    edit(folder, "text_cfg", tokenizer_kwargs={"trust_remote_code": True})
     with pytest.raises(BackboneError, match="options"):
         backbone.encode_text(["a"])
 
 
 def test_transformers_is_told_no(monkeypatch):
     transformers = pytest.importorskip("transformers")
-    told = {}
+    passed = {}
 
     def tokenizer(source, **options):
-        told.update(options, source=source)
+        passed.update(options, source=source)
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", tokenizer)
     import open_clip
 
     options = tokenizer_options(model_config("ViT-B-16-SigLIP"))
     open_clip.get_tokenizer("ViT-B-16-SigLIP", **options)
-    assert told["trust_remote_code"] is False
+    assert passed["trust_remote_code"] is False
 
 
 def test_a_text_tower_that_is_code_is_refused(make_folder, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_text_tower_that_is_code_is_refused(make_folder, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.input", lambda *args: "y")
     for name in ("evil", "./evil", str(tmp_path / "evil"), "../evil", ["evil"]):
-        change(folder, "text_cfg", hf_model_name=name)
+        edit(folder, "text_cfg", hf_model_name=name)
         with pytest.raises(BackboneError, match="text tower"):
             load_backbone(str(folder), device="cpu")
     assert not trace.exists()
@@ -113,7 +113,7 @@ def test_a_text_tower_that_is_code_is_refused(make_folder, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["hf-hub:org/repo", "local-dir:/tmp", "timm/x", "../x"])
 def test_a_visual_tower_of_another_repository_is_refused(name, make_folder):
     folder = make_folder()
-    change(folder, "vision_cfg", timm_model_name=name)
+    edit(folder, "vision_cfg", timm_model_name=name)
     with pytest.raises(BackboneError, match="visual tower"):
         load_backbone(str(folder), device="cpu")
 
@@ -135,6 +135,6 @@ def test_everything_that_open_clip_itself_sets_is_allowed(monkeypatch):
 
 def test_harmless_options_still_work(make_folder):
     folder = make_folder()
-    change(folder, "text_cfg", tokenizer_kwargs={"clean": "canonicalize"})
+    edit(folder, "text_cfg", tokenizer_kwargs={"clean": "canonicalize"})
     backbone = load_backbone(str(folder), device="cpu")
     assert backbone.encode_text(["a cat"]).shape == (1, backbone.embed_dim)

@@ -34,8 +34,8 @@ def results_of(environment):
 def numbers(environment):
     """{run: what must be the same however it was made}."""
     kept = ("top1", "zero_shot_top1", "mean_per_class", "chosen", "hyperparameters", "n")
-    found = [json.loads(path.read_bytes()) for path in results_of(environment)]
-    return {f["key"]: {k: f[k] for k in kept} for f in found}
+    records = [json.loads(path.read_bytes()) for path in results_of(environment)]
+    return {f["key"]: {k: f[k] for k in kept} for f in records}
 
 
 def call(recipe, environment, jobs=1, **options):
@@ -43,12 +43,15 @@ def call(recipe, environment, jobs=1, **options):
 
 
 def test_every_run_is_done_once(recipe, environment, inside):
-    told = []
+    stages = []
     first = call(
-        recipe(), environment, jobs=2, progress=lambda stage: told.append((stage.done, stage.total))
+        recipe(),
+        environment,
+        jobs=2,
+        progress=lambda stage: stages.append((stage.done, stage.total)),
     )
     assert (first.done, first.present, first.failed, first.missing) == (ALL, 0, {}, {})
-    assert told[-1] == (ALL, ALL)
+    assert stages[-1] == (ALL, ALL)
     before = {path: path.stat().st_mtime_ns for path in results_of(environment)}
     assert len(before) == ALL
     second = call(recipe(), environment)
@@ -77,15 +80,15 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(recipe, environment, insi
     caplog.set_level("INFO", "clip_adapter")
     # The rate is beyond any use: its two seeds on each of two files diverge, alone or together.
     changed = recipe(("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30"))
-    found = call(changed, environment)
-    assert (found.done, len(found.failed)) == (ALL - 4, 4)
-    assert all("lr=1e+30" in title for title in found.failed)
-    assert all("NaN or infinite" in reason for reason in found.failed.values())
+    outcome = call(changed, environment)
+    assert (outcome.done, len(outcome.failed)) == (ALL - 4, 4)
+    assert all("lr=1e+30" in title for title in outcome.failed)
+    assert all("NaN or infinite" in reason for reason in outcome.failed.values())
     assert sum(line.startswith("Failed:") for line in caplog.messages) == 2
     failures = list(Path(environment.out).rglob("*.failed.json"))
     assert len(failures) == 4
-    run = next(r for r in found.plans[0].runs().values() if "lr" in r.options)
-    assert "NaN" in found.results.failure(run)
+    run = next(r for r in outcome.plans[0].runs().values() if "lr" in r.options)
+    assert "NaN" in outcome.results.failure(run)
     again = call(changed, environment)
     assert (again.done, again.present, len(again.failed)) == (0, ALL - 4, 4)
 
@@ -97,8 +100,8 @@ def test_a_failure_is_forgotten_when_the_run_succeeds(recipe, done, inside):
     results.path(run).unlink()
     results.fail(run, "once", "")
     assert results.failure(run) == "once"
-    found = call(recipe(), environment)
-    assert found.results.failure(run) is None
+    outcome = call(recipe(), environment)
+    assert outcome.results.failure(run) is None
     assert list(Path(environment.out).rglob("*.failed.json")) == []
 
 
@@ -110,9 +113,9 @@ def test_damaged_results_are_kept_aside_and_made_again(recipe, done, inside, cap
     whole = numbers(done)
     for path, damage in zip(paths, damages, strict=True):
         path.write_bytes(damage)
-    found = call(recipe(), done)
+    outcome = call(recipe(), done)
     # The last one was a whole result, of another run.
-    assert (found.done, found.present) == (6, ALL - 6)
+    assert (outcome.done, outcome.present) == (6, ALL - 6)
     for path, damage in zip(paths, damages, strict=True):
         assert path.with_name(path.name + ".damaged").read_bytes() == damage
         assert any(str(path) in line for line in caplog.messages)
@@ -122,24 +125,24 @@ def test_damaged_results_are_kept_aside_and_made_again(recipe, done, inside, cap
 
 def test_a_data_set_that_is_not_there_is_told(recipe, done):
     changed = recipe(('["toys", "others"]', '["toys", "nowhere"]'))
-    found = call(changed, done)
-    assert found.present == ALL / 2
-    assert "nowhere.safetensors" in found.missing["nowhere"]
-    assert "others, toys" in found.missing["nowhere"]
+    outcome = call(changed, done)
+    assert outcome.present == ALL / 2
+    assert "nowhere.safetensors" in outcome.missing["nowhere"]
+    assert "others, toys" in outcome.missing["nowhere"]
 
 
 def test_shots_that_a_file_does_not_have_are_left_out(recipe, environment):
-    made = make_plans([recipe(("shots = [2]", "shots = [2, 3]"))], "features", environment)[0]
-    assert len(made.runs()) == ALL
-    assert list(map(str, made.left_out)) == ["toys: no 3 shots", "others: no 3 shots"]
+    plan = make_plans([recipe(("shots = [2]", "shots = [2, 3]"))], "features", environment)[0]
+    assert len(plan.runs()) == ALL
+    assert list(map(str, plan.left_out)) == ["toys: no 3 shots", "others: no 3 shots"]
 
 
 def test_prompts_say_nothing_to_a_file_with_text(recipe, environment):
     changed = recipe(('method = "zero-shot"', 'method = "zero-shot"\nprompts = ["a {}."]'))
-    made = make_plans([changed], "features", environment)[0]
-    assert len(made.runs()) == ALL - 2
-    told = "zero-shot left out, its text weights are given, so other prompts would change nothing"
-    assert list(map(str, made.left_out)) == [f"toys: {told}", f"others: {told}"]
+    plan = make_plans([changed], "features", environment)[0]
+    assert len(plan.runs()) == ALL - 2
+    reason = "zero-shot left out, its text weights are given, so other prompts would change nothing"
+    assert list(map(str, plan.left_out)) == [f"toys: {reason}", f"others: {reason}"]
 
 
 def test_a_folder_without_features_is_told(recipe, environment, tmp_path):
@@ -217,15 +220,15 @@ def test_a_process_that_dies_costs_its_unit_alone(recipe, environment):
     slow = recipe(("steps = 6 }", "steps = 9_999_999 }"))
     [plan] = make_plans([slow], "features", environment)
     quick, endless = ([r for r in plan.runs().values() if r.method == m] for m in METHODS)
-    told = []
+    ends = []
     for unit, done in do_units([quick[:1], endless[:1], quick[1:]], environment, jobs=1):
-        told.append((unit, done.error))
-        if len(told) == 1:
+        ends.append((unit, done.error))
+        if len(ends) == 1:
             time.sleep(0.5)  # the process has begun with the next one
             [process] = multiprocessing.active_children()
             process.kill()
-    assert [unit for unit, _ in told] == [quick[:1], endless[:1], quick[1:]]
-    assert [error for _, error in told] == ["", DIED, ""]
+    assert [unit for unit, _ in ends] == [quick[:1], endless[:1], quick[1:]]
+    assert [error for _, error in ends] == ["", DIED, ""]
 
 
 METHODS = ("zero-shot", "clip-adapter")

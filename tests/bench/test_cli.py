@@ -28,11 +28,11 @@ def words(recipe, done):
 
 
 def test_a_second_call_does_nothing_and_says_so(run, words, done):
-    told = run(*words)
-    assert told.exit_code == 0, told.stderr
-    assert "All 14 runs have a result: nothing was run." in told.stdout
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "All 14 runs have a result: nothing was run." in result.stdout
     page = Path(done.out, "TABLES.md")
-    assert str(page) in told.stdout.replace("\n", "")
+    assert str(page) in result.stdout.replace("\n", "")
     before = page.read_bytes()
     assert b"Toys" in before
     page.unlink()
@@ -41,23 +41,23 @@ def test_a_second_call_does_nothing_and_says_so(run, words, done):
 
 
 def test_json_is_one_value_with_everything(run, words):
-    told = json.loads(run(*words, "--json").stdout)
-    assert (told["done"], told["present"], told["failed"], told["missing"]) == (0, 14, {}, {})
-    assert all(Path(path).is_file() for path in told["files"])
-    assert told["tables"] in told["files"]
+    data = json.loads(run(*words, "--json").stdout)
+    assert (data["done"], data["present"], data["failed"], data["missing"]) == (0, 14, {}, {})
+    assert all(Path(path).is_file() for path in data["files"])
+    assert data["tables"] in data["files"]
 
 
 def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done):
     changed = recipe(('["toys", "others"]', '["toys", "nowhere"]'))
     out = ["--features", done.features, "--out", done.out]
-    told = run("run", changed, *out)
-    assert told.exit_code == 1
-    assert "nowhere cannot be read" in told.stderr
-    assert "Traceback" not in told.stderr
+    result = run("run", changed, *out)
+    assert result.exit_code == 1
+    assert "nowhere cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (["run", "tabel6"], "Did you mean 'table6'"),
         (["run", "table6", "--profile", "features"], "without a folder of features"),
@@ -69,11 +69,11 @@ def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done):
         (["tables", "--out", "nowhere"], "nowhere holds no benchmark"),
     ],
 )
-def test_wrong_words_are_told(run, tmp_path, monkeypatch, wrong, told):
+def test_wrong_words_are_told(run, tmp_path, monkeypatch, wrong, message):
     monkeypatch.chdir(tmp_path)
     done = run(*wrong)
     assert done.exit_code in (1, 2)
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -122,9 +122,9 @@ def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
 
 
 def test_without_its_packages_the_extra_is_named(monkeypatch):
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "pebble" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == "pebble" else find_spec(name)
     )
     with pytest.raises(MissingExtraError, match=r"pip install 'clip-adapter\[bench\]'"):
         importlib.reload(clip_adapter.bench)

@@ -19,24 +19,24 @@ def a_run(method, options=None, **cost):
 
 
 def test_a_short_training_is_timed_whole():
-    found = measure_cost(a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 3}))
-    assert found["train_how"] == "timed whole"
-    assert found["trained_parameters"] == 2 * 128 * 32
-    assert found["train_seconds"] > 0
-    assert found["infer_ms"] > 0
-    assert found["embed_seconds"] > 0
-    assert found["train_peak_mib"] > 50
+    costs = measure_cost(a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 3}))
+    assert costs["train_how"] == "timed whole"
+    assert costs["trained_parameters"] == 2 * 128 * 32
+    assert costs["train_seconds"] > 0
+    assert costs["infer_ms"] > 0
+    assert costs["embed_seconds"] > 0
+    assert costs["train_peak_mib"] > 50
 
 
 def test_a_long_one_is_stopped_and_multiplied():
     run = a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 2_000_000}, seconds=0.2)
-    found = measure_cost(run)
-    done, total = (int(w.replace(",", "")) for w in found["train_how"].split() if w[0].isdigit())
+    costs = measure_cost(run)
+    done, total = (int(w.replace(",", "")) for w in costs["train_how"].split() if w[0].isdigit())
     assert total == 2_000_000
     assert 1 <= done < total
     # As long as it was timed, times all the steps over those that were done.
-    assert found["train_seconds"] == pytest.approx(0.2 / done * total, rel=0.5)
-    assert found["trained_parameters"] == 2 * 128 * 32  # counted, as none was trained to its end
+    assert costs["train_seconds"] == pytest.approx(0.2 / done * total, rel=0.5)
+    assert costs["trained_parameters"] == 2 * 128 * 32  # counted, as none was trained to its end
 
 
 def test_prompts_that_were_stopped_are_counted_by_the_width_of_the_text_tower():
@@ -85,8 +85,8 @@ def test_memory_is_that_of_the_work():
 
 
 def test_where_it_was_measured():
-    found = hardware()
-    assert found["processor"]
-    assert found["memory_gib"] > 0
-    told = commit()
-    assert told is None or len(told.rstrip("+")) == 12
+    machine = hardware()
+    assert machine["processor"]
+    assert machine["memory_gib"] > 0
+    digest = commit()
+    assert digest is None or len(digest.rstrip("+")) == 12

@@ -40,8 +40,8 @@ def accuracies(**where):
     ],
 )
 def test_means_over_the_eleven_sets(row, shots, mean):
-    found = accuracies(row=row, shots=shots, backbone="RN50", style="clip")
-    assert found[ELEVEN].mean() == pytest.approx(mean, abs=0.006)
+    right = accuracies(row=row, shots=shots, backbone="RN50", style="clip")
+    assert right[ELEVEN].mean() == pytest.approx(mean, abs=0.006)
 
 
 def test_every_number_is_one_that_can_be():

@@ -15,8 +15,8 @@ from clip_adapter.bench.recipe import (
     Recipe,
     System,
     load_recipe,
-    recipe_folder,
     recipe_names,
+    shipped,
 )
 from clip_adapter.datasets.catalog import benchmark_names
 from clip_adapter.datasets.templates import TEMPLATES
@@ -89,11 +89,11 @@ def test_labels_are_the_rows_of_the_papers_table(number, profile):
     recipe = load(f"table{number}", profile)
     assert table_number(recipe) == number
     rows = set(published_rows(number))
-    found = {row_of(s, number) for s in recipe.systems}
+    labels = {row_of(s, number) for s in recipe.systems}
     if profile == "paper":
-        assert found - OWN_ROWS == rows
+        assert labels - OWN_ROWS == rows
     else:  # a smaller tower has fewer places, but always the ends
-        assert found & rows >= ({"all", "12", "0"} if number == 2 else rows)
+        assert labels & rows >= ({"all", "12", "0"} if number == 2 else rows)
 
 
 @pytest.mark.parametrize("name", ["figure3", "figure7", "figure4", "peers"])
@@ -163,7 +163,7 @@ B = SYSTEM + '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "allowed"),
+    ("text", "message", "allowed"),
     [
         ("shotz = [1]\n" + SYSTEM, "own.toml: Unknown key 'shotz'", "shots"),
         (
@@ -210,10 +210,10 @@ B = SYSTEM + '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n'
         (B + "plain = 1", "own.toml, 'b': plain = 1", "boolean"),
     ],
 )
-def test_what_cannot_be_is_told_with_file_system_and_key(tmp_path, text, told, allowed):
+def test_what_cannot_be_is_told_with_file_system_and_key(tmp_path, text, message, allowed):
     with pytest.raises(UsageError) as error:
         load_recipe(write(tmp_path, text), "demo")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert allowed in str(error.value)
 
 
@@ -267,14 +267,14 @@ def test_any_value_in_any_key_gives_a_recipe_or_a_word_to_the_user(tmp_path, top
     path = tmp_path / "own.toml"
     path.write_text("".join(f"{k} = {as_toml(v)}\n" for k, v in content.items()), "utf-8")
     try:
-        found = load_recipe(str(path), "demo")
+        recipe = load_recipe(str(path), "demo")
     except (UsageError, DataError) as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = "own.toml"
-        assert all(type(s.label) is str and s.label.strip() for s in found.systems)
-    assert "own.toml" in told
-    assert "no TOML" not in told
+        message = "own.toml"
+        assert all(type(s.label) is str and s.label.strip() for s in recipe.systems)
+    assert "own.toml" in message
+    assert "no TOML" not in message
 
 
 @pytest.mark.parametrize("name", ["table6", "Table6", "peers", "mine-paper"])
@@ -287,4 +287,4 @@ def test_an_own_file_may_not_take_the_place_of_anothers_plan(tmp_path, name):
 
 
 def test_the_path_of_a_shipped_recipe_is_that_recipe():
-    assert load_recipe(str(recipe_folder() / "table6.toml"), "demo") == load("table6", "demo")
+    assert load_recipe(str(shipped("recipes") / "table6.toml"), "demo") == load("table6", "demo")

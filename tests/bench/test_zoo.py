@@ -90,13 +90,13 @@ def test_every_profile_asks_each_cell_once_and_shots_that_there_are(zoo):
 def test_subsets_are_disjoint_and_reach_the_test_pictures(zoo, features):
     for classes, groups in ((5, 6), (10, 3), (23, 1), (0, 1), (40, 1)):
         cell = zoo.cells.Cell(DATASET, KIND, classes, 4)
-        found = zoo.draws.subsets(features, cell)
-        assert len(found) == groups
-        together = [c for group in found for c in group]
+        parts = zoo.draws.subsets(features, cell)
+        assert len(parts) == groups
+        together = [c for group in parts for c in group]
         assert len(set(together)) == len(together)
-        assert all(len(g) == min(classes or CLASSES, CLASSES) for g in found)
+        assert all(len(g) == min(classes or CLASSES, CLASSES) for g in parts)
         pictures = TEST * len(together)
-        most = len(found) == CLASSES // len(found[0])
+        most = len(parts) == CLASSES // len(parts[0])
         assert pictures >= zoo.cells.TEST_PICTURES or most
         draws = zoo.draws.count_draws(features, cell)
         assert draws >= zoo.cells.DRAWS
@@ -202,11 +202,11 @@ def test_a_cell_without_a_run_of_every_method_is_left_out_and_the_summary_counts
     methods = ["a", "zero-shot"]
     frame = zoo.report.table(runs, cells, methods, "zero-shot", "auto")
     assert set(frame.cell) == {c.name for c in cells[:2]}
-    told = zoo.report.summary(frame).loc["a"]
-    assert (told["cells"], told["cells under"], told["under by 1"]) == (2, 1, 1)
-    assert told["mean gain"] == pytest.approx(0)
-    assert told["worst gain"] == pytest.approx(-30)
-    assert told["worst cell"] == cells[1].name
+    row = zoo.report.summary(frame).loc["a"]
+    assert (row["cells"], row["cells under"], row["under by 1"]) == (2, 1, 1)
+    assert row["mean gain"] == pytest.approx(0)
+    assert row["worst gain"] == pytest.approx(-30)
+    assert row["worst cell"] == cells[1].name
 
 
 class HerePool:
@@ -246,23 +246,23 @@ def test_end_to_end_and_resumed(zoo, features, tmp_path, monkeypatch, capsys):
         runpy.run_path(str(ZOO / "__main__.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    told = once(*specs)
+    report = once(*specs)
     assert sum(HerePool.started.values()) == 8
-    assert told.count("FAILED") == 2  # and the others went on
-    assert "Unknown method 'no-such-method'" in told
-    assert "No cell has a run of every method." in told
+    assert report.count("FAILED") == 2  # and the others went on
+    assert "Unknown method 'no-such-method'" in report
+    assert "No cell has a run of every method." in report
     HerePool.started.clear()
-    told = once(*specs[:3])
+    report = once(*specs[:3])
     assert not HerePool.started
-    assert "6 runs are there, 0 to go." in told
+    assert "6 runs are there, 0 to go." in report
     for words_told in ("mean gain", "half-absent", "cells under"):
-        assert words_told in told
+        assert words_told in report
     runs = zoo.report.load(tmp_path, tiny, specs)
     assert len(runs) == 6
-    for (name, method), found in runs.items():
-        assert (found["cell"], found["method"]) == (name, method)
-        assert len(found["hits"]) == 300  # three subsets of ten classes
-        assert len(found["seconds"]) == len(found["chosen"]) == 12
+    for (name, method), result in runs.items():
+        assert (result["cell"], result["method"]) == (name, method)
+        assert len(result["hits"]) == 300  # three subsets of ten classes
+        assert len(result["seconds"]) == len(result["chosen"]) == 12
     for cell in tiny:
         zero, gda, none = (runs[cell.name, m]["hits"] for m in specs[:3])
         assert none == zero  # options are read

@@ -110,7 +110,7 @@ def flip(data):
 
 
 @pytest.mark.parametrize(
-    ("file", "change"),
+    ("file", "damage"),
     [
         ("classifier.json", lambda data: b"{"),
         ("class_weights.safetensors", None),
@@ -119,12 +119,12 @@ def flip(data):
         ("adapter.safetensors", flip),
     ],
 )
-def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, file, change):
+def test_damage_is_an_error_that_names_the_folder(classifier, tmp_path, file, damage):
     path = classifier.save(tmp_path / "m") / file
     data = path.read_bytes()
     path.unlink()
-    if change is not None:
-        path.write_bytes(change(data))
+    if damage is not None:
+        path.write_bytes(damage(data))
     with pytest.raises(ClassifierError, match="/m is damaged"):
         Classifier.load(tmp_path / "m")
 

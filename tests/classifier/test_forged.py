@@ -19,7 +19,7 @@ NAN, INF = float("nan"), float("inf")
 ADAPTER, TOWER, WEIGHTS = (f"{n}.safetensors" for n in ("adapter", "tower", "class_weights"))
 
 
-def made(kind):
+def classifier_of(kind):
     return Classifier(heads()[kind], NAMES, text_weights=draw(C, D, seed=4))
 
 
@@ -80,7 +80,7 @@ def refused(folder):
     ],
 )
 def test_weights(kind, tensors, tmp_path):
-    refused(forge(made(kind).save(tmp_path / "m"), WEIGHTS, **tensors))
+    refused(forge(classifier_of(kind).save(tmp_path / "m"), WEIGHTS, **tensors))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_weights(kind, tensors, tmp_path):
     ],
 )
 def test_maps_and_caches(kind, tensors, tmp_path):
-    refused(forge(made(kind).save(tmp_path / "m"), ADAPTER, **tensors))
+    refused(forge(classifier_of(kind).save(tmp_path / "m"), ADAPTER, **tensors))
 
 
 @pytest.mark.parametrize(
@@ -155,19 +155,19 @@ def test_maps_and_caches(kind, tensors, tmp_path):
     ],
 )
 def test_the_description(kind, place, value, tmp_path):
-    refused(forge(made(kind).save(tmp_path / "m"), config={place: value}))
+    refused(forge(classifier_of(kind).save(tmp_path / "m"), config={place: value}))
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "5", "[" * 100_000, '{"format": 1}'])
 def test_another_description(text, tmp_path):
-    folder = made("linear").save(tmp_path / "m")
+    folder = classifier_of("linear").save(tmp_path / "m")
     (folder / "classifier.json").write_text(text)
     refused(folder)
 
 
 @pytest.mark.parametrize("seen", ["5", "[[1]]", "{"])
 def test_the_digests_of_pictures(seen, tmp_path):
-    folder = made("linear").save(tmp_path / "m")
+    folder = classifier_of("linear").save(tmp_path / "m")
     (folder / "seen.json").write_text(seen)
     refused(folder)
 
@@ -184,16 +184,16 @@ def test_the_digests_of_pictures(seen, tmp_path):
     ],
 )
 def test_a_few_bytes_do_not_take_gigabytes(kind, sizes, tmp_path, small_tensors):
-    folder = made(kind).save(tmp_path / "m")
+    folder = classifier_of(kind).save(tmp_path / "m")
     forge(folder, config={f"image_map.{k}": v for k, v in sizes.items()})
     with small_tensors:
         refused(folder)
 
 
 def test_a_forged_change_of_the_tower(tmp_path):
-    change = Lora(2, 16)
+    adapter = Lora(2, 16)
     for number, value in enumerate([NAN, INF, 0, -1, 10**9, "2"]):
-        folder = Classifier(Head(draw(C, D)), NAMES, tower_adapter=change).save(
+        folder = Classifier(Head(draw(C, D)), NAMES, tower_adapter=adapter).save(
             tmp_path / str(number)
         )
         refused(forge(folder, config={"change.rank": value}))
@@ -201,7 +201,9 @@ def test_a_forged_change_of_the_tower(tmp_path):
 
 def test_what_fits_still_loads(tmp_path):
     """The forging itself is not what is refused; members may differ in what they map to."""
-    folder = forge(made("channels").save(tmp_path / "m"), WEIGHTS, weights=draw(C, D, seed=5))
+    folder = forge(
+        classifier_of("channels").save(tmp_path / "m"), WEIGHTS, weights=draw(C, D, seed=5)
+    )
     assert torch.equal(Classifier.load(folder).head.state_dict()["weights"], draw(C, D, seed=5))
     both = [Head(draw(C, 4), Projection(draw(D, 4))), Head(draw(C, D), kind="linear")]
     mixed = Classifier(Mixture(both, [1, 2]), ["a", "a", "b"])  # two classes of one name

@@ -34,7 +34,7 @@ def compare(name, device, data, backbone, tmp_path):
     fields = {f.name for f in dataclasses.fields(get_method(name))}
     options = {k: v for k, v in QUICK.items() if k in fields} | OFFICIAL.get(name, {})
     paths = sorted((data / "test").rglob("*.png"))
-    found = []
+    logits = []
     for place in ("cpu", device):
         # A store of its own, else the features of the CPU would be taken.
         store = tmp_path / place.replace(":", "-")
@@ -44,11 +44,11 @@ def compare(name, device, data, backbone, tmp_path):
         used = classifier.backbone(place).device
         assert classifier.info.get("compute", {"device": used})["device"] == used
         assert (used == "cpu") == (place == "cpu")
-        found += [classifier.logits(paths), classifier.zero_shot_logits(paths)]
+        logits += [classifier.logits(paths), classifier.zero_shot_logits(paths)]
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
     loaded.backbone("cpu")
-    found += [loaded.logits(paths), loaded.zero_shot_logits(paths)]
-    for on_cpu, other in zip(found[:2] * 2, found[2:], strict=True):
+    logits += [loaded.logits(paths), loaded.zero_shot_logits(paths)]
+    for on_cpu, other in zip(logits[:2] * 2, logits[2:], strict=True):
         atol = TOLERANCE * on_cpu.abs().max().item()
         torch.testing.assert_close(other, on_cpu, rtol=0, atol=atol)
 

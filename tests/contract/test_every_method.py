@@ -176,16 +176,16 @@ def watched_fit(world, monkeypatch):
     def one_fold(train, seed, enough=None, *, text=True):
         return folds_of(train, seed, text=text)[:1]
 
-    def spy(selection, folds, labels, evaluate, reference=0):
+    def spy(parameter, candidates, folds, labels, evaluate, reference=0):
         # A fit on a part of the shots numbers its rows anew.
         rows = folds[0].held_out if len(labels) == len(task.train) else None
 
         def evaluate_and_note(jobs):
             for (_, candidate), logits in zip(jobs, evaluate(jobs), strict=True):
-                seen.append((selection.parameter, candidate, rows, logits.clone()))
+                seen.append((parameter, candidate, rows, logits.clone()))
                 yield logits
 
-        return cross_validate(selection, folds, labels, evaluate_and_note, reference)
+        return cross_validate(parameter, candidates, folds, labels, evaluate_and_note, reference)
 
     everywhere(monkeypatch, "folds_of", one_fold)
     everywhere(monkeypatch, "cross_validate", spy)

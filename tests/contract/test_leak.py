@@ -61,10 +61,10 @@ def reached_from(starts):
         # The names that a package offers lazily are no imports of whoever imports the package.
         if module_file(name).name == "__init__.py" and name not in starts:
             continue
-        for found in modules_named_in(module_file(name)):
-            if found not in reached and module_file(found).exists():
-                reached[found] = name
-                waiting.append(found)
+        for module in modules_named_in(module_file(name)):
+            if module not in reached and module_file(module).exists():
+                reached[module] = name
+                waiting.append(module)
     return reached
 
 

@@ -28,11 +28,13 @@ def test_sixteen_shots_do_not_bring_a_probe_level(score):
 
 
 def test_the_best_ratio_is_inside(score):
-    curve = {r: score("clip-adapter", 16, visual_ratio=r) for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)}
-    best = max(curve, key=curve.get)
+    accuracy = {
+        r: score("clip-adapter", 16, visual_ratio=r) for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    }
+    best = max(accuracy, key=accuracy.get)
     assert 0 < best < 1
-    assert curve[best] > curve[1.0] + 2  # the residual matters
-    assert curve[0.0] == score("zero-shot", 16)
+    assert accuracy[best] > accuracy[1.0] + 2  # the residual matters
+    assert accuracy[0.0] == score("zero-shot", 16)
 
 
 LEARNT = ("learnable", "hypernetwork")

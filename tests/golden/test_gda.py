@@ -78,44 +78,46 @@ def test_it_is_scikit_learns_discriminant_with_the_same_shrinkage(shots, ridge):
 def test_one_picture_per_class_takes_the_spread_of_the_class_means(shots):
     x, _, _ = shots
     few, y = x[::K], torch.arange(C)
-    found = Gaussians.fit(few[None], y, C)
+    gaussians = Gaussians.fit(few[None], y, C)
     f = unit(few.double().numpy())
-    assert not found.within
-    np.testing.assert_allclose(found.scatter.numpy(), (C - 1) * np.cov(f.T), rtol=1e-5, atol=1e-7)
+    assert not gaussians.within
+    np.testing.assert_allclose(
+        gaussians.scatter.numpy(), (C - 1) * np.cov(f.T), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_spread_is_the_ratio_of_the_traces(shots):
     x, y, _ = shots
-    found = Gaussians.fit(x[None], y, C)
+    gaussians = Gaussians.fit(x[None], y, C)
     f = unit(x.double().numpy())
     centred = f - np.stack([f[y.numpy() == c].mean(0) for c in range(C)])[y.numpy()]
     scatter = centred.T @ centred
     n = len(x)
     of_p = (scatter + np.trace(scatter) / (n - 1) * np.eye(D)) / D  # P is its inverse
-    assert found.spread == pytest.approx(np.trace(of_p) / np.trace(scatter / (n - C)), rel=1e-5)
+    assert gaussians.spread == pytest.approx(np.trace(of_p) / np.trace(scatter / (n - C)), rel=1e-5)
 
 
 def test_a_class_without_pictures_has_the_mean_of_all(shots):
     x, y, _ = shots
     some = y != 1
-    found = Gaussians.fit(x[None, some], y[some], C)
+    gaussians = Gaussians.fit(x[None, some], y[some], C)
     want = unit(x[some].double().numpy()).mean(0)
-    np.testing.assert_allclose(found.means[1].numpy(), want, rtol=1e-5)
-    assert found.present.tolist() == [True, False, True, True]
+    np.testing.assert_allclose(gaussians.means[1].numpy(), want, rtol=1e-5)
+    assert gaussians.present.tolist() == [True, False, True, True]
 
 
 def test_means_of_classes_with_fewer_pictures_are_nearer_to_the_middle(shots):
     x, y, _ = shots
     some = torch.tensor([0, 1, 2, 3, 4, 5, 6, 10, 15, 16])  # 5, 2, 1 and 2 of the classes
-    found = Gaussians.fit(x[None, some], y[some], C)
+    gaussians = Gaussians.fit(x[None, some], y[some], C)
     f, labels = unit(x[some].double().numpy()), y[some].numpy()
     means = np.stack([f[labels == c].mean(0) for c in range(C)])
     counts = np.bincount(labels)
     trust = counts / (counts + 1) / (5 / 6)
     want = means.mean(0) + trust[:, None] * (means - means.mean(0))
-    np.testing.assert_allclose(found.means.numpy(), want, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gaussians.means.numpy(), want, rtol=1e-5, atol=1e-7)
     centred = f - means[labels]  # the spread within classes is around their own means
-    np.testing.assert_allclose(found.scatter.numpy(), centred.T @ centred, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gaussians.scatter.numpy(), centred.T @ centred, rtol=1e-4, atol=1e-6)
 
 
 def test_a_weight_is_carried_to_the_folds_in_proportion_to_the_spread(shots):
@@ -126,9 +128,9 @@ def test_a_weight_is_carried_to_the_folds_in_proportion_to_the_spread(shots):
     spread = Gaussians.fit(x[None], y, C).spread
     parts = []
     for fold in stratified_folds(y, task.seed):
-        found = Gaussians.fit(x[None, fold.fit], y[fold.fit], C)
-        w, b = found.weights()
+        gaussians = Gaussians.fit(x[None, fold.fit], y[fold.fit], C)
+        w, b = gaussians.weights()
         f = torch.nn.functional.normalize(x[fold.held_out], dim=-1)
         zero_shot = SCALE * f @ torch.nn.functional.normalize(text, dim=-1).T
-        parts.append(zero_shot + 0.3 * found.spread / spread * (f @ w.T + b))
+        parts.append(zero_shot + 0.3 * gaussians.spread / spread * (f @ w.T + b))
     torch.testing.assert_close(held.logits, torch.cat(parts), rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from clip_adapter.towers.lora import LoraAttention, LowRank
 B, L, W, HEADS, RANK, ALPHA = 2, 5, 12, 3, 2, 1.5
 
 
-def made(dropout=0.0, batch_first=True):
+def small_attention(dropout=0.0, batch_first=True):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         attention = nn.MultiheadAttention(W, HEADS, batch_first=batch_first)
@@ -46,7 +46,7 @@ def numpy_attention(module, x, mask):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("route", ["merged", "unmerged"])
 def test_formula_and_gradient(route, causal):
-    module, x = made()
+    module, x = small_attention()
     mask = np.triu(np.full((L, L), -np.inf), 1) if causal else np.zeros((L, L))
     given = torch.from_numpy(mask)
     out = getattr(module, route)(x, given)
@@ -68,7 +68,7 @@ def test_formula_and_gradient(route, causal):
 
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_merged_is_unmerged(batch_first):
-    module, x = made(batch_first=batch_first)
+    module, x = small_attention(batch_first=batch_first)
     x = x / 10 if batch_first else x.transpose(0, 1) / 10
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         module, x = module.to(dtype), x.to(dtype)
@@ -76,7 +76,7 @@ def test_merged_is_unmerged(batch_first):
 
 
 def test_dropout_is_on_the_input_of_a_alone():
-    module, x = made(dropout=0.5)
+    module, x = small_attention(dropout=0.5)
     torch.manual_seed(11)
     keep = [torch.nn.functional.dropout(torch.ones_like(x), 0.5) for _ in range(3)]
     assert not torch.equal(keep[0], keep[1])
@@ -94,7 +94,7 @@ def test_dropout_is_on_the_input_of_a_alone():
 
 
 def test_merged_is_what_a_merged_weight_gives():
-    module, x = made()
+    module, x = small_attention()
     module.eval()
     merged = nn.MultiheadAttention(W, HEADS, batch_first=True).double()
     merged.load_state_dict(module.attention.state_dict())

@@ -40,7 +40,7 @@ SIZES = (224, 48)
 @pytest.fixture(scope="module")
 def photos(shared):
     """(name, picture as the library decodes it, picture as PIL does), of each photograph."""
-    found = []
+    values = []
     with tarfile.open(shared / "images" / "photos.tar") as archive:
         for member in archive:
             file = archive.extractfile(member)
@@ -48,8 +48,8 @@ def photos(shared):
                 data = file.read()
                 with Image.open(io.BytesIO(data)) as picture:
                     theirs = picture.convert("RGB")
-                found.append((member.name, decode(data, member.name), theirs))
-    return found
+                values.append((member.name, decode(data, member.name), theirs))
+    return values
 
 
 @pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])

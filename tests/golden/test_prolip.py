@@ -60,9 +60,9 @@ def test_trained_projection():
     given = Projection(t[1], t[2])
     features = FeatureSet(torch.ones(N, D), torch.tensor(y), [str(i) for i in range(C)])
     task = FewShotTask(features, t[3], SCALE)
-    recipe = Schedule("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON)
+    schedule = Schedule("adamw", RATE, 0.0, N, epochs=EPOCHS, epsilon=EPSILON)
     rows = [torch.arange(N), torch.arange(N).flip(0)]
-    fit = fit_projections(given, t[0][None], task, STRENGTH, recipe, rows)
+    fit = fit_projections(given, t[0][None], task, STRENGTH, schedule, rows)
     got = take(fit, 0)
     assert np.abs(p - start).max() > 0.02
     np.testing.assert_allclose(got.matrix.detach().numpy(), p, atol=2e-5)

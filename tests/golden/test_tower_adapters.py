@@ -39,12 +39,12 @@ def random_tower(blocks=2):
     return tower.double().eval()
 
 
-def randomised(change):
+def randomised(adapter):
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
-        for parameter in change.parameters():
+        for parameter in adapter.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return change.double()
+    return adapter.double()
 
 
 def numbers(module):
@@ -130,12 +130,12 @@ def towers_numbers(tower):
     return [numbers(b) for b in tower.transformer.resblocks]
 
 
-def check_gradient(change, tower, tokens, numpy_loss):
+def check_gradient(adapter, tower, tokens, numpy_loss):
     """Autograd's gradient against central differences of the NumPy forward pass."""
     tower.requires_grad_(False)
     (tower(tokens) ** 2).sum().backward()
     step = 1e-6
-    for name, parameter in change.named_parameters():
+    for name, parameter in adapter.named_parameters():
         values = parameter.detach().numpy()
         flat, gradient = values.reshape(-1), parameter.grad.numpy().reshape(-1)
         for i in (0, flat.size // 2, flat.size - 1):
@@ -153,25 +153,25 @@ def check_gradient(change, tower, tokens, numpy_loss):
 def test_houlsby(tokens):
     tower = random_tower()
     ps = towers_numbers(tower)
-    change = randomised(Houlsby([2], W, H))
-    qs = [None, [numbers(b) for b in change.branches["2"]]]
-    change.attach(tower)
+    adapter = randomised(Houlsby([2], W, H))
+    qs = [None, [numbers(b) for b in adapter.branches["2"]]]
+    adapter.attach(tower)
     expected = houlsby(tokens.numpy(), ps, qs)
     np.testing.assert_allclose(tower(tokens).detach().numpy(), expected, rtol=1e-10)
     loss = lambda: (houlsby(tokens.numpy(), ps, qs) ** 2).sum()  # noqa: E731
-    check_gradient(change, tower, tokens, loss)
+    check_gradient(adapter, tower, tokens, loss)
 
 
 def test_parallel(tokens):
     tower = random_tower()
     ps = towers_numbers(tower)
-    change = randomised(Parallel([1, 2], W, H))
-    qs = [numbers(change.branches[b]) for b in ("1", "2")]
-    change.attach(tower)
+    adapter = randomised(Parallel([1, 2], W, H))
+    qs = [numbers(adapter.branches[b]) for b in ("1", "2")]
+    adapter.attach(tower)
     expected = parallel(tokens.numpy(), ps, qs)
     np.testing.assert_allclose(tower(tokens).detach().numpy(), expected, rtol=1e-10)
     loss = lambda: (parallel(tokens.numpy(), ps, qs) ** 2).sum()  # noqa: E731
-    check_gradient(change, tower, tokens, loss)
+    check_gradient(adapter, tower, tokens, loss)
 
 
 @pytest.mark.parametrize("activation", ["official", "paper"])
@@ -179,9 +179,9 @@ def test_residual_inside(tokens, activation):
     tower = random_tower(3)
     ps = towers_numbers(tower)
     adapters = {i: ResidualAdapter.build(W, H, activation, 0.3) for i in (0, 2, 3)}
-    change = randomised(ResidualInside(adapters))
+    adapter = randomised(ResidualInside(adapters))
     q = {i: numbers(a) for i, a in adapters.items()}
-    change.attach(tower)
+    adapter.attach(tower)
     ratio = float(adapters[0].ratio.value)
 
     def expected():
@@ -191,4 +191,4 @@ def test_residual_inside(tokens, activation):
         return residual(x[:, 0], q[3], ratio, activation == "official")
 
     np.testing.assert_allclose(tower(tokens).detach().numpy(), expected(), rtol=1e-10)
-    check_gradient(change, tower, tokens, lambda: (expected() ** 2).sum())
+    check_gradient(adapter, tower, tokens, lambda: (expected() ** 2).sum())

@@ -14,7 +14,7 @@ from clip_adapter.towers.adapters import Houlsby, Parallel
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32}
 METHODS = pytest.mark.parametrize(
-    ("name", "change", "per_block"), [("houlsby", Houlsby, 2), ("parallel-adapter", Parallel, 1)]
+    ("name", "adapter", "per_block"), [("houlsby", Houlsby, 2), ("parallel-adapter", Parallel, 1)]
 )
 
 
@@ -24,32 +24,32 @@ def demo():
 
 
 @METHODS
-def test_counts_are_those_of_the_modules_on_vit_b_16(name, change, per_block):
+def test_counts_are_those_of_the_modules_on_vit_b_16(name, adapter, per_block):
     assert make_method(name).parameters(VIT_B_16) == per_block * 12 * (2 * 768 * 64 + 64 + 768)
     options = {"hidden": 32, "blocks": "1,12"}
     with torch.device("meta"):
         visual = open_clip.create_model("ViT-B-16", pretrained=None, device="meta").visual
-        module = change([1, 12], 768, 32)
+        module = adapter([1, 12], 768, 32)
         module.attach(visual)
-    found = sum(p.numel() for p in module.parameters())
-    assert make_method(name, options).parameters(VIT_B_16) == found
+    count = sum(p.numel() for p in module.parameters())
+    assert make_method(name, options).parameters(VIT_B_16) == count
 
 
 @METHODS
-def test_it_learns_the_shots_in_the_chosen_blocks(name, change, per_block, demo, pixel_task):
+def test_it_learns_the_shots_in_the_chosen_blocks(name, adapter, per_block, demo, pixel_task):
     task = pixel_task(demo)
     options = {"blocks": "2, 4", "hidden": 8, "epochs": 20, "lr": 3e-3}
     classifier = learn(name, task, options)
     features = tuned(demo, classifier.tower_adapter).encode_images(task.pictures.batch(range(12)))
     assert torch.equal(classifier.logits(features).argmax(1), task.train.labels)
-    assert isinstance(classifier.tower_adapter, change)
+    assert isinstance(classifier.tower_adapter, adapter)
     assert classifier.info["hyperparameters"]["blocks"] == [2, 4]
     assert classifier.info["trained_parameters"] == per_block * 2 * (2 * 128 * 8 + 8 + 128)
 
 
 @METHODS
 def test_a_training_without_steps_to_speak_of_is_zero_shot(
-    name, change, per_block, demo, pixel_task
+    name, adapter, per_block, demo, pixel_task
 ):
     task = pixel_task(demo)
     classifier = learn(name, task, {"epochs": 1, "lr": 1e-12})
@@ -59,7 +59,7 @@ def test_a_training_without_steps_to_speak_of_is_zero_shot(
 
 @METHODS
 def test_backbones_and_blocks_that_do_not_fit(
-    name, change, per_block, demo, pixel_task, make_folder
+    name, adapter, per_block, demo, pixel_task, make_folder
 ):
     resnet = load_backbone(f"local-dir:{make_folder(vision_cfg=RESNET)}", device="cpu")
     with pytest.raises(BackboneError, match="ViT-B-16/openai"):

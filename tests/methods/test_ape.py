@@ -59,12 +59,12 @@ def test_better_than_zero_shot(method):
 def test_what_ape_chose_is_recorded_and_used():
     task, _ = make()
     classifier = learn(APE(), task)
-    curve = classifier.info["selection"][0]
-    assert curve["parameter"] == "cache_weight, cache_sharpness, channels"
-    assert [c["cache_weight"] for c in curve["candidates"]].count(0.0) == 1
-    assert {c["channels"] for c in curve["candidates"]} == set(SHARES)
+    selection = classifier.info["selection"][0]
+    assert selection["parameter"] == "cache_weight, cache_sharpness, channels"
+    assert [c["cache_weight"] for c in selection["candidates"]].count(0.0) == 1
+    assert {c["channels"] for c in selection["candidates"]} == set(SHARES)
     assert classifier.info["held_out"]["pictures"] == len(task.train)
-    cache, chosen = classifier.head.cache, curve["chosen"]
+    cache, chosen = classifier.head.cache, selection["chosen"]
     assert len(cache.channels) == round(chosen["channels"] * D)
     assert cache.weight.item() == pytest.approx(chosen["cache_weight"])
 

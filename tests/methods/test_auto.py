@@ -16,7 +16,7 @@ from clip_adapter.methods.auto import PART, WITH_TEXT, WITHOUT_TEXT, _search
 from clip_adapter.nn import normalize
 from clip_adapter.task import Fitted
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import DOUBT, Selection, gathered, score
+from clip_adapter.training.selection import DOUBT, gathered, score
 
 C, D = 4, 16
 
@@ -44,10 +44,10 @@ def test_the_blend_is_the_weighted_sum_of_its_members(shots):
     )
     torch.testing.assert_close(auto.logits(task.train), total, rtol=1e-4, atol=1e-4)
     assert isinstance(auto.head, Mixture)
-    (curve,) = auto.info["selection"]
-    assert curve["candidates"] == ["zero-shot", "wise-ft", "gda"]
-    assert set(members(auto)) <= set(curve["candidates"])
-    assert all(name in curve["chosen"] for name in members(auto))
+    (selection,) = auto.info["selection"]
+    assert selection["candidates"] == ["zero-shot", "wise-ft", "gda"]
+    assert set(members(auto)) <= set(selection["candidates"])
+    assert all(name in selection["chosen"] for name in members(auto))
     assert sum(m["share"] for m in members(auto).values()) == pytest.approx(1, abs=1e-3)
 
 
@@ -70,13 +70,12 @@ LABELS = torch.arange(3).repeat(30)
 
 
 def search(logits, mild, target=LABELS, weight=EVEN):
-    curve = Selection("members", list(logits))
     rows = torch.arange(len(target))
-    shares, held_out = _search(curve, logits, mild, target, [Fold(rows, rows, weight)])
+    shares, selection, held_out = _search(logits, mild, target, [Fold(rows, rows, weight)])
     assert sum(shares.values()) == pytest.approx(1)
     want = sum(share * logits[name] for name, share in shares.items())
     torch.testing.assert_close(held_out.logits, want)
-    return shares, curve
+    return shares, selection
 
 
 def noise(seed, count=90):
@@ -86,12 +85,12 @@ def noise(seed, count=90):
 def test_it_moves_to_a_far_better_candidate_and_never_to_a_useless_one():
     right = 5.0 * F.one_hot(LABELS, 3) + noise(0)
     logits = {"mild": F.one_hot(LABELS, 3) + noise(1), "good": right, "bad": noise(2)}
-    shares, curve = search(logits, {"mild": 1.0})
+    shares, selection = search(logits, {"mild": 1.0})
     assert set(shares) == {"mild", "good"}
     assert shares["good"] > 0.4
-    assert "more of good" in curve.rule
-    assert curve.accuracy[1] > curve.accuracy[2] + 30
-    assert curve.loss[1] < curve.loss[0] < curve.loss[2]
+    assert "more of good" in selection.rule
+    assert selection.accuracy[1] > selection.accuracy[2] + 30
+    assert selection.loss[1] < selection.loss[0] < selection.loss[2]
 
 
 def test_it_stays_in_doubt():
@@ -106,12 +105,12 @@ def test_it_stays_in_doubt():
         _, after = score((start + PART * other) / (1 + PART), few, weight)
         mild = {"zero-shot": 1.0}
         logits = {"zero-shot": start, "other": other}
-        shares, curve = search(logits, mild, few, weight)
+        shares, selection = search(logits, mild, few, weight)
         d = (after - before).numpy()
         if d.mean() + DOUBT * d.std(ddof=1) / 10**0.5 >= 0:
             assert shares == mild
-            assert "beyond doubt" in curve.rule
-            assert "more of" not in curve.rule
+            assert "beyond doubt" in selection.rule
+            assert "more of" not in selection.rule
             doubted += d.mean() < 0
         else:
             assert shares["other"] > 0
@@ -143,10 +142,10 @@ def test_one_shot_is_the_mild_blend():
     auto = learn("auto", task)
     wanted = {n: s for n, s in WITH_TEXT.items() if s}
     assert {n: m["share"] for n, m in members(auto).items()} == wanted
-    (curve,) = auto.info["selection"]
-    assert "a fixed mild blend that keeps near to CLIP" in curve["rule"]
+    (selection,) = auto.info["selection"]
+    assert "a fixed mild blend that keeps near to CLIP" in selection["rule"]
     assert "held_out" not in auto.info
-    assert curve["accuracy"] == []
+    assert selection["accuracy"] == []
     blind = learn("auto", dataclasses.replace(task, text_weights=None))
     assert {n: m["share"] for n, m in members(blind).items()} == WITHOUT_TEXT
     assert "CLIP" not in blind.info["selection"][0]["rule"]

@@ -61,17 +61,17 @@ def test_better_than_zero_shot_where_the_text_is_poor():
 def test_all_three_are_chosen_together_and_recorded():
     task, _ = make()
     classifier = learn(CachedAdapter(), task)
-    (curve,) = classifier.info["selection"]
-    assert curve["parameter"] == "visual_ratio, cache_weight, cache_sharpness"
-    safe = curve["candidates"][0]
+    (selection,) = classifier.info["selection"]
+    assert selection["parameter"] == "visual_ratio, cache_weight, cache_sharpness"
+    safe = selection["candidates"][0]
     assert (safe["visual_ratio"], safe["cache_weight"]) == (0.0, 0.0)
-    assert {c["visual_ratio"] for c in curve["candidates"]} == set(CANDIDATES)
+    assert {c["visual_ratio"] for c in selection["candidates"]} == set(CANDIDATES)
     for ratio in CANDIDATES:
-        weights = [c["cache_weight"] for c in curve["candidates"] if c["visual_ratio"] == ratio]
+        weights = [c["cache_weight"] for c in selection["candidates"] if c["visual_ratio"] == ratio]
         assert weights.count(0.0) == 1
         assert len(set(weights)) > 4
-    chosen = curve["chosen"]
-    assert curve["loss"][curve["candidates"].index(chosen)] <= curve["loss"][0]
+    chosen = selection["chosen"]
+    assert selection["loss"][selection["candidates"].index(chosen)] <= selection["loss"][0]
     assert classifier.head.cache.weight.item() == pytest.approx(chosen["cache_weight"])
     assert classifier.info["hyperparameters"]["visual_ratio"] == chosen["visual_ratio"]
 
@@ -79,13 +79,13 @@ def test_all_three_are_chosen_together_and_recorded():
 def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
     task, _ = make()
     fitted = CachedAdapter().fit(task)
-    held_out, (curve,) = fitted.held_out, fitted.selection
+    held_out, (selection,) = fitted.held_out, fitted.selection
     rows = held_out.rows
     logits = learn("zero-shot", task).logits(task.train.plain_view[rows])
     hits, losses = score(logits, task.train.labels[rows], held_out.weight)
-    assert curve["loss"][0] == pytest.approx(mean(losses, held_out.weight), abs=1e-5)
+    assert selection["loss"][0] == pytest.approx(mean(losses, held_out.weight), abs=1e-5)
     share = mean(hits, held_out.weight)
-    assert curve["accuracy"][0] == pytest.approx(100 * share)
+    assert selection["accuracy"][0] == pytest.approx(100 * share)
     assert share == pytest.approx(hits.mean().item())  # of an even folder, all at their one place
 
 

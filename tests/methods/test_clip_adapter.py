@@ -72,23 +72,25 @@ def test_auto_changes_little_where_text_is_perfect_and_more_where_it_is_not():
     mild = round((C * K / FULL_PICTURES) ** (1 / 3) * 128)
     sure = learn(CLIPAdapter(), perfect)
     # Nothing is better than perfect, so the mild setting stays, and spoils nothing.
-    (curve,) = sure.info["selection"]
-    assert curve["chosen"] == {"visual_ratio": ONE_SHOT_RATIO, "steps": mild}
-    assert curve["accuracy"] == [100] * len(curve["candidates"])
+    (selection,) = sure.info["selection"]
+    assert selection["chosen"] == {"visual_ratio": ONE_SHOT_RATIO, "steps": mild}
+    assert selection["accuracy"] == [100] * len(selection["candidates"])
     assert (sure.logits(text).argmax(1) == torch.arange(C)).all()
     shifted = learn(CLIPAdapter(), make(shift=3.0))
-    (curve,) = shifted.info["selection"]
-    assert curve["parameter"] == "visual_ratio, steps"
-    pairs = [(c["visual_ratio"], c["steps"]) for c in curve["candidates"]]
+    (selection,) = shifted.info["selection"]
+    assert selection["parameter"] == "visual_ratio, steps"
+    pairs = [(c["visual_ratio"], c["steps"]) for c in selection["candidates"]]
     tried = [(0.0, 128), *((ratio, round(128 * share)) for share, ratio in STRENGTHS)]
     assert pairs == [(ONE_SHOT_RATIO, mild), *tried]
-    assert len(curve["accuracy"]) == len(curve["loss"]) == len(pairs)
+    assert len(selection["accuracy"]) == len(selection["loss"]) == len(pairs)
     hyperparameters = shifted.info["hyperparameters"]
     assert (hyperparameters["visual_ratio"], hyperparameters["steps"]) == tuple(
-        curve["chosen"].values()
+        selection["chosen"].values()
     )
     assert hyperparameters["visual_ratio"] * hyperparameters["steps"] > 4 * ONE_SHOT_RATIO * mild
-    assert curve["loss"][pairs.index(tuple(curve["chosen"].values()))] == min(curve["loss"])
+    assert selection["loss"][pairs.index(tuple(selection["chosen"].values()))] == min(
+        selection["loss"]
+    )
 
 
 def test_auto_finds_zero_where_every_training_does_harm():
@@ -117,7 +119,7 @@ def test_what_is_tried_does_not_depend_on_classes_without_pictures(name):
 
     def tried(task):
         fitted = make_method(name, options).fit(task)
-        candidates = [c for curve in fitted.selection for c in curve["candidates"]]
+        candidates = [c for selection in fitted.selection for c in selection["candidates"]]
         y = task.train.labels
         asked = {
             label
@@ -134,11 +136,11 @@ def test_what_is_tried_does_not_depend_on_classes_without_pictures(name):
 
 
 def test_the_steps_that_are_given_are_not_chosen():
-    (curve,) = learn(CLIPAdapter(steps=20), make()).info["selection"]
-    assert curve["parameter"] == "visual_ratio"
-    assert curve["candidates"] == list(CANDIDATES)
-    (curve,) = learn(CLIPAdapter(recipe="official", epochs=2), make()).info["selection"]
-    assert curve["candidates"] == list(CANDIDATES)
+    (selection,) = learn(CLIPAdapter(steps=20), make()).info["selection"]
+    assert selection["parameter"] == "visual_ratio"
+    assert selection["candidates"] == list(CANDIDATES)
+    (selection,) = learn(CLIPAdapter(recipe="official", epochs=2), make()).info["selection"]
+    assert selection["candidates"] == list(CANDIDATES)
     fixed = learn(CLIPAdapter(visual_ratio=0.4), make())
     assert fixed.info["selection"] == []
     assert fixed.info["hyperparameters"]["steps"] == 128
@@ -237,11 +239,11 @@ def test_the_curve_tells_true_zero_shot_whatever_the_other_branch_does():
     hits, losses = score(logits, task.train.labels[rows], weight)
     method = CLIPAdapter(branch="both", visual_ratio="auto", text_ratio="learnable")
     info = fit_task(method, task, {}).info
-    (curve,) = info["selection"]
-    assert curve["pictures"] == len(task.train) == len(rows.unique())  # all are held out once
+    (selection,) = info["selection"]
+    assert selection["pictures"] == len(task.train) == len(rows.unique())  # all are held out once
     assert info["held_out"]["zero_shot_accuracy"] == pytest.approx(100 * mean(hits, weight))
-    none = [c["visual_ratio"] for c in curve["candidates"]].index(0)
-    trained = abs(curve["loss"][none] - mean(losses, weight))
+    none = [c["visual_ratio"] for c in selection["candidates"]].index(0)
+    trained = abs(selection["loss"][none] - mean(losses, weight))
     assert trained > 0.02  # visual ratio 0, and a trained text branch
 
 

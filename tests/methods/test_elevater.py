@@ -56,11 +56,11 @@ def test_l_1p_learns(pixel_task):
 @pytest.mark.parametrize("name", ["r-2p", "l-2p"])
 def test_the_rate_is_chosen_on_held_out_shots(name):
     classifier = learn(name, make_task())
-    (curve,) = classifier.info["selection"]
-    assert curve["candidates"] == list(RATES)
-    assert curve["pictures"] == 20
-    assert curve["loss"][RATES.index(curve["chosen"])] == min(curve["loss"])
-    assert classifier.info["hyperparameters"]["lr"] == curve["chosen"]
+    (selection,) = classifier.info["selection"]
+    assert selection["candidates"] == list(RATES)
+    assert selection["pictures"] == 20
+    assert selection["loss"][RATES.index(selection["chosen"])] == min(selection["loss"])
+    assert classifier.info["hyperparameters"]["lr"] == selection["chosen"]
 
 
 def test_held_out_logits_are_those_of_the_head_that_did_not_see_them():

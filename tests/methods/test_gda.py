@@ -43,15 +43,15 @@ def test_weight_0_is_zero_shot():
 def test_weight_and_shrinkage_are_chosen_on_the_shots():
     task = make(6)
     classifier = learn("gda", task, {"shrinkage": "auto"})
-    curve = classifier.info["selection"][0]
-    assert curve["parameter"] == "gaussian_weight, shrinkage"
-    mild, zero = curve["candidates"][:2]
-    found = Gaussians.fit(task.train.features, task.train.labels, C)
-    assert mild["gaussian_weight"] == pytest.approx(MILD_WEIGHT * found.spread, rel=0.05)
+    selection = classifier.info["selection"][0]
+    assert selection["parameter"] == "gaussian_weight, shrinkage"
+    mild, zero = selection["candidates"][:2]
+    gaussians = Gaussians.fit(task.train.features, task.train.labels, C)
+    assert mild["gaussian_weight"] == pytest.approx(MILD_WEIGHT * gaussians.spread, rel=0.05)
     assert zero == {"gaussian_weight": 0.0, "shrinkage": 1.0}
-    assert {c["gaussian_weight"] for c in curve["candidates"][1:]} == {0.0, *WEIGHTS}
-    assert curve["chosen"]["gaussian_weight"] > 0
-    assert {c["shrinkage"] for c in curve["candidates"]} > {0.1, 1.0, 10.0}
+    assert {c["gaussian_weight"] for c in selection["candidates"][1:]} == {0.0, *WEIGHTS}
+    assert selection["chosen"]["gaussian_weight"] > 0
+    assert {c["shrinkage"] for c in selection["candidates"]} > {0.1, 1.0, 10.0}
     assert classifier.info["held_out"]["pictures"] == len(task.train)
     fixed = learn("gda", task, {"gaussian_weight": "0.2", "shrinkage": "3"})
     assert fixed.info["hyperparameters"]["gaussian_weight"] == 0.2
@@ -70,10 +70,10 @@ def test_a_text_that_says_all_is_kept():
 
 def test_one_shot_has_a_fixed_weight_and_the_spread_around_the_mean_of_all():
     task = make(1)
-    told = learn("gda", task).info["hyperparameters"]
+    numbers = learn("gda", task).info["hyperparameters"]
     spread = Gaussians.fit(task.train.features, task.train.labels, C).spread
-    assert told["gaussian_weight"] == pytest.approx(MILD_WEIGHT * spread, rel=0.05)
-    assert told["covariance"] == "around the mean of all"
+    assert numbers["gaussian_weight"] == pytest.approx(MILD_WEIGHT * spread, rel=0.05)
+    assert numbers["covariance"] == "around the mean of all"
     alone = learn("gda", make(1, text=False)).info["hyperparameters"]
     assert alone["gaussian_weight"] == WEIGHT_ALONE
     two = learn("gda", make(2)).info["hyperparameters"]
@@ -82,8 +82,8 @@ def test_one_shot_has_a_fixed_weight_and_the_spread_around_the_mean_of_all():
 
 def test_views_are_pictures_so_one_shot_with_views_has_a_spread_of_its_own():
     task = make(1, views=5)
-    told = learn("gda", task).info["hyperparameters"]
-    assert told["covariance"] == "within classes"
+    numbers = learn("gda", task).info["hyperparameters"]
+    assert numbers["covariance"] == "within classes"
     assert Gaussians.fit(task.train.features, task.train.labels, C).count == 5 * C
 
 

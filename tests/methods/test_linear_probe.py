@@ -31,11 +31,13 @@ def test_probabilities_are_scikit_learns(classes):
 
 
 def test_sweep_is_recorded_and_within_its_bounds():
-    curve = learn(LinearProbe(), make(3)).info["selection"][0]
-    assert curve["chosen"] in curve["candidates"]
-    assert len(curve["candidates"]) > 7
-    assert curve["accuracy"][curve["candidates"].index(curve["chosen"])] == max(curve["accuracy"])
-    assert curve["pictures"] == 18
+    selection = learn(LinearProbe(), make(3)).info["selection"][0]
+    assert selection["chosen"] in selection["candidates"]
+    assert len(selection["candidates"]) > 7
+    assert selection["accuracy"][selection["candidates"].index(selection["chosen"])] == max(
+        selection["accuracy"]
+    )
+    assert selection["pictures"] == 18
 
 
 def test_one_shot_takes_clips_c_for_the_length_of_the_features():

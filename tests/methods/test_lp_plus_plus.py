@@ -30,12 +30,12 @@ def task():
 
 def test_steps_are_chosen_on_the_shots_along_one_descent(task):
     classifier = learn("lp++", task)
-    curve = classifier.info["selection"][0]
-    assert curve["candidates"] == list(STEPS)
-    assert classifier.info["hyperparameters"]["steps"] == curve["chosen"]
-    assert curve["loss"][1] != curve["loss"][2]
+    selection = classifier.info["selection"][0]
+    assert selection["candidates"] == list(STEPS)
+    assert classifier.info["hyperparameters"]["steps"] == selection["chosen"]
+    assert selection["loss"][1] != selection["loss"][2]
     assert classifier.info["held_out"]["pictures"] == len(task.train)
-    again = learn("lp++", task, {"steps": curve["chosen"]})
+    again = learn("lp++", task, {"steps": selection["chosen"]})
     assert torch.equal(again.logits(task.train), classifier.logits(task.train))
 
 

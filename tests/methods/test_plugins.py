@@ -114,9 +114,9 @@ def test_a_broken_one_is_told_once_and_passed_over(installed):
 
 def test_a_change_of_another_package_is_loaded_again(installed, monkeypatch, tmp_path):
     module = import_their_package(monkeypatch)
-    change = module.Mine([1], 8, 4, torch.Generator().manual_seed(0))
+    adapter = module.Mine([1], 8, 4, torch.Generator().manual_seed(0))
     head = Head(torch.eye(2, 8))
-    folder = Classifier(head, ["a", "b"], tower_adapter=change).save(tmp_path / "classifier")
+    folder = Classifier(head, ["a", "b"], tower_adapter=adapter).save(tmp_path / "classifier")
     TOWER_ADAPTERS.pop("mine")
     installed(EntryPoint("other", "nothing_here:Plugged", "clip_adapter.methods"))
     with pytest.raises(UnknownTowerAdapterError, match="'mine'") as error:

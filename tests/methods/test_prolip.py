@@ -66,12 +66,16 @@ def test_the_published_penalty_is_one_over_the_shots(backbone, pixel_task):
 
 def test_the_rate_is_chosen_on_held_out_shots(backbone, pixel_task):
     classifier = fit(pixel_task(backbone, per_class=10), epochs=60)
-    (curve,) = classifier.info["selection"]
-    assert curve["candidates"] == list(RATES)
-    assert curve["pictures"] == 30
-    assert curve["chosen"] > RATES[0]
-    assert curve["loss"][RATES.index(curve["chosen"])] == min(curve["loss"]) < curve["loss"][0]
-    assert classifier.info["hyperparameters"]["lr"] == curve["chosen"]
+    (selection,) = classifier.info["selection"]
+    assert selection["candidates"] == list(RATES)
+    assert selection["pictures"] == 30
+    assert selection["chosen"] > RATES[0]
+    assert (
+        selection["loss"][RATES.index(selection["chosen"])]
+        == min(selection["loss"])
+        < selection["loss"][0]
+    )
+    assert classifier.info["hyperparameters"]["lr"] == selection["chosen"]
     assert classifier.info["held_out"]["pictures"] == 30
     doubtful = fit(pixel_task(backbone), epochs=2)  # next to nothing is learnt, or known
     assert doubtful.info["hyperparameters"]["lr"] == RATES[0]

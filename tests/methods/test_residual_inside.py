@@ -59,10 +59,10 @@ def test_the_counts_are_those_of_modules_that_fit_the_architecture(arch, sizes):
         dims = [place.dim for place in sites(visual)]
         assert len(dims) == (sizes.blocks or len(sizes.stages)) + 1
         for layer, dim in enumerate(dims):
-            change = ResidualInside.build({layer: dim}, 512)
-            change.attach(visual)
-            found = sum(p.numel() for p in change.parameters())
-            assert found == count(layers=layer)(sizes)
+            adapter = ResidualInside.build({layer: dim}, 512)
+            adapter.attach(visual)
+            numbers = sum(p.numel() for p in adapter.parameters())
+            assert numbers == count(layers=layer)(sizes)
 
 
 @pytest.mark.parametrize("layers", ["end", "0", "2", "0,3,end", "all"])

@@ -42,10 +42,10 @@ def test_it_learns_and_scale_0_is_zero_shot():
 def test_scale_is_chosen_on_the_shots_when_asked():
     task = make()
     classifier = learn("taskres", task, {"residual_scale": "auto"})
-    curve = classifier.info["selection"][0]
-    assert curve["candidates"][0] == 0
-    assert len(set(curve["loss"])) == len(curve["candidates"])
-    assert classifier.info["hyperparameters"]["residual_scale"] == curve["chosen"]
+    selection = classifier.info["selection"][0]
+    assert selection["candidates"][0] == 0
+    assert len(set(selection["loss"])) == len(selection["candidates"])
+    assert classifier.info["hyperparameters"]["residual_scale"] == selection["chosen"]
     assert classifier.info["held_out"]["pictures"] == len(task.train)
     one = learn("taskres", make(1), {"residual_scale": "auto"})
     assert one.info["hyperparameters"]["residual_scale"] == 0.5

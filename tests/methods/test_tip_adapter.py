@@ -55,14 +55,14 @@ def test_the_cache_helps_where_the_text_is_poor(method):
 def test_what_was_chosen_is_recorded_and_used(method):
     task, _ = make()
     classifier = learn(method(), task)
-    curve = classifier.info["selection"][0]
-    assert curve["parameter"] == "cache_weight, cache_sharpness"
-    assert curve["candidates"][0]["cache_weight"] == 0
-    assert curve["chosen"] in curve["candidates"]
-    assert curve["pictures"] == len(task.train) == classifier.info["held_out"]["pictures"]
+    selection = classifier.info["selection"][0]
+    assert selection["parameter"] == "cache_weight, cache_sharpness"
+    assert selection["candidates"][0]["cache_weight"] == 0
+    assert selection["chosen"] in selection["candidates"]
+    assert selection["pictures"] == len(task.train) == classifier.info["held_out"]["pictures"]
     cache = classifier.head.cache
-    assert cache.weight.item() == pytest.approx(curve["chosen"]["cache_weight"])
-    assert cache.sharpness.item() == pytest.approx(curve["chosen"]["cache_sharpness"])
+    assert cache.weight.item() == pytest.approx(selection["chosen"]["cache_weight"])
+    assert cache.sharpness.item() == pytest.approx(selection["chosen"]["cache_sharpness"])
 
 
 @pytest.mark.parametrize("kept", [[4, 4, 4, 4, 4], [4, 1, 2, 4, 0]])
@@ -98,8 +98,8 @@ def test_weights_follow_the_logit_scale():
 def test_before_any_search_the_published_setting_for_the_shots(shots, weight):
     from clip_adapter.training.cache_search import unsearched
 
-    found = unsearched(TipAdapter(), shots, 100.0)
-    assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
+    start = unsearched(TipAdapter(), shots, 100.0)
+    assert start == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
 
 
 @pytest.mark.parametrize("method", [TipAdapter, TipAdapterF])

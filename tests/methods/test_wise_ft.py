@@ -53,13 +53,13 @@ def test_of_another_method_is_its_weights(task):
 
 def test_the_share_is_chosen_on_held_out_shots(task):
     classifier = fit(task, mixing="auto")
-    (curve,) = classifier.info["selection"]
-    assert curve["candidates"] == list(CANDIDATES)
-    assert classifier.info["hyperparameters"]["mixing"] == curve["chosen"]
+    (selection,) = classifier.info["selection"]
+    assert selection["candidates"] == list(CANDIDATES)
+    assert classifier.info["hyperparameters"]["mixing"] == selection["chosen"]
     held_out = classifier.info["held_out"]
     assert held_out["pictures"] == 20
     # the first candidate is zero-shot
-    assert curve["accuracy"][0] == pytest.approx(held_out["zero_shot_accuracy"])
+    assert selection["accuracy"][0] == pytest.approx(held_out["zero_shot_accuracy"])
     one = FewShotTask(task.train.subset([0, 1, 2, 3]), task.text_weights, 20.0)
     assert fit(one, mixing="auto").info["hyperparameters"]["mixing"] == 0.5
 

@@ -10,7 +10,7 @@ from clip_adapter.nn.cache import affinity, class_sums, nearness
 N, B, C, D = 9, 4, 3, 6
 
 
-def made(seed=0):
+def parts(seed=0):
     generator = torch.Generator().manual_seed(seed)
     keys = 5 * torch.randn(N, D, generator=generator)
     features = 10 * torch.randn(B, D, generator=generator)
@@ -29,7 +29,7 @@ def wanted(features, keys, values, weight, sharpness):
 
 @pytest.mark.parametrize("kind", ["one-hot", "weighted", "left out", "mixed"])
 def test_scores_are_the_formula_for_any_values(kind):
-    keys, features, labels = made()
+    keys, features, labels = parts()
     values = torch.nn.functional.one_hot(labels, C).float()
     if kind == "weighted":
         values = values * torch.linspace(-1, 2, N)[:, None]
@@ -44,7 +44,7 @@ def test_scores_are_the_formula_for_any_values(kind):
 
 
 def test_each_run_has_its_own_keys_values_weight_and_sharpness():
-    keys, features, labels = made()
+    keys, features, labels = parts()
     values = torch.nn.functional.one_hot(labels, C).float().repeat(2, 1, 1)
     values[1, :4] = 0
     both = torch.stack([keys, keys.flip(0)])
@@ -57,7 +57,7 @@ def test_each_run_has_its_own_keys_values_weight_and_sharpness():
 
 
 def test_channels_are_chosen_before_the_length_is_taken():
-    keys, features, labels = made()
+    keys, features, labels = parts()
     values = torch.nn.functional.one_hot(labels, C).float()
     channels = torch.tensor([0, 3, 5])
     cache = Cache(keys[:, channels], values, 1.0, 2.0, channels)
@@ -66,7 +66,7 @@ def test_channels_are_chosen_before_the_length_is_taken():
 
 
 def test_gradient_of_the_keys():
-    keys, features, labels = made()
+    keys, features, labels = parts()
     values = torch.nn.functional.one_hot(labels, C).float()
     cache = Cache(keys, values, 1.5, 2.0)
     upstream = torch.randn(B, C, generator=torch.Generator().manual_seed(2))
@@ -81,7 +81,7 @@ def test_gradient_of_the_keys():
 
 
 def test_a_zero_key_is_at_right_angles_to_everything():
-    keys, features, labels = made()
+    keys, features, labels = parts()
     keys[0] = 0
     scores = affinity(features, keys)
     assert torch.equal(scores[0], torch.zeros(B))
@@ -90,7 +90,7 @@ def test_a_zero_key_is_at_right_angles_to_everything():
 
 
 def test_a_class_without_a_key_scores_nothing():
-    keys, features, labels = made()
+    keys, features, labels = parts()
     sums = class_sums(nearness(affinity(features, keys), 2.0), labels, C + 2)
     assert sums.shape == (B, C + 2)
     assert torch.equal(sums[:, C:], torch.zeros(B, 2))

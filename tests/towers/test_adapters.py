@@ -20,30 +20,30 @@ def generator():
     return torch.Generator().manual_seed(3)
 
 
-def randomised(change):
+def randomised(adapter):
     source = generator()
     with torch.no_grad():
-        for parameter in change.parameters():
+        for parameter in adapter.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=source))
-    return change
+    return adapter
 
 
 @pytest.mark.parametrize("kind", [Houlsby, Parallel])
 @pytest.mark.parametrize(("name", "blocks", "width"), [("demo", 4, 128), ("tiny_vit", 3, 32)])
 def test_untouched_to_the_bit_at_the_start(kind, name, blocks, width, request, pictures):
     backbone = request.getfixturevalue(name)
-    change = kind(range(1, blocks + 1), width, 8, generator())
-    other = tuned(backbone, change)
+    adapter = kind(range(1, blocks + 1), width, 8, generator())
+    other = tuned(backbone, adapter)
     images = pictures(backbone)
     assert torch.equal(other.encode_images(images), backbone.encode_images(images))
-    moved = tuned(backbone, randomised(change))
+    moved = tuned(backbone, randomised(adapter))
     assert not torch.allclose(moved.encode_images(images), backbone.encode_images(images))
 
 
 @pytest.mark.parametrize("place", range(5))
 def test_residual_inside_at_every_place_of_a_transformer(place, demo, pictures):
-    change = ResidualInside.build({place: 128}, 16, "paper", 0.3, generator())
-    adapter = change.adapters[str(place)]
+    inside = ResidualInside.build({place: 128}, 16, "paper", 0.3, generator())
+    adapter = inside.adapters[str(place)]
     images = pictures(demo)
     visual = demo.model.visual
     with torch.no_grad():
@@ -53,16 +53,16 @@ def test_residual_inside_at_every_place_of_a_transformer(place, demo, pictures):
             x = adapter(x) if place == i + 1 < 4 else x
         out = visual._pool(x)[0] @ visual.proj
         expected = adapter(out) if place == 4 else out
-        found = adapted_copy(demo, change)(images)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(found, visual(images), rtol=1e-2)
+        features = adapted_copy(demo, inside)(images)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(features, visual(images), rtol=1e-2)
 
 
 @pytest.mark.parametrize("place", range(6))
 def test_residual_inside_at_every_place_of_a_resnet(place, tiny_resnet, pictures):
     dim = (*CHANNELS, 16)[place]
-    change = ResidualInside.build({place: dim}, 16, "official", 0.3, generator())
-    bottleneck = change.adapters[str(place)].bottleneck
+    adapter = ResidualInside.build({place: dim}, 16, "official", 0.3, generator())
+    bottleneck = adapter.adapters[str(place)].bottleneck
     images = pictures(tiny_resnet)
     visual = tiny_resnet.model.visual
 
@@ -80,19 +80,19 @@ def test_residual_inside_at_every_place_of_a_resnet(place, tiny_resnet, pictures
             x = one_by_one(x) if place == i else x
         x = visual.attnpool(x)
         expected = one_by_one(x[:, :, None, None]).flatten(1) if place == 5 else x
-        found = adapted_copy(tiny_resnet, change)(images)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        features = adapted_copy(tiny_resnet, adapter)(images)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_several_places_and_their_parameters(demo, pictures):
-    change = ResidualInside.build({0: 128, 2: 128, 4: 128}, 512, generator=generator())
-    assert sum(p.numel() for p in change.parameters()) == 3 * 2 * 128 * 512
-    adapted_copy(demo, change)(pictures(demo)).sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in change.parameters())
+    adapter = ResidualInside.build({0: 128, 2: 128, 4: 128}, 512, generator=generator())
+    assert sum(p.numel() for p in adapter.parameters()) == 3 * 2 * 128 * 512
+    adapted_copy(demo, adapter)(pictures(demo)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.parameters())
 
 
 @pytest.mark.parametrize(
-    "change",
+    "adapter",
     [
         ResidualInside.build({1: 128, 4: 128}, 8, "paper", 0.4, generator()),
         Houlsby([2, 4], 128, 8, generator()),
@@ -100,16 +100,16 @@ def test_several_places_and_their_parameters(demo, pictures):
     ],
     ids=lambda c: c.kind,
 )
-def test_described_and_built_again_is_the_same_to_the_bit(change, demo, pictures):
+def test_described_and_built_again_is_the_same_to_the_bit(adapter, demo, pictures):
     images = pictures(demo)
-    other = build_tower_adapter(*describe_tower_adapter(randomised(change)))
-    first, second = (tuned(demo, c) for c in (change, other))
+    other = build_tower_adapter(*describe_tower_adapter(randomised(adapter)))
+    first, second = (tuned(demo, c) for c in (adapter, other))
     assert torch.equal(first.encode_images(images), second.encode_images(images))
     assert first.fingerprint == second.fingerprint != demo.fingerprint
 
 
 @pytest.mark.parametrize(
-    "change",
+    "adapter",
     [
         ResidualInside.build({0: 128, 2: 128, 4: 128}, 8, generator=generator()),
         Houlsby([1, 3], 128, 8, generator()),
@@ -117,11 +117,11 @@ def test_described_and_built_again_is_the_same_to_the_bit(change, demo, pictures
     ],
     ids=lambda c: c.kind,
 )
-def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(change, demo, pictures):
+def test_a_changed_tower_can_be_sent_and_leaves_the_backbone_alone(adapter, demo, pictures):
     images = pictures(demo)
     before = copy.deepcopy(demo.model.state_dict())
     untouched = demo.encode_images(images)
-    visual = adapted_copy(demo, randomised(copy.deepcopy(change)))
+    visual = adapted_copy(demo, randomised(copy.deepcopy(adapter)))
     again = pickle.loads(pickle.dumps(visual))
     assert torch.equal(again(images), visual(images))
     after = demo.model.state_dict()
@@ -155,10 +155,10 @@ def test_a_tower_of_timm_has_its_end_alone(make_folder, pictures):
         f"local-dir:{make_folder(custom_text=True, vision_cfg=tower)}", device="cpu"
     )
     assert len(sites(backbone.model.visual)) == 1
-    change = ResidualInside.build({0: 16}, 8, generator=generator())
+    adapter = ResidualInside.build({0: 16}, 8, generator=generator())
     images = pictures(backbone)
-    expected = change.adapters["0"](backbone.encode_images(images)).detach()
-    torch.testing.assert_close(tuned(backbone, change).encode_images(images), expected)
+    expected = adapter.adapters["0"](backbone.encode_images(images)).detach()
+    torch.testing.assert_close(tuned(backbone, adapter).encode_images(images), expected)
     with pytest.raises(BackboneError, match="vision transformers of open_clip"):
         adapted_copy(backbone, Houlsby([1], 16, 8))
 

@@ -19,7 +19,7 @@ NAN, INF = float("nan"), float("inf")
 WRONG_SIZES = (0, -1, 16.0, "16", NAN, None, True, 10**9, 10**400)
 
 
-def changes():
+def adapters():
     """One of each kind, for the demo's tower of 4 blocks of width 128."""
     source = torch.Generator().manual_seed(0)
     return {
@@ -32,15 +32,15 @@ def changes():
     }
 
 
-@pytest.mark.parametrize("kind", list(changes()))
+@pytest.mark.parametrize("kind", list(adapters()))
 def test_built_again_is_its_own_copy_that_can_be_trained(kind):
-    change = changes()[kind]
-    config, tensors = describe_tower_adapter(change)
+    adapter = adapters()[kind]
+    config, tensors = describe_tower_adapter(adapter)
     state = torch.get_rng_state()
     again = build_tower_adapter(config, tensors)
     assert torch.equal(torch.get_rng_state(), state)
-    assert again.config() == change.config()
-    for (name, a), b in zip(again.named_parameters(), change.parameters(), strict=True):
+    assert again.config() == adapter.config()
+    for (name, a), b in zip(again.named_parameters(), adapter.parameters(), strict=True):
         assert torch.equal(a, b), name
         assert a.requires_grad
         assert a.device.type == "cpu"
@@ -65,7 +65,7 @@ def test_built_again_is_its_own_copy_that_can_be_trained(kind):
     ],
 )
 def test_sizes_and_numbers_that_cannot_be(kind, name, values):
-    config, tensors = describe_tower_adapter(changes()[kind])
+    config, tensors = describe_tower_adapter(adapters()[kind])
     for value in values:
         with pytest.raises((ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)):
             build_tower_adapter({**config, name: value}, tensors)
@@ -89,7 +89,7 @@ def test_sizes_and_numbers_that_cannot_be(kind, name, values):
     ],
 )
 def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
-    config, tensors = describe_tower_adapter(changes()[kind])
+    config, tensors = describe_tower_adapter(adapters()[kind])
     start = time.perf_counter()
     with small_tensors, pytest.raises((RuntimeError, ValueError)):
         build_tower_adapter({**config, **forged}, tensors)
@@ -97,8 +97,8 @@ def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
 
 
 def test_wrong_tensors():
-    for change in changes().values():
-        config, tensors = describe_tower_adapter(change)
+    for adapter in adapters().values():
+        config, tensors = describe_tower_adapter(adapter)
         with pytest.raises(RuntimeError):
             build_tower_adapter(config, {**tensors, "more": torch.zeros(1)})
         for name, tensor in tensors.items():
@@ -123,7 +123,7 @@ class Unforeseen(TrunkAdapter):
 
 
 @pytest.mark.parametrize(
-    "change",
+    "adapter",
     [
         Lora(40, 128),
         Lora(4, 64),
@@ -137,10 +137,10 @@ class Unforeseen(TrunkAdapter):
         WeightAdapter(["", "."], [torch.zeros(1)] * 2),
         *map(Unforeseen, (None, IndexError("40"), AttributeError("ls_1"), KeyError("x"))),
     ],
-    ids=lambda change: change.kind,
+    ids=lambda adapter: adapter.kind,
 )
-def test_a_change_made_for_another_tower_says_so_when_it_is_used(change, demo, pictures):
-    classifier = Classifier(Head(torch.randn(2, 64)), ["a", "b"], tower_adapter=change)
+def test_a_change_made_for_another_tower_says_so_when_it_is_used(adapter, demo, pictures):
+    classifier = Classifier(Head(torch.randn(2, 64)), ["a", "b"], tower_adapter=adapter)
     classifier._backbone = demo
     with pytest.raises(BackboneError, match=r"fit|no parameter") as caught:
         classifier.encoder()

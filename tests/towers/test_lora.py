@@ -21,23 +21,23 @@ def generator():
     return torch.Generator().manual_seed(3)
 
 
-def randomised(change):
+def randomised(adapter):
     source = generator()
     with torch.no_grad():
-        for parameter in change.parameters():
+        for parameter in adapter.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=source))
-    return change
+    return adapter
 
 
 @pytest.mark.parametrize(("name", "blocks", "width"), [("demo", 4, 128), ("tiny_vit", 3, 32)])
 def test_untouched_to_the_bit_at_the_start(name, blocks, width, request, pictures):
     backbone = request.getfixturevalue(name)
     images = pictures(backbone)
-    change = Lora(blocks, width, generator=generator())
-    assert sum(p.numel() for p in change.parameters()) == blocks * 6 * 2 * width
+    adapter = Lora(blocks, width, generator=generator())
+    assert sum(p.numel() for p in adapter.parameters()) == blocks * 6 * 2 * width
     untouched = backbone.encode_images(images)
-    assert torch.equal(tuned(backbone, change).encode_images(images), untouched)
-    moved = tuned(backbone, randomised(change)).encode_images(images)
+    assert torch.equal(tuned(backbone, adapter).encode_images(images), untouched)
+    moved = tuned(backbone, randomised(adapter)).encode_images(images)
     assert not torch.allclose(moved, untouched, rtol=1e-2)
 
 
@@ -53,9 +53,9 @@ def test_the_text_tower_is_untouched_to_the_bit_at_the_start(demo):
 
 def test_merged_towers_are_unmerged_ones(demo, pictures):
     images = pictures(demo)
-    change = randomised(Lora(4, 128, dropout=0.0))
-    merged = adapted_copy(demo, change)
-    unmerged = adapted_copy(demo, change)
+    adapter = randomised(Lora(4, 128, dropout=0.0))
+    merged = adapted_copy(demo, adapter)
+    unmerged = adapted_copy(demo, adapter)
     for block in unmerged.transformer.resblocks:
         attention = block.attn
         assert isinstance(attention, LoraAttention)
@@ -94,9 +94,9 @@ def test_mixed_precision_takes_the_mask_of_the_text_tower(demo):
 
 def test_described_and_built_again_is_the_same_to_the_bit(demo, pictures):
     images = pictures(demo)
-    change = randomised(Lora(4, 128, rank=3, alpha=2.0, dropout=0.1))
-    other = build_tower_adapter(*describe_tower_adapter(change))
-    first, second = (tuned(demo, c) for c in (change, other))
+    adapter = randomised(Lora(4, 128, rank=3, alpha=2.0, dropout=0.1))
+    other = build_tower_adapter(*describe_tower_adapter(adapter))
+    first, second = (tuned(demo, c) for c in (adapter, other))
     assert torch.equal(first.encode_images(images), second.encode_images(images))
 
 

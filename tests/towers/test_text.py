@@ -24,8 +24,8 @@ def tiny(request, make_folder):
 def test_equals_the_frozen_tower(tiny, templates):
     tower = TextTower(tiny, NAMES, templates)
     with torch.no_grad():
-        found = tower()
-    torch.testing.assert_close(found, text_weights(tiny, NAMES, templates), rtol=0, atol=1e-6)
+        weights = tower()
+    torch.testing.assert_close(weights, text_weights(tiny, NAMES, templates), rtol=0, atol=1e-6)
 
 
 def test_padding_is_cut_and_changes_nothing(demo):

@@ -28,51 +28,51 @@ def pixels():
 
 
 def moved(backbone, names=None, by=0.1):
-    change = WeightAdapter.start(backbone, names)
+    adapter = WeightAdapter.start(backbone, names)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for value in change.values:
+        for value in adapter.values:
             value += by * torch.randn(value.shape, generator=generator)
-    return change
+    return adapter
 
 
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_the_start_changes_nothing_and_gradients_reach_every_value(backbone, pixels, names):
-    change = WeightAdapter.start(backbone, names)
-    visual = adapted_copy(backbone, change)
+    adapter = WeightAdapter.start(backbone, names)
+    visual = adapted_copy(backbone, adapter)
     out = visual(pixels)
     # torch's kernels with and without gradients differ in the last bit
     torch.testing.assert_close(out.detach(), backbone.encode_images(pixels), atol=1e-5, rtol=1e-5)
     with torch.inference_mode():
         assert torch.equal(visual(pixels), backbone.encode_images(pixels))
     out.square().sum().backward()
-    assert all(v.grad is not None and v.grad.abs().sum() > 0 for v in change.values)
+    assert all(v.grad is not None and v.grad.abs().sum() > 0 for v in adapter.values)
     asking = [p for p in visual.parameters() if p.requires_grad]
-    assert {id(p) for p in asking} == {id(v) for v in change.values}
+    assert {id(p) for p in asking} == {id(v) for v in adapter.values}
     assert not any(p.requires_grad for p in visual_tower(backbone).parameters())
 
 
 def test_used_as_trained(backbone, pixels):
-    change = moved(backbone, NAMES)
+    adapter = moved(backbone, NAMES)
     with torch.inference_mode():
-        expected = adapted_copy(backbone, change)(pixels)
-    again = build_tower_adapter(*describe_tower_adapter(change))
+        expected = adapted_copy(backbone, adapter)(pixels)
+    again = build_tower_adapter(*describe_tower_adapter(adapter))
     got = tuned(backbone, again).encode_images(pixels)
     assert torch.equal(got, expected)
     assert (got - backbone.encode_images(pixels)).abs().max() > 1e-3
 
 
 def test_blended_is_exact_at_both_ends_and_linear_between(backbone):
-    start, change = WeightAdapter.start(backbone), moved(backbone)
+    start, adapter = WeightAdapter.start(backbone), moved(backbone)
     for share in (0.0, 0.25, 1.0):
-        mixed = change.blended(start, share)
-        assert mixed.names == change.names
-        for a, b, got in zip(start.values, change.values, mixed.values, strict=True):
+        mixed = adapter.blended(start, share)
+        assert mixed.names == adapter.names
+        for a, b, got in zip(start.values, adapter.values, mixed.values, strict=True):
             if share in (0, 1):
                 assert torch.equal(got, b if share else a)
             torch.testing.assert_close(got, a + share * (b - a), atol=1e-6, rtol=1e-5)
     with pytest.raises(UsageError, match="same parameters"):
-        change.blended(WeightAdapter.start(backbone, NAMES), 0.5)
+        adapter.blended(WeightAdapter.start(backbone, NAMES), 0.5)
 
 
 def test_other_places_are_refused(backbone, make_folder):

@@ -37,8 +37,8 @@ def test_what_was_given_stays():
 
 @pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
 def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
-    found = unsearched(options("auto", "auto"), 8, scale)
-    assert found == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
+    start = unsearched(options("auto", "auto"), 8, scale)
+    assert start == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
     assert unsearched(options(7.0, 3.0), 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
 
 

@@ -118,10 +118,10 @@ def test_an_uneven_folder_is_held_out_by_what_it_is(numbers, seed, text):
         assert bool((fold.weight > 0).all())
     known = numbers if text else present
     stands = Counter(min(n, 2) for n in known)
-    found = asked(folds, train.labels)
-    assert sum(weight for *_, weight in found) <= 1 + 1e-12
+    roles = asked(folds, train.labels)
+    assert sum(weight for *_, weight in roles) <= 1 + 1e-12
     for role in (0, 1, 2):
-        own = [weight for _, _, left, weight in found if left == role]
+        own = [weight for _, _, left, weight in roles if left == role]
         if own:
             # As often as in the folder, and all of its classes alike.
             assert sum(own) == pytest.approx(stands[role] / len(known))
@@ -160,9 +160,9 @@ def test_classes_stand_for_those_with_few(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_classes_stand_for_those_without_pictures_where_there_is_text(seed):
     train = set_of([4] * 8 + [0] * 4)
-    found = asked(folds_of(train, seed), train.labels)
+    roles = asked(folds_of(train, seed), train.labels)
     by_role = Counter()
-    for _, _, role, weight in found:
+    for _, _, role, weight in roles:
         by_role[role] += weight
     assert by_role == pytest.approx({0: 1 / 3, 2: 2 / 3})
     blind = asked(folds_of(train, seed, text=False), train.labels)
@@ -174,10 +174,10 @@ def test_what_no_picture_can_tell_has_no_weight():
     """All classes but two have one picture: half of what becomes of such a class is unknown."""
     y = labels_of([3, 3, 1, 1])
     for seed in range(10):
-        found = asked(stratified_folds(y, seed), y)
-        assert {label for _, label, _, _ in found} == {0, 1}
-        shares = {role: 0.5 for _, _, role, _ in found}
-        assert sum(weight for *_, weight in found) == pytest.approx(sum(shares.values()))
+        roles = asked(stratified_folds(y, seed), y)
+        assert {label for _, label, _, _ in roles} == {0, 1}
+        shares = {role: 0.5 for _, _, role, _ in roles}
+        assert sum(weight for *_, weight in roles) == pytest.approx(sum(shares.values()))
 
 
 def test_one_class_alone_tells_nothing():

@@ -25,8 +25,8 @@ from clip_adapter.training.loop import (
     [(1, 10, 50), (2, 10, 100), (4, 10, 100), (8, 10, 200), (16, 10, 200), (16, 1000, 50)],
 )
 def test_official_epochs(shots, classes, epochs):
-    recipe = official_schedule(shots, classes)
-    assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, 2e-3, 32)
+    schedule = official_schedule(shots, classes)
+    assert (schedule.epochs, schedule.lr, schedule.batch_size) == (epochs, 2e-3, 32)
 
 
 def dassl_rates(epochs, warmup, lr, warmup_lr):
@@ -42,16 +42,16 @@ def dassl_rates(epochs, warmup, lr, warmup_lr):
 
 @pytest.mark.parametrize("warmup", [0, 1, 3])
 def test_the_rate_by_epochs_is_dassls(warmup):
-    recipe = dataclasses.replace(official_schedule(1, 10), warmup=warmup)
-    rates = [learning_rate(recipe, step, 150, 3) for step in range(150)]
+    schedule = dataclasses.replace(official_schedule(1, 10), warmup=warmup)
+    rates = [learning_rate(schedule, step, 150, 3) for step in range(150)]
     want = [r for r in dassl_rates(50, warmup, 2e-3, 1e-5) for _ in range(3)]
     assert rates == pytest.approx(want)
     assert rates[3 * warmup] == 2e-3  # the first epoch after the warm-up has the full rate
 
 
 def test_step_recipe_warms_up_and_never_reaches_zero():
-    recipe = Schedule("adamw", 1e-3, 0.0, 8, steps=100, warmup=0.1)
-    rates = [learning_rate(recipe, step, 100, 1) for step in range(100)]
+    schedule = Schedule("adamw", 1e-3, 0.0, 8, steps=100, warmup=0.1)
+    rates = [learning_rate(schedule, step, 100, 1) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-4 * k for k in range(1, 11)])
     assert all(a >= b > 0 for a, b in itertools.pairwise(rates[9:]))
 
@@ -81,8 +81,8 @@ def test_steps_are_those_of_torch(kind, max_norm):
     generator = torch.Generator().manual_seed(8)
     start = torch.randn(1, 3, 4, generator=generator)
     module = torch.nn.ParameterDict({"x": start.clone()})
-    recipe = Schedule(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
-    optimizer = Optimizer(module, recipe)
+    schedule = Schedule(kind, 1e-2, 0.1, 8, steps=9, max_norm=max_norm)
+    optimizer = Optimizer(module, schedule)
     alone = torch.nn.Parameter(start.clone())
     makers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": 0.9} if kind == "sgd" else {}
@@ -172,7 +172,7 @@ def test_the_prior_is_the_logarithm_of_the_shares():
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
 
 
-def linear(labels, rows, recipe, penalty=None, classes=4):
+def linear(labels, rows, schedule, penalty=None, classes=4):
     """Weights (R, C, D) of linear classifiers from a random start, and the features."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(1, len(labels), 3, generator=generator)
@@ -184,7 +184,7 @@ def linear(labels, rows, recipe, penalty=None, classes=4):
         x,
         labels,
         rows,
-        recipe,
+        schedule,
         torch.Generator().manual_seed(3),
         penalty=penalty,
     )
@@ -227,11 +227,11 @@ def test_a_class_without_pictures_does_not_move():
 
 def test_even_shots_train_as_without_any_prior_to_the_bit(monkeypatch):
     labels = torch.arange(12) % 4
-    recipe = Schedule("adamw", 0.05, 1e-2, 5, steps=30, warmup=0.1)
-    _, _, ours, loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], recipe)
+    schedule = Schedule("adamw", 0.05, 1e-2, 5, steps=30, warmup=0.1)
+    _, _, ours, loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], schedule)
     none = torch.zeros(2, 4)
     monkeypatch.setattr("clip_adapter.training.loop.log_prior", lambda *_: none)
-    _, _, plain, plain_loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], recipe)
+    _, _, plain, plain_loss = linear(labels, [torch.arange(12), torch.arange(12).flip(0)], schedule)
     assert torch.equal(ours, plain)
     assert torch.equal(loss, plain_loss)
 
@@ -240,14 +240,14 @@ def test_a_frequent_class_is_no_more_likely_an_answer():
     """Pictures that say nothing: what is learnt is that they say nothing, not who is frequent."""
     labels = torch.tensor([0] * 24 + [1] * 3)
     module = torch.nn.ParameterDict({"b": torch.zeros(1, 1, 2)})
-    recipe = Schedule("sgd", 0.5, 0.0, 99, steps=200, constant=True)
+    schedule = Schedule("sgd", 0.5, 0.0, 99, steps=200, constant=True)
     train(
         module,
         lambda f: f[..., :1] * 0 + module["b"],
         torch.ones(1, 27, 2),
         labels,
         [torch.arange(27)],
-        recipe,
+        schedule,
         torch.Generator(),
     )
     assert module["b"].detach().abs().max() < 1e-4

@@ -14,7 +14,6 @@ from clip_adapter.training.selection import (
     DOUBT,
     TEMPERATURES,
     WRONG,
-    Selection,
     bounded,
     cautious,
     choose,
@@ -40,30 +39,28 @@ def noisy(labels, strength, seed=0, classes=C):
 def run(table, labels, reference=0, weight=None):
     """``table``: the logits (n, C) of every candidate, on one fold that holds out everything."""
     rows = torch.arange(len(labels))
-    curve = Selection("ratio", list(table))
-    fold = Fold(rows, rows, weight)
-    held = cross_validate(
-        curve, [fold], labels, lambda jobs: (table[c] for _, c in jobs), reference
-    )
-    assert torch.equal(held.logits, table[curve.chosen])
-    assert torch.equal(held.rows, rows)
-    return curve
+    folds, scores = [Fold(rows, rows, weight)], lambda jobs: (table[c] for _, c in jobs)
+    choice = cross_validate("ratio", list(table), folds, labels, scores, reference)
+    assert torch.equal(choice.held_out.logits, table[choice.value])
+    assert torch.equal(choice.held_out.rows, rows)
+    return choice.selection
 
 
 def on_folds(table, y, folds, reference=0):
-    curve = Selection("which", list(table))
-    cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs), reference)
-    return curve
+    def scores(jobs):
+        return (table[c][f.held_out] for f, c in jobs)
+
+    return cross_validate("which", list(table), folds, y, scores, reference).selection
 
 
 def test_a_clearly_better_candidate_is_taken_and_the_curve_tells_of_all():
     y = torch.arange(C).repeat(20)
-    curve = run({0.0: noisy(y, 1.0), 0.2: noisy(y, 5.0), 0.4: noisy(y, 0.0)}, y)
-    assert curve.chosen == 0.2
-    assert curve.pictures == 80
-    assert curve.accuracy[1] > curve.accuracy[0] > curve.accuracy[2]
-    assert curve.loss[1] < curve.loss[0] < curve.loss[2] <= math.log(C) + 0.02
-    assert "80 held-out pictures" in curve.rule
+    selection = run({0.0: noisy(y, 1.0), 0.2: noisy(y, 5.0), 0.4: noisy(y, 0.0)}, y)
+    assert selection.chosen == 0.2
+    assert selection.pictures == 80
+    assert selection.accuracy[1] > selection.accuracy[0] > selection.accuracy[2]
+    assert selection.loss[1] < selection.loss[0] < selection.loss[2] <= math.log(C) + 0.02
+    assert "80 held-out pictures" in selection.rule
 
 
 def test_of_several_better_ones_the_surest_gain_is_taken():
@@ -82,19 +79,19 @@ def test_the_reference_is_scored_first_and_results_are_told_in_the_order_of_the_
         jobs_seen.extend(jobs)
         return (noisy(y, c)[fold.held_out] for fold, c in jobs)
 
-    curve = Selection("strength", strengths)
-    held = cross_validate(curve, folds, y, evaluate, reference=1)
+    choice = cross_validate("strength", strengths, folds, y, evaluate, reference=1)
+    selection, held = choice.selection, choice.held_out
     assert [c for _, c in jobs_seen] == [2.0] * 5 + [1.0] * 5 + [4.0] * 5
     assert all(a is b for (a, _), b in zip(jobs_seen, folds * 3, strict=True))
     rows, weight = gathered(folds)
-    for strength, accuracy, loss in zip(strengths, curve.accuracy, curve.loss, strict=True):
+    for strength, accuracy, loss in zip(strengths, selection.accuracy, selection.loss, strict=True):
         hits, losses = score(noisy(y, strength)[rows], y[rows], weight)
         assert accuracy == pytest.approx(100 * float((hits * weight).sum()))
         assert loss == pytest.approx(float((losses * weight).sum()))
     assert torch.equal(held.rows, rows)
     assert torch.equal(held.weight, weight)
-    assert torch.equal(held.logits, noisy(y, curve.chosen)[rows])
-    assert curve.pictures == len(y)
+    assert torch.equal(held.logits, noisy(y, selection.chosen)[rows])
+    assert selection.pictures == len(y)
 
 
 def test_a_picture_that_is_held_out_twice_is_one_picture():
@@ -102,14 +99,18 @@ def test_a_picture_that_is_held_out_twice_is_one_picture():
     folds = stratified_folds(y, 0)
     rows, weight = gathered(folds)
     assert len(rows.unique()) < len(rows)
-    curve = Selection("a", [1.0, 2.0])
     table = {1.0: noisy(y, 1.0), 2.0: noisy(y, 9.0)}
-    held = cross_validate(curve, folds, y, lambda jobs: (table[c][f.held_out] for f, c in jobs))
-    assert curve.pictures == len(rows.unique())
+
+    def scores(jobs):
+        return (table[c][f.held_out] for f, c in jobs)
+
+    choice = cross_validate("a", [1.0, 2.0], folds, y, scores)
+    selection, held = choice.selection, choice.held_out
+    assert selection.pictures == len(rows.unique())
     assert len(held.rows) == len(held.weight) == len(held.logits) == len(rows)
     hits = (table[1.0].argmax(1) == y).double()[rows]
-    assert curve.accuracy[0] == pytest.approx(100 * float((hits * weight).sum() / weight.sum()))
-    assert torch.equal(held.logits, table[curve.chosen][rows])
+    assert selection.accuracy[0] == pytest.approx(100 * float((hits * weight).sum() / weight.sum()))
+    assert torch.equal(held.logits, table[selection.chosen][rows])
 
 
 @pytest.mark.parametrize("reference", [0, 1])
@@ -130,12 +131,12 @@ def test_a_candidate_that_always_answers_the_frequent_class_is_not_chosen(refere
 def test_the_curve_is_the_mean_over_the_classes():
     y = torch.arange(C).repeat(7)
     logits = noisy(y, 1.5)
-    curve = on_folds({"a": logits}, y, stratified_folds(y, 0))
+    selection = on_folds({"a": logits}, y, stratified_folds(y, 0))
     hits = (logits.argmax(1) == y).double()
     # Seven pictures are dealt into five parts; within a part a class counts once.
     rows, weight = gathered(stratified_folds(y, 0))
     assert float(weight.sum()) == pytest.approx(1)
-    assert curve.accuracy == [pytest.approx(100 * float((hits[rows] * weight).sum()))]
+    assert selection.accuracy == [pytest.approx(100 * float((hits[rows] * weight).sum()))]
     per_class = [float(weight[y[rows] == c].sum()) for c in range(C)]
     assert per_class == pytest.approx([1 / C] * C)
 
@@ -163,9 +164,9 @@ def test_the_temperature_is_about_the_best_of_all(seed, loudness):
     y = torch.arange(C).repeat(10)
     logits = loudness * noisy(y, 2.0, seed)
     losses = [float(bounded(logits, y, t).mean()) for t in TEMPERATURES]
-    found = temperature(logits, y, even(len(y)))
+    factor = temperature(logits, y, even(len(y)))
     # Downhill may end in a dent of the bounded loss: it is never deep.
-    assert float(bounded(logits, y, found).mean()) <= min(losses) + 2e-2
+    assert float(bounded(logits, y, factor).mean()) <= min(losses) + 2e-2
 
 
 @pytest.mark.parametrize("classes", [2, 10, 1000])
@@ -188,10 +189,10 @@ def test_one_wrong_label_does_not_condemn_a_sure_candidate():
     timid = 0.5 * F.one_hot(y, C) + torch.zeros(len(y), C)
     timid[:12] = 0.0
     assert F.cross_entropy(sure, y) > F.cross_entropy(torch.zeros_like(sure), y) / 3
-    curve = run({"timid": timid + 0.3 * noisy(y, 0.0), "sure": sure}, y)
-    assert curve.chosen == "sure"
+    selection = run({"timid": timid + 0.3 * noisy(y, 0.0), "sure": sure}, y)
+    assert selection.chosen == "sure"
     kind = -math.log(1 - WRONG + WRONG / C)
-    assert curve.loss[1] <= (math.log(C / WRONG) + 59 * kind) / 60 + 0.05
+    assert selection.loss[1] <= (math.log(C / WRONG) + 59 * kind) / 60 + 0.05
 
 
 def test_cautious_is_the_mean_and_the_standard_error():
@@ -225,14 +226,14 @@ def test_the_reference_is_kept_in_doubt_and_left_beyond_it():
     for strength in (0.0, 0.05, 0.1, 0.3, 0.6, 1.0, 2.0):
         noise = torch.randn(len(y), C, generator=generator)
         other = base + strength * F.one_hot(y, C) + 0.7 * noise
-        curve = run({"kept": base, "new": other}, y)
+        selection = run({"kept": base, "new": other}, y)
         weight = even(len(y))
         d = score(other, y, weight)[1] - score(base, y, weight)[1]
         d = d.numpy()
         changes.append(d.mean())
-        chosen.append(curve.chosen)
+        chosen.append(selection.chosen)
         left = d.mean() + DOUBT * d.std(ddof=1) / len(d) ** 0.5 < 0
-        assert (curve.chosen == "new") == left
+        assert (selection.chosen == "new") == left
     assert chosen[0] == "kept"
     assert chosen[-1] == "new"
     # Some were lower, and were not believed.
@@ -253,9 +254,9 @@ def test_logits_that_are_no_numbers_never_win(value):
     broken[3, 1] = value
     assert run({"poor": poor, "broken": broken}, y).chosen == "poor"
     # They are left where they are the reference themselves.
-    curve = run({"poor": poor, "broken": broken}, y, reference=1)
-    assert curve.chosen == "poor"
-    assert curve.loss[1] > math.log(C / WRONG) > curve.loss[0]
+    selection = run({"poor": poor, "broken": broken}, y, reference=1)
+    assert selection.chosen == "poor"
+    assert selection.loss[1] > math.log(C / WRONG) > selection.loss[0]
 
 
 def never(*_):
@@ -265,16 +266,16 @@ def never(*_):
 def test_what_is_given_is_taken_and_nothing_evaluated():
     y = torch.arange(C)
     for value in (0.3, "learnable", {"a": 1}):
-        found = choose(
+        choice = choose(
             "ratio", value, [0.0, 1.0], one_shot=0.0, folds=never, labels=y, evaluate=never
         )
-        assert found.value == value
-        assert found.record == []
-        assert found.held_out is None
+        assert choice.value == value
+        assert choice.record == []
+        assert choice.held_out is None
 
 
 def test_without_anything_to_hold_out_it_is_the_one_shot_value():
-    found = choose(
+    choice = choose(
         "ratio",
         "auto",
         [0.0, 1.0],
@@ -283,9 +284,9 @@ def test_without_anything_to_hold_out_it_is_the_one_shot_value():
         labels=torch.arange(C),
         evaluate=never,
     )
-    assert found.value == 0.2
-    assert found.held_out is None
-    (record,) = found.record
+    assert choice.value == 0.2
+    assert choice.held_out is None
+    (record,) = choice.record
     assert record["candidates"] == [0.2, 0.0, 1.0]
     assert record["chosen"] == 0.2
     assert record["pictures"] == 0
@@ -307,11 +308,11 @@ def test_choose_compares_with_the_one_shot_value(among):
             evaluate=lambda jobs: (noisy(y, strength_of(c))[f.held_out] for f, c in jobs),
         )
 
-    found = taken(lambda c: c)
-    assert found.value == found.selection.chosen == 5.0
-    assert sorted(found.selection.candidates) == [0.0, 1.0, 5.0]
-    assert len(found.selection.loss) == 3
-    assert found.record[0]["parameter"] == "strength"
-    assert torch.equal(found.held_out.logits, noisy(y, 5.0)[found.held_out.rows])
+    choice = taken(lambda c: c)
+    assert choice.value == choice.selection.chosen == 5.0
+    assert sorted(choice.selection.candidates) == [0.0, 1.0, 5.0]
+    assert len(choice.selection.loss) == 3
+    assert choice.record[0]["parameter"] == "strength"
+    assert torch.equal(choice.held_out.logits, noisy(y, 5.0)[choice.held_out.rows])
     # With no evidence at all the one-shot value stays, wherever it stands in the list.
     assert taken(lambda _: 1.0).value == 0.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clip_adapter.backbones.base import DTYPES, Backbone, Dtype, resolve_device
-from clip_adapter.backbones.open_clip import open_origin
+from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
 from clip_adapter.backbones.own import OwnBackbone, own_backbone, own_names
 from clip_adapter.backbones.weights import (
     CONFIG_FILE,
@@ -61,7 +61,8 @@ def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") ->
 
     tags = open_clip.list_pretrained_tags_by_model
     origin = parse_name(name, open_clip.list_models(), tags)
-    return open_origin(origin, resolve_device(device), cast("Dtype", dtype))
+    device = resolve_device(device)
+    return OpenClipBackbone(origin, create_model(origin), device, cast("Dtype", dtype))
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -70,8 +71,10 @@ def list_backbones() -> list[dict[str, Any]]:
 
     demo = {"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}
     rows: list[dict[str, Any]] = [demo] if DEMO_FOLDER.is_dir() else []
-    for name, owner in own_names().items():
-        rows.append({"name": name, "arch": name, "tag": "", "notes": f"of {owner}"})
+    rows += [
+        {"name": name, "arch": name, "tag": "", "notes": f"of {owner}"}
+        for name, owner in own_names().items()
+    ]
     for arch, tag in open_clip.list_pretrained():
         config = open_clip.get_model_config(arch) or {}
         size = config.get("vision_cfg", {}).get("image_size", 224)

@@ -30,6 +30,22 @@ from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs to the root logger and warns of what is settled here."""
+    root, disabled = logging.getLogger(), logging.root.manager.disable
+    handler = logging.NullHandler()  # without one, logging would add one that prints, for good
+    root.addHandler(handler)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)
+
+
 class OpenClipBackbone(FrozenEncoder):
     """A frozen open_clip model, in eval mode (BatchNorm too).
 
@@ -56,7 +72,7 @@ class OpenClipBackbone(FrozenEncoder):
         self._probe()
 
     def _probe(self) -> None:
-        """Runs one picture through the tower, for the dimension of its features."""
+        """Run one picture through the tower, for the dimension of its features."""
         super().__init__()
         size = self.preprocess.image_size
         self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
@@ -96,7 +112,21 @@ class OpenClipBackbone(FrozenEncoder):
 
     @functools.cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:
-        return _tokenizer(self._origin)
+        import open_clip
+
+        origin = self._origin
+        with _quiet():
+            config = model_config(origin.identifier)  # of the hub: it may be a newer one now
+            check_config(origin.name, config)
+            try:
+                return open_clip.get_tokenizer(origin.identifier, **tokenizer_options(config))
+            except Exception as error:  # transformers raises errors of many kinds
+                raise BackboneError(
+                    f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
+                    hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose "
+                    "tokenizer is on the Hugging Face hub), and let it reach the hub once; image "
+                    "features need no tokenizer.",
+                ) from error
 
     def _text_tower(self) -> Any:
         """The module that holds the token embeddings.
@@ -166,35 +196,13 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
     return Preprocess(int(*sides), mean, std, config["interpolation"], config["resize_mode"])
 
 
-def open_origin(origin: Origin, device: str, dtype: Dtype) -> OpenClipBackbone:
-    """The backbone that comes from ``origin``; see :func:`~clip_adapter.backbones.load_backbone`.
+@_quiet()
+def create_model(origin: Origin) -> nn.Module:
+    """The open_clip module that comes from ``origin``, on the CPU.
 
     Raises:
         BackboneError: its weights cannot be fetched or loaded.
     """
-    with _quiet():
-        model = _create(origin)
-    return OpenClipBackbone(origin, model, device, dtype)
-
-
-def _tokenizer(origin: Origin) -> Callable[[list[str]], Tensor]:
-    import open_clip
-
-    with _quiet():
-        config = model_config(origin.identifier)  # of the hub: it may be a newer one now
-        check_config(origin.name, config)
-        try:
-            return open_clip.get_tokenizer(origin.identifier, **tokenizer_options(config))
-        except Exception as error:  # transformers raises errors of many kinds
-            raise BackboneError(
-                f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
-                hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose tokenizer "
-                "is on the Hugging Face hub), and let it reach the hub once; image features need "
-                "no tokenizer.",
-            ) from error
-
-
-def _create(origin: Origin) -> nn.Module:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -247,19 +255,3 @@ def _arch_preprocess(origin: Origin) -> dict[str, Any]:
             "A folder with open_clip_config.json (local-dir:DIR) can say otherwise."
         )
     return {}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip logs to the root logger and warns of what is settled here."""
-    root, disabled = logging.getLogger(), logging.root.manager.disable
-    handler = logging.NullHandler()  # without one, logging would add one that prints, for good
-    root.addHandler(handler)
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        root.removeHandler(handler)

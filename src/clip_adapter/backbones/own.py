@@ -117,7 +117,7 @@ class OwnBackbone(FrozenEncoder):
         return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
 
     def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Stops methods that learn prompts, which enter a text tower as token embeddings."""
+        """Stop methods that learn prompts, which enter a text tower as token embeddings."""
         raise BackboneError(
             f"The backbone {self.name} takes no token embeddings.",
             allowed="backbones with a CLIP text transformer, as RN50/openai",

@@ -140,7 +140,7 @@ def tokenizer_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_config(name: str, config: dict[str, Any]) -> None:
-    """Whether the model of ``config`` can be made without any code but what is installed here.
+    """Check that the model of ``config`` can be made without any code but what is installed here.
 
     Args:
         name: of the backbone.
@@ -180,13 +180,13 @@ def check_config(name: str, config: dict[str, Any]) -> None:
         check_transformers(name, model)
 
 
-def _refused(found: str, allowed: str) -> BackboneError:
+def _refused(problem: str, allowed: str) -> BackboneError:
     hint = "Take another repository of the model, or remove the entry after reading what it does."
-    return BackboneError(found, allowed=allowed, hint=hint)
+    return BackboneError(problem, allowed=allowed, hint=hint)
 
 
 def check_transformers(name: str, model: str) -> None:
-    """Whether transformers itself has the text tower ``model`` of the backbone ``name``.
+    """Check that transformers itself has the text tower ``model`` of the backbone ``name``.
 
     Raises:
         BackboneError: it is code of a repository, or cannot be read.

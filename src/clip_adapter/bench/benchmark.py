@@ -46,7 +46,7 @@ class Outcome:
         return {name: why for plan in self.plans for name, why in plan.missing.items()}
 
     def note(self, unit: Sequence[Run], done: Done) -> None:
-        """Writes the results of ``unit``, or why it failed.
+        """Write the results of ``unit``, or why it failed.
 
         Raises:
             DataError: a result cannot be written.
@@ -71,7 +71,7 @@ def run_bench(
     progress: Progress = None,
     cancel: threading.Event | None = None,
 ) -> Outcome:
-    """Does every run of ``recipes`` that has no result yet.
+    """Do every run of ``recipes`` that has no result yet.
 
     Each unit of runs is done in a process of one thread, ``jobs`` of them side by side, so that
     the results do not depend on how many there are. Costs are measured after all else, alone. A

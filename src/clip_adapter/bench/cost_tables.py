@@ -120,7 +120,12 @@ def _accuracies(
     here = findings.cells
     known: dict[str, dict[str, dict[str, Any]]] = {}
     for other in (other for other in every if other.recipe.measure == "accuracy"):
-        usual = {_training(s): s.label for s in reversed(other.systems) if _is_usual(s)}
+        # At the defaults, but for the training recipe.
+        usual = {
+            _training(s): s.label
+            for s in reversed(other.systems)
+            if not s.prompts and set(s.options) <= {"recipe"}
+        }
         cells = other.cells[(other.cells.test_set == other.cells.dataset) & (other.cells.seeds > 0)]
         for cell in cells[cells.shots.isin(here.shots)].itertuples():
             for system in findings.systems:
@@ -135,11 +140,6 @@ def _accuracies(
 def _training(system: System) -> tuple[str, str]:
     method = make_method(system.method, system.options)
     return system.method, str(getattr(method, "recipe", ""))
-
-
-def _is_usual(system: System) -> bool:
-    """At the defaults, but for the training recipe."""
-    return not system.prompts and set(system.options) <= {"recipe"}
 
 
 def _notes(cells: Frame) -> list[str]:

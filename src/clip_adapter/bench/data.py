@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from clip_adapter.backbones import Backbone, load_backbone
+from clip_adapter.backbones import load_backbone
 from clip_adapter.bench.run import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import load_dataset, takes_root
@@ -73,21 +73,15 @@ class Named:
 
 
 # Kept open for the next run: the last backbone, and a set with its shifted ones.
-@lru_cache(maxsize=1)
-def _backbone(name: str, device: str, dtype: Dtype) -> Backbone:
-    return load_backbone(name, device=device, dtype=dtype)
+_backbone = lru_cache(maxsize=1)(load_backbone)
+_test_features = lru_cache(maxsize=6)(held_out_features)
 
 
 @lru_cache(maxsize=6)
 def _pictures(spec: str, options: SourceOptions) -> PictureSource:
     source = PictureSource(spec, options)
-    source.use(_backbone(options.backbone or "", options.device, options.dtype))
+    source.use(_backbone(options.backbone, device=options.device, dtype=options.dtype))
     return source
-
-
-@lru_cache(maxsize=6)
-def _test_features(source: PictureSource) -> FeatureSet:
-    return held_out_features(source)
 
 
 class PictureSet(Named):

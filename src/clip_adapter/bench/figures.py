@@ -90,8 +90,8 @@ def _panels(findings: Findings) -> Figure:
     columns = 2 if len(panels) == 4 else min(MOST_COLUMNS, len(panels))
     figure, grid = _grid(len(panels), columns, max(3.6, 5.5 / columns), 3.2)
     for axes, (name, panel) in zip(grid, panels, strict=True):
-        for label, curve in panel.groupby("label", sort=False):
-            _curve(axes, curve.sort_values("shots"), styles[str(label)])
+        for label, own in panel.groupby("label", sort=False):
+            _curve(axes, own.sort_values("shots"), styles[str(label)])
         ticks = sorted({0, *panel.shots[panel.value.notna()]})
         axes.set_xticks(ticks, [str(k) for k in ticks])
         where = panel["where"].dropna()

@@ -66,7 +66,7 @@ def get_missing(
     root: str | None,
     overrides: Mapping[str, object],
 ) -> None:
-    """Fetches the data sets that ``recipes`` need and that cannot be read below ``root``.
+    """Fetch the data sets that ``recipes`` need and that cannot be read below ``root``.
 
     Raises:
         UsageError: no root to put them in, or a wrong recipe.

@@ -65,7 +65,7 @@ class Page:
 
 
 def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
-    """Writes the tables and the figure of every plan, and both pages.
+    """Write the tables and the figure of every plan, and both pages.
 
     Args:
         plans: all that the pages shall show, see :func:`~clip_adapter.bench.plan.load_plans`.
@@ -93,9 +93,9 @@ def _section(findings: Findings, before: Sequence[Findings], page: Page, out: Pa
     """What was measured how, the tables and the figure of a recipe, and what was left out."""
     recipe = findings.recipe
     twin = next((other.recipe for other in before if _shows(other, findings)), None)
-    made = tables(findings) if twin is None else []
-    _write(findings, made, "csv", page, out)
-    _write(findings, made, "tex", page, out)
+    own = tables(findings) if twin is None else []
+    for ending in ("csv", "tex"):
+        _write(findings, own, ending, page, out)
     parts = [f"### {escaped(recipe.heading)}\n"]
     parts += [f"{escaped(recipe.note)}\n"] if recipe.note else []
     if twin is not None:
@@ -109,14 +109,14 @@ def _section(findings: Findings, before: Sequence[Findings], page: Page, out: Pa
         parts.append("Nothing to compare on this data.\n")
     else:
         parts.append(f"{escaped(_how(findings))}.\n")
-        parts += [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in made]
-        if chosen := [_captioned(t.caption, "", markdown(t.chosen)) for t in made if len(t.chosen)]:
+        parts += [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in own]
+        if chosen := [_captioned(t.caption, "", markdown(t.chosen)) for t in own if len(t.chosen)]:
             summary = "What was chosen (by seed where they differ)"
             parts += [f"<details><summary>{summary}</summary>\n", *chosen, "</details>\n"]
     parts += [f"Left out:\n\n{lines}\n"] if (lines := _left_out(findings.plan)) else []
     path = out / "figures" / _folder(findings) / f"{recipe.name}.png"
     path.unlink(missing_ok=True)
-    if made and (figure := make_figure(findings)):
+    if own and (figure := make_figure(findings)):
         page.files.append(save(figure, path))
         rule = "" if recipe.protocol == "ours" else f", {SELECTION[recipe.protocol]}"
         link = quote(path.relative_to(out).as_posix())
@@ -176,14 +176,14 @@ def _left_out(plan: Plan) -> str:
 
 def _costs(findings: Findings, every: Sequence[Findings], page: Page, out: Path) -> str:
     """The section of a recipe on the other page, where it has one."""
-    made = cost_tables(findings, every) if findings.runs.record.notna().any() else []
-    _write(findings, made, "csv", page, out)
-    texts = [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in made]
-    return "\n".join([f"### {escaped(findings.recipe.heading)}\n", *texts]) if made else ""
+    own = cost_tables(findings, every) if findings.runs.record.notna().any() else []
+    _write(findings, own, "csv", page, out)
+    texts = [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in own]
+    return "\n".join([f"### {escaped(findings.recipe.heading)}\n", *texts]) if own else ""
 
 
-def _write(findings: Findings, made: Sequence[Table], ending: str, page: Page, out: Path) -> None:
-    for table in made:
+def _write(findings: Findings, own: Sequence[Table], ending: str, page: Page, out: Path) -> None:
+    for table in own:
         text = latex(table.entries, table.notes) if ending == "tex" else csv_text(table.entries)
         # Backbones and data sets may have slashes in their names.
         name = re.sub(r"[^\w.+-]", "-", table.name)

@@ -230,7 +230,7 @@ def make_plans(
 
 
 def save_plan(plan: Plan, out: Path) -> Path:
-    """Writes ``plan`` below ``out``, in the place of an earlier one of its recipe and protocol.
+    """Write ``plan`` below ``out``, in the place of an earlier one of its recipe and protocol.
 
     Raises:
         DataError: it cannot be written.

@@ -10,11 +10,13 @@ import functools
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +88,8 @@ def do_units(
 
 
 def do_unit(environment: Environment, unit: Sequence[Run]) -> Done:
-    """Does ``unit`` in this process; an error is told, since it is not the other units'."""
-    done = Done()
-    lines = _Lines(done.lines)
+    """Do ``unit`` in this process; an error goes into the result: it is not the other units'."""
+    done, lines = Done(), BufferingHandler(capacity=sys.maxsize)
     log.addHandler(lines)
     try:
         done.records = _worker(environment).do(unit)
@@ -98,18 +99,8 @@ def do_unit(environment: Environment, unit: Sequence[Run]) -> Done:
         done.error, done.trace = f"{type(error).__name__}: {error}", traceback.format_exc()
     finally:
         log.removeHandler(lines)
+        done.lines = [record.getMessage() for record in lines.buffer]
     return done
-
-
-class _Lines(logging.Handler):
-    """Keeps what is logged, for the process that prints it."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__()
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
 
 
 @functools.cache
@@ -121,7 +112,7 @@ def _worker(environment: Environment) -> Worker:
 
 
 def _begin(threads: int, output: str) -> None:
-    """Readies a new process: its threads, its end, and what libraries print."""
+    """Ready a new process: its threads, its end, and what libraries print."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when libraries load
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -134,7 +125,7 @@ def _begin(threads: int, output: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process with the one that started it, whatever it is doing."""
+    """End this process with the one that started it, whatever it is doing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

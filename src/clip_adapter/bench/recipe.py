@@ -57,10 +57,6 @@ def _each_once(value: Any) -> Any:
     return tuple(v for i, v in enumerate(values) if v not in values[:i])
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _labelled_apart(systems: tuple[System, ...]) -> tuple[System, ...]:
     if len({system.label for system in systems}) < len(systems):
         raise PydanticCustomError("label", "a label for each system, and no two with one label")
@@ -219,9 +215,8 @@ class Recipe(Model):
     shifts: Texts = ()
     systems: Annotated[
         tuple[System, ...],
-        BeforeValidator(_as_tuple),
         AfterValidator(_labelled_apart),
-        Field(min_length=1),
+        Field(min_length=1, strict=False),
     ]
     columns: Literal["dataset", "backbone", "shots", "shift", "cost"] = "dataset"
     figure: Literal["none", "shots", "gains", "branches", "tsne"] = "none"
@@ -247,11 +242,6 @@ def shipped(folder: str) -> Path:
     raise DataError(f"{here / folder} is missing.", hint="Install clip-adapter again.")
 
 
-def recipe_folder() -> Path:
-    """Where the recipes are."""
-    return shipped("recipes")
-
-
 def recipe_names() -> list[str]:
     """Names of all recipes: tables first, then figures, in the paper's order."""
 
@@ -260,8 +250,8 @@ def recipe_names() -> list[str]:
         number = name.removeprefix(word)
         return {"table": 0, "figure": 1}.get(word, 2), int(number or 0), name
 
-    found = [path.stem for path in recipe_folder().glob("*.toml") if path.stem != DEFAULTS]
-    return sorted(found, key=order)
+    names = {path.stem for path in shipped("recipes").glob("*.toml")} - {DEFAULTS}
+    return sorted(names, key=order)
 
 
 def load_recipe(
@@ -281,11 +271,11 @@ def load_recipe(
     """
     if profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    path = Path(name) if name.endswith(".toml") else recipe_folder() / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else shipped("recipes") / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
     stem = path.stem.lower()  # some file systems do not tell case
-    if path.resolve().parent != recipe_folder().resolve() and (
+    if path.resolve().parent != shipped("recipes").resolve() and (
         stem in recipe_names() or stem.endswith("-paper")
     ):
         raise UsageError(
@@ -293,7 +283,7 @@ def load_recipe(
             allowed="no name of 'clip-adapter bench ls', and none that ends in -paper",
             hint="Call it otherwise.",
         )
-    files = [_read(recipe_folder() / f"{DEFAULTS}.toml"), _read(path)]
+    files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
     by_profile: list[Mapping[Any, Part]] = [file.profile for file in files]
     parts = [*files, *(parts.get(profile, Part()) for parts in by_profile)]
     merged = {key: value for part in parts for key, value in part.keys.items()}

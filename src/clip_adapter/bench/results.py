@@ -79,7 +79,7 @@ class Results:
         return record
 
     def set_aside(self) -> None:
-        """Renames what could not be used, so that nothing is lost and the run is done again.
+        """Rename what could not be used, so that nothing is lost and the run is done again.
 
         Raises:
             DataError: it cannot be renamed.
@@ -94,7 +94,7 @@ class Results:
         self.damaged.clear()
 
     def write(self, run: Run, record: Record) -> None:
-        """Writes a result; a failure that was told before is over.
+        """Write a result; a failure that was told before is over.
 
         Raises:
             DataError: it cannot be written.
@@ -104,7 +104,7 @@ class Results:
         self.path(run, FAILED).unlink(missing_ok=True)
 
     def fail(self, run: Run, error: str, trace: str) -> None:
-        """Writes why a run failed, beside where its result would be. It is tried again.
+        """Write why a run failed, beside where its result would be. It is tried again.
 
         Raises:
             DataError: it cannot be written.

@@ -56,7 +56,7 @@ class Table:
 
 def tables(findings: Findings) -> list[Table]:
     """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
-    recipe, made = findings.recipe, []
+    recipe, result = findings.recipe, []
     keys, parts = {
         "shots": (["dataset", "backbone"], ["shots"]),
         "backbone": (["dataset", "shots"], ["backbone"]),
@@ -90,8 +90,8 @@ def tables(findings: Findings) -> list[Table]:
         chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
         name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
         make = _silhouettes if plane else _entries
-        made.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
-    return made
+        result.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
+    return result
 
 
 def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
@@ -108,13 +108,17 @@ def shots_word(shots: int) -> str:
 
 def reasons(cells: Frame) -> dict[str, int]:
     """The first line of why runs failed, each once, with a number."""
-    lines = [(reason.splitlines() or ["unknown"])[0] for own in cells.failures for reason in own]
-    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
+    lines = dict.fromkeys(line for own in cells.failures for line in _first_lines(own))
+    return {line: number for number, line in enumerate(lines, start=1)}
+
+
+def _first_lines(failures: Sequence[str]) -> list[str]:
+    return [(reason.splitlines() or ["unknown"])[0] for reason in failures]
 
 
 def _text(cell: Any, numbers: dict[str, int]) -> str:
     """An accuracy, or why there is none."""
-    lines = [(reason.splitlines() or ["unknown"])[0] for reason in cell.failures]
+    lines = _first_lines(cell.failures)
     text = "failed" if lines else MISSING
     if cell.seeds:
         text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
@@ -150,7 +154,7 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
 
 
 def bold(entries: Frame, digits: int = 2) -> Frame:
-    """Marks the highest of each column, and all that are shown as the same number."""
+    """Mark the highest of each column, and all that are shown as the same number."""
     shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
     columns = shown.groupby(entries.column)
     highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)

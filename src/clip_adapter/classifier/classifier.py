@@ -184,7 +184,7 @@ class Classifier:
         return backbone
 
     def use(self, backbone: Any) -> None:
-        """Takes ``backbone`` to read pictures with; it must be the one that made the features.
+        """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
@@ -242,7 +242,7 @@ class Classifier:
         return embed_pictures(encoder, items, self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
+        """Write ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
         from clip_adapter.classifier.saving import write_folder
 
         return write_folder(
@@ -258,7 +258,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Any = None) -> Classifier:
-        """Reads what :meth:`save` wrote.
+        """Read what :meth:`save` wrote.
 
         Args:
             folder: may come from anyone: no code in it is run.
@@ -289,7 +289,7 @@ class Classifier:
         return cls.load(name if Path(name).is_dir() else download(name, revision), backbone)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
-        """Uploads to the Hugging Face hub and returns the address; needs ``hf auth login``.
+        """Upload to the Hugging Face hub and return the address; needs ``hf auth login``.
 
         Raises:
             ClassifierError: not logged in, no network, or refused.

@@ -142,7 +142,7 @@ def _head(saved: SavedHead, maps: Tensors, weights: Tensors, classes: int) -> He
 
 
 def _check(head: Head, classes: int) -> None:
-    """Whether all parts of ``head`` fit each other and C = ``classes``.
+    """Check that all parts of ``head`` fit each other and C = ``classes``.
 
     Raises:
         ValueError: one does not; says which.

@@ -175,7 +175,7 @@ def _digests(files: Files) -> dict[str, str | None]:
 
 
 def write_folder(folder: Path, **parts: Any) -> Path:
-    """Writes ``folder`` whole or not at all; an older classifier there is replaced.
+    """Write ``folder`` whole or not at all; an older classifier there is replaced.
 
     Args:
         folder: to be made, or an older classifier's.
@@ -215,7 +215,7 @@ def write_folder(folder: Path, **parts: Any) -> Path:
 
 
 def check_target(folder: Path) -> None:
-    """Whether a classifier may be saved as ``folder``: to be asked before a long training.
+    """Check that a classifier may be saved as ``folder``: to be asked before a long training.
 
     Raises:
         ClassifierError: it holds other things.
@@ -290,7 +290,7 @@ def download(name: str, revision: str | None = None) -> Path:
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:
-    """Creates ``repo`` where it is missing, uploads ``folder``, and returns its address.
+    """Create ``repo`` where it is missing, upload ``folder``, and return its address.
 
     Raises:
         ClassifierError: not logged in, no network, or refused.

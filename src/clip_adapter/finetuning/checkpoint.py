@@ -47,7 +47,7 @@ class State:
 
 
 def write_state(path: Path, state: State) -> None:
-    """Writes the state, whole or not at all.
+    """Write the state, whole or not at all.
 
     Raises:
         DataError: it cannot be written.

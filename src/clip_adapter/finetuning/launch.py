@@ -35,7 +35,7 @@ _LOOK, _GRACE = 0.1, 60.0
 
 
 def run_on_several(model: nn.Module, job: Job) -> Trained:
-    """Trains ``model`` in place, in ``job.compute.devices`` processes.
+    """Train ``model`` in place, in ``job.compute.devices`` processes.
 
     Args:
         model: as in :func:`~clip_adapter.finetuning.loop.run`.

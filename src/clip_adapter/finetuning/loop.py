@@ -37,7 +37,7 @@ EVALUATION_BATCH = 64
 
 
 def run(model: nn.Module, job: Job) -> Trained:
-    """Trains ``model`` in place, in this process (one of ``job.compute.devices``).
+    """Train ``model`` in place, in this process (one of ``job.compute.devices``).
 
     Args:
         model: pictures to logits.
@@ -172,7 +172,7 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """Notes the accuracy on the held-out pictures, and keeps the best parameters."""
+        """Note the accuracy on the held-out pictures, and keep the best parameters."""
         job, trained = self.job, self.trained
         entry: dict[str, Any] = {
             "step": trained.steps,
@@ -223,7 +223,7 @@ class _Run:
         self.last_saved = time.monotonic()
 
     def _resume(self) -> bool:
-        """Takes up the state that was saved, if any; whether nothing is left to do."""
+        """Take up the state that was saved, if any; whether nothing is left to do."""
         path, job = self.job.state_file, self.job
         state = read_state(path, job.digest, job.steps) if path is not None else None
         # No process may write before all have read.

@@ -88,7 +88,7 @@ def fit_inside(
     image_map: ResidualAdapter | None = None,
     **resolved: Any,
 ) -> Fitted:
-    """Trains what it is given inside a float32 copy of the backbone.
+    """Train what it is given inside a float32 copy of the backbone.
 
     Args:
         method: the caller; its options go into the record.
@@ -134,7 +134,7 @@ def train_pixels(
     schedule: PixelSchedule,
     method: Caller,
 ) -> Trained:
-    """Trains what asks for gradients in ``model``, in place; afterwards it is in eval mode.
+    """Train what asks for gradients in ``model``, in place; afterwards it is in eval mode.
 
     Modules in training mode (dropout) stay so while it trains; a tower from ``adapted_copy`` is
     in eval mode, so that BatchNorm keeps its statistics. With ``schedule.patience`` the first fold

@@ -30,7 +30,7 @@ from clip_adapter.training.cache_search import (
     CacheWeight,
     Candidate,
     Part,
-    balanced,
+    balanced_runs,
     choose_cache,
     fitted_with_cache,
     grid,
@@ -179,9 +179,7 @@ class APET(Method):
     ) -> Residuals:
         """R runs, one for each tensor of ``rows``."""
         weights, labels = task.require_text(self.name), task.train.labels
-        values = torch.zeros(len(rows), len(labels), len(weights))
-        for run, index in enumerate(rows):
-            values[run, index] = balanced(labels[index], len(weights), task.mean_shots)
+        values = balanced_runs(labels, rows, len(weights), task.mean_shots)
         keys = unit_keys(task.train.features)
         module = Residuals(normalize(weights), keys, labels, channels, values)
 
@@ -192,7 +190,7 @@ class APET(Method):
         schedule = self._schedule(task)
         batch = min(schedule.batch_size, len(labels))
         work = len(rows) * batch * (len(labels) + len(weights)) * task.train.dim
-        train_on(task, module, logits, rows, schedule, work=work)
+        train_on(task, module, rows, schedule, work=work, logits=logits)
         return module
 
     def _held_out(

@@ -104,18 +104,16 @@ class Auto(Method):
             start = dict.fromkeys(self._names(), 1.0)
         names = [n for n, share in start.items() if folds or share]
         fitted, held, left_out = self._candidates(names, task, folds)
-        selection = Selection("members", list(fitted))
         some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
         shares = {n: share / sum(some.values()) for n, share in some.items()}
         loudness = _loudness(fitted, held, task)
-        held_out = None
+        near = " that keeps near to CLIP" if text else ""
+        rule, held_out = f"{NOTHING_HELD_OUT}: a fixed mild blend{near}", None
+        selection = Selection("members", list(fitted), rule=rule)
         if folds:
             scores = {n: loudness[n] * logits for n, logits in held.items()}
-            shares, held_out = _search(selection, scores, shares, task.train.labels, folds)
-        else:
-            near = " that keeps near to CLIP" if text else ""
-            selection.rule = f"{NOTHING_HELD_OUT}: a fixed mild blend{near}"
-        selection.chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
+            shares, selection, held_out = _search(scores, shares, task.train.labels, folds)
+        chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         weights = {n: s * loudness[n] for n, s in shares.items()}
         parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
         members = {
@@ -126,7 +124,7 @@ class Auto(Method):
             Mixture([h for h, _ in parts], [s for _, s in parts], task.logit_scale),
             {"members": members},
             trained_parameters=sum(fitted[n].trained_parameters for n in shares),
-            selection=[dataclasses.asdict(selection)],
+            selection=[dataclasses.asdict(selection) | {"chosen": chosen}],
             held_out=held_out,
             details={
                 "candidates": {n: list(f.selection) for n, f in fitted.items()},
@@ -188,24 +186,21 @@ def _loudness(
 
 
 def _search(
-    selection: Selection,
     logits: Mapping[str, Tensor],
     mild: Mapping[str, float],
     labels: Tensor,
     folds: Sequence[Fold],
-) -> tuple[dict[str, float], HeldOutLogits]:
-    """Shares of the members, and the blend's held-out logits; fills ``selection``.
+) -> tuple[dict[str, float], Selection, HeldOutLogits]:
+    """Shares of the members, the record of their choice, and the blend's held-out logits.
 
     Args:
-        selection: of the members.
         logits: (n, C) of every candidate, equally loud.
         mild: the shares to start from.
         labels: (N,) of all shots.
         folds: of them.
     """
     rows, weight = gathered(folds)
-    target = labels[rows]
-    selection.pictures = len(rows.unique())
+    target, pictures = labels[rows], len(rows.unique())
 
     def blend(counts: Mapping[str, float]) -> Tensor:
         size = sum(counts.values())
@@ -218,8 +213,6 @@ def _search(
     hits, losses = score(blend(counts), target, weight)
     start = f", against {percent(hits):.1f} % and {mean(losses, weight):.3f}"
     alone = [score(x, target, weight) for x in logits.values()]
-    selection.accuracy = [percent(own) for own, _ in alone]
-    selection.loss = [mean(own, weight) for _, own in alone]
     for _ in range(ROUNDS):
         trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
         scores = [score(blend(trial), target, weight) for trial in trials]
@@ -229,12 +222,17 @@ def _search(
             break
         (hits, losses), counts = scores[best], trials[best]
     more = ", ".join(n for n, share in counts.items() if share > mild.get(n, 0.0))
-    selection.rule = (
-        f"a mild blend is where it starts; {selection.pictures} held-out pictures speak for "
+    selection = Selection(
+        "members",
+        list(logits),
+        accuracy=[percent(own) for own, _ in alone],
+        loss=[mean(own, weight) for _, own in alone],
+        pictures=pictures,
+        rule=f"a mild blend is where it starts; {pictures} held-out pictures speak for "
         + (f"more of {more}: " if more else "nothing else beyond doubt: ")
         + f"{percent(hits):.1f} % of them right, loss {mean(losses, weight):.3f}"
-        + (start if more else "")
+        + (start if more else ""),
     )
     size = sum(counts.values())
     shares = {n: c / size for n, c in counts.items()}
-    return shares, HeldOutLogits(blend(counts), rows, weight)
+    return shares, selection, HeldOutLogits(blend(counts), rows, weight)

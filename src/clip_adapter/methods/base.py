@@ -69,7 +69,7 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, task: FewShotTask) -> Fitted:
-        """Learns from ``task``; never changes it.
+        """Learn from ``task``, which stays as it is.
 
         Raises:
             MissingTextError: the method needs text weights and the task has none.

@@ -9,9 +9,7 @@ import torch
 
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import fit_inside
-from clip_adapter.methods.base import Method
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes
 from clip_adapter.towers import visual_tower
 from clip_adapter.towers.adapters import Houlsby, Parallel
 from clip_adapter.towers.sites import numbers, transformer_blocks, width_of

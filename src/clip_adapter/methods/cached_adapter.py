@@ -124,7 +124,7 @@ class CachedAdapter(Method):
 
         batch = min(schedule.batch_size, len(task.train))
         work = len(rows) * batch * dim * (2 * hidden + len(weights))
-        train_on(task, adapter, logits, rows, schedule, work=work, generator=generator)
+        train_on(task, adapter, rows, schedule, work=work, logits=logits, generator=generator)
         return adapter
 
     def _held_out(

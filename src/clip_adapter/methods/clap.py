@@ -115,13 +115,9 @@ class CLAP(Method):
         features = task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
         schedule = self._schedule(max(len(r) for r in rows))
-
-        def logits(features: Tensor) -> Tensor:
-            return scale * module(features)
-
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
         penalty = None if self.constraint == "none" else partial(distance, module, held)
-        train_on(task, module, logits, rows, schedule, work=work, penalty=penalty)
+        train_on(task, module, rows, schedule, work=work, penalty=penalty)
         return module.class_weights().detach(), held
 
     def _schedule(self, count: int) -> Schedule:

@@ -245,14 +245,10 @@ class CLIPAdapter(Method):
                 adapters[branch] = stacked([ResidualAdapter.build(*shape, g) for g in generators])
         weights = task.require_text(self.name)
         branches = Branches(adapters.get("visual"), adapters.get("text"), weights)
-
-        def logits(features: Tensor) -> Tensor:
-            return task.logit_scale * branches(features)
-
         if adapters:
-            random, work = generators if seeds else generators[0], self._work(task, schedule)
-            work *= len(rows)
-            train_on(task, branches, logits, rows, schedule, work=work, generator=random)
+            random = generators if seeds else generators[0]
+            work = len(rows) * self._work(task, schedule)
+            train_on(task, branches, rows, schedule, work=work, generator=random)
         return branches
 
     def _choose(

@@ -29,13 +29,12 @@ from torch import Tensor, nn
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.text import in_passes
-from clip_adapter.training.loop import Schedule, official_schedule, train
+from clip_adapter.training.loop import Schedule, official_schedule, train_on
+from clip_adapter.training.recipes import hidden_units
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
@@ -139,13 +138,8 @@ class CoOp(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.require_text(self.name)
         module, schedule = self.build(task), self._schedule(task)
-        generator = torch.Generator().manual_seed(task.seed)
-        rows = [torch.arange(len(task.train))]
-
-        def logits(features: Tensor) -> Tensor:
-            return task.logit_scale * module(features)
-
-        train(module, logits, task.train.features, task.train.labels, rows, schedule, generator)
+        # A step runs the text tower over all classes.
+        train_on(task, module, [torch.arange(len(task.train))], schedule, work=None)
         with torch.no_grad():
             weights = module.class_weights()
         own = dataclasses.asdict(self) | dataclasses.asdict(schedule)
@@ -188,18 +182,13 @@ class CoOp(Method):
         return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        base = FAST
-        if self.recipe == "official":
-            base = official_schedule(task.mean_shots, len(task.class_names))
-        base = dataclasses.replace(
-            base, lr=self.lr or base.lr, batch_size=self.batch_size or base.batch_size
-        )
-        if self.epochs is None:
-            return base
-        if base.epochs is not None:
-            return dataclasses.replace(base, epochs=self.epochs)
-        per_epoch = max(len(task.train) // base.batch_size, 1)
-        return dataclasses.replace(base, steps=self.epochs * per_epoch)
+        official = official_schedule(task.mean_shots, len(task.class_names))
+        base = official if self.recipe == "official" else FAST
+        batch, length = self.batch_size or base.batch_size, {}
+        if self.epochs is not None:
+            in_steps = {"steps": self.epochs * max(len(task.train) // batch, 1)}
+            length = in_steps if base is FAST else {"epochs": self.epochs}
+        return dataclasses.replace(base, lr=self.lr or base.lr, batch_size=batch, **length)
 
 
 @register
@@ -237,15 +226,12 @@ class CoOpAdapter(CoOp):
 
     def build(self, task: FewShotTask) -> SoftClassifier:  # noqa: D102
         dim = task.train.dim
-        if dim // self.reduction < 1:
-            raise UsageError(
-                f"reduction = {self.reduction} leaves no hidden unit.", allowed=f"1 to {dim}"
-            )
+        hidden = hidden_units(dim, self.reduction)
         module = super().build(task)
         module.hard = task.require_text(self.name)
         module.adapter = ResidualAdapter.build(
             dim,
-            dim // self.reduction,
+            hidden,
             self.activation,
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),

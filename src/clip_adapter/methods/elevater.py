@@ -31,15 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
@@ -90,6 +87,8 @@ class _LinearHead(Method):
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
 
+    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
+    trains: ClassVar[str] = "a linear head on image features"
     # One shot leaves nothing to hold out. Chosen on the validation sets of Caltech101 and (random
     # head) Flowers102 at one shot.
     one_shot_rate: ClassVar[float] = 1e-3
@@ -173,9 +172,8 @@ class _LinearHead(Method):
         epochs = self._epochs(len(task.train))
         batch = min(self.batch_size, max(len(r) for r in rows))
         schedule = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
-        generator = torch.Generator().manual_seed(task.seed)
-        with suited_threads(len(rows) * batch * start[0].numel()):
-            train(heads, heads, features, task.train.labels, rows, schedule, generator)
+        work = len(rows) * batch * start[0].numel()
+        train_on(task, heads, rows, schedule, work=work, logits=heads, features=features)
         merged = [heads.merged(run) for run in range(len(rows))]
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
@@ -199,8 +197,6 @@ class RandomTwoProjections(_LinearHead):
 
     name: ClassVar[str] = "r-2p"
     summary: ClassVar[str] = "a linear head on image features, from random numbers"
-    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
-    trains: ClassVar[str] = "a linear head on image features"
     needs_text: ClassVar[bool] = False
     uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
@@ -228,8 +224,6 @@ class LanguageTwoProjections(_LinearHead):
 
     name: ClassVar[str] = "l-2p"
     summary: ClassVar[str] = "a linear head on image features, from the text weights"
-    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
-    trains: ClassVar[str] = "a linear head on image features"
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights = task.require_text(self.name)
@@ -251,7 +245,6 @@ class LanguageOneProjection(_LinearHead):
 
     name: ClassVar[str] = "l-1p"
     summary: ClassVar[str] = "CLIP's projection and a head from the text weights, as one layer"
-    citation: ClassVar[str] = "Li et al. 2022, arXiv 2204.08790"
     trains: ClassVar[str] = "a linear head below the projection of the visual tower"
     reads: ClassVar[Literal["features", "images"]] = "images"
 

@@ -21,10 +21,8 @@ import torch
 
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import fit_inside
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import ResidualAdapter
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.text import TextTower
 from clip_adapter.towers.weights import WeightAdapter
 

@@ -24,10 +24,8 @@ from torch import Tensor
 
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import normalize
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import Choice, Evaluate, choose
 

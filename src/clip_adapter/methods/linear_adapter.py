@@ -93,5 +93,5 @@ class LinearAdapter(Method):
 
         batch = min(schedule.batch_size, max(len(r) for r in rows))
         work = len(rows) * batch * dim * (dim + len(text))
-        train_on(task, module, logits, rows, schedule, work=work, penalty=penalty)
+        train_on(task, module, rows, schedule, work=work, logits=logits, penalty=penalty)
         return module.matrix.detach()

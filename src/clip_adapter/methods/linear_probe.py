@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Method, register
-from clip_adapter.options import Bounds
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.reporting import tracking
-from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits, Sizes
+from clip_adapter.task import HeldOutLogits
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
 from clip_adapter.training.threads import SMALL
@@ -108,15 +107,12 @@ class LinearProbe(Method):
         """What was given, or the published search with held-out shots for validation data."""
         if self.C != "auto":
             return Choice(self.C, Selection("C", [self.C], chosen=self.C))
-        selection = Selection("C", [])
         folds = folds_of(task.train, task.seed, text=False)
         if not folds:
             length = task.train.features.norm(dim=-1).mean().item()
-            selection.chosen = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
-            selection.rule = (
-                "no class has a picture to hold out: CLIP's C for features of this length"
-            )
-            return Choice(selection.chosen, selection)
+            c = PUBLISHED_C * (PUBLISHED_LENGTH / max(length, 1e-6)) ** 2
+            rule = "no class has a picture to hold out: CLIP's C for features of this length"
+            return Choice(c, Selection("C", [], chosen=c, rule=rule))
         rows, weight = gathered(folds)
         logits: dict[float, Tensor] = {}
 
@@ -137,16 +133,18 @@ class LinearProbe(Method):
                     left = middle
                 else:
                     right = middle
-        selection.candidates = sorted(logits)
-        selection.accuracy = [quality(c)[0] for c in selection.candidates]
-        selection.loss = [-quality(c)[1] for c in selection.candidates]
-        selection.pictures = len(rows.unique())
-        selection.chosen = max(selection.candidates, key=quality)
-        selection.rule = (
-            f"most of {selection.pictures} held-out pictures right, then lowest loss on them"
+        candidates, pictures = sorted(logits), len(rows.unique())
+        chosen = max(candidates, key=quality)
+        selection = Selection(
+            "C",
+            candidates,
+            accuracy=[quality(c)[0] for c in candidates],
+            loss=[-quality(c)[1] for c in candidates],
+            pictures=pictures,
+            chosen=chosen,
+            rule=f"most of {pictures} held-out pictures right, then lowest loss on them",
         )
-        held_out = HeldOutLogits(logits[selection.chosen], rows, weight)
-        return Choice(selection.chosen, selection, held_out)
+        return Choice(chosen, selection, HeldOutLogits(logits[chosen], rows, weight))
 
     def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Iterator[Tensor]:
         """(m, C) logits of the rows that each fold holds out."""

@@ -41,11 +41,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import normalize
-from clip_adapter.options import Bounds
 from clip_adapter.reporting import track
-from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.training.cache_search import unit_keys
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
 from clip_adapter.training.selection import choose
@@ -180,7 +179,7 @@ class LPPlusPlus(Method):
             evaluate=lambda jobs: self._held_out(task, text, jobs),
         )
         steps = int(choice.value)
-        blocks = Blocks(unit_mean(task.train.features), task.train.labels, text)
+        blocks = Blocks(unit_keys(task.train.features), task.train.labels, text)
         start = float(blocks.alpha[0])
         for number in track(range(1, steps + 1), "Training"):
             blocks.step(number, self.momentum)
@@ -203,8 +202,8 @@ class LPPlusPlus(Method):
         self, task: FewShotTask, text: Tensor, jobs: list[tuple[Fold, int]]
     ) -> Iterator[Tensor]:
         """Logits of every fold and number of steps; the numbers of a fold are of one descent."""
-        features, labels = unit_mean(task.train.features), task.train.labels
-        scored = unit_mean(task.train.plain_view[None])
+        features, labels = unit_keys(task.train.features), task.train.labels
+        scored = unit_keys(task.train.plain_view[None])
         stops = {steps for _, steps in jobs}
 
         @functools.cache
@@ -221,8 +220,3 @@ class LPPlusPlus(Method):
 
         for fold, steps in jobs:
             yield descent(fold)[steps]
-
-
-def unit_mean(features: Tensor) -> Tensor:
-    """(V, N, D) -> (N, D): the unit-length mean over the views."""
-    return normalize(normalize(features).mean(0))

@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from clip_adapter.methods.base import register
+from clip_adapter.methods.base import Bounds, register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.options import Bounds
 from clip_adapter.towers.adapters import Parallel
 
 

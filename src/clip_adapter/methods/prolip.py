@@ -27,15 +27,12 @@ import torch
 from torch import Tensor
 
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
 
 EPSILON = 1e-4
 # The mildest leads; it is also what one shot takes, which leaves nothing to hold out.
@@ -146,11 +143,18 @@ def fit_projections(
     def penalty() -> Tensor:
         return strength * (module.matrix - matrix).square().sum((-1, -2))
 
-    generator = torch.Generator().manual_seed(task.seed)
     batch = min(schedule.batch_size, len(task.train))
     work = len(rows) * batch * matrix.shape[-1] * (len(matrix) + len(weights))
-    with suited_threads(work):
-        train(module, logits, features, task.train.labels, rows, schedule, generator, penalty)
+    train_on(
+        task,
+        module,
+        rows,
+        schedule,
+        work=work,
+        logits=logits,
+        features=features,
+        penalty=penalty,
+    )
     return module
 
 

@@ -21,10 +21,8 @@ import torch
 
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import fit_inside
-from clip_adapter.methods.base import Method, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers import visual_tower
 from clip_adapter.towers.adapters import ResidualInside
 from clip_adapter.towers.sites import blocks_of, numbers, sites

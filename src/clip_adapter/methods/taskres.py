@@ -121,13 +121,9 @@ class TaskRes(Method):
         """Weights (R, C, D) of runs, one for each scale and tensor of ``rows``."""
         text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
         module = TextResidual(text, task.train.labels, each, len(rows))
-
-        def logits(features: Tensor) -> Tensor:
-            return task.logit_scale * module(features)
-
         batch = min(schedule.batch_size, min(len(r) for r in rows))
         work = len(rows) * batch * text.numel()
-        train_on(task, module, logits, rows, schedule, work=work)
+        train_on(task, module, rows, schedule, work=work)
         return module.class_weights().detach()
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:

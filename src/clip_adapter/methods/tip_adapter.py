@@ -28,6 +28,7 @@ from clip_adapter.training.cache_search import (
     Candidate,
     Part,
     balanced,
+    balanced_runs,
     choose_cache,
     enough,
     fitted_with_cache,
@@ -143,9 +144,7 @@ class TipAdapterF(TipAdapter):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> Cache:
         """R caches (R, N, D), one for each tensor of ``rows``; the others' values are nought."""
         labels, weights, runs = task.train.labels, task.require_text(self.name), len(rows)
-        values = torch.zeros(runs, len(labels), len(weights))
-        for run, index in enumerate(rows):
-            values[run, index] = balanced(labels[index], len(weights), task.mean_shots)
+        values = balanced_runs(labels, rows, len(weights), task.mean_shots)
         keys = unit_keys(task.train.features)
         start = unsearched(self, task.mean_shots, task.logit_scale)
         cache = Cache(keys.expand(runs, -1, -1), values, *start.values())
@@ -157,5 +156,5 @@ class TipAdapterF(TipAdapter):
         schedule = self._schedule(min(len(r) for r in rows))
         batch = min(schedule.batch_size, len(labels))
         work = runs * batch * len(labels) * task.train.dim
-        train_on(task, cache, logits, rows, schedule, work=work)
+        train_on(task, cache, rows, schedule, work=work, logits=logits)
         return cache

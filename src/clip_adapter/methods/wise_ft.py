@@ -26,15 +26,22 @@ from torch import Tensor
 
 from clip_adapter.errors import UsageError
 from clip_adapter.heads import Head
-from clip_adapter.methods.base import Method, get_method, make_method, method_names, register
+from clip_adapter.methods.base import (
+    Bounds,
+    FewShotTask,
+    Fitted,
+    Method,
+    Sizes,
+    get_method,
+    make_method,
+    method_names,
+    register,
+)
 from clip_adapter.nn import normalize
-from clip_adapter.options import Bounds
-from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.towers.weights import WeightAdapter
 from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train
+from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -183,9 +190,8 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
 
-    generator = torch.Generator().manual_seed(task.seed)
-    with suited_threads(len(rows) * batch * start.numel()):
-        train(module, logits, features, task.train.labels, rows, schedule, generator)
+    work = len(rows) * batch * start.numel()
+    train_on(task, module, rows, schedule, work=work, logits=logits, features=features)
     return [
         Fitted(
             Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),

@@ -33,7 +33,7 @@ class TowerAdapter(nn.Module, ABC):
 
     @abstractmethod
     def attach(self, visual: nn.Module) -> None:
-        """Puts this adapter into ``visual``, a copy of the backbone's tower, for good.
+        """Put this adapter into ``visual``, a copy of the backbone's tower, for good.
 
         Afterwards ``visual(images)`` runs through the parameters of this module.
 

@@ -162,7 +162,7 @@ class Lora(TowerAdapter):
         self.attach_to(transformer_blocks(visual, "A low-rank change"))
 
     def attach_to(self, blocks: list[nn.Module]) -> None:
-        """Puts this into ``blocks``, of a copy of a tower, for good.
+        """Put this into ``blocks``, of a copy of a tower, for good.
 
         Raises:
             BackboneError: their number, their width or the kind of their attention is another.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from clip_adapter.errors import BackboneError, UsageError
 
@@ -30,7 +30,7 @@ class Site:
     dim: int | None = None
 
     def attach(self, adapter: nn.Module) -> None:
-        """Sends the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
+        """Send the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
         hook = _Through(adapter, self.channels_first)
         if self.before:
             self.module.register_forward_pre_hook(hook)
@@ -48,14 +48,12 @@ class _Through:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> Any:
         """The output, or for a pre-hook the inputs, with the first tensor changed."""
         changed = inputs if output is None else output
-        first, *others = changed if isinstance(changed, tuple) else (changed,)
-        first = self._adapted(first)
-        return (first, *others) if isinstance(changed, tuple) else first
-
-    def _adapted(self, x: Tensor) -> Tensor:
+        x, *others = changed if isinstance(changed, tuple) else (changed,)
         if self.channels_first:
-            return self.adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous()
-        return self.adapter(x)
+            x = self.adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+        else:
+            x = self.adapter(x)
+        return (x, *others) if isinstance(changed, tuple) else x
 
 
 def sites(visual: nn.Module) -> list[Site]:

@@ -36,7 +36,7 @@ class TrunkAdapter(TowerAdapter):
     kind = "trunk"
 
     def attach(self, visual: nn.Module) -> None:
-        """Makes ``visual`` give (B, trunk) in place of (B, D).
+        """Make ``visual`` give (B, trunk) in place of (B, D).
 
         Raises:
             BackboneError: the tower is neither CLIP's vision transformer nor its ResNet.

@@ -70,7 +70,7 @@ class WeightAdapter(TowerAdapter):
         return WeightAdapter(self.names, mixed)
 
     def attach(self, visual: nn.Module) -> None:
-        """Puts the values in the place of the tower's own.
+        """Put the values in the place of the tower's own.
 
         Raises:
             BackboneError: the tower has no such parameter, or one of another shape.

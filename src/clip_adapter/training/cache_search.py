@@ -207,6 +207,14 @@ def balanced(labels: Tensor, classes: int, shots: float) -> Tensor:
     return values
 
 
+def balanced_runs(labels: Tensor, rows: list[Tensor], classes: int, shots: float) -> Tensor:
+    """(R, N, C) values of R caches: :func:`balanced` on the rows of each, nought elsewhere."""
+    values = torch.zeros(len(rows), len(labels), classes)
+    for run, index in enumerate(rows):
+        values[run, index] = balanced(labels[index], classes, shots)
+    return values
+
+
 def scores_of(near: Tensor, values: Tensor) -> Tensor:
     """(m, C) from nearness (n, m) and values (n, C)."""
     labels, own = values.argmax(1), values.amax(1, keepdim=True)

@@ -116,11 +116,11 @@ def stratified_folds(
                 wanted = c.distinct if last else numbers[order[place]]
                 part.take(c, slice((k - place) % count, None, count), wanted)
             if part.held and len(labels[part.fit].unique()) >= min(2, len(owned)):
-                if sum(p.size for p in parts) < enough or _told_by(parts, labels) < SEVERAL:
+                if sum(p.size for p in parts) < enough or _held_classes(parts, labels) < SEVERAL:
                     parts.append(part)
                 break
     # What is held out of one class alone would speak for a classifier that always says it.
-    if _told_by(parts, labels) < SEVERAL:
+    if _held_classes(parts, labels) < SEVERAL:
         return []
     return _weighted(parts, numbers)
 
@@ -151,7 +151,7 @@ class _Part:
         return sum(len(rows) for _, rows in self.held)
 
     def take(self, own: _Class, part: slice, wanted: int) -> None:
-        """Adds a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
+        """Add a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
         numbers, dealt = range(len(own.units)), list[int]()
         if not wanted and not own.stuck:
             left = list(numbers)
@@ -170,7 +170,7 @@ class _Part:
             self.held.append((min(wanted, own.distinct, SEVERAL), rows))
 
 
-def _told_by(parts: Sequence[_Part], labels: Tensor) -> int:
+def _held_classes(parts: Sequence[_Part], labels: Tensor) -> int:
     """Of how many classes something is held out."""
     return len({int(labels[rows[0]]) for part in parts for _, rows in part.held})
 

@@ -87,7 +87,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Moves every parameter along its gradient, then drops the gradients."""
+        """Move every parameter along its gradient, then drop the gradients."""
         schedule, parameters = self._schedule, self._parameters
         gradients = [p.grad for p in parameters if p.grad is not None]
         decay = schedule.weight_decay
@@ -127,7 +127,7 @@ class Optimizer:
 
 
 def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
-    """Shortens ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
+    """Shorten ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
     squares = [g.reshape(len(g), -1).square().sum(1) for g in gradients]
     length = torch.stack(squares).sum(0).sqrt()
     # The small number is that of torch.nn.utils.clip_grad_norm_.
@@ -158,11 +158,12 @@ def batches(
 def train_on(
     task: FewShotTask,
     module: nn.Module,
-    logits: Logits,
     rows: list[Tensor],
     schedule: Schedule,
     *,
-    work: int,
+    work: int | None,
+    logits: Logits | None = None,
+    features: Tensor | None = None,
     generator: Generators | None = None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> None:
@@ -171,17 +172,23 @@ def train_on(
     Args:
         task: its features and labels.
         module: parameters with a leading dimension R.
-        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
         rows: R tensors of row indices, one per run.
         schedule: optimiser, steps and rates.
-        work: multiply-adds of one step of all runs.
+        work: multiply-adds of one step of all runs; None: many.
+        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``; None takes what ``module``
+            itself makes of them for cosines, and multiplies it by the logit scale.
+        features: (V, N, D) in the place of the task's own.
         generator: as for :func:`train`; None starts one from the task's seed.
         penalty: as for :func:`train`.
     """
+
+    def scaled(x: Tensor) -> Tensor:
+        return task.logit_scale * module(x)
+
+    inputs = task.train.features if features is None else features
     random = generator or torch.Generator().manual_seed(task.seed)
     with suited_threads(work):
-        data = (task.train.features, task.train.labels)
-        train(module, logits, *data, rows, schedule, random, penalty)
+        train(module, logits or scaled, inputs, task.train.labels, rows, schedule, random, penalty)
 
 
 def train(
@@ -194,7 +201,7 @@ def train(
     generator: Generators,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """Trains ``module`` in place.
+    """Train ``module`` in place.
 
     The scores get the logarithm of the class's pictures added while they are trained, and not
     after: a class with many is then no more likely an answer than one with few, and one with none

@@ -41,7 +41,7 @@ Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Selection:
     """What cross-validation saw of each candidate.
 
@@ -108,45 +108,41 @@ def choose(
     if given != "auto":
         return Choice(given, Selection(parameter, [given], chosen=given))
     candidates = list(among) if one_shot in among else [one_shot, *among]
-    selection = Selection(parameter, candidates)
     parts = folds()
     # What is held out of one class alone would speak for a candidate that always says it.
     if parts and len(labels[gathered(parts)[0]].unique()) > 1:
-        held_out = cross_validate(selection, parts, labels, evaluate, candidates.index(one_shot))
-        return Choice(selection.chosen, selection, held_out)
-    selection.chosen = one_shot
-    selection.rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
-    return Choice(one_shot, selection)
+        reference = candidates.index(one_shot)
+        return cross_validate(parameter, candidates, parts, labels, evaluate, reference)
+    rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
+    return Choice(one_shot, Selection(parameter, candidates, chosen=one_shot, rule=rule))
 
 
 def cross_validate(
-    selection: Selection,
+    parameter: str,
+    candidates: Sequence[Candidate],
     folds: Sequence[Fold],
     labels: Tensor,
     evaluate: Evaluate,
     reference: int = 0,
-) -> HeldOutLogits:
-    """Fills ``selection`` and chooses.
+) -> Choice:
+    """Compare the candidates on what the folds hold out, and choose.
 
     Args:
-        selection: with its candidates.
+        parameter: its name.
+        candidates: its values.
         folds: at least one.
         labels: (N,) of all shots.
         evaluate: gives the held-out logits (n, C) of every (fold, candidate), in the order given.
             Fitting may be one batched pass; a generator keeps the memory small.
         reference: number of the candidate that is left only on evidence.
-
-    Returns:
-        The held-out logits of the candidate that was chosen.
     """
     rows, weight = gathered(folds)
     target = labels[rows]
     # The reference is scored first, and each of the others against it as it comes.
-    order = [reference, *(i for i in range(len(selection.candidates)) if i != reference)]
-    results = iter(evaluate([(f, selection.candidates[i]) for i in order for f in folds]))
+    order = [reference, *(i for i in range(len(candidates)) if i != reference)]
+    results = iter(evaluate([(f, candidates[i]) for i in order for f in folds]))
     scores: dict[int, tuple[float, float]] = {}
-    best, lowest, kept = reference, 0.0, torch.empty(0)
-    start = torch.empty(0)
+    best, lowest, kept, start = reference, 0.0, torch.empty(0), torch.empty(0)
     for number in order:
         logits = torch.cat([next(results) for _ in folds])
         hits, losses = score(logits, target, weight)
@@ -155,15 +151,18 @@ def cross_validate(
             start, kept = losses, logits
         elif (gain := cautious(losses - start, weight, rows)) < lowest:
             best, lowest, kept = number, gain, logits
-    selection.accuracy = [scores[i][0] for i in range(len(scores))]
-    selection.loss = [scores[i][1] for i in range(len(scores))]
-    selection.pictures = len(rows.unique())
-    selection.chosen = selection.candidates[best]
-    selection.rule = (
-        f"lowest loss on {selection.pictures} held-out pictures, classes counting alike; "
-        f"{shown(selection.candidates[reference])} unless another is better beyond doubt"
+    pictures = len(rows.unique())
+    selection = Selection(
+        parameter,
+        list(candidates),
+        accuracy=[scores[i][0] for i in range(len(scores))],
+        loss=[scores[i][1] for i in range(len(scores))],
+        pictures=pictures,
+        chosen=candidates[best],
+        rule=f"lowest loss on {pictures} held-out pictures, classes counting alike; "
+        f"{shown(candidates[reference])} unless another is better beyond doubt",
     )
-    return HeldOutLogits(kept, rows, weight)
+    return Choice(candidates[best], selection, HeldOutLogits(kept, rows, weight))
 
 
 def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,13 @@ SMALL = 100_000_000
 
 
 @contextlib.contextmanager
-def suited_threads(multiply_adds: int) -> Iterator[None]:
-    """Torch keeps to one thread inside, where a step has few ``multiply_adds``.
+def suited_threads(multiply_adds: int | None) -> Iterator[None]:
+    """Torch keeps to one thread inside, where a step has few ``multiply_adds``; None are many.
 
     The rule looks at the task alone, so the same task gives the same bits again.
     """
     threads = torch.get_num_threads()
-    if multiply_adds < SMALL:
+    if multiply_adds is not None and multiply_adds < SMALL:
         torch.set_num_threads(1)
     try:
         yield

@@ -19,7 +19,7 @@ def accuracy(run):
     return 40.0 + run.shots + run.seed + len(run.method)
 
 
-def found(bench, name, top1=accuracy, profile="demo", **overrides):
+def findings_of(bench, name, top1=accuracy, profile="demo", **overrides):
     return bench.findings(name, profile, top1=top1, more=PLANE, **overrides)
 
 
@@ -30,7 +30,7 @@ def legend(figure):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_two_drawings_are_the_same_bytes(bench, name, tmp_path):
-    findings = found(bench, name, datasets=["demo"])
+    findings = findings_of(bench, name, datasets=["demo"])
     one, two = (save(make_figure(findings), tmp_path / f"{n}.png").read_bytes() for n in "ab")
     assert one == two
     assert one.startswith(b"\x89PNG")
@@ -42,7 +42,7 @@ def test_nothing_is_drawn_without_results(bench, name):
 
 
 def test_figure_3_has_the_mean_first_and_a_panel_for_each_set(bench):
-    findings = found(bench, "figure3", profile="paper")
+    findings = findings_of(bench, "figure3", profile="paper")
     figure = make_figure(findings)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[0] == "mean of 11 sets [mean, RN50]"
@@ -62,7 +62,7 @@ def test_figure_3_has_the_mean_first_and_a_panel_for_each_set(bench):
 @pytest.mark.parametrize("name", ["figure3", "figure4"])
 def test_what_was_chosen_on_the_test_set_is_marked(bench, name):
     for protocol in ("ours", "paper"):
-        figure = make_figure(found(bench, name, protocol=protocol, datasets=["demo"]))
+        figure = make_figure(findings_of(bench, name, protocol=protocol, datasets=["demo"]))
         marked = "CLIP-Adapter (best of 5 on the test set)" in legend(figure)
         assert marked == (protocol == "paper")
 
@@ -71,7 +71,7 @@ def test_the_mean_is_of_all_sets_or_not_there(bench):
     def partly(run):
         return None if (run.dataset, run.shots) == ("demo-colours", 8) else accuracy(run)
 
-    drawn = curves(found(bench, "figure3", partly))
+    drawn = curves(findings_of(bench, "figure3", partly))
     coop = drawn[drawn.label == "CoOp"].set_index(["panel", "shots"])
     mean = coop.loc["mean of 3 sets"]
     assert set(mean.value.dropna().index) == {1, 2, 4, 16}
@@ -80,7 +80,7 @@ def test_the_mean_is_of_all_sets_or_not_there(bench):
 
 
 def test_one_set_has_no_mean(bench):
-    assert set(curves(found(bench, "figure3", datasets=["demo"])).panel) == {"demo"}
+    assert set(curves(findings_of(bench, "figure3", datasets=["demo"])).panel) == {"demo"}
 
 
 def test_gains_are_ranked_with_the_published_beside(bench):
@@ -89,7 +89,7 @@ def test_gains_are_ranked_with_the_published_beside(bench):
     def top1(run):
         return 50.0 if run.method == "zero-shot" else reached[run.dataset]
 
-    findings = found(bench, "figure4", top1)
+    findings = findings_of(bench, "figure4", top1)
     ranked = gains(findings).set_index("panel")
     assert list(ranked.value.items()) == [
         ("demo-colours", 25.0),
@@ -103,12 +103,12 @@ def test_gains_are_ranked_with_the_published_beside(bench):
 
 
 def test_every_panel_of_the_plane_has_its_silhouette(bench):
-    figure = make_figure(found(bench, "figure6"))
+    figure = make_figure(findings_of(bench, "figure6"))
     names = ["CLIP", "CoOp", "CLIP-Adapter without residual", "CLIP-Adapter"]
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"{name}, silhouette 0.250" for name in names]
     assert legend(figure) == ["a_1", "$b$", "c"]
-    several = make_figure(found(bench, "figure6", shots=[1, 4]))
+    several = make_figure(findings_of(bench, "figure6", shots=[1, 4]))
     titles = [axes.get_title() for axes in several.axes]
     assert titles[0] == "demo, 1 shot\nCLIP, silhouette 0.250"
     assert len(set(titles)) == 8

@@ -121,8 +121,8 @@ def test_rows_that_learn_from_plain_pictures_are_named(bench, tmp_path):
         for profile, name in (("paper", "dtd"), ("demo", "demo"))
     ]
     text = write_page(planned, bench.results, tmp_path).path.read_text()
-    told = "coop-style preprocessing, 10 views of each shot (the plain one for Linear probe CLIP);"
-    assert text.count(told) == text.count("the plain one") == 1
+    words = "coop-style preprocessing, 10 views of each shot (the plain one for Linear probe CLIP);"
+    assert text.count(words) == text.count("the plain one") == 1
 
 
 def test_the_same_runs_are_shown_once(bench, tmp_path):

@@ -53,10 +53,10 @@ def test_the_same_set_backbone_and_style_get_a_difference(bench):
 
 
 @pytest.mark.parametrize(
-    "change", [{"style": "clip"}, {"backbones": ["ViT-L-14/openai"]}, {"shots": [8]}]
+    "difference", [{"style": "clip"}, {"backbones": ["ViT-L-14/openai"]}, {"shots": [8]}]
 )
-def test_one_thing_that_differs_takes_the_difference_away(bench, change):
-    [table] = bench.tables("table6", "paper", top1=by_ratio, **change)
+def test_one_thing_that_differs_takes_the_difference_away(bench, difference):
+    [table] = bench.tables("table6", "paper", top1=by_ratio, **difference)
     assert "*difference*" not in table.titles
     assert SHAPE in table.notes
 
@@ -125,9 +125,9 @@ def test_another_method_or_prompts_get_no_difference(bench, tmp_path, method, pr
 
 
 def test_shots_stand_beside_each_other_and_published_curves_below(bench):
-    found = bench.tables("figure3", "paper", top1=lambda run: 60.0 + run.shots)
-    assert len(found) == 11
-    [table] = [t for t in found if t.caption == "imagenet"]
+    tables = bench.tables("figure3", "paper", top1=lambda run: 60.0 + run.shots)
+    assert len(tables) == 11
+    [table] = [t for t in tables if t.caption == "imagenet"]
     assert table.titles == ["1 shot", "2 shots", "4 shots", "8 shots", "16 shots"]
     assert table.cell("*CLIP-Adapter, published: imagenet, RN50*", "16 shots") == "*61.20*"
     assert table.cell("*CLIP-Adapter, difference*", "16 shots") == "*+14.80*"
