@@ -15,7 +15,7 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # Shown, not run: console sessions with a prompt, layouts, references.
-OTHERS = {"bibtex", "console", "text"}
+OTHERS = {"mermaid", "bibtex", "console", "text"}
 
 
 def name(page):
