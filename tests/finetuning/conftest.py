@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pixel_training import SIZE, D
 
 from clip_adapter.backbones.base import Preprocess
 from clip_adapter.datasets.dataset import Sample
@@ -12,7 +13,7 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.methods import FewShotTask
 from clip_adapter.nn import normalize
 
-CLASSES, SHOTS, SIZE, D = 4, 4, 16, 6
+CLASSES, SHOTS = 4, 4
 
 
 @pytest.fixture

@@ -5,36 +5,18 @@ import json
 import logging
 import signal
 import threading
-from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
+from pixel_training import SCHEDULE, SIZE, D, Some
 from torch import nn
 
 from clip_adapter.errors import CancelledError, DataError, UsageError
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.finetuning import loop, train
-from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
-from clip_adapter.methods import Method
 from clip_adapter.options import Compute
 from clip_adapter.reporting import listening
-
-SIZE, D = 16, 6  # of the fixture's pictures and features
-SCHEDULE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
-
-
-@dataclass
-class Some(Method):
-    """A stand-in for a method."""
-
-    name: ClassVar[str] = "some"
-
-    strength: float = 1.0
-
-    def fit(self, task):
-        raise NotImplementedError
 
 
 def other_train(task, **changes):

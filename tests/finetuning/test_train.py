@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from pixel_training import SCHEDULE, SIZE, D, Some
 from torch import nn
 
 from clip_adapter.errors import (
@@ -25,25 +24,9 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.finetuning import loop
 from clip_adapter.finetuning.job import PixelSchedule
 from clip_adapter.finetuning.train import PixelModel, train_pixels
-from clip_adapter.methods import Method
 from clip_adapter.options import Compute
 from clip_adapter.reporting import listening
 from clip_adapter.training.folds import folds_of
-
-SIZE, D = 16, 6  # of the fixture's pictures and features
-SCHEDULE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
-
-
-@dataclass
-class Some(Method):
-    """A stand-in for a method."""
-
-    name: ClassVar[str] = "some"
-
-    strength: float = 1.0
-
-    def fit(self, task):
-        raise NotImplementedError
 
 
 def make_model(task, dropout=0.0):

@@ -1,0 +1,22 @@
+"""What the tests of training on pixels share: sizes, a schedule, and a stand-in for a method."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clip_adapter.finetuning.job import PixelSchedule
+from clip_adapter.methods import Method
+
+SIZE, D = 16, 6  # of the fixture's pictures and features
+SCHEDULE = PixelSchedule("adamw", 3e-3, 0.01, 6, epochs=3)
+
+
+@dataclass
+class Some(Method):
+    """A stand-in for a method: its name and options alone are looked at."""
+
+    name: ClassVar[str] = "some"
+
+    strength: float = 1.0
+
+    def fit(self, task):
+        raise NotImplementedError
