@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from clip_adapter.datasets.coverage import distinct_pictures
+from clip_adapter.datasets.coverage import coverage
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import row_digests
 from clip_adapter.fitting import fit_task
@@ -73,7 +73,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
-        distinct, notes = distinct_pictures(labels.tolist(), digests)
+        distinct, notes, _ = coverage(labels.tolist(), digests)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         train = FeatureSet(

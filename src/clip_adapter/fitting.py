@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets.coverage import distinct_pictures, empty_classes
+from clip_adapter.datasets.coverage import coverage
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import (
@@ -345,13 +345,19 @@ def make_task(
     rows = None if shots is None else sample_few_shot(source.labels("train"), shots, seed)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
-    distinct, notes = distinct_pictures(read.labels.tolist(), read.digests)
-    if notes:
-        warnings.warn(" ".join(notes), UserWarning, stacklevel=2)
     text = source.text_weights()
+    covered = coverage(
+        read.labels.tolist(),
+        read.digests,
+        read.class_names,
+        named=source.names_empty_classes,
+        text=method is not None and method.uses_text and text is not None,
+    )
+    if covered.dropped:
+        warnings.warn(" ".join(covered.dropped), UserWarning, stacklevel=2)
     backbone = source.backbone if "backbone" in wanted else None
     task = FewShotTask(
-        read.subset(distinct) if notes else read,
+        read.subset(covered.rows) if covered.dropped else read,
         text,
         source.logit_scale,
         seed,
@@ -364,16 +370,11 @@ def make_task(
     if "pixels" in wanted and backbone is not None:
         pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
         where = dataclasses.replace(compute or Compute(), device=backbone.device)
-        task = dataclasses.replace(task, pictures=pictures.subset(distinct), compute=where)
+        task = dataclasses.replace(task, pictures=pictures.subset(covered.rows), compute=where)
         # Where the checkpoint lay says nothing of the result.
         facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
-    if method is not None:
-        # What was left out may have been all that a class had.
-        named = source.names_empty_classes and not notes
-        speaks = method.uses_text and text is not None
-        labels = task.train.labels.tolist()
-        if note := empty_classes(labels, task.class_names, named, speaks):
-            log.warning(note)
+    if method is not None and covered.empty:
+        log.warning(covered.empty)
     return task, {
         **source.facts(),
         "views": views,

@@ -4,16 +4,16 @@ import gzip
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from clip_adapter.datasets import catalog
+from clip_adapter.datasets.benchmark import find_folder, load_benchmark
 from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
-from clip_adapter.datasets.catalog.locate import find_folder
-from clip_adapter.datasets.catalog.readers import load_benchmark
 from clip_adapter.datasets.coop import read_rows, rows_digest
 from clip_adapter.datasets.open import load_dataset, named_benchmark
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.datasets.templates import TEMPLATES
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.options import SourceOptions
 from clip_adapter.sources import open_source
@@ -51,8 +51,9 @@ def test_a_record_is_whole(record):
     assert all((record.title, record.licence, record.citation, record.homepage))
     # What cannot be downloaded is said in words.
     assert record.archives or record.by_hand
-    assert (record.reader == "split") == (record.split_file is not None)
-    assert (record.reader == "folders") == (record.class_file is not None)
+    assert record.picture_folders
+    assert record.side_file or not record.split_folders
+    assert record.template.count("{}") == 1
     assert set(record.split_folders) <= {s for s, size in record.sizes.items() if size}
     for archive in archives(record):
         assert archive.layout
@@ -67,11 +68,15 @@ def test_a_record_is_whole(record):
         assert archive.url is None or checked or archive.url.startswith("https://")
 
 
-def test_names_are_those_of_the_templates():
-    shifts = {"imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"}
-    assert set(benchmark_names()) == (set(TEMPLATES) - {"imagenet-ensemble"}) | shifts
+def test_every_file_of_the_catalog_is_a_set_of_the_docs():
+    files = {path.stem for path in Path(catalog.__file__).parent.glob("*.py")}
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
+    assert set(benchmark_names()) == files - {"__init__", "base"}
     for record in RECORDS:
-        assert record.template == TEMPLATES.get(record.name, TEMPLATES["imagenet"])[0]
+        row = next(row for row in page.splitlines() if row.startswith(f"| `{record.name}` "))
+        assert f"`{record.folder}/`" in row
+        assert record.side_file is None or f"`{record.side_file.name}`" in row
+    assert benchmark_names()[::5] == ("imagenet", "food101", "ucf101"), "the paper's order"
 
 
 @pytest.mark.parametrize(
@@ -85,23 +90,6 @@ def test_other_spellings(spelled, name):
 def test_an_unknown_name():
     with pytest.raises(UsageError, match="Did you mean 'eurosat'"):
         get_benchmark("eurosad")
-
-
-@pytest.mark.parametrize(
-    ("name", "label", "expected"),
-    [
-        ("caltech101", "airplanes", "airplane"),
-        ("caltech101", "yin_yang", "yin_yang"),
-        ("eurosat", "SeaLake", "Sea or Lake"),
-        ("stanford_cars", "Audi TTS Coupe 2012", "2012 Audi TTS Coupe"),
-        ("sun397", "/c/church/indoor", "indoor church"),
-        ("sun397", "/a/abbey", "abbey"),
-        ("ucf101", "ApplyEyeMakeup", "Apply_Eye_Makeup"),
-        ("dtd", "banded", "banded"),
-    ],
-)
-def test_class_names_as_coop_writes_them(name, label, expected):
-    assert get_benchmark(name).rename(label) == expected
 
 
 @pytest.mark.parametrize("inside", ["", "eurosat", "eurosat/2750"])
@@ -316,18 +304,15 @@ def test_food_as_it_is(shared, put):
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    "record", [r for r in RECORDS if r.split_file and r.split_file.digest], ids=lambda r: r.name
+    "record", [r for r in RECORDS if r.side_file and r.side_file.digest], ids=lambda r: r.name
 )
 def test_records_of_sets_with_a_split_file(shared, record):
-    rows = read_rows(shared / "splits" / record.split_file.name)
+    rows = read_rows(shared / "splits" / record.side_file.name)
     assert {split: len(r) for split, r in rows.items()} == record.sizes
     assert len({row[1] for r in rows.values() for row in r}) == record.classes
-    assert rows_digest(rows) == record.split_file.digest
+    assert rows_digest(rows) == record.side_file.digest
     swapped = {**rows, "train": [rows["train"][1], rows["train"][0], *rows["train"][2:]]}
-    assert rows_digest(swapped) != record.split_file.digest
-    if record.name in ("caltech101", "eurosat"):
-        for file, _, name in (row for r in rows.values() for row in r):
-            assert record.rename(file.split("/")[0]) == name
+    assert rows_digest(swapped) != record.side_file.digest
 
 
 @pytest.mark.shared

@@ -43,8 +43,8 @@ def small(put, monkeypatch):
         path.write_text(json.dumps(rows))
         record = get_benchmark("eurosat")
         sizes = {split: len(some) for split, some in rows.items()}
-        split_file = replace(record.split_file, digest=rows_digest(read_rows(path)))
-        changes = {"classes": 2, "sizes": sizes, "split_file": split_file, **changes}
+        side_file = replace(record.side_file, digest=rows_digest(read_rows(path)))
+        changes = {"classes": 2, "sizes": sizes, "side_file": side_file, **changes}
         monkeypatch.setattr(module, "get_benchmark", lambda name: replace(record, **changes))
         return root
 
@@ -96,7 +96,7 @@ def test_fast_does_not_decode(small):
     assert check.decoded == 0
 
 
-def test_another_split_file_is_told(small):
+def test_another_side_file_is_told(small):
     root = small()
     path = root / "eurosat/split_zhou_EuroSAT.json"
     rows = json.loads(path.read_text())

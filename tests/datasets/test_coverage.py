@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import clip_adapter
-from clip_adapter.datasets.coverage import distinct_pictures
+from clip_adapter.datasets.coverage import coverage
 from clip_adapter.errors import DataError
 
 PICTURES = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["", *"abcdefgh"])), max_size=30)
@@ -25,9 +25,9 @@ def test_each_content_is_learned_from_once_and_under_one_label(pictures):
     unknown = digests.count("")
     if pictures and not once and not unknown:
         with pytest.raises(DataError, match="two labels or more"):
-            distinct_pictures(labels, digests)
+            coverage(labels, digests)
         return
-    rows, notes = distinct_pictures(labels, digests)
+    rows, notes, _ = coverage(labels, digests)
     assert rows == sorted(rows)
     assert sorted(d for i in rows if (d := digests[i])) == sorted(once)
     assert sum(digests[i] == "" for i in rows) == unknown
@@ -35,7 +35,7 @@ def test_each_content_is_learned_from_once_and_under_one_label(pictures):
 
 
 def test_without_digests_all_pictures_differ():
-    assert distinct_pictures([0, 0, 1], []) == ([0, 1, 2], [])
+    assert coverage([0, 0, 1], []) == ([0, 1, 2], [], "")
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import huggingface_hub
 import pytest
 
 import clip_adapter.datasets.download.get as module
+from clip_adapter.datasets.benchmark import load_benchmark
 from clip_adapter.datasets.catalog import Archive, base, get_benchmark
-from clip_adapter.datasets.catalog.readers import load_benchmark
 from clip_adapter.datasets.coop import read_rows, rows_digest
 from clip_adapter.datasets.download.get import fetch_benchmark
 from clip_adapter.errors import DataError, UsageError
@@ -51,9 +51,9 @@ def offer(server, packed, monkeypatch, tmp_path):
         record = get_benchmark(name)
         server.files["/a.tar"] = packed
         archive = Archive("a.tar", {"2750/": "eurosat/2750/"}, f"{server.url}/a.tar", sha256=sha256)
-        if record.split_file:
-            server.files[f"/{record.split_file.drive}"] = split
-            changes.setdefault("split_file", replace(record.split_file, digest=digest))
+        if not record.split_folders:
+            server.files[f"/{record.side_file.drive}"] = split
+            changes.setdefault("side_file", replace(record.side_file, digest=digest))
         record = replace(record, **{"archives": (archive,), **changes})
         monkeypatch.setattr(module, "get_benchmark", lambda _: record)
         return record
@@ -127,28 +127,28 @@ def test_an_archive_in_an_archive(offer, server, packed, tmp_path):
     assert not list((tmp_path / "downloads").iterdir())
 
 
-def test_a_split_file_that_cannot_be_fetched_is_left_to_the_user(offer, server, tmp_path):
+def test_a_side_file_that_cannot_be_fetched_is_left_to_the_user(offer, server, tmp_path):
     record = offer()
-    del server.files[f"/{record.split_file.drive}"]
+    del server.files[f"/{record.side_file.drive}"]
     done = fetch_benchmark("eurosat", tmp_path)
     (line,) = done.to_do
-    assert record.split_file.link in line
+    assert record.side_file.link in line
     assert "split_zhou_EuroSAT.json" in line
     assert str(tmp_path / "eurosat") in line
     assert done.files["a.tar"]["unpacked"] == 2
 
 
 @pytest.mark.parametrize("content", [json.dumps({**ROWS, "test": ROWS["train"]}), "{}", "no json"])
-def test_another_split_file_is_told(offer, server, tmp_path, content):
+def test_another_side_file_is_told(offer, server, tmp_path, content):
     record = offer()
-    server.files[f"/{record.split_file.drive}"] = content.encode()
+    server.files[f"/{record.side_file.drive}"] = content.encode()
     (line,) = fetch_benchmark("eurosat", tmp_path).to_do
-    assert record.split_file.link in line
+    assert record.side_file.link in line
 
 
 def test_what_only_a_person_can_do(offer, server, tmp_path):
     record = offer(name="imagenet", archives=())
-    server.files[f"/{record.class_file.drive}"] = b"n01440764 tench\n"
+    server.files[f"/{record.side_file.drive}"] = b"n01440764 tench\n"
     done = fetch_benchmark("imagenet", tmp_path)
     assert record.by_hand in done.to_do
     assert any("--hub" in line and "log in" in line for line in done.to_do)
@@ -170,8 +170,8 @@ def test_a_copy_of_the_hub_is_pinned_to_what_it_was(tmp_path, monkeypatch):
     asked = {}
 
     class Api:
-        def dataset_info(self, repository, revision):
-            asked["info"] = (repository, revision)
+        def dataset_info(self, repository):
+            asked["info"] = repository
             return SimpleNamespace(sha="abc123")
 
     def snapshot(repository, **options):
@@ -180,7 +180,7 @@ def test_a_copy_of_the_hub_is_pinned_to_what_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     done = fetch_benchmark("stanford_cars", tmp_path, hub=True)
-    assert asked["info"] == ("tanganke/stanford_cars", None)
+    assert asked["info"] == "tanganke/stanford_cars"
     repository, options = asked["snapshot"]
     assert repository == "tanganke/stanford_cars"
     assert options["revision"] == "abc123"

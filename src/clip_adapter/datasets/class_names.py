@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,22 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
     source = "The class names"
     if isinstance(given, str | Path):
         source, given = f"The class names in {shown(given)}", _read(Path(given))
-    names = _by_label(labels, given, source) if isinstance(given, Mapping) else list(given)
-    if len(names) != len(labels):
+    if isinstance(given, Mapping):
+        given = {nfc(str(label)): name for label, name in given.items()}
+        known = [nfc(label) for label in labels]
+        if unknown := [label for label in given if label not in known]:
+            hint = f"{source} name a class not in the data."
+            raise unknown_name("class", unknown[0], known, hint)
+        if missing := [label for label in known if label not in given]:
+            hint = "Add a row for each class of the data."
+            raise UsageError(f"{source} leave out {listed(missing)}.", hint=hint)
+        given = [given[label] for label in known]
+    if len(given) != len(labels):
         raise UsageError(
-            f"{source} are {len(names)}, and there are {len(labels)} classes.",
+            f"{source} are {len(given)}, and there are {len(labels)} classes.",
             allowed=f"one name per class, in the order {listed(labels)}",
         )
-    names = [nfc(str(name)).strip() for name in names]
+    names = [nfc(str(name)).strip() for name in given]
     if "" in names:
         raise UsageError(f"{source} leave class {labels[names.index('')]!r} without a name.")
     if twice := _repeated(names):
@@ -73,19 +82,6 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
 
 def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _by_label(labels: Sequence[str], given: Mapping[str, str], source: str) -> list[str]:
-    table = {nfc(str(label)): name for label, name in given.items()}
-    known = [nfc(label) for label in labels]
-    if unknown := [label for label in table if label not in known]:
-        hint = f"{source} name a class not in the data."
-        raise unknown_name("class", unknown[0], known, hint=hint)
-    if missing := [label for label in known if label not in table]:
-        raise UsageError(
-            f"{source} leave out {listed(missing)}.", hint="Add a row for each class of the data."
-        )
-    return [table[label] for label in known]
 
 
 def _read(path: Path) -> Mapping[str, str] | list[str]:
@@ -102,8 +98,8 @@ def _read(path: Path) -> Mapping[str, str] | list[str]:
             )
         return by_class([(label, name) for _, (label, name) in rows], path)
     if ending == ".json":
-        pairs = functools.partial(by_class, path=path)
-        return read_json(path, what, dict[str, str] | list[str], _ALLOWED, pairs)
+        form = dict[str, str] | list[str]
+        return read_json(path, what, form, _ALLOWED, partial(by_class, path=path))
     return read_text(path, what).rstrip().splitlines()
 
 

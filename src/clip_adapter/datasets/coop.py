@@ -18,7 +18,6 @@ from pydantic import Field, StringConstraints
 
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, make_dataset
-from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.datasets.walk import folders
 from clip_adapter.errors import DataError
 from clip_adapter.files import of_form, read_json
@@ -60,11 +59,10 @@ def load_coop(
     folder = _image_folder(rows, base, path)
     prefix = "" if folder == base else f"{shown(folder.name)}/"
     splits = {
-        split: [Sample(prefix + file, label, folder / file) for file, label, _ in rows[split]]
-        for split in rows
+        split: [Sample(prefix + file, label, folder / file) for file, label, _ in own]
+        for split, own in rows.items()
     }
-    name = known_dataset(path.stem) or shown(path.stem)
-    return make_dataset(name, labels, splits, class_names)
+    return make_dataset(path.stem, labels, splits, class_names)
 
 
 def rows_digest(rows: dict[str, list[Row]]) -> str:
@@ -103,10 +101,9 @@ def row_labels(rows: dict[str, list[Row]], path: Path) -> list[str]:
                 f"{shown(path)} calls label {label} {names[label]!r} and {name!r}.",
                 allowed="one name per label",
             )
-    if len(names) <= max(names):
-        gap = next(label for label in range(len(names)) if label not in names)
+    if gaps := set(range(len(names))).difference(names):
         raise DataError(
-            f"{shown(path)} has labels up to {max(names)} and none is {gap}.",
+            f"{shown(path)} has labels up to {max(names)} and none is {min(gaps)}.",
             allowed="labels 0, 1, 2, ... without gaps",
         )
     return [names[label] for label in sorted(names)]

@@ -4,9 +4,84 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from clip_adapter.errors import DataError
 from clip_adapter.wording import counted, listed
+
+
+class Coverage(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+        rows: of the pictures to learn from, in order.
+        dropped: notes on the others, a sentence each; empty where all rows are kept.
+        empty: what becomes of classes without training pictures, in a line; "" where none needs it.
+    """
+
+    rows: list[int]
+    dropped: list[str]
+    empty: str
+
+
+def coverage(
+    labels: Sequence[int],
+    digests: Sequence[str],
+    class_names: Sequence[str] = (),
+    *,
+    named: bool = False,
+    text: bool = False,
+) -> Coverage:
+    """The rows to learn from, and notes on what is left out.
+
+    Exact copies of one class count once, or they would pass for so many shots. Of a picture that
+    lies under several labels no more is known than that one of them is wrong.
+
+    Args:
+        labels: (N,).
+        digests: N content digests, equal for copies; empty where no two pictures are the same.
+        class_names: C names, for the line on the empty ones.
+        named: whether a note has named the classes before that the source leaves empty.
+        text: whether the method scores classes by their text, so that a named one needs no line.
+
+    Raises:
+        DataError: every picture lies under several labels.
+    """
+    pictures = [(digest or row) for row, digest in enumerate(digests or [""] * len(labels))]
+    first_rows: dict[tuple[str | int, int], int] = {}
+    for row, picture in enumerate(zip(pictures, labels, strict=True)):
+        first_rows.setdefault(picture, row)
+    times = Counter(picture for picture, _ in first_rows)
+    rows = [row for (picture, _), row in first_rows.items() if times[picture] == 1]
+    torn = sum(times[picture] > 1 for picture in pictures)
+    if labels and not rows:
+        raise DataError(
+            f"All {torn} training pictures lie under two labels or more.",
+            allowed="a picture under one label",
+            hint="Remove each from every class but its own.",
+        )
+    dropped = []
+    if torn:
+        what = counted(torn, "training picture is", "training pictures are")
+        dropped.append(f"{what} left out: also there under another label.")
+    if copies := len(labels) - len(rows) - torn:
+        what = counted(copies, "exact copy counts", "exact copies count")
+        dropped.append(f"{what} no second time.")
+    learned = {labels[row] for row in rows}
+    empty = [name for label, name in enumerate(class_names) if label not in learned]
+    # What was left out may have been all that a class had.
+    named = named and not dropped
+    if not empty or (named and text):
+        line = ""
+    elif named:
+        line = "A class without training pictures can never be the answer of this method."
+    else:
+        what = counted(len(empty), "class has", "classes have")
+        follows = "What has none can never be the answer."
+        if text:
+            follows = "Text alone speaks for what has none."
+        line = f"{what} no training picture: {listed(empty)}. {follows}"
+    return Coverage(rows, dropped, line)
 
 
 def thin_classes(
@@ -31,59 +106,3 @@ def thin_classes(
         some = listed(f"{names[i]} ({count[i]})" for i in fewer)
         notes.append(f"Classes with fewer than {most} pictures: {some}.")
     return notes
-
-
-def empty_classes(labels: Sequence[int], names: Sequence[str], named: bool, text: bool) -> str:
-    """What becomes of the classes without training pictures, in a line; "" where all have some.
-
-    Args:
-        labels: of the pictures that are learned from.
-        names: C class names.
-        named: whether a note has named these classes before.
-        text: whether the method scores them by their text, so that a named class needs no line.
-    """
-    empty = [names[i] for i in sorted(set(range(len(names))).difference(labels))]
-    if not empty or (named and text):
-        return ""
-    if named:
-        return "A class without training pictures can never be the answer of this method."
-    what = counted(len(empty), "class has", "classes have")
-    follows = "Text alone speaks for what" if text else "What"
-    ending = "has none." if text else "has none can never be the answer."
-    return f"{what} no training picture: {listed(empty)}. {follows} {ending}"
-
-
-def distinct_pictures(labels: Sequence[int], digests: Sequence[str]) -> tuple[list[int], list[str]]:
-    """The rows to learn from, and notes on the others.
-
-    Exact copies of one class count once, or they would pass for so many shots. Of a picture that
-    lies under several labels no more is known than that one of them is wrong.
-
-    Args:
-        labels: (N,).
-        digests: N content digests, equal for copies; empty where no two pictures are the same.
-
-    Raises:
-        DataError: every picture lies under several labels.
-    """
-    pictures = [(digest or row) for row, digest in enumerate(digests or [""] * len(labels))]
-    first_rows: dict[tuple[str | int, int], int] = {}
-    for row, picture in enumerate(zip(pictures, labels, strict=True)):
-        first_rows.setdefault(picture, row)
-    times = Counter(picture for picture, _ in first_rows)
-    kept = [row for (picture, _), row in first_rows.items() if times[picture] == 1]
-    torn = sum(times[picture] > 1 for picture in pictures)
-    notes = []
-    if labels and not kept:
-        raise DataError(
-            f"All {torn} training pictures lie under two labels or more.",
-            allowed="a picture under one label",
-            hint="Remove each from every class but its own.",
-        )
-    if torn:
-        what = counted(torn, "training picture is", "training pictures are")
-        notes.append(f"{what} left out: also there under another label.")
-    if copies := len(labels) - len(kept) - torn:
-        what = counted(copies, "exact copy counts", "exact copies count")
-        notes.append(f"{what} no second time.")
-    return kept, notes

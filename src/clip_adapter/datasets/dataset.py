@@ -8,9 +8,9 @@ from pathlib import Path
 
 from clip_adapter.datasets.class_names import ClassNames, name_classes
 from clip_adapter.datasets.leak_guard import check_opening
-from clip_adapter.datasets.templates import resolve_templates
+from clip_adapter.datasets.templates import known_dataset, resolve_templates
 from clip_adapter.errors import DataError
-from clip_adapter.wording import listed
+from clip_adapter.wording import listed, shown
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"
@@ -105,7 +105,8 @@ def make_dataset(
     """A data set, its templates by its name, with notes on its classes before ``notes``.
 
     Args:
-        name: a short name; see :func:`~clip_adapter.datasets.templates.known_dataset`.
+        name: what it is called where it is; a data set that this spells gives its name and its
+            templates, see :func:`~clip_adapter.datasets.templates.known_dataset`.
         labels: C labels of the source.
         splits: samples by split; those without any are left out.
         class_names: other names for ``labels``, see :func:`~.class_names.name_classes`.
@@ -116,25 +117,20 @@ def make_dataset(
         UsageError: ``class_names`` does not fit ``labels``.
         DataError: their file cannot be read.
     """
-    names = name_classes(labels, class_names)
+    name, names = known_dataset(name) or shown(name), name_classes(labels, class_names)
     present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}
-    notes = [*_class_notes(names, present), *notes]
-    return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of)
-
-
-def _class_notes(names: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> list[str]:
-    """A line for every thing about the classes that a user should know."""
-    held = {split: {sample.label for sample in samples} for split, samples in splits.items()}
+    held = {split: {sample.label for sample in samples} for split, samples in present.items()}
     anywhere = set().union(*held.values())
     gaps = {"": set(range(len(names))) - anywhere}
     gaps |= {f" in {s}": anywhere - held[s] for s in ("train", "test") if s in held}
-    notes = []
+    on_classes = []
     for where, gap in gaps.items():
         empty = [names[i] for i in sorted(gap)]
         if len(empty) == 1:
-            notes.append(f"Class {empty[0]!r} has no pictures{where}.")
+            on_classes.append(f"Class {empty[0]!r} has no pictures{where}.")
         elif empty:
-            notes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
+            on_classes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
     if len(names) == 1:
-        notes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
-    return notes
+        on_classes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
+    templates = resolve_templates(None, name)
+    return Dataset(name, names, present, templates, [*on_classes, *notes], copy_of)

@@ -8,10 +8,10 @@ Source of the format: Pratt et al. 2023 (CuPL, arXiv 2209.03320), whose released
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,23 +73,21 @@ def read_descriptions(path: str | Path, class_names: Sequence[str]) -> Descripti
         raise DataError(
             f"The descriptions in {shown(path)} have {size:,} bytes.", allowed=f"{MAX_BYTES:,}"
         )
-    what = "The file of descriptions"
-    pairs = functools.partial(by_class, path=path, kind=DataError)
+    what, pairs = "The file of descriptions", partial(by_class, path=path, kind=DataError)
     sentences = read_json(path, what, dict[str, _Sentences], _ALLOWED, pairs)
-    missing = [name for name in class_names if nfc(name) not in sentences]
-    if missing:
-        near = difflib.get_close_matches(nfc(missing[0]), list(sentences), n=1, cutoff=0.5)
-        guess = f" (the file has {near[0]!r})" if near else ""
+    names = [nfc(name) for name in class_names]
+    if missing := [name for name in names if name not in sentences]:
+        near = difflib.get_close_matches(missing[0], list(sentences), n=1, cutoff=0.5)
+        guess = "".join(f" (the file has {name!r})" for name in near)
         raise DataError(
             f"{shown(path)} describes {counted(len(sentences), 'class', 'classes')} and leaves out "
             f"{listed(missing)}{guess}.",
             allowed="sentences on every class, under its name as 'fit' shows it",
             hint="Write the missing ones, or rename the classes with --class-names.",
         )
-    known = {nfc(name) for name in class_names}
     return Descriptions(
-        tuple(tuple(dict.fromkeys(sentences[nfc(name)])) for name in class_names),
+        tuple(tuple(dict.fromkeys(sentences[name])) for name in names),
         path.name,
         hashlib.sha256(read_text(path, what).encode()).hexdigest(),
-        tuple(name for name in sentences if name not in known),
+        tuple(name for name in sentences if name not in names),
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
@@ -18,43 +17,6 @@ LAYOUTS = "FOLDER/class/picture.jpg, or FOLDER/train|val|test/class/picture.jpg"
 _HOW = "Put the pictures of each class into a folder of its own."
 # Names that say nothing of the data set; the folder above does.
 _GENERIC = ("2750", "images", "jpg", "data", "101_ObjectCategories", "UCF-101-midframes")
-
-
-@dataclass
-class _Content:
-    """What a folder holds: picture paths by split and label, and what was left out."""
-
-    pictures: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
-    other_endings: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, split: str, class_folder: Path) -> None:
-        """Add the pictures in and below ``class_folder``, all of one class, to ``split``."""
-        classes = self.pictures.setdefault(split, {})
-        paths = classes.setdefault(nfc(class_folder.name), [])
-        for entry in files_below(class_folder):
-            # A pipe is none, whatever it is called; a link that leads nowhere is a broken one.
-            if is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
-                paths.append(Path(entry.path))
-            else:
-                self.other_endings[os.path.splitext(entry.name)[1].lower()] += 1
-
-    def note_loose(self, folder: Path) -> None:
-        """Note the pictures directly in ``folder``, which have no class."""
-        if loose := pictures(folder):
-            self.notes.append(
-                f"{counted(len(loose), 'picture')} directly in {shown(folder)} without a class "
-                "folder: left out. Move them into the folder of their class to have them read."
-            )
-
-    def note_others(self) -> None:
-        """Note how many files are no pictures, by their endings."""
-        if self.other_endings:
-            each = (f"{n} {end or 'without ending'}" for end, n in self.other_endings.items())
-            self.notes.append(
-                f"{counted(self.other_endings.total(), 'file')} left out, not pictures by their "
-                f"ending ({', '.join(each)})."
-            )
 
 
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
@@ -77,49 +39,51 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"The folder {shown(root)} {what}.", allowed=LAYOUTS)
-    content = _Content()
-    base = _descend(root)
+    base, notes = _descend(root), []
     if base != root:
-        content.notes.append(f"The classes were found in {shown(base.relative_to(root))}/.")
+        notes.append(f"The classes were found in {shown(base.relative_to(root))}/.")
     inside = folders(base)
     split_folders = _split_folders(base, inside)
-    content.note_loose(base)
-    for folder in split_folders:
-        for class_folder in folders(folder):
-            content.add(known_split(folder.name) or UNSPLIT, class_folder)
-        content.note_loose(folder)
+    notes += (
+        f"{counted(len(loose), 'picture')} directly in {shown(folder)} without a class folder: "
+        "left out. Move them into the folder of their class to have them read."
+        for folder in (base, *split_folders)
+        if (loose := pictures(folder))
+    )
     others = [folder for folder in inside if folder not in split_folders]
     if split_folders and others:
         names = listed(folder.name for folder in others)
-        content.notes.append(f"Not train, val or test, left out: {names}.")
-    elif others:
-        for class_folder in others:
-            content.add(UNSPLIT, class_folder)
-    content.note_others()
-    return _dataset(root, content, class_names)
-
-
-def _dataset(root: Path, content: _Content, class_names: ClassNames | None) -> Dataset:
-    labels = sorted({label for classes in content.pictures.values() for label in classes})
-    splits = {
-        split: [
-            Sample(shown(path.relative_to(root).as_posix()), index, path)
-            for index, label in enumerate(labels)
-            for path in sorted(classes.get(label, []), key=lambda path: path.as_posix())
-        ]
-        for split, classes in content.pictures.items()
-    }
-    if not any(splits.values()):
+        notes.append(f"Not train, val or test, left out: {names}.")
+    classes = [(known_split(f.name) or UNSPLIT, own) for f in split_folders for own in folders(f)]
+    classes = classes if split_folders else [(UNSPLIT, folder) for folder in others]
+    labels = sorted({nfc(folder.name) for _, folder in classes})
+    files: list[tuple[int, str, Path]] = []
+    endings: Counter[str] = Counter()
+    for split, folder in classes:
+        label = labels.index(nfc(folder.name))
+        for entry in files_below(folder):
+            # A pipe is none, whatever it is called; a link that leads nowhere is a broken one.
+            if is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
+                files.append((label, split, Path(entry.path)))
+            else:
+                endings[os.path.splitext(entry.name)[1].lower()] += 1
+    if endings:
+        each = ", ".join(f"{count} {end or 'without ending'}" for end, count in endings.items())
+        what = counted(endings.total(), "file")
+        notes.append(f"{what} left out, not pictures by their ending ({each}).")
+    if not files:
         what = f"class folders {listed(labels)}, but no picture" if labels else "no class folder"
         raise DataError(
             f"The folder {shown(root)} has {what} in it.",
             allowed=LAYOUTS,
-            hint=" ".join(content.notes) or _HOW,
+            hint=" ".join(notes) or _HOW,
         )
+    splits: defaultdict[str, list[Sample]] = defaultdict(list)
+    for label, split, path in sorted(files, key=lambda file: (file[0], file[2].as_posix())):
+        splits[split].append(Sample(shown(path.relative_to(root).as_posix()), label, path))
     full = root.resolve()
-    own = full.parent.name if full.name in _GENERIC else full.name
-    name = known_dataset(own) or shown(full.name) or "pictures"
-    return make_dataset(name, labels, splits, class_names, content.notes)
+    known = known_dataset(full.parent.name if full.name in _GENERIC else full.name)
+    return make_dataset(known or full.name or "pictures", labels, splits, class_names, notes)
 
 
 def _descend(base: Path) -> Path:

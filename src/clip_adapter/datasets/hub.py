@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
-from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
 from clip_adapter.wording import counted, first_line, listed, shown
 
@@ -19,29 +18,11 @@ _SPEC = re.compile(
     r"(?P<name>[\w.\-]+(?:/[\w.\-]+)?)(?:@(?P<revision>[^:@]+))?(?::(?P<config>.+))?"
 )
 # Of several columns of a kind, the first of these names is the one.
-_IMAGE_COLUMNS = ("image", "img", "picture")
-_LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "target")
+_NAMES = {
+    "image": ("image", "img", "picture"),
+    "label": ("label", "labels", "class", "fine_label", "target"),
+}
 _LABEL_TYPES = ("string", "large_string", "int64", "int32", "int16", "int8", "uint8", "bool")
-
-
-@dataclass(frozen=True)
-class HubPicture:
-    """A callable that reads the encoded bytes of one row; ``rows`` holds the image column alone."""
-
-    rows: Any
-    column: str
-    index: int
-
-    def __call__(self) -> bytes:
-        """The bytes as they were uploaded.
-
-        Raises:
-            OSError: the row holds only a path, and the file cannot be read.
-        """
-        value = self.rows[self.index][self.column] or {}
-        if value.get("bytes") is not None:
-            return value["bytes"]
-        return Path(value["path"]).read_bytes() if value.get("path") else b""
 
 
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
@@ -68,38 +49,59 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
         [column for column, kind in features.items() if isinstance(kind, wanted)]
         for wanted in (datasets.Image, datasets.ClassLabel, datasets.Value)
     )
-    image = _column(features, "image", _IMAGE_COLUMNS, images, name)
-    plain = [column for column in plain if column.lower() in _LABEL_COLUMNS]
-    plain = [column for column in plain if features[column].dtype in _LABEL_TYPES]
-    label = _column(features, "label", _LABEL_COLUMNS, named or plain, name)
+    plain = [c for c in plain if c.lower() in _NAMES["label"] and features[c].dtype in _LABEL_TYPES]
+    image = _column(features, "image", images, name)
+    label = _column(features, "label", named or plain, name)
     if any(rows.features.get(label) != features[label] for rows in chosen.values()):
         raise DataError(f"The splits of 'hub:{name}' disagree on the column {label!r}.")
-    labels = list(features[label].names) if named else _labels(chosen, label)
-    samples = {split: _samples(rows, image, label, labels, split) for split, rows in chosen.items()}
+    if named:
+        labels = list(features[label].names)
+        index = {number: number for number in range(len(labels))}
+    else:
+        # A column without names: its values, sorted.
+        values = sorted({v for rows in chosen.values() for v in rows[label] if v is not None})
+        labels = list(dict.fromkeys(nfc(str(value)) for value in values))
+        place = {name: number for number, name in enumerate(labels)}
+        index = {value: place[nfc(str(value))] for value in values}
+    samples: dict[str, list[Sample]] = {}
     for split, rows in chosen.items():
+        pictures = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        samples[split] = [
+            Sample(shown(f"{split}/{row}"), index[value], partial(_encoded, pictures, image, row))
+            for row, value in enumerate(rows[label])
+            if value in index
+        ]
         if without := len(rows) - len(samples[split]):
             notes.append(f"{counted(without, 'row')} of {split} without a label: left out.")
     if not any(samples.values()):
         raise DataError(f"{spec} has no labelled pictures.", hint="Name another configuration.")
-    short = name.split("@")[0].split(":")[0].rstrip("/").split("/")[-1]
-    return make_dataset(known_dataset(short) or short, labels, samples, class_names, notes)
+    short = re.split("[@:]", name)[0].rstrip("/").split("/")[-1]
+    return make_dataset(short, labels, samples, class_names, notes)
+
+
+def _encoded(rows: Any, column: str, row: int) -> bytes:
+    """The bytes of a picture as they were uploaded, or of the file that the row names."""
+    value = rows[row][column] or {}
+    if value.get("bytes") is not None:
+        return value["bytes"]
+    return Path(value["path"]).read_bytes() if value.get("path") else b""
 
 
 def _load(name: str) -> Any:
     import datasets
 
     local = Path(os.path.expanduser(name))
-    match = None if name.startswith((".", "/", "~")) else _SPEC.fullmatch(name)
+    spec = None if name.startswith((".", "/", "~")) else _SPEC.fullmatch(name)
+    if name and local.is_dir():
+        saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
+        load = partial(datasets.load_from_disk if saved else datasets.load_dataset, str(local))
+    elif spec is not None:
+        version, config = spec["revision"], spec["config"]
+        load = partial(datasets.load_dataset, spec["name"], name=config, revision=version)
+    else:
+        raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
     try:
-        if name and local.is_dir():
-            saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
-            return (datasets.load_from_disk if saved else datasets.load_dataset)(str(local))
-        if match is None:
-            raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
-        repository, revision, config = match.groups()
-        return datasets.load_dataset(repository, name=config, revision=revision)
-    except UsageError:
-        raise
+        return load()
     # datasets raises its own errors, those of requests, fsspec, pyarrow and plain ValueErrors.
     except Exception as error:
         raise DataError(
@@ -130,36 +132,15 @@ def _splits(loaded: Any, notes: list[str]) -> dict[str, Any]:
     return {ours: splits[theirs] for ours, theirs in names.items() if ours}
 
 
-def _column(features: Any, kind: str, names: tuple[str, ...], chosen: list[str], name: str) -> str:
-    """The one column of a kind, or that of several whose name comes first in ``names``."""
+def _column(features: Any, kind: str, chosen: list[str], name: str) -> str:
+    """The one column of a kind, or that of several whose name comes first in ``_NAMES``."""
     by_name = {column.lower(): column for column in reversed(chosen)}
-    known = chosen if len(chosen) == 1 else [by_name[n] for n in names if n in by_name]
-    if known:
-        return known[0]
-    what = f"{len(chosen)} {kind} columns ({listed(chosen)})" if chosen else f"no {kind} column"
-    raise DataError(
-        f"The data set 'hub:{name}' has {what}; its columns: {listed(features, 10)}.",
-        allowed=f"one {kind} column, or one of several called {' or '.join(names)}",
-        hint="Rename the column with datasets, save_to_disk, and name that folder.",
-    )
-
-
-def _labels(chosen: dict[str, Any], label: str) -> list[str]:
-    """The labels of a column without names: its values, sorted."""
-    values = {value for rows in chosen.values() for value in rows[label] if value is not None}
-    return list(dict.fromkeys(nfc(str(value)) for value in sorted(values)))
-
-
-def _samples(rows: Any, image: str, label: str, labels: list[str], split: str) -> list[Sample]:
-    import datasets
-
-    pictures = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    named = isinstance(rows.features[label], datasets.ClassLabel)
-    index = {name: i for i, name in enumerate(labels)}
-    samples: list[Sample] = []
-    for row, value in enumerate(rows[label]):
-        number = value if named or value is None else index[nfc(str(value))]
-        if number is not None and 0 <= number < len(labels):
-            picture = HubPicture(pictures, image, row)
-            samples.append(Sample(shown(f"{split}/{row}"), int(number), picture))
-    return samples
+    known = chosen if len(chosen) == 1 else [by_name[n] for n in _NAMES[kind] if n in by_name]
+    if not known:
+        what = f"{len(chosen)} {kind} columns ({listed(chosen)})" if chosen else f"no {kind} column"
+        raise DataError(
+            f"The data set 'hub:{name}' has {what}; its columns: {listed(features, 10)}.",
+            allowed=f"one {kind} column, or one of several called {' or '.join(_NAMES[kind])}",
+            hint="Rename the column with datasets, save_to_disk, and name that folder.",
+        )
+    return known[0]

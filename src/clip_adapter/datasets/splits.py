@@ -10,7 +10,6 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 from clip_adapter.errors import UsageError
 
@@ -52,5 +51,5 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
     return drawn
 
 
-def _is_index(value: Any) -> bool:
+def _is_index(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,32 +41,31 @@ def load_table(
         UsageError: ``class_names`` does not fit the labels.
     """
     path = Path(path)
+    base = Path(root) if root is not None else path.parent
     rows = _read(path)
     labels = sorted({row.label for row in rows})
     numbers = all(label.isascii() and label.isdigit() and len(label) < 18 for label in labels)
     if numbers:
         labels.sort(key=int)
     index = {label: i for i, label in enumerate(labels)}
-    base = Path(root) if root is not None else path.parent
     splits: dict[str, list[Sample]] = {}
     for row in rows:
         sample = Sample(shown(row.path), index[row.label], base / row.path)
         splits.setdefault(known_split(row.split) or UNSPLIT, []).append(sample)
-    notes = _missing_notes(rows, base, path) + _repeat_notes(splits)
+    notes = _notes(rows, base, path)
     if class_names is None and numbers:
         notes.append("The labels are numbers: give their names with --class-names.")
-    name = known_dataset(path.stem, base.resolve().name) or shown(path.stem)
+    name = known_dataset(path.stem, base.resolve().name) or path.stem
     return make_dataset(name, labels, splits, class_names, notes)
 
 
 def _read(path: Path) -> list[_Row]:
     """The rows of a table, each with a path, a label and, if there are any, a known split."""
     if path.suffix.lower() == ".parquet":
-        records = _parquet(path)
+        header, *lines = _parquet(path)
     else:
-        records = read_csv(path, "The table", ("path", "label"), COLUMNS)
-    (_, header), *records = records or [(0, [])]
-    columns = [name.lower() for name in header]
+        header, *lines = read_csv(path, "The table", ("path", "label"), COLUMNS) or [(0, [])]
+    columns = [name.lower() for name in header[1]]
     if missing := [name for name in ("path", "label") if name not in columns]:
         raise DataError(
             f"The table {shown(path)} has no column {listed(missing)}; its columns: "
@@ -73,20 +73,28 @@ def _read(path: Path) -> list[_Row]:
             allowed=COLUMNS,
             hint="Name the columns in the first row.",
         )
-    rows = []
-    for number, cells in records:
-        values = dict(zip(columns, cells, strict=False))
-        label = nfc(values.get("label", ""))
-        rows.append(_Row(number, values.get("path", ""), label, values.get("split", "")))
+    cells = [(number, dict(zip(columns, values, strict=False))) for number, values in lines]
+    rows = [
+        _Row(number, own.get("path", ""), nfc(own.get("label", "")), own.get("split", ""))
+        for number, own in cells
+    ]
     if not rows:
         raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
-    _refuse("without a path", [row for row in rows if not row.path], path)
-    _refuse("without a label", [row for row in rows if not row.label], path)
-    _refuse("with a zero byte", [row for row in rows if "\0" in row.path + row.label], path)
-    if "split" in columns:
-        unknown = [row for row in rows if known_split(row.split) is None]
-        words = listed(dict.fromkeys(row.split for row in unknown))
-        _refuse(f"with an unknown split {words}", unknown, path)
+    unknown = [row for row in rows if "split" in columns and known_split(row.split) is None]
+    faults = {
+        "without a path": [row for row in rows if not row.path],
+        "without a label": [row for row in rows if not row.label],
+        "with a zero byte": [row for row in rows if "\0" in row.path + row.label],
+        f"with an unknown split {listed(dict.fromkeys(row.split for row in unknown))}": unknown,
+    }
+    for fault, bad in faults.items():
+        if bad:
+            raise DataError(
+                f"{counted(len(bad), 'row')} of {shown(path)} {fault}: row "
+                f"{some_of(str(row.number) for row in bad)}.",
+                allowed=COLUMNS,
+                hint="Fill the cells, or remove the rows.",
+            )
     return rows
 
 
@@ -103,46 +111,30 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
     except (OSError, pa.ArrowException) as error:
         what = f"The table {shown(path)} cannot be read as Parquet: {error}"
         raise DataError(what, allowed=COLUMNS) from error
+    header = [name.strip() for name in sorted(names, key=lambda name: name not in chosen)]
     rows = zip(*columns, strict=True)
-    cells = [["" if value is None else str(value).strip() for value in row] for row in rows]
-    others = [name for name in names if name not in chosen]
-    return list(enumerate([[name.strip() for name in chosen + others], *cells]))
+    cells = (["" if value is None else str(value).strip() for value in row] for row in rows)
+    return list(enumerate([header, *cells]))
 
 
-def _refuse(what: str, bad: list[_Row], path: Path) -> None:
-    if bad:
-        numbers = some_of(str(row.number) for row in bad)
-        raise DataError(
-            f"{counted(len(bad), 'row')} of {shown(path)} {what}: row {numbers}.",
-            allowed=COLUMNS,
-            hint="Fill the cells, or remove the rows.",
-        )
-
-
-def _missing_notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
-    missing = [shown(row.path) for row in rows if not os.path.exists(base / row.path)]
-    if not missing:
-        return []
-    files = listed(missing)
-    if len(missing) == len(rows):
-        raise DataError(
-            f"None of the {len(rows)} pictures of {shown(path)} is in {shown(base)}: {files}.",
-            hint="Paths are relative to the table's folder; --root names another one.",
-        )
-    return [f"{counted(len(missing), 'picture')} of {len(rows)} missing: {files}."]
-
-
-def _repeat_notes(splits: dict[str, list[Sample]]) -> list[str]:
-    """Pictures in training and test, and pictures with two labels, make any accuracy doubtful."""
-    notes, test, others = [], set(), set()
-    labels: dict[str, set[int]] = {}
-    for split, samples in splits.items():
-        (test if split == "test" else others).update(sample.name for sample in samples)
-        for sample in samples:
-            labels.setdefault(sample.name, set()).add(sample.label)
-    if both := sorted(test & others):
+def _notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
+    """Pictures that are missing, and those in training and test, or with two labels."""
+    notes = []
+    if missing := [shown(row.path) for row in rows if not os.path.exists(base / row.path)]:
+        files = listed(missing)
+        if len(missing) == len(rows):
+            raise DataError(
+                f"None of the {len(rows)} pictures of {shown(path)} is in {shown(base)}: {files}.",
+                hint="Paths are relative to the table's folder; --root names another one.",
+            )
+        notes.append(f"{counted(len(missing), 'picture')} of {len(rows)} missing: {files}.")
+    # These make any accuracy doubtful.
+    test = {row.path for row in rows if known_split(row.split) == "test"}
+    others = {row.path for row in rows if known_split(row.split) != "test"}
+    if both := sorted(map(shown, test & others)):
         what = counted(len(both), "picture")
         notes.append(f"{what} both in test and in train or val: {listed(both)}.")
-    if torn := [name for name, own in labels.items() if len(own) > 1]:
+    labels = Counter(name for name, _ in dict.fromkeys((row.path, row.label) for row in rows))
+    if torn := [shown(name) for name, count in labels.items() if count > 1]:
         notes.append(f"{counted(len(torn), 'picture')} with two labels: {listed(torn)}.")
     return notes

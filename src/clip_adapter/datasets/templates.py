@@ -5,64 +5,32 @@ Source: CLIP-Adapter (arXiv 2110.04544), section 4.1 and Table 7; the wording is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from clip_adapter.datasets.catalog import DEFAULT_TEMPLATE, RECORDS, known_benchmark
 from clip_adapter.errors import UsageError, unknown_name
 
-DEFAULT_TEMPLATE = "a photo of a {}."
-
+_ENSEMBLE = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+# Shifts of ImageNet are only tested on, and have no prompt of their own.
+_SINGLE = {name: (record.template,) for name, record in RECORDS.items() if record.sizes["train"]}
 TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "caltech101": (DEFAULT_TEMPLATE,),
-        "dtd": ("{} texture.",),
-        "eurosat": ("a centered satellite photo of {}.",),
-        "fgvc_aircraft": ("a photo of a {}, a type of aircraft.",),
-        "food101": ("a photo of {}, a type of food.",),
-        "imagenet": (DEFAULT_TEMPLATE,),
-        "imagenet-ensemble": (
-            "itap of a {}.",
-            "a bad photo of the {}.",
-            "a origami {}.",
-            "a photo of the large {}.",
-            "a {} in a video game.",
-            "art of the {}.",
-            "a photo of the small {}.",
-        ),
-        "oxford_flowers": ("a photo of a {}, a type of flower.",),
-        "oxford_pets": ("a photo of a {}, a type of pet.",),
-        "stanford_cars": (DEFAULT_TEMPLATE,),
-        "sun397": (DEFAULT_TEMPLATE,),
-        "ucf101": ("a photo of a person doing {}.",),
-    }
+    dict(sorted({**_SINGLE, "imagenet-ensemble": _ENSEMBLE}.items()))
 )
 """Built-in templates by name, T templates each; ``--prompt`` takes these names too."""
 
-# Other spellings of the same sets, without case and punctuation.
-_ALIASES = {
-    "describabletextures": "dtd",
-    "flowers102": "oxford_flowers",
-    "ilsvrc2012": "imagenet",
-    "imagenet1k": "imagenet",
-    "oxfordflowers102": "oxford_flowers",
-    "oxfordiiitpet": "oxford_pets",
-}
-
 
 def known_dataset(*names: str) -> str | None:
-    """The data set of :data:`TEMPLATES` that one of ``names`` spells, or None.
-
-    Case, punctuation and CoOp's prefix ``split_zhou_`` do not count; the whole name must match.
-    """
-    spelled = {bare_name(key): key for key in TEMPLATES if key != "imagenet-ensemble"} | _ALIASES
-    known = (spelled.get(bare_name(name.removeprefix("split_zhou_"))) for name in names)
-    return next(filter(None, known), None)
-
-
-def bare_name(name: str) -> str:
-    """A name without case and punctuation."""
-    return re.sub(r"[\W_]", "", name).lower()
+    """The data set of :data:`TEMPLATES` that one of ``names`` spells, or None."""
+    return next((known for known in map(known_benchmark, names) if known in TEMPLATES), None)
 
 
 def resolve_templates(prompts: Sequence[str] | None, dataset: str | None = None) -> list[str]:
@@ -77,7 +45,7 @@ def resolve_templates(prompts: Sequence[str] | None, dataset: str | None = None)
         UsageError: a prompt that is neither.
     """
     if not prompts:
-        return list(TEMPLATES[known_dataset(dataset or "") or "imagenet"])
+        return list(TEMPLATES.get(known_dataset(dataset or "") or "", (DEFAULT_TEMPLATE,)))
     resolved: list[str] = []
     for prompt in prompts:
         if prompt in TEMPLATES:

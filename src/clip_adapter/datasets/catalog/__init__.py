@@ -1,16 +1,26 @@
-"""The paper's eleven data sets and its four shifts of ImageNet: one record each."""
+"""The paper's eleven data sets and its four shifts of ImageNet: one record each, nothing opened.
+
+A file of this folder that holds a ``RECORD`` is a data set: nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
 
 from clip_adapter.datasets.catalog.base import (
+    DEFAULT_TEMPLATE,
     Archive,
     Benchmark,
     HubCopy,
     SideFile,
-    benchmark_names,
-    get_benchmark,
-    known_benchmark,
 )
+from clip_adapter.errors import unknown_name
 
 __all__ = [
+    "DEFAULT_TEMPLATE",
+    "RECORDS",
     "Archive",
     "Benchmark",
     "HubCopy",
@@ -19,3 +29,36 @@ __all__ = [
     "get_benchmark",
     "known_benchmark",
 ]
+
+_FILES = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+_UNSORTED = [importlib.import_module(f"{__name__}.{file}").RECORD for file in _FILES]
+RECORDS: dict[str, Benchmark] = {
+    record.name: record for record in sorted(_UNSORTED, key=lambda r: (r.order, r.name))
+}
+"""All records by name, in the paper's order."""
+
+
+def benchmark_names() -> tuple[str, ...]:
+    """The names of all records, in the paper's order."""
+    return tuple(RECORDS)
+
+
+def known_benchmark(name: str) -> str | None:
+    """The record that ``name`` spells, or None.
+
+    Case, punctuation and CoOp's prefix ``split_zhou_`` do not count; the whole name must match.
+    """
+    bare = re.sub(r"[\W_]", "", name.removeprefix("split_zhou_")).lower()
+    return next((n for n, r in RECORDS.items() if bare in (n.replace("_", ""), *r.aliases)), None)
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The record of a data set.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    known = known_benchmark(name)
+    if known is None:
+        raise unknown_name("data set", name, RECORDS, "'clip-adapter data ls' tells what they are.")
+    return RECORDS[known]

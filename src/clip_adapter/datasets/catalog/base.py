@@ -1,40 +1,19 @@
-"""``Benchmark``: what is known of a data set of the paper, and the registry of all of them.
+"""``Benchmark``: what is known of a data set of the paper. One file per set holds its record.
 
-One file per set holds its record. The layout on disk is that of CoOp (arXiv 2109.01134), whose
-files most few-shot papers on CLIP share. Checksums and revisions stand here only where their source
-was seen: md5 as torchvision has them, sha256 and sizes as TensorFlow Datasets has them, ids of
-Google Drive as CoOp's DATASETS.md has them. What is None is not known.
+The layout on disk is that of CoOp (arXiv 2109.01134), whose files most few-shot papers on CLIP
+share. Checksums and addresses stand in a record only where their source was seen: md5 as
+torchvision has them, sha256 and sizes as TensorFlow Datasets has them, ids of Google Drive as
+CoOp's DATASETS.md has them. What is None is not known.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from clip_adapter.datasets.templates import bare_name, known_dataset, resolve_templates
-from clip_adapter.errors import unknown_name
-
-# In the order of the paper's Figure 3, then its four shifts of ImageNet (Table 9).
-_NAMES = (
-    "imagenet",
-    "caltech101",
-    "oxford_pets",
-    "stanford_cars",
-    "oxford_flowers",
-    "food101",
-    "fgvc_aircraft",
-    "sun397",
-    "dtd",
-    "eurosat",
-    "ucf101",
-    "imagenetv2",
-    "imagenet_sketch",
-    "imagenet_a",
-    "imagenet_r",
-)
+DEFAULT_TEMPLATE = "a photo of a {}."
 DRIVE = "https://drive.google.com/file/d/{}/view"
 DRIVE_DOWNLOAD = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 
@@ -94,36 +73,42 @@ class HubCopy:
 
     Attributes:
         repository: OWNER/NAME.
-        revision: a commit; None takes the newest and records which it was.
         splits: a split of the copy → the split that it is read as.
         login: whether it asks for a login and the acceptance of terms.
+        rename: a label of the copy → the class name as CoOp writes it.
     """
 
     repository: str
-    revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     login: bool = False
+    rename: Callable[[str], str] = field(default=str, repr=False)
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """A data set of the paper.
 
+    What is set says how it is read: with ``split_folders`` it is one folder per class, named by the
+    ``side_file``; else the ``side_file`` is CoOp's split; without one there are the lists of
+    FGVC-Aircraft.
+
     Attributes:
-        name: as in :data:`~clip_adapter.datasets.templates.TEMPLATES`.
+        name: what users write, and its prompt goes by; the file of the record is called so.
         title: as the paper writes it.
         classes: C.
-        sizes: pictures in train, val and test, as CoOp splits them.
+        sizes: pictures in train, val and test, as CoOp splits them. What has none in train is only
+            tested on.
         folder: its folder in CoOp's layout.
-        reader: "split" (a split file of CoOp), "variants" (the lists of FGVC-Aircraft) or
-            "folders" (one folder per class, as ImageNet).
         licence: what its owners say, in short.
         citation: where it was published.
         homepage: its own page.
-        images: the folder with the pictures, inside ``folder``; "" is ``folder`` itself.
-        split_file: CoOp's split.
-        class_file: the names of ImageNet's classes by WordNet id.
-        split_folders: split → folder, inside ``folder``, for the reader "folders".
+        order: its place in lists: in the paper's Figure 3, or its Table 9 for shifts of ImageNet.
+        template: its prompt.
+        aliases: other names of it, without case and punctuation.
+        images: the folders with the pictures, inside ``folder``. The paths of its lists start in
+            the only one, else in ``folder``.
+        side_file: CoOp's split, or the names of ImageNet's classes by WordNet id.
+        split_folders: split → folder, inside ``folder``, where each class has a folder.
         numbered: class folders are called 0, 1, 2, ... and not by WordNet id.
         per_class: split → pictures of every class, where that is one number.
         left_out: folders in ``images`` that CoOp leaves out.
@@ -131,7 +116,6 @@ class Benchmark:
         archives: what ``get`` downloads.
         hub: a copy on the hub.
         by_hand: what only a person can do, in words.
-        rename: a label of the original set → the class name as CoOp writes it.
     """
 
     name: str
@@ -139,13 +123,14 @@ class Benchmark:
     classes: int
     sizes: Mapping[str, int]
     folder: str
-    reader: Literal["split", "variants", "folders"]
     licence: str
     citation: str
     homepage: str
-    images: str = ""
-    split_file: SideFile | None = None
-    class_file: SideFile | None = None
+    order: int = 100
+    template: str = DEFAULT_TEMPLATE
+    aliases: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    side_file: SideFile | None = None
     split_folders: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     numbered: bool = False
     per_class: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -154,23 +139,22 @@ class Benchmark:
     archives: tuple[Archive, ...] = ()
     hub: HubCopy | None = None
     by_hand: str = ""
-    rename: Callable[[str], str] = field(default=str, repr=False)
 
     @property
-    def template(self) -> str:
-        """Its prompt."""
-        return resolve_templates(None, self.name)[0]
+    def picture_folders(self) -> tuple[str, ...]:
+        """The folders with the pictures, inside ``folder``."""
+        return self.images or tuple(self.split_folders.values())
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the paths of its lists to make them relative to ``folder``."""
+        return f"{self.images[0]}/" if len(self.images) == 1 else ""
 
     @property
     def download_size(self) -> int | None:
         """Bytes of all archives together; None where one is not known or there is none."""
         known = [archive.size for archive in self.archives if archive.size]
         return sum(known) if known and len(known) == len(self.archives) else None
-
-    @property
-    def side_files(self) -> tuple[SideFile, ...]:
-        """The small files that belong beside the pictures."""
-        return tuple(file for file in (self.split_file, self.class_file) if file)
 
     def to_dict(self) -> dict[str, Any]:
         """What a table of the sets shows, as JSON types."""
@@ -184,27 +168,3 @@ class Benchmark:
             "by_hand": self.by_hand or None,
             **{key: getattr(self, key) for key in ("folder", "licence", "citation", "homepage")},
         }
-
-
-def benchmark_names() -> tuple[str, ...]:
-    """The names of all records, in the paper's order."""
-    return _NAMES
-
-
-def known_benchmark(name: str) -> str | None:
-    """The record that ``name`` spells, or None; case and punctuation do not count."""
-    spelled = {bare_name(known): known for known in _NAMES}
-    return spelled.get(bare_name(name)) or known_dataset(name)
-
-
-def get_benchmark(name: str) -> Benchmark:
-    """The record of a data set.
-
-    Raises:
-        UsageError: there is none of this name.
-    """
-    known = known_benchmark(name)
-    if known is None:
-        hint = "'clip-adapter data ls' tells what they are."
-        raise unknown_name("data set", name, _NAMES, hint)
-    return importlib.import_module(f"clip_adapter.datasets.catalog.{known}").RECORD

@@ -2,32 +2,19 @@
 
 from clip_adapter.datasets.catalog.base import Archive, Benchmark, SideFile
 
-_NAMES = {
-    "airplanes": "airplane",
-    "Faces": "face",
-    "Leopards": "leopard",
-    "Motorbikes": "motorbike",
-}
-
-
-def rename(label: str) -> str:
-    """The class name of a folder."""
-    return _NAMES.get(label, label)
-
-
 RECORD = Benchmark(
     name="caltech101",
     title="Caltech101",
     classes=100,
     sizes={"train": 4128, "val": 1649, "test": 2465},
     folder="caltech-101",
-    reader="split",
     licence="none seen; see the homepage",
     citation="Fei-Fei et al., Learning Generative Visual Models from Few Training Examples, "
     "CVPR Workshop 2004",
     homepage="https://data.caltech.edu/records/mzrjq-6wc02",
-    images="101_ObjectCategories",
-    split_file=SideFile(
+    order=2,
+    images=("101_ObjectCategories",),
+    side_file=SideFile(
         "split_zhou_Caltech101.json",
         drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
         digest="17c403faec919d379f39dc7d3b6c6ac6681a16d4bac38bf9f45b2fa97fc27b6f",
@@ -47,5 +34,4 @@ RECORD = Benchmark(
             ),
         ),
     ),
-    rename=rename,
 )

@@ -8,12 +8,14 @@ RECORD = Benchmark(
     classes=47,
     sizes={"train": 2820, "val": 1128, "test": 1692},
     folder="dtd",
-    reader="split",
     licence="for research purposes",
     citation="Cimpoi et al., Describing Textures in the Wild, CVPR 2014",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-    images="images",
-    split_file=SideFile(
+    order=9,
+    template="{} texture.",
+    aliases=("describabletextures",),
+    images=("images",),
+    side_file=SideFile(
         "split_zhou_DescribableTextures.json",
         drive="1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x",
         digest="460b9ea269753f33a1a5f348c87c27cb0c6c154e9991018006b86a2a16ed6331",

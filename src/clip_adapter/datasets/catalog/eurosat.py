@@ -2,38 +2,20 @@
 
 from clip_adapter.datasets.catalog.base import Archive, Benchmark, SideFile
 
-_NAMES = {
-    "AnnualCrop": "Annual Crop Land",
-    "Forest": "Forest",
-    "HerbaceousVegetation": "Herbaceous Vegetation Land",
-    "Highway": "Highway or Road",
-    "Industrial": "Industrial Buildings",
-    "Pasture": "Pasture Land",
-    "PermanentCrop": "Permanent Crop Land",
-    "Residential": "Residential Buildings",
-    "River": "River",
-    "SeaLake": "Sea or Lake",
-}
-
-
-def rename(label: str) -> str:
-    """The class name of a folder."""
-    return _NAMES.get(label, label)
-
-
 RECORD = Benchmark(
     name="eurosat",
     title="EuroSAT",
     classes=10,
     sizes={"train": 13_500, "val": 5400, "test": 8100},
     folder="eurosat",
-    reader="split",
     licence="MIT",
     citation="Helber et al., EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use "
     "and Land Cover Classification, arXiv 1709.00029",
     homepage="https://github.com/phelber/EuroSAT",
-    images="2750",
-    split_file=SideFile(
+    order=10,
+    template="a centered satellite photo of {}.",
+    images=("2750",),
+    side_file=SideFile(
         "split_zhou_EuroSAT.json",
         drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o",
         digest="3c417b259c8aff68d9dbf47142524b3ee641419d6d6d2a313d650b5af8d1110e",
@@ -49,5 +31,4 @@ RECORD = Benchmark(
             md5="c8fa014336c82ac7804f0398fcb19387",
         ),
     ),
-    rename=rename,
 )

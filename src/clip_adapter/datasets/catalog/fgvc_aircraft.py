@@ -8,11 +8,12 @@ RECORD = Benchmark(
     classes=100,
     sizes={"train": 3334, "val": 3333, "test": 3333},
     folder="fgvc_aircraft",
-    reader="variants",
     licence="non-commercial research only",
     citation="Maji et al., Fine-Grained Visual Classification of Aircraft, arXiv 1306.5151",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
-    images="images",
+    order=7,
+    template="a photo of a {}, a type of aircraft.",
+    images=("images",),
     archives=(
         Archive(
             "fgvc-aircraft-2013b.tar.gz",

@@ -8,13 +8,14 @@ RECORD = Benchmark(
     classes=101,
     sizes={"train": 50_500, "val": 20_200, "test": 30_300},
     folder="food-101",
-    reader="split",
     licence="scientific fair use only; the pictures are Foodspotting's",
     citation="Bossard et al., Food-101: Mining Discriminative Components with Random Forests, "
     "ECCV 2014",
     homepage="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
-    images="images",
-    split_file=SideFile("split_zhou_Food101.json", drive="1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
+    order=6,
+    template="a photo of {}, a type of food.",
+    images=("images",),
+    side_file=SideFile("split_zhou_Food101.json", drive="1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
     archives=(
         Archive(
             "food-101.tar.gz",

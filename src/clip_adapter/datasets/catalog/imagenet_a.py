@@ -9,12 +9,11 @@ RECORD = Benchmark(
     classes=200,
     sizes={"train": 0, "val": 0, "test": 7500},
     folder="imagenet-adversarial",
-    reader="folders",
     licence="MIT",
     citation="Hendrycks et al., Natural Adversarial Examples, arXiv 1907.07174",
     homepage="https://github.com/hendrycks/natural-adv-examples",
-    images="imagenet-a",
-    class_file=CLASS_FILE,
+    order=14,
+    side_file=CLASS_FILE,
     split_folders={"test": "imagenet-a"},
     archives=(
         Archive(

@@ -9,12 +9,11 @@ RECORD = Benchmark(
     classes=200,
     sizes={"train": 0, "val": 0, "test": 30_000},
     folder="imagenet-rendition",
-    reader="folders",
     licence="none seen; see the homepage",
     citation="Hendrycks et al., The Many Faces of Robustness, arXiv 2006.16241",
     homepage="https://github.com/hendrycks/imagenet-r",
-    images="imagenet-r",
-    class_file=CLASS_FILE,
+    order=15,
+    side_file=CLASS_FILE,
     split_folders={"test": "imagenet-r"},
     archives=(
         Archive(

@@ -9,13 +9,12 @@ RECORD = Benchmark(
     classes=1000,
     sizes={"train": 0, "val": 0, "test": 50_889},
     folder="imagenet-sketch",
-    reader="folders",
     licence="MIT",
     citation="Wang et al., Learning Robust Global Representations by Penalizing Local Predictive "
     "Power, NeurIPS 2019",
     homepage="https://github.com/HaohanWang/ImageNet-Sketch",
-    images="images",
-    class_file=CLASS_FILE,
+    order=13,
+    side_file=CLASS_FILE,
     split_folders={"test": "images"},
     archives=(
         Archive(

@@ -8,13 +8,15 @@ RECORD = Benchmark(
     classes=102,
     sizes={"train": 4093, "val": 1633, "test": 2463},
     folder="oxford_flowers",
-    reader="split",
     licence="none seen; see the homepage",
     citation="Nilsback and Zisserman, Automated Flower Classification over a Large Number of "
     "Classes, ICVGIP 2008",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
-    images="jpg",
-    split_file=SideFile(
+    order=5,
+    template="a photo of a {}, a type of flower.",
+    aliases=("flowers102", "oxfordflowers102"),
+    images=("jpg",),
+    side_file=SideFile(
         "split_zhou_OxfordFlowers.json",
         drive="1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT",
         digest="a93b5800cd8892ae98cfc3b9ec3b37ece80aa627b0b6197db46dfdbf99042df9",

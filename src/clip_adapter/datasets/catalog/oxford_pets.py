@@ -8,12 +8,14 @@ RECORD = Benchmark(
     classes=37,
     sizes={"train": 2944, "val": 736, "test": 3669},
     folder="oxford_pets",
-    reader="split",
     licence="CC BY-SA 4.0",
     citation="Parkhi et al., Cats and Dogs, CVPR 2012",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
-    images="images",
-    split_file=SideFile(
+    order=3,
+    template="a photo of a {}, a type of pet.",
+    aliases=("oxfordiiitpet",),
+    images=("images",),
+    side_file=SideFile(
         "split_zhou_OxfordPets.json",
         drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs",
         digest="fbb12e86a2462a066ade4063b6b8bc90548b6a972765e496b8f628348d8e2b07",

@@ -2,25 +2,19 @@
 
 from clip_adapter.datasets.catalog.base import Archive, Benchmark, SideFile
 
-
-def rename(label: str) -> str:
-    """``/c/church/indoor`` as ``indoor church``: the words behind the first letter, reversed."""
-    return " ".join(reversed(label.strip("/").split("/")[1:]))
-
-
 RECORD = Benchmark(
     name="sun397",
     title="SUN397",
     classes=397,
     sizes={"train": 15_880, "val": 3970, "test": 19_850},
     folder="sun397",
-    reader="split",
     licence="none seen; see the homepage",
     citation="Xiao et al., SUN Database: Large-Scale Scene Recognition from Abbey to Zoo, "
     "CVPR 2010",
     homepage="https://vision.princeton.edu/projects/2010/SUN/",
-    images="SUN397",
-    split_file=SideFile("split_zhou_SUN397.json", drive="1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+    order=8,
+    images=("SUN397",),
+    side_file=SideFile("split_zhou_SUN397.json", drive="1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
     # The splits take 100 pictures of every class; most have more.
     has_unused=True,
     archives=(
@@ -33,5 +27,4 @@ RECORD = Benchmark(
             sha256="f404130965a7ad77bed5ececc71e720ab50f3cc1e1bb257257610d38f3b928ec",
         ),
     ),
-    rename=rename,
 )

@@ -6,32 +6,33 @@ import os
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from itertools import groupby
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.catalog.base import Benchmark, get_benchmark
-from clip_adapter.datasets.catalog.locate import find_folder, has_pictures
-from clip_adapter.datasets.catalog.readers import (
+from clip_adapter.datasets.benchmark import (
     Listing,
     class_folders,
+    find_folder,
+    has_pictures,
     list_files,
     load_benchmark,
 )
+from clip_adapter.datasets.catalog import Benchmark, get_benchmark
 from clip_adapter.datasets.coop import rows_digest
 from clip_adapter.datasets.dataset import SPLITS
 from clip_adapter.datasets.decode import decode, fault_of
 from clip_adapter.datasets.walk import files_below, is_picture
 from clip_adapter.errors import DecodeError
-from clip_adapter.reporting import Progress, listening, tracking
+from clip_adapter.reporting import Progress, listening, track
 from clip_adapter.wording import counted, shown
 
-# Pictures that wait for a thread at once: ImageNet has a million.
-_AT_ONCE = 2048
+# Pictures that a thread takes at once: ImageNet has a million.
+_AT_ONCE = 64
 # Renamed files are looked for among so few; a folder moved as a whole needs no guessing.
 _MOST_PAIRS = 200
 
@@ -90,7 +91,7 @@ def check_benchmark(
     """Compare a data set with its record and its lists, file by file.
 
     Args:
-        name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
+        name: see :func:`~clip_adapter.datasets.catalog.benchmark_names`.
         root: the folder with all sets, or the folder of this one.
         fast: leave out the decoding of every picture, which finds damaged ones.
         progress: hears of the pictures decoded, see :data:`~clip_adapter.reporting.Progress`.
@@ -106,11 +107,20 @@ def check_benchmark(
     check = Check(record.name, shown(folder))
     check.expected = {split: size for split, size in record.sizes.items() if size}
     if not has_pictures(record, folder):
-        return _check_hub_copy(record, root, check)
+        # A copy of the hub has no files to name. Its train and val are its own; the test split is
+        # the paper's.
+        dataset = load_benchmark(record.name, root)
+        check.classes = len(dataset.class_names)
+        check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}
+        check.files = sum(check.sizes.values())
+        check.notes = dataset.notes
+        check.wrong = list(_wrong_sizes(record, check, ["test"]))
+        return check
     listing = list_files(record, folder, root)
     check.classes = len(listing.labels)
-    there = _compare(record, listing, check)
-    check.wrong += [*_wrong_sizes(record, check), *_wrong_content(record, listing, check)]
+    there = _compare(record, folder, listing, check)
+    check.wrong += _wrong_sizes(record, check, SPLITS)
+    check.wrong += _wrong_content(record, folder, listing, check)
     if not fast:
         with listening(progress, cancel):
             check.unreadable = _decode_all(folder, there)
@@ -118,10 +128,10 @@ def check_benchmark(
     return check
 
 
-def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
+def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) -> list[str]:
     """Fill in what is there and what is missing; return the listed files that are there."""
     counts = Counter(file for files in listing.files.values() for file, _ in files)
-    on_disk = _on_disk(record, listing)
+    on_disk = _on_disk(record, folder)
     there = [file for file in counts if file in on_disk]
     check.files = len(there)
     check.sizes = {
@@ -145,57 +155,52 @@ def _compare(record: Benchmark, listing: Listing, check: Check) -> list[str]:
     return there
 
 
-def _on_disk(record: Benchmark, listing: Listing) -> set[str]:
+def _on_disk(record: Benchmark, folder: Path) -> set[str]:
     """All files of the set's folders but those that CoOp leaves out, relative to its own."""
-    tops = {file.split("/")[0] for files in listing.files.values() for file, _ in files}
-    tops = record.split_folders.values() or ([record.images] if record.images else tops)
-    start = len(os.path.join(listing.folder, ""))
+    start = len(os.path.join(folder, ""))
     files = {
         entry.path[start:].replace(os.sep, "/")
-        for top in tops
-        if (listing.folder / top).is_dir()
-        for entry in files_below(listing.folder / top)
+        for top in record.picture_folders
+        if (folder / top).is_dir()
+        for entry in files_below(folder / top)
     }
-    left_out = tuple(f"{record.images}/{inner}/" for inner in record.left_out)
+    left_out = tuple(f"{record.prefix}{inner}/" for inner in record.left_out)
     return {file for file in files if not file.startswith(left_out)}
 
 
-def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str] = SPLITS) -> list[str]:
-    wrong = []
+def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str]) -> Iterator[str]:
     if check.classes != record.classes:
-        wrong.append(f"{check.classes} classes; {record.title} has {record.classes}.")
+        yield f"{check.classes} classes; {record.title} has {record.classes}."
     for split in splits:
         have, want = check.sizes.get(split, 0), check.expected.get(split, 0)
         # Missing files are already named in ``check.missing``.
         if have != want and not (check.missing and have < want):
-            wrong.append(f"{have:,} pictures in {split}; {record.title} has {want:,}.")
-    return wrong
+            yield f"{have:,} pictures in {split}; {record.title} has {want:,}."
 
 
-def _wrong_content(record: Benchmark, listing: Listing, check: Check) -> list[str]:
-    wrong = []
-    file = record.split_file
+def _wrong_content(
+    record: Benchmark, folder: Path, listing: Listing, check: Check
+) -> Iterator[str]:
+    """What is wrong with the rows of the split file and with single classes."""
+    file = record.side_file
     if listing.rows is not None and file is not None and file.digest:
         if rows_digest(listing.rows) == file.digest:
             check.notes.append(f"{file.name} is CoOp's, row by row.")
         else:
-            wrong.append(
+            yield (
                 f"{file.name} is not CoOp's: other rows, or another order, so other pictures would "
                 f"be drawn. CoOp's is at {file.link}"
             )
     for split, number in record.per_class.items():
         counts = Counter(label for _, label in listing.files[split])
-        wrong += [
-            f"{counts[label]} of {number} pictures of {name!r} in {split}."
-            for label, name in enumerate(listing.labels)
-            if counts and counts[label] != number
-        ]
+        for label, name in enumerate(listing.labels):
+            if counts and counts[label] != number:
+                yield f"{counts[label]} of {number} pictures of {name!r} in {split}."
     if not record.numbered:
-        inside = {top: class_folders(listing.folder / top) for top in record.split_folders.values()}
-        everywhere = set().union(*inside.values())
+        inside = {top: class_folders(folder / top) for top in record.split_folders.values()}
         for top, keys in inside.items():
-            wrong += [f"{top}/{key}/ is missing." for key in sorted(everywhere - keys)]
-    return wrong
+            for key in sorted(set().union(*inside.values()) - keys):
+                yield f"{top}/{key}/ is missing."
 
 
 def _pair(missing: list[str], extra: list[str], strict: bool) -> list[tuple[str, str]]:
@@ -225,35 +230,14 @@ def _plain(file: str) -> str:
 
 def _decode_all(folder: Path, files: list[str]) -> list[tuple[str, str]]:
     """(file, reason) of every picture that cannot be decoded whole."""
-    faults: list[tuple[str, str]] = []
-    progress = tracking("Decoding", len(files), "pictures")
-    with ThreadPoolExecutor(os.cpu_count()) as threads, progress as tracker:
-        for start in range(0, len(files), _AT_ONCE):
-            part = files[start : start + _AT_ONCE]
-            reasons = threads.map(lambda file: _fault(folder / file, shown(file)), part)
-            for file, reason in zip(part, reasons, strict=True):
-                tracker.advance()
-                if reason:
-                    faults.append((shown(file), reason))
-    return faults
 
+    def fault(file: str) -> str:
+        try:
+            decode((folder / file).read_bytes(), shown(file))
+        except (OSError, DecodeError) as error:
+            return fault_of(error, shown(file))
+        return ""
 
-def _fault(path: Path, name: str) -> str:
-    """Why a picture cannot be decoded; "" if it can."""
-    try:
-        decode(path.read_bytes(), name)
-    except (OSError, DecodeError) as error:
-        return fault_of(error, name)
-    return ""
-
-
-def _check_hub_copy(record: Benchmark, root: str | Path, check: Check) -> Check:
-    """A copy of the hub has no files to name; only its counts can be compared."""
-    dataset = load_benchmark(record.name, root)
-    check.classes = len(dataset.class_names)
-    check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}
-    check.files = sum(check.sizes.values())
-    check.notes += dataset.notes
-    # Its train and val are its own; the test split is the paper's.
-    check.wrong += _wrong_sizes(record, check, ["test"])
-    return check
+    with ThreadPool() as threads:
+        faults = track(threads.imap(fault, files, _AT_ONCE), "Decoding", len(files), "pictures")
+        return [(shown(f), reason) for f, reason in zip(files, faults, strict=True) if reason]

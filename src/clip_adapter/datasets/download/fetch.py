@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -17,7 +18,7 @@ from typing import Any
 
 from clip_adapter._version import __version__
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import write_file, writing
+from clip_adapter.files import read_json, write_file, writing
 from clip_adapter.reporting import Tracker, tracking
 from clip_adapter.wording import shown
 
@@ -102,7 +103,25 @@ def download(
         if not path.exists():
             _download_part(url, part, size, tries)
         source = path if path.exists() else part
-        return _accept(source, path, url, size, {"sha256": sha256, "md5": md5})
+        digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+        with open(source, "rb") as file:
+            while block := file.read(_BLOCK):
+                for digest in digests.values():
+                    digest.update(block)
+        here = {kind: digest.hexdigest() for kind, digest in digests.items()}
+        published = {k: v for k, v in {"sha256": sha256, "md5": md5}.items() if v is not None}
+        differs = [f"{k} {here[k]} instead of {v}" for k, v in published.items() if v != here[k]]
+        if size not in (None, _size(source)):
+            differs.append(f"{_size(source):,} bytes instead of {size:,}")
+        place = path.with_name(f"{path.name}.wrong") if differs else path
+        os.replace(source, place)
+        _note(part).unlink(missing_ok=True)
+    if differs:
+        raise DataError(
+            f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
+            hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
+        )
+    return Downloaded(path, _size(path), here["sha256"], " and ".join(published))
 
 
 def _download_part(url: str, part: Path, size: int | None, most: int) -> None:
@@ -113,18 +132,18 @@ def _download_part(url: str, part: Path, size: int | None, most: int) -> None:
         while True:
             before = _size(part)
             try:
-                _stream(url, part, size, tracker)
-                return
+                return _stream(url, part, size, tracker)
             except _NETWORK as error:
-                tries = 1 if _size(part) > before else tries + 1
-                code = getattr(error, "code", 500)
+                have, code = _size(part), getattr(error, "code", None)
+                tries = 1 if have > before else tries + 1
                 # A 404 does not go away; 429 and 5xx may.
-                if (code < 500 and code != 429) or tries >= most:
-                    kept = f"it goes on after the {_size(part):,} bytes that are here"
-                    again = f"run the same command again{f': {kept}' if _size(part) else ''}"
+                if (code and code < 500 and code != 429) or tries >= most:
+                    reason = str(error if code else getattr(error, "reason", error))
+                    kept = f": it goes on after the {have:,} bytes that are here" if have else ""
                     raise DataError(
-                        f"{url} cannot be downloaded: {_reason(error)}",
-                        hint=f"Check the connection and {again}. Or fetch the file in a browser.",
+                        f"{url} cannot be downloaded: {reason or type(error).__name__}",
+                        hint=f"Check the connection and run the same command again{kept}. Or fetch "
+                        "the file in a browser.",
                     ) from error
                 time.sleep(_WAIT * 2 ** (tries - 1))
 
@@ -132,12 +151,15 @@ def _download_part(url: str, part: Path, size: int | None, most: int) -> None:
 def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
     """One request, from where ``part`` ends, if the server still has the same file."""
     have = _size(part)
-    if size is not None and have == size:
+    if have == size:
         return
+    note: dict[str, str] = {}
+    with contextlib.suppress(DataError):  # none yet, or a damaged one
+        note = read_json(_note(part), "The note", dict[str, str], "")
+    etag = note.get("etag", "") if note.get("url") == url else ""
     headers = {"User-Agent": f"clip-adapter/{__version__}", "Accept-Encoding": "identity"}
-    tag = _read_tag(part, url)
-    if have and (tag or size is not None):
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
+    if have and (etag or size is not None):
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag else {})
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
     try:
         response = urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT)
@@ -163,7 +185,10 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
         have = have if resumed else 0
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else size
-        _write_tag(part, url, response.headers.get("ETag"))
+        etag = response.headers.get("ETag", "")
+        # A weak tag promises the same meaning, not the same bytes.
+        kept = {"url": url, "etag": "" if etag.startswith("W/") else etag}
+        write_file(_note(part), json.dumps(kept).encode())
         with open(part, "ab" if resumed else "wb") as file:
             _check_space(part, total)
             while block := response.read(_BLOCK):
@@ -179,57 +204,13 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
             raise http.client.IncompleteRead(b"", total - have)
 
 
-def _accept(
-    source: Path, path: Path, url: str, size: int | None, published: dict[str, str | None]
-) -> Downloaded:
-    """Compare ``source`` with what is published, and rename it to ``path`` if it fits."""
-    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
-    with open(source, "rb") as file:
-        while block := file.read(_BLOCK):
-            for digest in digests.values():
-                digest.update(block)
-    here = {kind: digest.hexdigest() for kind, digest in digests.items()}
-    wanted = {kind: value for kind, value in published.items() if value is not None}
-    differs = [
-        f"{k} {here[k]} instead of {value}" for k, value in wanted.items() if value != here[k]
-    ]
-    if size is not None and _size(source) != size:
-        differs.append(f"{_size(source):,} bytes instead of {size:,}")
-    place = path.with_name(f"{path.name}.wrong") if differs else path
-    os.replace(source, place)
-    _tag_file(source).unlink(missing_ok=True)
-    if differs:
-        raise DataError(
-            f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
-            hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
-        )
-    return Downloaded(path, _size(path), here["sha256"], " and ".join(wanted))
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _tag_file(part: Path) -> Path:
+def _note(part: Path) -> Path:
+    """Where the address of ``part`` stands, and the server's name for its content."""
     return part.with_name(f"{part.name}.json")
-
-
-def _read_tag(part: Path, url: str) -> str:
-    """The server's name for the content that ``part`` is the beginning of; "" for none."""
-    try:
-        note = json.loads(_tag_file(part).read_bytes())
-        tag = str(note["etag"]) if note["url"] == url else ""
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
-    return tag if tag.isprintable() else ""
-
-
-def _write_tag(part: Path, url: str, etag: str | None) -> None:
-    # A weak tag promises the same meaning, not the same bytes.
-    if etag is None or etag.startswith("W/"):
-        _tag_file(part).unlink(missing_ok=True)
-    else:
-        write_file(_tag_file(part), json.dumps({"url": url, "etag": etag}).encode())
 
 
 def _check_space(part: Path, total: int | None) -> None:
@@ -239,8 +220,3 @@ def _check_space(part: Path, total: int | None) -> None:
             f"{need:,} bytes are to come, and {shown(part.parent)} has {free:,} free.",
             hint="Free some space, or name another --root.",
         )
-
-
-def _reason(error: Exception) -> str:
-    reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
-    return str(reason) or type(error).__name__

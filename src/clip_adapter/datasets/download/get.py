@@ -7,20 +7,22 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.catalog.base import Archive, Benchmark, HubCopy, SideFile, get_benchmark
-from clip_adapter.datasets.catalog.locate import DOWNLOADS, HUB_FOLDER, has_pictures
+from clip_adapter.datasets.benchmark import HUB_FOLDER, has_pictures, how_to_get
+from clip_adapter.datasets.catalog import Archive, HubCopy, SideFile, get_benchmark
 from clip_adapter.datasets.coop import read_rows, rows_digest
-from clip_adapter.datasets.download.fetch import Downloaded, download
+from clip_adapter.datasets.download.fetch import download
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import read_json, write_file
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.wording import first_line, shown
 
+DOWNLOADS = "downloads"
 RECEIPT = "downloaded.json"
 
 
@@ -57,7 +59,7 @@ def fetch_benchmark(
     Small files that cannot be fetched are no error: ``to_do`` says which one to put where.
 
     Args:
-        name: see :func:`~clip_adapter.datasets.catalog.base.benchmark_names`.
+        name: see :func:`~clip_adapter.datasets.catalog.benchmark_names`.
         root: the folder of all sets; made if it is missing.
         hub: fetch the copy on the Hugging Face hub instead of the original archives.
         keep: keep the archives once they are unpacked.
@@ -72,7 +74,7 @@ def fetch_benchmark(
     """
     record = get_benchmark(name)
     root = Path(os.path.expanduser(root))
-    again = f"clip-adapter data get {record.name} --root {shown(root)}"
+    again = how_to_get(record, root)
     if hub and record.hub is None:
         raise UsageError(f"{record.title} has no copy on the hub that is known here.", hint=again)
     folder = root / record.folder
@@ -84,16 +86,14 @@ def fetch_benchmark(
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
         for archive in () if hub else record.archives:
-            before = fetched.files.get(archive.file, {})
-            if before.get("unpacked") and (folder / record.images).is_dir():
+            if fetched.files.get(archive.file, {}).get("unpacked") and has_pictures(record, folder):
                 log.info(f"{archive.file} was unpacked before.")
                 continue
             fetched.files[archive.file] = _fetch(archive, root, keep)
             _write_receipt(fetched, folder)
-        for file in record.side_files:
-            # The hub's copy has its own splits: CoOp's names files that are not in it.
-            if not (hub and file is record.split_file):
-                _fetch_side_file(record, file, folder, fetched)
+        # The hub's copy has its own splits: CoOp's names files that are not in it.
+        if record.side_file and (not hub or record.split_folders):
+            fetched.to_do += _fetch_side_file(record.side_file, folder, fetched.files)
     _write_receipt(fetched, folder)
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
@@ -110,11 +110,9 @@ def _write_receipt(fetched: Fetched, folder: Path) -> None:
 
 def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     """Download and unpack an archive and the one in it; return its line of the receipt."""
-    assert archive.url is not None, archive.file  # noqa: S101 - only inner archives have none
     path = root / DOWNLOADS / archive.file
     published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    downloaded = download(archive.url, path, **published)
-    log.info(_checked(downloaded))
+    line = _download(archive.url or "", path, **published)
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
@@ -123,16 +121,16 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     if not keep:
         path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
-    return {**_receipt_line(downloaded, archive.url), "unpacked": count}
+    return {**line, "unpacked": count}
 
 
-def _checked(file: Downloaded) -> str:
-    kept = f"no published checksum: kept what came, sha256 is {file.sha256}"
-    checked = f"{file.checked} as published" if file.checked else kept
-    return f"{file.path.name}: {file.size:,} bytes, {checked}."
-
-
-def _receipt_line(file: Downloaded, url: str) -> dict[str, Any]:
+def _download(url: str, path: Path, by_rows: bool = False, **published: Any) -> dict[str, Any]:
+    """Download a file; return its line of the receipt. ``by_rows``: its rows will be checked."""
+    file = download(url, path, **published)
+    nothing = f"no published checksum: kept what came, sha256 is {file.sha256}"
+    checked = f"{file.checked} as published" if file.checked else nothing
+    if not by_rows:
+        log.info(f"{path.name}: {file.size:,} bytes, {checked}.")
     return {
         "from": url,
         "bytes": file.size,
@@ -142,39 +140,37 @@ def _receipt_line(file: Downloaded, url: str) -> dict[str, Any]:
     }
 
 
-def _fetch_side_file(record: Benchmark, file: SideFile, folder: Path, fetched: Fetched) -> None:
-    path = folder / file.name
+def _fetch_side_file(
+    file: SideFile, folder: Path, receipt: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """Fetch a file that lies beside the pictures, if it is not there; say what is left to do."""
+    path, shared = folder / file.name, folder.parent / "imagenet" / file.name
+    if not path.is_file() and shared.is_file():
+        log.info(f"{file.name}: that of ImageNet is used, {shown(shared)}.")
+        return
     if not path.is_file():
-        other = folder.parent / "imagenet" / file.name
-        if file is record.class_file and other.is_file():
-            log.info(f"{file.name}: that of ImageNet is used, {shown(other)}.")
-            return
         try:
-            downloaded = download(file.url, path, tries=1)
+            receipt[file.name] = _download(file.url, path, by_rows=bool(file.digest), tries=1)
         except DataError as error:
-            fetched.to_do.append(
+            yield (
                 f"Open {file.link} in a browser and put {file.name} into {shown(folder)}. "
                 f"(It could not be fetched: {error.found})"
             )
             return
-        fetched.files[file.name] = _receipt_line(downloaded, file.url)
-        if file.digest is None:
-            log.info(_checked(downloaded))
     if file.digest is None:
         return
     try:
-        same = rows_digest(read_rows(path)) == file.digest
+        fault = "" if rows_digest(read_rows(path)) == file.digest else "Its rows differ."
     except DataError as error:
-        fetched.to_do.append(f"Replace {shown(path)}. {error.found} CoOp's is at {file.link}")
-        return
-    if same:
-        log.info(f"{file.name}: CoOp's, row by row.")
-        fetched.files.setdefault(file.name, {})["checked"] = "rows"
-    else:
-        fetched.to_do.append(
-            f"{shown(path)} is not CoOp's split: its rows differ. Replace it by that at "
-            f"{file.link}, or keep it knowingly."
+        fault = error.found
+    if fault:
+        yield (
+            f"{shown(path)} is not CoOp's split. {fault} Replace it by that at {file.link}, or "
+            "keep it knowingly."
         )
+    else:
+        log.info(f"{file.name}: CoOp's, row by row.")
+        receipt.setdefault(file.name, {})["checked"] = "rows"
 
 
 def _fetch_hub(hub: HubCopy, folder: Path) -> dict[str, str]:
@@ -182,8 +178,7 @@ def _fetch_hub(hub: HubCopy, folder: Path) -> dict[str, str]:
     import huggingface_hub
 
     try:
-        info = huggingface_hub.HfApi().dataset_info(hub.repository, revision=hub.revision)
-        revision = str(info.sha)
+        revision = str(huggingface_hub.HfApi().dataset_info(hub.repository).sha)
         log.info(f"{hub.repository}, revision {revision}.")
         huggingface_hub.snapshot_download(
             hub.repository,

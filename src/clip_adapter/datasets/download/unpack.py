@@ -68,8 +68,27 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
         DataError: no such archive, damaged, with a link, a device or a path that leads outside
             among the chosen files, too large once unpacked, or the disk is full.
     """
+    count = written = 0
     try:
-        count = _unpack(archive, root, layout)
+        total = archive.stat().st_size
+        most = max(_FREE_GROWTH, MAX_GROWTH * total)
+        with tracking(f"Unpacking {archive.name}", total, "bytes") as tracker:
+            for member in _members(archive):
+                tracker.at(min(member.end, total))
+                target = _target(member, layout, root, archive)
+                if target is None:
+                    continue
+                count, written = count + 1, written + member.size
+                if count > MAX_FILES or written > most:
+                    raise DataError(
+                        f"{shown(archive)} unpacks to more than {most:,} bytes or {MAX_FILES:,} "
+                        "files.",
+                        hint=_AGAIN,
+                    )
+                if not target.is_file() or target.stat().st_size != member.size:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with member.open() as source, replacing(target) as new, open(new, "wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
     except (*_DAMAGE, OSError) as error:
         # gzip and lzma tell of damage by an OSError without a number.
         if isinstance(error, OSError) and error.errno is not None:
@@ -87,26 +106,6 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
             f"{shown(archive)} holds none of {', '.join(layout)}.",
             hint="It is another archive, or its layout has changed: unpack it by hand.",
         )
-    return count
-
-
-def _unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
-    total = archive.stat().st_size
-    most = max(_FREE_GROWTH, MAX_GROWTH * total)
-    written = count = 0
-    with tracking(f"Unpacking {archive.name}", total, "bytes") as tracker:
-        for member in _members(archive):
-            tracker.at(min(member.end, total))
-            target = _target(member, layout, root, archive)
-            if target is None:
-                continue
-            count, written = count + 1, written + member.size
-            if count > MAX_FILES or written > most:
-                raise DataError(
-                    f"{shown(archive)} unpacks to more than {most:,} bytes or {MAX_FILES:,} files.",
-                    hint=_AGAIN,
-                )
-            _write(member, target)
     return count
 
 
@@ -147,11 +146,3 @@ def _target(member: _Member, layout: Mapping[str, str], root: Path, archive: Pat
             hint=_AGAIN,
         )
     return root.joinpath(*parts)
-
-
-def _write(member: _Member, target: Path) -> None:
-    if target.is_file() and target.stat().st_size == member.size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as source, replacing(target) as temporary, open(temporary, "wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
