@@ -29,7 +29,7 @@ PACKAGE = Path(clip_adapter.__file__).parent
 OPENERS = {
     *(
         f"clip_adapter.datasets.{m}"
-        for m in ("open", "folder", "table", "hub", "coop", "benchmark", "download")
+        for m in ("open", "folder", "table", "hub", "coop", "download")
     ),
     *(f"clip_adapter.demo.{m}" for m in ("task", "sets")),
     "clip_adapter.features.files",

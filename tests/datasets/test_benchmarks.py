@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from clip_adapter.datasets import catalog
-from clip_adapter.datasets.benchmark import find_folder, load_benchmark
 from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
-from clip_adapter.datasets.coop import read_rows, rows_digest
+from clip_adapter.datasets.coop import find_folder, load_benchmark, read_rows, rows_digest
 from clip_adapter.datasets.open import load_dataset, named_benchmark
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import DataError, UsageError

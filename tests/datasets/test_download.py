@@ -29,12 +29,13 @@ def test_a_file_comes_whole(server, tmp_path):
     published = {"size": len(CONTENT), "md5": MD5, "sha256": SHA256}
     with listening(seen.append):
         got = download(f"{server.url}/a.tar", tmp_path / "x/a.tar", **published)
-    assert got.path.read_bytes() == CONTENT
-    assert (got.size, got.sha256, got.checked) == (len(CONTENT), SHA256, "sha256 and md5")
+    assert (tmp_path / "x/a.tar").read_bytes() == CONTENT
+    assert (got["bytes"], got["sha256"]) == (len(CONTENT), SHA256)
+    assert got["checked"] == "sha256 and md5"
     assert (seen[-1].done, seen[-1].total) == (len(CONTENT), len(CONTENT))
     assert left(tmp_path / "x") == ["a.tar"]
     # What is there is checked and not fetched again.
-    assert download(f"{server.url}/a.tar", tmp_path / "x/a.tar").checked == ""
+    assert download(f"{server.url}/a.tar", tmp_path / "x/a.tar")["sha256"] == SHA256
     assert len(server.asked) == 1
 
 
@@ -42,8 +43,8 @@ def test_a_file_comes_whole(server, tmp_path):
 def test_it_goes_on_where_it_broke_off(server, tmp_path, etag):
     server.etag = etag
     server.breaks = [100_000, 50_000]
-    got = download(f"{server.url}/a.tar", tmp_path / "a.tar", size=len(CONTENT), sha256=SHA256)
-    assert got.path.read_bytes() == CONTENT
+    download(f"{server.url}/a.tar", tmp_path / "a.tar", size=len(CONTENT), sha256=SHA256)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
 
 
@@ -65,7 +66,7 @@ def test_a_download_that_is_called_off_goes_on_later(server, tmp_path):
     with listening(cancel=stop), pytest.raises(CancelledError, match="Downloading"):
         download(f"{server.url}/a.tar", tmp_path / "a.tar")
     assert left(tmp_path) == ["a.tar.part", "a.tar.part.json"]
-    assert download(f"{server.url}/a.tar", tmp_path / "a.tar").sha256 == SHA256
+    assert download(f"{server.url}/a.tar", tmp_path / "a.tar")["sha256"] == SHA256
 
 
 def test_another_file_on_the_server_is_fetched_from_its_beginning(server, tmp_path):
@@ -73,14 +74,15 @@ def test_another_file_on_the_server_is_fetched_from_its_beginning(server, tmp_pa
     with pytest.raises(DataError):
         download(f"{server.url}/a.tar", tmp_path / "a.tar", tries=1)
     server.files["/a.tar"], server.etag = CONTENT[::-1], '"2"'
-    assert download(f"{server.url}/a.tar", tmp_path / "a.tar").path.read_bytes() == CONTENT[::-1]
+    download(f"{server.url}/a.tar", tmp_path / "a.tar")
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT[::-1]
 
 
 def test_a_server_that_cannot_go_on(server, tmp_path):
     server.ranges = False
     server.breaks = [100_000]
-    got = download(f"{server.url}/a.tar", tmp_path / "a.tar", size=len(CONTENT))
-    assert got.path.read_bytes() == CONTENT
+    download(f"{server.url}/a.tar", tmp_path / "a.tar", size=len(CONTENT))
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
 
 
 def test_all_has_come_but_its_name(server, tmp_path):
@@ -90,7 +92,7 @@ def test_all_has_come_but_its_name(server, tmp_path):
     (tmp_path / "b.tar.part").write_bytes(CONTENT)
     (tmp_path / "b.tar.part.json").write_text(f'{{"url": "{server.url}/a.tar", "etag": "\\"1\\""}}')
     got = download(f"{server.url}/a.tar", tmp_path / "b.tar")
-    assert got.sha256 == SHA256
+    assert got["sha256"] == SHA256
     assert server.asked == [f"bytes={len(CONTENT)}-"]
 
 
@@ -112,7 +114,7 @@ def test_a_file_that_is_longer_than_published(server, tmp_path):
 
 def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
     server.errors = [503, 429]
-    assert download(f"{server.url}/a.tar", tmp_path / "a.tar").sha256 == SHA256
+    assert download(f"{server.url}/a.tar", tmp_path / "a.tar")["sha256"] == SHA256
     server.asked.clear()
     with pytest.raises(DataError, match=r"cannot be downloaded: .* 404: .*(?s:.*)browser"):
         download(f"{server.url}/none.tar", tmp_path / "none.tar")
@@ -142,7 +144,7 @@ def test_only_the_web_is_asked(url, tmp_path):
 
 def test_redirects_stay_on_the_web(server, tmp_path):
     server.redirects = {"/here": f"{server.url}/a.tar", "/bad": "file:///etc/hostname"}
-    assert download(f"{server.url}/here", tmp_path / "a.tar").sha256 == SHA256
+    assert download(f"{server.url}/here", tmp_path / "a.tar")["sha256"] == SHA256
     with pytest.raises(DataError, match=r"cannot be downloaded"):
         download(f"{server.url}/bad", tmp_path / "b.tar", tries=1)
     request = module.urllib.request.Request("https://safe/x")

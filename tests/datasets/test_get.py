@@ -12,9 +12,8 @@ import huggingface_hub
 import pytest
 
 import clip_adapter.datasets.download.get as module
-from clip_adapter.datasets.benchmark import load_benchmark
 from clip_adapter.datasets.catalog import Archive, base, get_benchmark
-from clip_adapter.datasets.coop import read_rows, rows_digest
+from clip_adapter.datasets.coop import load_benchmark, read_rows, rows_digest
 from clip_adapter.datasets.download.get import fetch_benchmark
 from clip_adapter.errors import DataError, UsageError
 

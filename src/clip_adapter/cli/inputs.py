@@ -66,7 +66,7 @@ def _expand(word: str, recursive: bool) -> list[Item]:
 
 def pictures(folder: Path, recursive: bool) -> list[Item]:
     """Files with a picture's ending in ``folder``, sorted; hidden ones are left out."""
-    from clip_adapter.datasets.walk import PICTURE_SUFFIXES
+    from clip_adapter.datasets.folder import PICTURE_SUFFIXES
 
     items: list[Item] = []
     for here, folders, files in os.walk(folder):

@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_adapter.datasets.benchmark import load_benchmark
 from clip_adapter.datasets.catalog import benchmark_names, known_benchmark
 from clip_adapter.datasets.class_names import ClassNames
-from clip_adapter.datasets.coop import load_coop
+from clip_adapter.datasets.coop import load_benchmark, load_coop
 from clip_adapter.datasets.dataset import Dataset
 from clip_adapter.datasets.folder import LAYOUTS, load_folder
 from clip_adapter.datasets.hub import load_hub

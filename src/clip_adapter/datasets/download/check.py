@@ -14,19 +14,19 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.benchmark import (
+from clip_adapter.datasets.catalog import Benchmark, get_benchmark
+from clip_adapter.datasets.coop import (
     Listing,
     class_folders,
     find_folder,
     has_pictures,
     list_files,
     load_benchmark,
+    rows_digest,
 )
-from clip_adapter.datasets.catalog import Benchmark, get_benchmark
-from clip_adapter.datasets.coop import rows_digest
 from clip_adapter.datasets.dataset import SPLITS
 from clip_adapter.datasets.decode import decode, fault_of
-from clip_adapter.datasets.walk import files_below, is_picture
+from clip_adapter.datasets.folder import files_below, is_picture
 from clip_adapter.errors import DecodeError
 from clip_adapter.reporting import Progress, listening, track
 from clip_adapter.wording import counted, shown

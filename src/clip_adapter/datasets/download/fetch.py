@@ -12,7 +12,6 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +40,6 @@ _NETWORK = (
 )
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """A file that came whole.
-
-    Attributes:
-        path: where it is.
-        size: bytes.
-        sha256: of its content.
-        checked: what was compared: "sha256", "md5", both, or "" where nothing is published.
-    """
-
-    path: Path
-    size: int
-    sha256: str
-    checked: str
-
-
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows to http and https only, and never from https to http."""
 
@@ -78,7 +60,7 @@ def download(
     md5: str | None = None,
     sha256: str | None = None,
     tries: int = TRIES,
-) -> Downloaded:
+) -> dict[str, Any]:
     """Bring ``url`` to ``path``, or check what is there already.
 
     What has come is kept in ``path.part``, from where a later call goes on. ``path`` appears only
@@ -91,6 +73,10 @@ def download(
         md5: as published.
         sha256: as published.
         tries: how many requests in a row may bring nothing before the work is given up.
+
+    Returns:
+        What came: "from" where, "bytes", "sha256", what was "checked" ("sha256", "md5", both, or
+        "no published checksum"), and "at" what time.
 
     Raises:
         UsageError: another kind of address.
@@ -121,7 +107,13 @@ def download(
             f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
             hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
         )
-    return Downloaded(path, _size(path), here["sha256"], " and ".join(published))
+    return {
+        "from": url,
+        "bytes": _size(path),
+        "sha256": here["sha256"],
+        "checked": " and ".join(published) or "no published checksum",
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def _download_part(url: str, part: Path, size: int | None, most: int) -> None:

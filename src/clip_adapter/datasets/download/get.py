@@ -6,15 +6,19 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.benchmark import HUB_FOLDER, has_pictures, how_to_get
 from clip_adapter.datasets.catalog import Archive, HubCopy, SideFile, get_benchmark
-from clip_adapter.datasets.coop import read_rows, rows_digest
+from clip_adapter.datasets.coop import (
+    HUB_FOLDER,
+    has_pictures,
+    how_to_get,
+    read_rows,
+    rows_digest,
+)
 from clip_adapter.datasets.download.fetch import download
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
@@ -82,6 +86,11 @@ def fetch_benchmark(
     with contextlib.suppress(DataError):  # no receipt yet, or a damaged one
         fetched = read_json(folder / RECEIPT, "The receipt", Fetched, "")
     fetched.folder = shown(folder)
+
+    def write_receipt() -> None:
+        receipt = {"name": fetched.name, "files": fetched.files, "hub": fetched.hub}
+        write_file(folder / RECEIPT, json.dumps(receipt, indent=1).encode() + b"\n")
+
     with listening(progress, cancel):
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
@@ -90,11 +99,11 @@ def fetch_benchmark(
                 log.info(f"{archive.file} was unpacked before.")
                 continue
             fetched.files[archive.file] = _fetch(archive, root, keep)
-            _write_receipt(fetched, folder)
+            write_receipt()
         # The hub's copy has its own splits: CoOp's names files that are not in it.
         if record.side_file and (not hub or record.split_folders):
             fetched.to_do += _fetch_side_file(record.side_file, folder, fetched.files)
-    _write_receipt(fetched, folder)
+    write_receipt()
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
         if record.hub is not None:
@@ -103,16 +112,12 @@ def fetch_benchmark(
     return fetched
 
 
-def _write_receipt(fetched: Fetched, folder: Path) -> None:
-    receipt = {"name": fetched.name, "files": fetched.files, "hub": fetched.hub}
-    write_file(folder / RECEIPT, json.dumps(receipt, indent=1).encode() + b"\n")
-
-
 def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     """Download and unpack an archive and the one in it; return its line of the receipt."""
     path = root / DOWNLOADS / archive.file
     published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    line = _download(archive.url or "", path, **published)
+    line = download(archive.url or "", path, **published)
+    log.info(_in_words(archive.file, line))
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
@@ -124,20 +129,12 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     return {**line, "unpacked": count}
 
 
-def _download(url: str, path: Path, by_rows: bool = False, **published: Any) -> dict[str, Any]:
-    """Download a file; return its line of the receipt. ``by_rows``: its rows will be checked."""
-    file = download(url, path, **published)
-    nothing = f"no published checksum: kept what came, sha256 is {file.sha256}"
-    checked = f"{file.checked} as published" if file.checked else nothing
-    if not by_rows:
-        log.info(f"{path.name}: {file.size:,} bytes, {checked}.")
-    return {
-        "from": url,
-        "bytes": file.size,
-        "sha256": file.sha256,
-        "checked": file.checked or "no published checksum",
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+def _in_words(name: str, line: dict[str, Any]) -> str:
+    """What is known of a file that came, by its line of the receipt."""
+    checked = f"{line['checked']} as published"
+    if checked.startswith("no "):
+        checked = f"no published checksum: kept what came, sha256 is {line['sha256']}"
+    return f"{name}: {line['bytes']:,} bytes, {checked}."
 
 
 def _fetch_side_file(
@@ -150,13 +147,15 @@ def _fetch_side_file(
         return
     if not path.is_file():
         try:
-            receipt[file.name] = _download(file.url, path, by_rows=bool(file.digest), tries=1)
+            receipt[file.name] = download(file.url, path, tries=1)
         except DataError as error:
             yield (
                 f"Open {file.link} in a browser and put {file.name} into {shown(folder)}. "
                 f"(It could not be fetched: {error.found})"
             )
             return
+        if file.digest is None:
+            log.info(_in_words(file.name, receipt[file.name]))
     if file.digest is None:
         return
     try:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from clip_adapter.errors import DataError
 from clip_adapter.files import replacing
@@ -37,16 +37,12 @@ _AGAIN = "It is not what it should be: fetch it again."
 
 
 class _Member(NamedTuple):
-    """A file of an archive: path, bytes once unpacked, whether it is no link, and its content.
-
-    ``end`` says how many bytes of the archive are behind it.
-    """
+    """A file of an archive: path, bytes once unpacked, whether it is no link, and its content."""
 
     name: str
     size: int
     regular: bool
     open: Callable[[], IO[bytes]]
-    end: int
 
 
 def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
@@ -72,9 +68,10 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
     try:
         total = archive.stat().st_size
         most = max(_FREE_GROWTH, MAX_GROWTH * total)
-        with tracking(f"Unpacking {archive.name}", total, "bytes") as tracker:
-            for member in _members(archive):
-                tracker.at(min(member.end, total))
+        progress = tracking(f"Unpacking {archive.name}", total, "bytes")
+        with open(archive, "rb") as raw, progress as tracker:
+            for member in _members(raw):
+                tracker.at(raw.tell())
                 target = _target(member, layout, root, archive)
                 if target is None:
                     continue
@@ -109,24 +106,25 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
     return count
 
 
-def _members(archive: Path) -> Iterator[_Member]:
+def _members(raw: BinaryIO) -> Iterator[_Member]:
     """The files of an archive, one after the other, each to be read before the next."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
+    if zipfile.is_zipfile(raw):
+        with zipfile.ZipFile(raw) as packed:
             for info in packed.infolist():
-                regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
                 if not info.is_dir():
-                    read, end = partial(packed.open, info), info.header_offset + info.compress_size
-                    yield _Member(info.filename, info.file_size, regular, read, end)
+                    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                    read = partial(packed.open, info)
+                    yield _Member(info.filename, info.file_size, regular, read)
         return
-    with open(archive, "rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as packed:
+    raw.seek(0)
+    with tarfile.open(fileobj=raw, mode="r:*") as packed:
         untyped: Any = packed
         for info in packed:
             # Keeps a list of all members otherwise; SUN397 has a hundred thousand.
             untyped.members = []
             if not info.isdir():
                 read = partial(untyped.extractfile, info)
-                yield _Member(info.name, info.size, info.isreg(), read, raw.tell())
+                yield _Member(info.name, info.size, info.isreg(), read)
 
 
 def _target(member: _Member, layout: Mapping[str, str], root: Path, archive: Path) -> Path | None:
