@@ -124,7 +124,7 @@ def test_pictures_that_no_split_uses(small, put):
     assert "1 picture that CoOp's splits do not use." in check.notes
 
 
-@pytest.mark.parametrize("left_out", [(), ("extra",)])
+@pytest.mark.parametrize("left_out", [(), ("2750/extra",)])
 def test_folders_that_coop_leaves_out(small, put, left_out):
     root = small(left_out=left_out)
     put("eurosat/2750/extra/1.jpg")

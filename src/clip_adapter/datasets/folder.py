@@ -165,8 +165,5 @@ def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    # A link that points at itself.
-    except OSError:
-        return False
+    # Only the second takes a link that points at itself for none.
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()

@@ -50,13 +50,13 @@ def load_table(
     index = {label: i for i, label in enumerate(labels)}
     splits: dict[str, list[Sample]] = {}
     for row in rows:
-        sample = Sample(shown(row.path), index[row.label], base / row.path)
-        splits.setdefault(known_split(row.split) or UNSPLIT, []).append(sample)
+        own = splits.setdefault(known_split(row.split) or UNSPLIT, [])
+        own.append(Sample(shown(row.path), index[row.label], base / row.path))
     notes = _notes(rows, base, path)
     if class_names is None and numbers:
         notes.append("The labels are numbers: give their names with --class-names.")
-    name = known_dataset(path.stem, base.resolve().name) or path.stem
-    return make_dataset(name, labels, splits, class_names, notes)
+    known = known_dataset(path.stem, base.resolve().name)
+    return make_dataset(known or path.stem, labels, splits, class_names, notes)
 
 
 def _read(path: Path) -> list[_Row]:
@@ -73,10 +73,10 @@ def _read(path: Path) -> list[_Row]:
             allowed=COLUMNS,
             hint="Name the columns in the first row.",
         )
-    cells = [(number, dict(zip(columns, values, strict=False))) for number, values in lines]
     rows = [
         _Row(number, own.get("path", ""), nfc(own.get("label", "")), own.get("split", ""))
-        for number, own in cells
+        for number, values in lines
+        for own in [dict(zip(columns, values, strict=False))]
     ]
     if not rows:
         raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
@@ -107,13 +107,13 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
         names = pq.read_schema(path).names
         # Others may hold the pictures themselves.
         chosen = [name for name in names if name.strip().lower() in ("path", "label", "split")]
-        columns = [pq.read_table(path, columns=[name])[0].to_pylist() for name in chosen]
+        rows = pq.read_table(path, columns=chosen).to_pylist()
     except (OSError, pa.ArrowException) as error:
-        what = f"The table {shown(path)} cannot be read as Parquet: {error}"
-        raise DataError(what, allowed=COLUMNS) from error
+        raise DataError(
+            f"The table {shown(path)} cannot be read as Parquet: {error}", allowed=COLUMNS
+        ) from error
     header = [name.strip() for name in sorted(names, key=lambda name: name not in chosen)]
-    rows = zip(*columns, strict=True)
-    cells = (["" if value is None else str(value).strip() for value in row] for row in rows)
+    cells = [["" if row[n] is None else str(row[n]).strip() for n in chosen] for row in rows]
     return list(enumerate([header, *cells]))
 
 

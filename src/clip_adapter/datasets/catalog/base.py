@@ -111,7 +111,7 @@ class Benchmark:
         split_folders: split → folder, inside ``folder``, where each class has a folder.
         numbered: class folders are called 0, 1, 2, ... and not by WordNet id.
         per_class: split → pictures of every class, where that is one number.
-        left_out: folders in ``images`` that CoOp leaves out.
+        left_out: folders inside ``folder`` that CoOp leaves out.
         has_unused: the archive holds pictures that no split names.
         archives: what ``get`` downloads.
         hub: a copy on the hub.

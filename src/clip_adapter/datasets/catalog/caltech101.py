@@ -19,7 +19,7 @@ RECORD = Benchmark(
         drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
         digest="17c403faec919d379f39dc7d3b6c6ac6681a16d4bac38bf9f45b2fa97fc27b6f",
     ),
-    left_out=("BACKGROUND_Google", "Faces_easy"),
+    left_out=("101_ObjectCategories/BACKGROUND_Google", "101_ObjectCategories/Faces_easy"),
     archives=(
         Archive(
             "caltech-101.zip",

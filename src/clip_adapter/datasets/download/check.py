@@ -110,14 +110,12 @@ def check_benchmark(
         # A copy of the hub has no files to name. Its train and val are its own; the test split is
         # the paper's.
         dataset = load_benchmark(record.name, root)
-        check.classes = len(dataset.class_names)
+        check.classes, check.notes = len(dataset.class_names), dataset.notes
         check.sizes = {split: len(samples) for split, samples in dataset.splits.items()}
         check.files = sum(check.sizes.values())
-        check.notes = dataset.notes
-        check.wrong = list(_wrong_sizes(record, check, ["test"]))
+        check.wrong += _wrong_sizes(record, check, ["test"])
         return check
     listing = list_files(record, folder, root)
-    check.classes = len(listing.labels)
     there = _compare(record, folder, listing, check)
     check.wrong += _wrong_sizes(record, check, SPLITS)
     check.wrong += _wrong_content(record, folder, listing, check)
@@ -133,7 +131,7 @@ def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) ->
     counts = Counter(file for files in listing.files.values() for file, _ in files)
     on_disk = _on_disk(record, folder)
     there = [file for file in counts if file in on_disk]
-    check.files = len(there)
+    check.classes, check.files = len(listing.labels), len(there)
     check.sizes = {
         split: sum(file in on_disk for file, _ in files)
         for split, files in listing.files.items()
@@ -143,8 +141,9 @@ def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) ->
     extra = sorted(map(shown, on_disk - counts.keys()), key=os.path.split)
     check.renamed = _pair(check.missing, extra, record.has_unused)
     # Only what is a picture, or was one before it was renamed, can be a fault.
-    renamed = {new for _, new in check.renamed}
-    faults = renamed if record.has_unused else renamed.union(filter(is_picture, extra))
+    faults = {new for _, new in check.renamed}
+    if not record.has_unused:
+        faults.update(filter(is_picture, extra))
     check.unexpected = [file for file in extra if file in faults]
     if unused := sum(is_picture(file) and file not in faults for file in extra):
         check.notes.append(f"{counted(unused, 'picture')} that CoOp's splits do not use.")
@@ -164,8 +163,7 @@ def _on_disk(record: Benchmark, folder: Path) -> set[str]:
         if (folder / top).is_dir()
         for entry in files_below(folder / top)
     }
-    left_out = tuple(f"{record.prefix}{inner}/" for inner in record.left_out)
-    return {file for file in files if not file.startswith(left_out)}
+    return {f for f in files if not f.startswith(tuple(f"{inner}/" for inner in record.left_out))}
 
 
 def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str]) -> Iterator[str]:

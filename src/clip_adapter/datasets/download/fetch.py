@@ -18,7 +18,7 @@ from typing import Any
 from clip_adapter._version import __version__
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import read_json, write_file, writing
-from clip_adapter.reporting import Tracker, tracking
+from clip_adapter.reporting import Tracker, log, tracking
 from clip_adapter.wording import shown
 
 _BLOCK = 1 << 20
@@ -107,11 +107,16 @@ def download(
             f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
             hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
         )
+    checked = " and ".join(published)
+    how = f"{checked} as published"
+    if not checked:
+        how = f"no published checksum: kept what came, sha256 is {here['sha256']}"
+    log.info(f"{path.name}: {_size(path):,} bytes, {how}.")
     return {
         "from": url,
         "bytes": _size(path),
         "sha256": here["sha256"],
-        "checked": " and ".join(published) or "no published checksum",
+        "checked": checked or "no published checksum",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

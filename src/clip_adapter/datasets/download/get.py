@@ -116,8 +116,7 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     """Download and unpack an archive and the one in it; return its line of the receipt."""
     path = root / DOWNLOADS / archive.file
     published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    line = download(archive.url or "", path, **published)
-    log.info(_in_words(archive.file, line))
+    receipt = download(archive.url or "", path, **published)
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
@@ -126,15 +125,7 @@ def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     if not keep:
         path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
-    return {**line, "unpacked": count}
-
-
-def _in_words(name: str, line: dict[str, Any]) -> str:
-    """What is known of a file that came, by its line of the receipt."""
-    checked = f"{line['checked']} as published"
-    if checked.startswith("no "):
-        checked = f"no published checksum: kept what came, sha256 is {line['sha256']}"
-    return f"{name}: {line['bytes']:,} bytes, {checked}."
+    return {**receipt, "unpacked": count}
 
 
 def _fetch_side_file(
@@ -154,8 +145,6 @@ def _fetch_side_file(
                 f"(It could not be fetched: {error.found})"
             )
             return
-        if file.digest is None:
-            log.info(_in_words(file.name, receipt[file.name]))
     if file.digest is None:
         return
     try:

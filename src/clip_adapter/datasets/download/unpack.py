@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO
 
 from clip_adapter.errors import DataError
 from clip_adapter.files import replacing
@@ -34,15 +34,6 @@ _DAMAGE = (
     RuntimeError,
 )
 _AGAIN = "It is not what it should be: fetch it again."
-
-
-class _Member(NamedTuple):
-    """A file of an archive: path, bytes once unpacked, whether it is no link, and its content."""
-
-    name: str
-    size: int
-    regular: bool
-    open: Callable[[], IO[bytes]]
 
 
 def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
@@ -70,21 +61,21 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
         most = max(_FREE_GROWTH, MAX_GROWTH * total)
         progress = tracking(f"Unpacking {archive.name}", total, "bytes")
         with open(archive, "rb") as raw, progress as tracker:
-            for member in _members(raw):
+            for name, size, regular, read in _members(raw):
                 tracker.at(raw.tell())
-                target = _target(member, layout, root, archive)
+                target = _target(name, regular, layout, root, archive)
                 if target is None:
                     continue
-                count, written = count + 1, written + member.size
+                count, written = count + 1, written + size
                 if count > MAX_FILES or written > most:
                     raise DataError(
                         f"{shown(archive)} unpacks to more than {most:,} bytes or {MAX_FILES:,} "
                         "files.",
                         hint=_AGAIN,
                     )
-                if not target.is_file() or target.stat().st_size != member.size:
+                if not target.is_file() or target.stat().st_size != size:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with member.open() as source, replacing(target) as new, open(new, "wb") as file:
+                    with read() as source, replacing(target) as new, open(new, "wb") as file:
                         shutil.copyfileobj(source, file, 1 << 20)
     except (*_DAMAGE, OSError) as error:
         # gzip and lzma tell of damage by an OSError without a number.
@@ -106,15 +97,17 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
     return count
 
 
-def _members(raw: BinaryIO) -> Iterator[_Member]:
-    """The files of an archive, one after the other, each to be read before the next."""
+def _members(raw: BinaryIO) -> Iterator[tuple[str, int, bool, Callable[[], IO[bytes]]]]:
+    """The files of an archive, one after the other, each to be read before the next.
+
+    That is: path, bytes once unpacked, whether it is a plain file, and what opens it.
+    """
     if zipfile.is_zipfile(raw):
         with zipfile.ZipFile(raw) as packed:
             for info in packed.infolist():
                 if not info.is_dir():
-                    regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                    read = partial(packed.open, info)
-                    yield _Member(info.filename, info.file_size, regular, read)
+                    plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                    yield info.filename, info.file_size, plain, partial(packed.open, info)
         return
     raw.seek(0)
     with tarfile.open(fileobj=raw, mode="r:*") as packed:
@@ -123,23 +116,24 @@ def _members(raw: BinaryIO) -> Iterator[_Member]:
             # Keeps a list of all members otherwise; SUN397 has a hundred thousand.
             untyped.members = []
             if not info.isdir():
-                read = partial(untyped.extractfile, info)
-                yield _Member(info.name, info.size, info.isreg(), read)
+                yield info.name, info.size, info.isreg(), partial(untyped.extractfile, info)
 
 
-def _target(member: _Member, layout: Mapping[str, str], root: Path, archive: Path) -> Path | None:
+def _target(
+    name: str, regular: bool, layout: Mapping[str, str], root: Path, archive: Path
+) -> Path | None:
     """Where a file goes, or None where ``layout`` leaves it out."""
-    name = member.name.removeprefix("./")
-    prefix = next((prefix for prefix in layout if name.startswith(prefix)), None)
+    plain = name.removeprefix("./")
+    prefix = next((prefix for prefix in layout if plain.startswith(prefix)), None)
     if prefix is None:
         return None
-    parts = (layout[prefix] + name[len(prefix) :]).split("/")
-    problem = "" if member.regular else "which is a link or a device"
+    parts = (layout[prefix] + plain[len(prefix) :]).split("/")
+    problem = "" if regular else "which is a link or a device"
     if any(part in ("", ".", "..") or set(part) & {"\\", "\0", ":"} for part in parts):
         problem = "a path that may lead outside"
     if problem:
         raise DataError(
-            f"{shown(archive)} holds {member.name!r}, {problem}.",
+            f"{shown(archive)} holds {name!r}, {problem}.",
             allowed="files and folders below its own",
             hint=_AGAIN,
         )
