@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,41 +132,37 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("licence", overflow="fold")
     for row in rows:
-        numbers = (row["classes"], row["train"], row["val"], row["test"])
-        shown = [f"{number:,}" if number else "-" for number in numbers]
-        table.add_row(row["name"], row["title"], *shown, _size(row), row["licence"])
+        sizes = [f"{row[n]:,}" if row[n] else "-" for n in ("classes", "train", "val", "test")]
+        download = "unknown" if row["addresses"] else "by hand"
+        if row["download_bytes"] is not None:
+            download = f"{row['download_bytes'] / 1e9:,.2f} GB"
+        table.add_row(row["name"], row["title"], *sizes, download, row["licence"])
     return table
 
 
-def _size(row: dict[str, Any]) -> str:
-    if row["download_bytes"] is not None:
-        return f"{row['download_bytes'] / 1e9:,.2f} GB"
-    return "unknown" if row["addresses"] else "by hand"
-
-
-def _lines(check: Check) -> list[str]:
+def _lines(check: Check) -> Iterator[str]:
     """A check in words."""
     sizes = ", ".join(
         f"{check.sizes.get(split, 0):,} of {wanted:,} in {split}"
         for split, wanted in check.expected.items()
     )
     decoded = f", {check.decoded:,} of them decoded whole" if check.decoded else ""
-    return [
+    yield (
         f"{check.name} in {check.folder}: {check.files:,} pictures ({sizes}), "
-        f"{check.classes:,} classes{decoded}.",
-        *_cut("missing", check.missing),
-        *_cut("unexpected", check.unexpected),
-        *_cut("renamed?", [" -> ".join(pair) for pair in check.renamed]),
-        *_cut("unreadable", [": ".join(pair) for pair in check.unreadable]),
-        *_cut("wrong", check.wrong),
-        *(f"note: {line}" for line in check.notes),
-        "All is as it should be." if check.ok else "Something is wrong.",
-    ]
-
-
-def _cut(kind: str, items: Sequence[str]) -> list[str]:
-    lines = [f"{len(items):,} {kind}:"] if items else []
-    lines += [f"  {item}" for item in items[:MOST_LINES]]
-    if len(items) > MOST_LINES:
-        lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
-    return lines
+        f"{check.classes:,} classes{decoded}."
+    )
+    faults = {
+        "missing": check.missing,
+        "unexpected": check.unexpected,
+        "renamed?": [" -> ".join(pair) for pair in check.renamed],
+        "unreadable": [": ".join(pair) for pair in check.unreadable],
+        "wrong": check.wrong,
+    }
+    for kind, items in faults.items():
+        if items:
+            yield f"{len(items):,} {kind}:"
+        yield from (f"  {item}" for item in items[:MOST_LINES])
+        if len(items) > MOST_LINES:
+            yield f"  and {len(items) - MOST_LINES:,} more; --json has all of them."
+    yield from (f"note: {line}" for line in check.notes)
+    yield "All is as it should be." if check.ok else "Something is wrong."
