@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,29 +140,29 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _lines(check: Check) -> Iterator[str]:
+def _lines(check: Check) -> list[str]:
     """A check in words."""
     sizes = ", ".join(
         f"{check.sizes.get(split, 0):,} of {wanted:,} in {split}"
         for split, wanted in check.expected.items()
     )
     decoded = f", {check.decoded:,} of them decoded whole" if check.decoded else ""
-    yield (
+    return [
         f"{check.name} in {check.folder}: {check.files:,} pictures ({sizes}), "
-        f"{check.classes:,} classes{decoded}."
-    )
-    faults = {
-        "missing": check.missing,
-        "unexpected": check.unexpected,
-        "renamed?": [" -> ".join(pair) for pair in check.renamed],
-        "unreadable": [": ".join(pair) for pair in check.unreadable],
-        "wrong": check.wrong,
-    }
-    for kind, items in faults.items():
-        if items:
-            yield f"{len(items):,} {kind}:"
-        yield from (f"  {item}" for item in items[:MOST_LINES])
-        if len(items) > MOST_LINES:
-            yield f"  and {len(items) - MOST_LINES:,} more; --json has all of them."
-    yield from (f"note: {line}" for line in check.notes)
-    yield "All is as it should be." if check.ok else "Something is wrong."
+        f"{check.classes:,} classes{decoded}.",
+        *_cut("missing", check.missing),
+        *_cut("unexpected", check.unexpected),
+        *_cut("renamed?", [" -> ".join(pair) for pair in check.renamed]),
+        *_cut("unreadable", [": ".join(pair) for pair in check.unreadable]),
+        *_cut("wrong", check.wrong),
+        *(f"note: {line}" for line in check.notes),
+        "All is as it should be." if check.ok else "Something is wrong.",
+    ]
+
+
+def _cut(kind: str, items: Sequence[str]) -> list[str]:
+    lines = [f"{len(items):,} {kind}:"] if items else []
+    lines += [f"  {item}" for item in items[:MOST_LINES]]
+    if len(items) > MOST_LINES:
+        lines.append(f"  and {len(items) - MOST_LINES:,} more; --json has all of them.")
+    return lines

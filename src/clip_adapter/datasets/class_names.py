@@ -57,11 +57,14 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
         given = {nfc(str(label)): name for label, name in given.items()}
         known = [nfc(label) for label in labels]
         if unknown := [label for label in given if label not in known]:
-            hint = f"{source} name a class not in the data."
-            raise unknown_name("class", unknown[0], known, hint)
+            raise unknown_name(
+                "class", unknown[0], known, hint=f"{source} name a class not in the data."
+            )
         if missing := [label for label in known if label not in given]:
-            hint = "Add a row for each class of the data."
-            raise UsageError(f"{source} leave out {listed(missing)}.", hint=hint)
+            raise UsageError(
+                f"{source} leave out {listed(missing)}.",
+                hint="Add a row for each class of the data.",
+            )
         given = [given[label] for label in known]
     if len(given) != len(labels):
         raise UsageError(
@@ -98,8 +101,8 @@ def _read(path: Path) -> Mapping[str, str] | list[str]:
             )
         return by_class([(label, name) for _, (label, name) in rows], path)
     if ending == ".json":
-        form = dict[str, str] | list[str]
-        return read_json(path, what, form, _ALLOWED, partial(by_class, path=path))
+        pairs = partial(by_class, path=path)
+        return read_json(path, what, dict[str, str] | list[str], _ALLOWED, pairs)
     return read_text(path, what).rstrip().splitlines()
 
 

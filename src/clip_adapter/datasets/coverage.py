@@ -96,13 +96,11 @@ def thin_classes(
         drawn: whether so many of each class were asked for.
     """
     notes, count = [], Counter(after)
-    if lost := sorted(set(before) - set(after)):
+    if lost := [names[i] for i in sorted(set(before) - set(after))]:
         what = counted(len(lost), "class has", "classes have")
-        gone = listed(names[i] for i in lost)
-        notes.append(f"Warning: {what} no training picture left that can be read: {gone}.")
+        notes.append(f"Warning: {what} no training picture left that can be read: {listed(lost)}.")
     most = max(count.values(), default=0)
-    fewer = [i for i in sorted(count) if count[i] < most]
+    fewer = [f"{names[i]} ({count[i]})" for i in sorted(count) if count[i] < most]
     if drawn and fewer:
-        some = listed(f"{names[i]} ({count[i]})" for i in fewer)
-        notes.append(f"Classes with fewer than {most} pictures: {some}.")
+        notes.append(f"Classes with fewer than {most} pictures: {listed(fewer)}.")
     return notes

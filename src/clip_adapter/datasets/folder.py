@@ -57,8 +57,7 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
     )
     others = [folder for folder in inside if folder not in split_folders]
     if split_folders and others:
-        names = listed(folder.name for folder in others)
-        notes.append(f"Not train, val or test, left out: {names}.")
+        notes.append(f"Not train, val or test, left out: {listed(f.name for f in others)}.")
     classes = [(known_split(f.name) or UNSPLIT, own) for f in split_folders for own in folders(f)]
     classes = classes if split_folders else [(UNSPLIT, folder) for folder in others]
     labels = sorted({nfc(folder.name) for _, folder in classes})

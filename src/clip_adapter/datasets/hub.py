@@ -96,8 +96,8 @@ def _load(name: str) -> Any:
         saved = any((local / f).exists() for f in ("dataset_dict.json", "state.json"))
         load = partial(datasets.load_from_disk if saved else datasets.load_dataset, str(local))
     elif spec is not None:
-        version, config = spec["revision"], spec["config"]
-        load = partial(datasets.load_dataset, spec["name"], name=config, revision=version)
+        options = {"name": spec["config"], "revision": spec["revision"]}
+        load = partial(datasets.load_dataset, spec["name"], **options)
     else:
         raise UsageError(f"'hub:{name}' names no data set and no folder.", allowed=FORM)
     try:

@@ -132,8 +132,9 @@ def _notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
     test = {row.path for row in rows if known_split(row.split) == "test"}
     others = {row.path for row in rows if known_split(row.split) != "test"}
     if both := sorted(map(shown, test & others)):
-        what = counted(len(both), "picture")
-        notes.append(f"{what} both in test and in train or val: {listed(both)}.")
+        notes.append(
+            f"{counted(len(both), 'picture')} both in test and in train or val: {listed(both)}."
+        )
     labels = Counter(name for name, _ in dict.fromkeys((row.path, row.label) for row in rows))
     if torn := [shown(name) for name, count in labels.items() if count > 1]:
         notes.append(f"{counted(len(torn), 'picture')} with two labels: {listed(torn)}.")

@@ -58,8 +58,12 @@ def resolve_templates(prompts: Sequence[str] | None, dataset: str | None = None)
                 allowed="exactly one {}, as in 'a photo of a {}.'",
             )
         else:
-            hint = "Or write a template with one {}, as in 'a photo of a {}.'"
-            raise unknown_name("prompt template", prompt, TEMPLATES, hint)
+            raise unknown_name(
+                "prompt template",
+                prompt,
+                TEMPLATES,
+                "Or write a template with one {}, as in 'a photo of a {}.'",
+            )
     return list(dict.fromkeys(resolved))
 
 

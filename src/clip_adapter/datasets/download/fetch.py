@@ -108,9 +108,8 @@ def download(
             hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
         )
     checked = " and ".join(published)
-    how = f"{checked} as published"
-    if not checked:
-        how = f"no published checksum: kept what came, sha256 is {here['sha256']}"
+    unknown = f"no published checksum: kept what came, sha256 is {here['sha256']}"
+    how = f"{checked} as published" if checked else unknown
     log.info(f"{path.name}: {_size(path):,} bytes, {how}.")
     return {
         "from": url,

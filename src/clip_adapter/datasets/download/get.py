@@ -48,6 +48,11 @@ class Fetched:
     hub: dict[str, str] | None = None
     to_do: list[str] = field(default_factory=list)
 
+    def write(self, path: Path) -> None:
+        """Write the receipt of what came."""
+        receipt = {"name": self.name, "files": self.files, "hub": self.hub}
+        write_file(path, json.dumps(receipt, indent=1).encode() + b"\n")
+
 
 def fetch_benchmark(
     name: str,
@@ -86,11 +91,6 @@ def fetch_benchmark(
     with contextlib.suppress(DataError):  # no receipt yet, or a damaged one
         fetched = read_json(folder / RECEIPT, "The receipt", Fetched, "")
     fetched.folder = shown(folder)
-
-    def write_receipt() -> None:
-        receipt = {"name": fetched.name, "files": fetched.files, "hub": fetched.hub}
-        write_file(folder / RECEIPT, json.dumps(receipt, indent=1).encode() + b"\n")
-
     with listening(progress, cancel):
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
@@ -99,11 +99,11 @@ def fetch_benchmark(
                 log.info(f"{archive.file} was unpacked before.")
                 continue
             fetched.files[archive.file] = _fetch(archive, root, keep)
-            write_receipt()
+            fetched.write(folder / RECEIPT)
         # The hub's copy has its own splits: CoOp's names files that are not in it.
         if record.side_file and (not hub or record.split_folders):
             fetched.to_do += _fetch_side_file(record.side_file, folder, fetched.files)
-    write_receipt()
+    fetched.write(folder / RECEIPT)
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
         if record.hub is not None:
@@ -115,8 +115,9 @@ def fetch_benchmark(
 def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
     """Download and unpack an archive and the one in it; return its line of the receipt."""
     path = root / DOWNLOADS / archive.file
-    published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-    receipt = download(archive.url or "", path, **published)
+    receipt = download(
+        archive.url or "", path, size=archive.size, md5=archive.md5, sha256=archive.sha256
+    )
     count = unpack(path, root, archive.layout)
     if archive.inner is not None:
         inner = root / DOWNLOADS / archive.inner.file
