@@ -35,14 +35,6 @@ def eurosat(put):
     return root
 
 
-def archives(record):
-    todo = list(record.archives)
-    while todo:
-        archive = todo.pop()
-        yield archive
-        todo += [archive.inner] if archive.inner else []
-
-
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_a_record_is_whole(record):
     assert set(record.sizes) == {"train", "val", "test"}
@@ -54,7 +46,7 @@ def test_a_record_is_whole(record):
     assert record.side_file or not record.split_folders
     assert record.template.count("{}") == 1
     assert set(record.split_folders) <= {s for s, size in record.sizes.items() if size}
-    for archive in archives(record):
+    for archive in record.archives:
         assert archive.layout
         # An archive writes into its own set's folder, or is an archive in an archive.
         places = archive.layout.values()

@@ -118,10 +118,16 @@ def test_an_archive_in_an_archive(offer, server, packed, tmp_path):
     with zipfile.ZipFile(buffer, "w") as outer:
         outer.writestr("caltech/inner.tar", packed)
     server.files["/outer.zip"] = buffer.getvalue()
-    inner = Archive("inner.tar", {"2750/": "eurosat/2750/"})
-    layout = {"caltech/inner.tar": "downloads/inner.tar"}
-    offer(archives=(Archive("outer.zip", layout, f"{server.url}/outer.zip", inner=inner),))
-    assert fetch_benchmark("eurosat", tmp_path).files["outer.zip"]["unpacked"] == 2
+    outer = Archive(
+        "outer.zip", {"caltech/inner.tar": "downloads/inner.tar"}, f"{server.url}/outer.zip"
+    )
+    offer(archives=(outer, Archive("inner.tar", {"2750/": "eurosat/2750/"})))
+    files = fetch_benchmark("eurosat", tmp_path).files
+    assert (files["outer.zip"]["unpacked"], files["inner.tar"]["unpacked"]) == (1, 2)
+    # A receipt of before does not know the inner one.
+    receipt = tmp_path / "eurosat/downloaded.json"
+    receipt.write_text(json.dumps({"name": "eurosat", "files": {"outer.zip": files["outer.zip"]}}))
+    fetch_benchmark("eurosat", tmp_path)
     assert (tmp_path / "eurosat/2750/Forest/1.png").is_file()
     assert not list((tmp_path / "downloads").iterdir())
 

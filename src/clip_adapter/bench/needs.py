@@ -40,12 +40,12 @@ def effort(recipes: Sequence[str]) -> dict[str, Any]:
     for backbone, _, name, shots, views, _ in trained:
         pictures[backbone] += get_benchmark(name).classes * shots * views
     names = sorted({name for _, _, name in tested})
-    sizes = {name: [archive.size for archive in get_benchmark(name).archives] for name in names}
+    sizes = {name: get_benchmark(name).download_size for name in names}
     return {
         "runs": len(runs),
         "pictures": dict(pictures),
-        "download": sum(size or 0 for own in sizes.values() for size in own),
-        "by_hand": [name for name, own in sizes.items() if not own or None in own],
+        "download": sum(filter(None, sizes.values())),
+        "by_hand": [name for name, size in sizes.items() if size is None],
     }
 
 

@@ -26,11 +26,11 @@ class Archive:
         file: its name.
         layout: where the paths in it go, prefix by prefix: ``{"2750/": "eurosat/2750/"}`` is
             relative to the root of all sets. What has no such prefix is left in the archive.
-        url: its address; None where it comes out of another archive.
+        url: its address; None where the archive before it, which holds it, puts it into
+            ``downloads/``.
         size: bytes.
         md5: as published.
         sha256: as published.
-        inner: an archive inside this one, which ``layout`` puts into ``downloads/``.
     """
 
     file: str
@@ -39,7 +39,6 @@ class Archive:
     size: int | None = None
     md5: str | None = None
     sha256: str | None = None
-    inner: Archive | None = None
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,8 @@ class Benchmark:
     @property
     def download_size(self) -> int | None:
         """Bytes of all archives together; None where one is not known or there is none."""
-        known = [archive.size for archive in self.archives if archive.size]
-        return sum(known) if known and len(known) == len(self.archives) else None
+        sizes = [archive.size or 0 for archive in self.archives if archive.url]
+        return sum(sizes) if sizes and all(sizes) else None
 
     def to_dict(self) -> dict[str, Any]:
         """What a table of the sets shows, as JSON types."""

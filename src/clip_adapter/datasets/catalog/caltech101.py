@@ -28,10 +28,10 @@ RECORD = Benchmark(
             size=137_414_764,
             md5="3138e1922a9193bfa496528edbbc45d0",
             sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
-            inner=Archive(
-                "101_ObjectCategories.tar.gz",
-                {"101_ObjectCategories/": "caltech-101/101_ObjectCategories/"},
-            ),
+        ),
+        Archive(
+            "101_ObjectCategories.tar.gz",
+            {"101_ObjectCategories/": "caltech-101/101_ObjectCategories/"},
         ),
     ),
 )

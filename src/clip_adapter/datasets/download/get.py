@@ -95,7 +95,9 @@ def fetch_benchmark(
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
         for archive in () if hub else record.archives:
-            if fetched.files.get(archive.file, {}).get("unpacked") and has_pictures(record, folder):
+            gone = not archive.url and not (root / DOWNLOADS / archive.file).is_file()
+            unpacked = gone or fetched.files.get(archive.file, {}).get("unpacked")
+            if unpacked and has_pictures(record, folder):
                 log.info(f"{archive.file} was unpacked before.")
                 continue
             fetched.files[archive.file] = _fetch(archive, root, keep)
@@ -113,17 +115,13 @@ def fetch_benchmark(
 
 
 def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
-    """Download and unpack an archive and the one in it; return its line of the receipt."""
-    path = root / DOWNLOADS / archive.file
-    receipt = download(
-        archive.url or "", path, size=archive.size, md5=archive.md5, sha256=archive.sha256
-    )
+    """Download an archive, unless it came out of another, and unpack it; what to remember of it."""
+    path, receipt = root / DOWNLOADS / archive.file, {}
+    if archive.url:
+        published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
+        receipt = download(archive.url, path, **published)
     count = unpack(path, root, archive.layout)
-    if archive.inner is not None:
-        inner = root / DOWNLOADS / archive.inner.file
-        count = unpack(inner, root, archive.inner.layout)
-        inner.unlink()
-    if not keep:
+    if not keep or not archive.url:
         path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
     return {**receipt, "unpacked": count}
