@@ -27,10 +27,7 @@ BACKBONE = "demo"
 PACKAGE = Path(clip_adapter.__file__).parent
 # All that opens data by its name, and all that is handed opened data of every split.
 OPENERS = {
-    *(
-        f"clip_adapter.datasets.{m}"
-        for m in ("open", "folder", "table", "hub", "coop", "download")
-    ),
+    *(f"clip_adapter.datasets.{m}" for m in ("open", "folder", "table", "hub", "coop", "download")),
     *(f"clip_adapter.demo.{m}" for m in ("task", "sets")),
     "clip_adapter.features.files",
     *(f"clip_adapter.{m}" for m in ("sources", "fitting", "estimator", "evaluation", "bench")),
