@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip_adapter.classifier import saving
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
@@ -172,18 +173,17 @@ class Classifier:
                 hint=f"Give it features; or the backbone that made them, if it is an object of "
                 f"your own: {give}; or fit it again with --backbone.",
             )
+        dtype = self.info.get("dtype") or "float32"
         try:
-            backbone = load_backbone(name, device=device, dtype=self.info.get("dtype") or "float32")
+            return self.use(load_backbone(name, device=device, dtype=dtype))
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
                 hint=f"If it is an object of your own, give it: {give}, or classifier.use(...); "
                 "if it is of a package, install that.",
             ) from error
-        self.use(backbone)
-        return backbone
 
-    def use(self, backbone: Any) -> None:
+    def use(self, backbone: Any) -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
@@ -209,6 +209,7 @@ class Classifier:
                 hint="Give the backbone that made them.",
             )
         self._backbone, self._encoder = loaded, None
+        return loaded
 
     def encoder(self, device: str = "auto") -> Backbone:
         """What makes the features it takes: its backbone, or a copy with what was trained inside.
@@ -234,18 +235,14 @@ class Classifier:
         """
         from clip_adapter.features.pictures import embed_pictures
 
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            items = [pictures]
-        else:
-            items = list(pictures)
         encoder = self.backbone() if untouched else self.encoder()
-        return embed_pictures(encoder, items, self.info.get("preprocess", "clip"))
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            pictures = [pictures]
+        return embed_pictures(encoder, pictures, self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
-        from clip_adapter.classifier.saving import write_folder
-
-        return write_folder(
+        return saving.write_folder(
             Path(folder),
             head=self.head,
             class_names=self.class_names,
@@ -268,9 +265,7 @@ class Classifier:
         Raises:
             ClassifierError: missing, damaged, or of a newer format; or made with another backbone.
         """
-        from clip_adapter.classifier.saving import read_folder
-
-        classifier = cls(**read_folder(Path(folder)))
+        classifier = cls(**saving.read_folder(Path(folder)))
         if backbone is not None:
             classifier.use(backbone)
         return classifier
@@ -284,9 +279,19 @@ class Classifier:
         Raises:
             ClassifierError: as :meth:`load`, or neither a folder nor a repository.
         """
-        from clip_adapter.classifier.saving import download
+        from huggingface_hub import snapshot_download
 
-        return cls.load(name if Path(name).is_dir() else download(name, revision), backbone)
+        folder = name
+        try:
+            if not Path(name).is_dir():
+                folder = snapshot_download(name, revision=revision, allow_patterns=[*saving.FILES])
+        except Exception as error:  # the hub's client raises a dozen unrelated types
+            raise ClassifierError(
+                f"{name!r} is neither a folder here nor a repository that the hub gives: "
+                f"{type(error).__name__}.",
+                hint="Check the name and the network, or download it and give the folder.",
+            ) from error
+        return cls.load(folder, backbone)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
         """Upload to the Hugging Face hub and return the address; needs ``hf auth login``.
@@ -294,10 +299,21 @@ class Classifier:
         Raises:
             ClassifierError: not logged in, no network, or refused.
         """
-        from clip_adapter.classifier.saving import upload
+        from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory() as scratch:
-            return upload(self.save(Path(scratch, "classifier")), repo, private)
+            folder = self.save(Path(scratch, "classifier"))
+            try:
+                url = HfApi().create_repo(repo, private=private, exist_ok=True)
+                HfApi().upload_folder(
+                    repo_id=repo, folder_path=folder, commit_message="Add classifier"
+                )
+            except Exception as error:  # the hub's client raises a dozen unrelated types
+                raise ClassifierError(
+                    f"Cannot upload to {repo!r}: {type(error).__name__}.",
+                    hint="Run 'hf auth login', check the name (user/name) and the network.",
+                ) from error
+        return str(url)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the backbone, which is loaded again where it is needed."""
