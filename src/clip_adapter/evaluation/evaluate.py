@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,20 @@ def evaluate(
                 hint="Leave it away.",
             )
         plain = data if classifier.tower_adapter is None else None
-        return _score(classifier, data, plain, only_its_classes, name="features")
+        return _score(classifier, data, plain, "features", only_its_classes)
     with listening(progress, cancel):
         opened = _open(classifier, data, split, source)
-        features, skipped = opened.features(split)
+        features, bad = opened.features(split)
         plain = features
         if classifier.tower_adapter is not None:
-            plain = opened.features(split, other=classifier.backbone())[0]
+            plain, _ = opened.features(split, other=classifier.backbone())
         return _score(
             classifier,
             features,
             plain,
+            opened.name,
             only_its_classes,
-            name=opened.name,
-            skipped=[dataclasses.asdict(bad) for bad in skipped],
+            [dataclasses.asdict(one) for one in bad],
             keep_seen=opened.has_splits,
         )
 
@@ -98,41 +98,43 @@ def _score(
     classifier: Classifier,
     features: FeatureSet,
     plain: FeatureSet | None,
-    only_its_classes: bool,
-    *,
     name: str,
-    skipped: list[dict[str, str]] | None = None,
+    only_its_classes: bool,
+    skipped: Sequence[dict[str, str]] = (),
+    *,
     keep_seen: bool = True,
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
-    _check_norm(features, classifier, name)
+    kinds = classifier.feature_norm, features.feature_norm
+    if classifier.head.sees_length and kinds == ("raw", "unit"):
+        raise DataError(
+            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
+            "on raw ones, whose length counts in its scores.",
+            hint="Give raw features, or fit again with --feature-norm unit.",
+        )
     labels = _map_labels(features, classifier, only_its_classes)
     seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
-    rows = torch.arange(len(features))
-    if not keep_seen and seen.any():
-        rows = rows[~seen]
+    rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
     if not len(rows):
         raise DataError(
             f"{name} has no picture to score"
             + (": every one of them was trained on." if seen.any() else "."),
             hint="Give pictures that were not used by 'fit', or fit with --shots on fewer.",
         )
-    logits, zero_shot = classifier.logits(features.subset(rows)), None
+    scores = [classifier.logits(features.subset(rows))]
     if classifier.text_weights is not None and plain is not None:
-        zero_shot = classifier.zero_shot_logits(plain.subset(rows))
+        scores.append(classifier.zero_shot_logits(plain.subset(rows)))
     if only_its_classes:
-        logits = _among(logits, classifier, features)
-        zero_shot = None if zero_shot is None else _among(zero_shot, classifier, features)
+        scores = [_among(logits, classifier, features) for logits in scores]
     return make_report(
         classifier.class_names,
-        logits,
-        zero_shot,
         labels[rows],
+        *scores,
         method=str(classifier.info.get("method", "classifier")),
         data=name,
         seen_in_training=int(seen.sum()),
         left_out=len(features) - len(rows),
-        skipped=skipped or [],
+        skipped=list(skipped),
         selection=list(classifier.info.get("selection", [])),
     )
 
@@ -152,7 +154,12 @@ def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tens
 
 
 def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]) -> Source:
-    """The source of ``data``, read as the classifier's training data was."""
+    """The source of ``data``, read as the classifier's training data was.
+
+    Raises:
+        UsageError: an option that would be ignored, or a set that ``split`` does not mean.
+        DataError: features that another backbone made, or not the one with what was trained inside.
+    """
     info = classifier.info
     if given.get("backbone") not in (None, info.get("backbone")):
         raise UsageError(
@@ -180,18 +187,12 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
             "inside it.",
             hint="Give the pictures.",
         )
-    _check_origin(source, classifier, split)
-    return source
-
-
-def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
-    """Refuse a set that ``split`` does not mean, or that another backbone made."""
     if source.set_name is not None and split not in (DEFAULT_SPLIT, source.set_name):
         raise UsageError(
             f"The split {split!r} is asked of {source.name}, where the name after # is the set.",
             hint=f"Leave the split away, or name the set: {source.name.rpartition('#')[0]}#{split}",
         )
-    ours, theirs = classifier.info.get("backbone_fingerprint"), source.fingerprint
+    ours, theirs = info.get("backbone_fingerprint"), source.fingerprint
     if ours and theirs and ours != theirs:
         raise DataError(
             f"{source.name} was made by {source.made_by()['backbone'] or 'a backbone'} with the "
@@ -199,17 +200,7 @@ def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
             f"{ours[:12]}.",
             hint="Embed the pictures with the classifier's backbone.",
         )
-
-
-def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None:
-    """Refuse features of length 1 where the head scores the length that they have lost."""
-    raw_to_unit = (classifier.feature_norm, features.feature_norm) == ("raw", "unit")
-    if classifier.head.sees_length and raw_to_unit:
-        raise DataError(
-            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
-            "on raw ones, whose length counts in its scores.",
-            hint="Give raw features, or fit again with --feature-norm unit.",
-        )
+    return source
 
 
 def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> Tensor:

@@ -54,22 +54,19 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; without the confusion matrix where it has over 100 classes."""
-        record = dataclasses.asdict(self)
-        if len(self.class_names) > 100:
-            record["confusion"] = None
-        return record
+        confusion = self.confusion if len(self.class_names) <= 100 else None
+        return dataclasses.asdict(self) | {"confusion": confusion}
 
     def lines(self) -> list[str]:
         """The headline, in words."""
-        lines = [f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."]
-        if self.zero_shot_top1 is None:
-            lines.append("Zero-shot CLIP: not known, there are no text weights.")
-        else:
+        right = f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."
+        zero_shot = "Zero-shot CLIP: not known, there are no text weights."
+        if self.zero_shot_top1 is not None:
             gain = self.top1 - self.zero_shot_top1
-            lines.append(f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f}).")
+            zero_shot = f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        lines = [right, zero_shot, f"Mean of the classes: {self.mean_per_class:.2f} %."]
         if self.top5 is not None:
-            lines.append(f"Top 5: {self.top5:.2f} %.")
-        lines.append(f"Mean of the classes: {self.mean_per_class:.2f} %.")
+            lines.insert(2, f"Top 5: {self.top5:.2f} %.")
         if self.left_out:
             lines.append(f"{self.left_out} pictures were left out: they were trained on.")
         elif self.seen_in_training:
@@ -84,35 +81,34 @@ class Report:
 
 def make_report(
     class_names: list[str],
-    logits: Tensor,
-    zero_shot: Tensor | None,
     labels: Tensor,
+    logits: Tensor,
+    zero_shot: Tensor | None = None,
     **others: Any,
 ) -> Report:
     """The report on scores.
 
     Args:
         class_names: C names.
-        logits: (N, C), of N pictures, 1 or more.
+        labels: (N,), of N pictures, 1 or more.
+        logits: (N, C).
         zero_shot: (N, C) of zero-shot CLIP, or None.
-        labels: (N,).
         **others: the fields that are not counted from these.
     """
-    confusion = confusion_matrix(logits, labels)
-    accuracies = per_class_accuracy(confusion)
-    present = [accuracy for accuracy in accuracies if accuracy is not None]
-    untrained = None
+    confusion, accuracies = _by_class(logits, labels)
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    zero_shot_by_class = None
     if zero_shot is not None:
-        by_class = per_class_accuracy(confusion_matrix(zero_shot, labels))
-        untrained = dict(zip(class_names, by_class, strict=True))
+        _, untrained = _by_class(zero_shot, labels)
+        zero_shot_by_class = dict(zip(class_names, untrained, strict=True))
     return Report(
         n=len(labels),
-        top1=top_k(logits, labels, 1),
-        top5=top_k(logits, labels, TOP) if len(class_names) > TOP else None,
-        mean_per_class=sum(present) / len(present),
-        zero_shot_top1=None if zero_shot is None else top_k(zero_shot, labels, 1),
+        top1=_top_k(logits, labels, 1),
+        top5=_top_k(logits, labels, TOP) if len(class_names) > TOP else None,
+        mean_per_class=sum(known) / len(known),
+        zero_shot_top1=None if zero_shot is None else _top_k(zero_shot, labels, 1),
         per_class=dict(zip(class_names, accuracies, strict=True)),
-        zero_shot_per_class=untrained,
+        zero_shot_per_class=zero_shot_by_class,
         class_counts=dict(zip(class_names, confusion.sum(1).tolist(), strict=True)),
         confusion=confusion.tolist(),
         class_names=list(class_names),
@@ -120,21 +116,16 @@ def make_report(
     )
 
 
-def top_k(logits: Tensor, labels: Tensor, k: int) -> float:
-    """Share of rows of logits (N, C) whose label (N,) is among the k highest; k is cut to C."""
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+def _top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of the rows of logits (N, C) whose label (N,) is among the k highest."""
+    best = logits.topk(k, dim=1).indices
     return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
 
 
-def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
-    """(C, C) counts of logits (N, C): row = true class, column = predicted class."""
-    classes = logits.shape[1]
-    cells = labels * classes + logits.argmax(1)
-    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
-
-
-def per_class_accuracy(confusion: Tensor) -> list[float | None]:
-    """Accuracy of each class; None for a class without pictures."""
+def _by_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float | None]]:
+    """Counts (C, C), row = true class, and the accuracy of each class that has pictures."""
+    cells = labels * logits.shape[1] + logits.argmax(1)
+    confusion = torch.bincount(cells, minlength=logits.shape[1] ** 2).view(-1, logits.shape[1])
     counts = confusion.sum(1)
     shares = 100.0 * confusion.diagonal().double() / counts.clamp(min=1)
-    return [s if n else None for s, n in zip(shares.tolist(), counts.tolist(), strict=True)]
+    return confusion, [s if n else None for s, n in zip(shares.tolist(), counts, strict=True)]
