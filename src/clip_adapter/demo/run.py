@@ -150,21 +150,21 @@ def _write(out: Path, rows: Sequence[Row], report: Report) -> dict[str, str]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "shots", "mean", "sd"])
     writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
-    lines = {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS}
-    draws = f"mean and standard deviation of {len(rows[0].runs)} draws"
     accuracy = shots_figure(
         sorted({row.shots for row in rows}),
-        lines,
-        f"Demo task: {report.n} test pictures, {draws}",
+        {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS},
+        f"Demo task: {report.n} test pictures, "
+        f"mean and standard deviation of {len(rows[0].runs)} draws",
     )
     confusion = confusion_figure(report.confusion, report.class_names)
-    table = json.dumps([asdict(row) for row in rows], indent=1)
-    return {
-        "table": str(write_file(out / "table.json", table.encode())),
-        "csv": str(write_file(out / "table.csv", text.getvalue().encode())),
-        "accuracy_by_shots": str(save(accuracy, out / "accuracy-by-shots.png")),
-        "confusion": str(save(confusion, out / "confusion.png")),
+    records = json.dumps([asdict(row) for row in rows], indent=1)
+    files = {
+        "table": write_file(out / "table.json", records.encode()),
+        "csv": write_file(out / "table.csv", text.getvalue().encode()),
+        "accuracy_by_shots": save(accuracy, out / "accuracy-by-shots.png"),
+        "confusion": save(confusion, out / "confusion.png"),
     }
+    return {what: str(path) for what, path in files.items()}
 
 
 def _predict(

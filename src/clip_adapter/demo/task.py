@@ -164,9 +164,10 @@ class DemoSet:
             for name in self.classes
             for i in range(PER_CLASS[split])
         }
-        names = [self.classes[5 * i % len(self.classes)] for i in range(self.unseen)]
-        unseen = {f"unseen/photo_{i:02d}.png": (n, end + i) for i, n in enumerate(names)}
-        return labelled | unseen
+        return labelled | {
+            f"unseen/photo_{i:02d}.png": (self.classes[5 * i % len(self.classes)], end + i)
+            for i in range(self.unseen)
+        }
 
     def write(self, root: Path) -> Path:
         """Render the pictures into a folder under ``root``, or what is missing of them.

@@ -131,14 +131,13 @@ def paint(
     dx, dy, radius = x - left, y - top, np.float32(pose.radius)
     cos, sin = np.float32(np.cos(pose.angle)), np.float32(np.sin(pose.angle))
     u, v = (dx * cos + dy * sin) / radius, (dy * cos - dx * sin) / radius
-    steepness = np.float32(pose.radius * len(x) / 2)
-    cover = np.clip(0.5 - SHAPES[thing.shape](u, v) * steepness, 0, 1)[..., None]
+    cover = np.clip(0.5 - SHAPES[thing.shape](u, v) * (radius * len(x) / 2), 0, 1)[..., None]
     tone = np.array(COLOURS[thing.colour], np.float32)
     tone += rng.normal(0, 0.04, 3).astype(np.float32)
     lighter = {"white": False, "black": True}.get(thing.colour, rng.random() < 0.6)
     second = tone + (np.float32(lighter) - tone) * rng.uniform(0.6, 0.85)
-    mix = textures[thing.texture](u, v, rng)[..., None]
-    picture += ((tone + (second - tone) * mix) - picture) * cover
+    painted = tone + (second - tone) * textures[thing.texture](u, v, rng)[..., None]
+    picture += (painted - picture) * cover
 
 
 def pick(rng: np.random.Generator, options: Collection[str]) -> str:

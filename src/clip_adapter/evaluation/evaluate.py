@@ -1,4 +1,4 @@
-"""``evaluate``: a classifier on a test split."""
+"""``evaluate``: a classifier on a test split, and the ``Report`` of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.evaluation.report import Report, make_report
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import source_options
 from clip_adapter.reporting import Progress, listening
@@ -22,6 +22,74 @@ from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import counted, listed
 
 DEFAULT_SPLIT = "test"
+TOP = 5
+
+
+@dataclass
+class Report:
+    """Accuracies are in percent.
+
+    Attributes:
+        method: of the classifier.
+        data: what it was tested on.
+        n: pictures that were scored.
+        top1: share whose first answer is right.
+        top5: share whose label is among the first five; None with five classes or fewer.
+        mean_per_class: mean of the accuracies of the classes that have pictures.
+        zero_shot_top1: zero-shot CLIP on the same pictures; None without text weights.
+        per_class: accuracy by class name; None for a class without pictures.
+        zero_shot_per_class: the same for zero-shot; None without text weights.
+        class_counts: pictures by class name.
+        confusion: (C, C) counts, row = true class.
+        class_names: C names in label order.
+        seen_in_training: pictures whose content was also among the training pictures.
+        left_out: of those, how many were not scored.
+        skipped: pictures that could not be read, with the reason.
+        selection: the curves of the cross-validation on the shots.
+    """
+
+    method: str
+    data: str
+    n: int
+    top1: float
+    top5: float | None
+    mean_per_class: float
+    zero_shot_top1: float | None
+    per_class: dict[str, float | None]
+    zero_shot_per_class: dict[str, float | None] | None
+    class_counts: dict[str, int]
+    confusion: list[list[int]]
+    class_names: list[str]
+    seen_in_training: int = 0
+    left_out: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    selection: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only; without the confusion matrix where it has over 100 classes."""
+        confusion = self.confusion if len(self.class_names) <= 100 else None
+        return dataclasses.asdict(self) | {"confusion": confusion}
+
+    def lines(self) -> list[str]:
+        """The headline, in words."""
+        right = f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."
+        zero_shot = "Zero-shot CLIP: not known, there are no text weights."
+        if self.zero_shot_top1 is not None:
+            gain = self.top1 - self.zero_shot_top1
+            zero_shot = f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        lines = [right, zero_shot, f"Mean of the classes: {self.mean_per_class:.2f} %."]
+        if self.top5 is not None:
+            lines.insert(2, f"Top 5: {self.top5:.2f} %.")
+        if self.left_out:
+            lines.append(f"{self.left_out} pictures were left out: they were trained on.")
+        elif self.seen_in_training:
+            lines.append(
+                f"Beware: {self.seen_in_training} of these pictures were also trained on, "
+                "so the accuracy is too high."
+            )
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
+        return lines
 
 
 def evaluate(
@@ -126,10 +194,22 @@ def _score(
         scores.append(classifier.zero_shot_logits(plain.subset(rows)))
     if only_its_classes:
         scores = [_among(logits, classifier, features) for logits in scores]
-    return make_report(
-        classifier.class_names,
-        labels[rows],
-        *scores,
+    class_names, labels = classifier.class_names, labels[rows]
+    top1, confusion, accuracies = _counted(scores[0], labels)
+    nothing = None, None, None
+    zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else nothing
+    present = [accuracy for accuracy in accuracies if accuracy is not None]
+    return Report(
+        n=len(labels),
+        top1=top1,
+        top5=_top_k(scores[0], labels, TOP) if len(class_names) > TOP else None,
+        mean_per_class=sum(present) / len(present),
+        zero_shot_top1=zero_shot_top1,
+        per_class=dict(zip(class_names, accuracies, strict=True)),
+        zero_shot_per_class=dict(zip(class_names, untrained, strict=True)) if untrained else None,
+        class_counts=dict(zip(class_names, confusion.sum(1).tolist(), strict=True)),
+        confusion=confusion.tolist(),
+        class_names=list(class_names),
         method=str(classifier.info.get("method", "classifier")),
         data=name,
         seen_in_training=int(seen.sum()),
@@ -232,3 +312,23 @@ def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> 
             hint="Name the classes as at training (--class-names), or remove them.",
         )
     return torch.tensor([position.get(name, -1) for name in theirs])[features.labels]
+
+
+def _top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of the rows of logits (N, C) whose label (N,) is among the k highest."""
+    best = logits.topk(k, dim=1).indices
+    return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
+
+
+def _counted(logits: Tensor, labels: Tensor) -> tuple[float, Tensor, list[float | None]]:
+    """Accuracy (%) of logits (N, C), counts (C, C), row = true class, and accuracy of each class.
+
+    A class without pictures has none.
+    """
+    classes = logits.shape[1]
+    cells = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+    confusion = cells.view(classes, classes)
+    counts = confusion.sum(1)
+    shares = 100.0 * confusion.diagonal().double() / counts.clamp(min=1)
+    by_class = [s if n else None for s, n in zip(shares.tolist(), counts, strict=True)]
+    return _top_k(logits, labels, 1), confusion, by_class

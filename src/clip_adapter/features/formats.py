@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.files import of_form
 
 Sets = Mapping[str, FeatureSet]
 
@@ -61,10 +62,8 @@ def names_of(value: str | bytes, key: str) -> list[str]:
     Raises:
         DataError: it is no list.
     """
-    names = json.loads(value)
-    if not isinstance(names, list):
-        raise DataError(f"The entry {key!r} is not a JSON list.", allowed="a JSON list of names")
-    return [str(name) for name in names]
+    allowed = "a JSON list of names"
+    return [str(n) for n in of_form(json.loads(value), list[Any], f"The entry {key!r}", allowed)]
 
 
 def _open_safetensors(path: Path) -> FeatureFile:
@@ -121,8 +120,9 @@ def _open_parquet(path: Path) -> FeatureFile:
 
     table = pq.ParquetFile(path).read(columns=["split", *_COLUMNS])
     columns = {part: table[name] for name, part in _COLUMNS.items() if name in table.column_names}
-    has_splits = "split" in table.column_names
-    splits = [str(s) for s in table["split"].to_pylist()] if has_splits else [""] * len(table)
+    splits = [""] * len(table)
+    if "split" in table.column_names:
+        splits = [str(split) for split in table["split"].to_pylist()]
     meta = {
         key.decode(): value.decode("utf-8", "replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -139,28 +139,23 @@ def _open_parquet(path: Path) -> FeatureFile:
             flat = np.frombuffer(base64.b64decode(packed or ""), np.float32)
             return torch.from_numpy(flat.copy()).reshape(len(json.loads(meta["classes"])), -1)
         set_name, _, part = key.rpartition(".")
-        values = columns[part].take(np.flatnonzero([split == set_name for split in splits]))
-        if part == "features":
-            return _matrix(values.combine_chunks())
-        empty = -1 if part == "labels" else "None"
-        return [empty if value is None else value for value in values.to_pylist()]
+        rows = columns[part].take(np.flatnonzero([split == set_name for split in splits]))
+        if part != "features":
+            empty = -1 if part == "labels" else "None"
+            return [empty if value is None else value for value in rows.to_pylist()]
+        lists = rows.combine_chunks()
+        if len(lists.value_lengths().unique()) > 1 or lists.null_count:
+            raise DataError(
+                "The rows in the column of features differ in length.",
+                allowed="lists of numbers, all of one length",
+            )
+        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        return torch.from_numpy(flat.copy()).reshape(len(lists), -1)
 
     names = dict.fromkeys(splits or [""])
     keys = [f"{name}.{part}" if name else part for name in names for part in columns]
     has_text = packed is not None and "classes" in meta
     return FeatureFile([*keys, "text"] if has_text else keys, meta, get)
-
-
-def _matrix(rows: Any) -> Tensor:
-    """An Arrow array of lists, all of one length, as (n, D)."""
-    sizes = np.unique(rows.value_lengths().to_numpy(zero_copy_only=False))
-    if len(sizes) > 1 or rows.null_count:
-        raise DataError(
-            "The rows in the column of features differ in length.",
-            allowed="lists of numbers, all of one length",
-        )
-    flat = rows.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(flat)).reshape(len(rows), -1)
 
 
 def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
