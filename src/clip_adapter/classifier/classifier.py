@@ -12,26 +12,24 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.classifier import saving
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
+from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from clip_adapter.backbones.base import Backbone
-
-    Picture = str | Path | Image
-    Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
+Picture = str | Path | Image
+Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
 
 
 class Classifier:
@@ -103,8 +101,7 @@ class Classifier:
             CancelledError: ``cancel`` was set.
         """
         with listening(progress, cancel):
-            features = self._features(inputs, self.dim)
-        return score_rows(self.head, features, self.feature_norm)
+            return self._scores(self.head, inputs)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
@@ -119,8 +116,7 @@ class Classifier:
                 hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
-        features = self._features(inputs, head.dim, untouched=True)
-        return score_rows(head, features, self.feature_norm)
+        return self._scores(head, inputs, untouched=True)
 
     def predict_proba(self, inputs: Inputs, **listeners: Any) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes."""
@@ -131,24 +127,24 @@ class Classifier:
         labels = self.logits(inputs, **listeners).argmax(-1)
         return [self.class_names[i] for i in labels.tolist()]
 
-    def _features(self, inputs: Inputs, dim: int, untouched: bool = False) -> Tensor:
+    def _scores(self, head: Head | Mixture, inputs: Inputs, *, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.plain_view
         elif isinstance(inputs, Tensor | np.ndarray):
             features = torch.as_tensor(inputs).float()
         else:
             features = self.embed(inputs, untouched=untouched)
-        if features.ndim != 2 or features.shape[1] != dim:
+        if features.ndim != 2 or features.shape[1] != head.dim:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
-                allowed=f"(N, {dim}), made by {self.backbone_name}",
+                allowed=f"(N, {head.dim}), made by {self.backbone_name}",
                 hint="Embed the pictures with the backbone that the classifier was made with.",
             )
         if not torch.isfinite(features).all():
             raise ClassifierError(
                 "The features hold NaN or infinite values.", hint="Remove those rows."
             )
-        return features
+        return score_rows(head, features, self.feature_norm)
 
     @property
     def backbone_name(self) -> str:
@@ -163,8 +159,6 @@ class Classifier:
         """
         if self._backbone is not None:
             return self._backbone
-        from clip_adapter.backbones import load_backbone
-
         name, give = self.backbone_name, "Classifier.load(folder, backbone=...)"
         if not self.info.get("backbone_fingerprint"):
             raise ClassifierError(
@@ -193,8 +187,6 @@ class Classifier:
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
         """
-        from clip_adapter.backbones import load_backbone
-
         loaded, known = load_backbone(backbone), str(self.info.get("backbone_fingerprint") or "")
         if known and loaded.fingerprint != known:
             raise ClassifierError(
@@ -233,8 +225,6 @@ class Classifier:
         Raises:
             DecodeError: a picture cannot be read; its name is told.
         """
-        from clip_adapter.features.pictures import embed_pictures
-
         encoder = self.backbone() if untouched else self.encoder()
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             pictures = [pictures]

@@ -14,6 +14,7 @@ with the number of the member.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import tempfile
@@ -53,19 +54,17 @@ Scale = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
 
 
 class SavedHead(BaseModel, strict=True):
-    """What is saved of a :class:`~clip_adapter.heads.Head`, but for its tensors."""
+    """What is saved of a :class:`~clip_adapter.heads.Head`, but for its tensors.
+
+    ``share`` is that of a member of a mixture.
+    """
 
     head: Kind
     logit_scale: Scale
     image_map: dict[str, Any] | None
     unit: bool = False
     cache: bool = False
-
-
-class SavedMember(SavedHead, strict=True):
-    """A head in a mixture, and its share."""
-
-    share: Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)]
+    share: Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)] = 1.0
 
 
 class SavedMixture(BaseModel, strict=True):
@@ -73,7 +72,7 @@ class SavedMixture(BaseModel, strict=True):
 
     head: Literal["mixture"]
     logit_scale: Scale
-    members: Annotated[list[SavedMember], Field(min_length=1, max_length=MAX_MEMBERS)]
+    members: Annotated[list[SavedHead], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 
 SAVED = TypeAdapter(Annotated[SavedHead | SavedMixture, Field(discriminator="head")])
@@ -115,8 +114,8 @@ def describe(head: Head | Mixture) -> dict[str, Any]:
         ClassifierError: an image map that no loader knows.
     """
     if isinstance(head, Mixture):
-        shared = zip(head.members, head.shares, strict=True)
-        members = [{**describe(member), "share": share} for member, share in shared]
+        pairs = zip(head.members, head.shares, strict=True)
+        members = [describe(member) | {"share": share} for member, share in pairs]
         return {"head": "mixture", "logit_scale": head.logit_scale, "members": members}
     image_map = None
     if head.image_map is not None:
@@ -164,14 +163,17 @@ def build(
         if tensor.dtype != wanted:
             raise ValueError(f"the tensor {name} holds {tensor.dtype}, not {wanted}")
     image_map = cache = None
-    if (config := saved.image_map) is not None:
-        kind = IMAGE_MAPS[config["kind"]]
-        own = {k: v for k, v in maps.items() if not k.startswith("cache.")}
-        image_map = filled(lambda: kind.from_config(config), own)
+    if saved.image_map is not None:
+        make = functools.partial(IMAGE_MAPS[saved.image_map["kind"]].from_config, saved.image_map)
+        image_map = filled(make, {k: v for k, v in maps.items() if not k.startswith("cache.")})
     if saved.cache:
-        keys, values = maps["cache.keys"], maps["cache.values"]
-        channels = maps.get("cache.channels")
-        cache = Cache(keys, values, maps["cache.weight"], maps["cache.sharpness"], channels)
+        cache = Cache(
+            maps["cache.keys"],
+            maps["cache.values"],
+            maps["cache.weight"],
+            maps["cache.sharpness"],
+            maps.get("cache.channels"),
+        )
     head = Head(
         weights["weights"],
         image_map,
@@ -192,13 +194,13 @@ def build(
             "cache.weight": (),
             "cache.sharpness": (),
         }
-        if cache.channels is not None and not set(cache.channels.tolist()) <= {*range(head.dim)}:
-            raise ValueError(f"the channels of the cache are not all in 0 to {head.dim - 1}")
     for name, tensor in head.state_dict().items():
         if shapes.get(name, tensor.shape) != tensor.shape or 0 in tensor.shape:
             raise ValueError(f"the shape of {name} is {tuple(tensor.shape)}")
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} holds NaN or infinite numbers")
+        if name == "cache.channels" and not bool(((tensor >= 0) & (tensor < head.dim)).all()):
+            raise ValueError(f"the channels of the cache are not all in 0 to {head.dim - 1}")
     return head
 
 
@@ -230,8 +232,8 @@ def pack(
         tensors[file][re.sub(r"^heads\.|image_map\.", "", name)] = tensor.clone()
     text = None
     if text_weights is not None:
-        first = tensors[WEIGHTS].get("weights")
-        text = "text" if first is None or not torch.equal(text_weights, first) else "weights"
+        own = tensors[WEIGHTS].get("weights", torch.zeros(0))
+        text = "weights" if torch.equal(text_weights, own) else "text"
         tensors[WEIGHTS].setdefault(text, text_weights.float().contiguous())
     files = {name: save(parts) for name, parts in tensors.items() if parts}
     config = {
@@ -378,14 +380,12 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """What is wrong, in one line."""
-    match error:
-        case ValidationError():
-            first = error.errors(include_url=False, include_input=False)[0]
-            text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        case ClipAdapterError():
-            text = error.found
-        case KeyError():
-            text = f"{error} is missing or unknown"
-        case _:
-            text = str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    elif isinstance(error, ClipAdapterError):
+        text = error.found
+    elif isinstance(error, KeyError):
+        text = f"{error} is missing or unknown"
     return textwrap.shorten(text, 300, placeholder="...").rstrip(".")
