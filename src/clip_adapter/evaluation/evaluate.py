@@ -67,19 +67,21 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; without the confusion matrix where it has over 100 classes."""
-        confusion = self.confusion if len(self.class_names) <= 100 else None
-        return dataclasses.asdict(self) | {"confusion": confusion}
+        large = {"confusion": None} if len(self.class_names) > 100 else {}
+        return dataclasses.asdict(self) | large
 
     def lines(self) -> list[str]:
         """The headline, in words."""
-        right = f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right."
-        zero_shot = "Zero-shot CLIP: not known, there are no text weights."
+        zero_shot = "not known, there are no text weights."
         if self.zero_shot_top1 is not None:
             gain = self.top1 - self.zero_shot_top1
-            zero_shot = f"Zero-shot CLIP: {self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
-        lines = [right, zero_shot, f"Mean of the classes: {self.mean_per_class:.2f} %."]
-        if self.top5 is not None:
-            lines.insert(2, f"Top 5: {self.top5:.2f} %.")
+            zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        lines = [
+            f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
+            f"Zero-shot CLIP: {zero_shot}",
+            *([] if self.top5 is None else [f"Top 5: {self.top5:.2f} %."]),
+            f"Mean of the classes: {self.mean_per_class:.2f} %.",
+        ]
         if self.left_out:
             lines.append(f"{self.left_out} pictures were left out: they were trained on.")
         elif self.seen_in_training:
