@@ -236,7 +236,7 @@ def pack(
         text = "weights" if torch.equal(text_weights, own) else "text"
         tensors[WEIGHTS].setdefault(text, text_weights.float().contiguous())
     files = {name: save(parts) for name, parts in tensors.items() if parts}
-    config = {
+    record = {
         "format": FORMAT,
         "class_names": list(class_names),
         "feature_norm": feature_norm,
@@ -247,7 +247,7 @@ def pack(
         "info": info,
     }
     # JSON has neither NaN nor infinity: null, no number is known.
-    files[CONFIG] = to_json(config, indent=1, inf_nan_mode="null")
+    files[CONFIG] = to_json(record, indent=1, inf_nan_mode="null")
     files[SEEN] = to_json(sorted(train_digests))
     files[CARD] = model_card(class_names, info, getattr(tower_adapter, "kind", None)).encode()
     return files

@@ -131,8 +131,7 @@ def _table(
         for name, count, seed in product(METHODS, shots, seeds):
             draw = train.subset(sample_few_shot(train.labels.tolist(), count, seed))
             task = FewShotTask(draw, text, source.logit_scale, seed)
-            method = make_method(*METHODS[name])
-            trained[name, count, seed] = fit_task(method, task, source.facts())
+            trained[name, count, seed] = fit_task(make_method(*METHODS[name]), task, source.facts())
             tracker.advance(note=f"{name}, {count} shots")
     rows = []
     for name, count in product(METHODS, shots):

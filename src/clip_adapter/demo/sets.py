@@ -53,8 +53,7 @@ def any_thing(folder: str, index: int, size: int) -> Pixels:
     rng = _generator(folder, index)
     colour = folder if folder in COLOURS else pick(rng, COLOURS)
     texture = folder if folder in TEXTURES else pick(rng, TEXTURES)
-    thing = Thing(colour, texture, pick(rng, SHAPES))
-    return render_task_picture(thing, TASK_SEED, index, size)
+    return render_task_picture(Thing(colour, texture, pick(rng, SHAPES)), TASK_SEED, index, size)
 
 
 def sketch(folder: str, index: int, size: int) -> Pixels:

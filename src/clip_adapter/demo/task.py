@@ -182,9 +182,9 @@ class DemoSet:
         for name, (kind, index) in track(self.pictures().items(), "Drawing", unit="pictures"):
             path = folder / name
             if not path.is_file():
+                picture = Image.fromarray(self.render(kind, index, TASK_PICTURE_SIZE))
                 hint = "Give another folder, or make room there."
                 with writing(path, hint), replacing(path) as part:
-                    picture = Image.fromarray(self.render(kind, index, TASK_PICTURE_SIZE))
                     picture.save(part, format="PNG", compress_level=1)
         return folder
 

@@ -252,8 +252,8 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
     if given.get("dtype") == info.get("dtype"):
         given = {name: value for name, value in given.items() if name != "dtype"}
     options = source_options({**given, "backbone": None})
-    own = ("prompts", "descriptions", "dtype", "views")
-    refuse("The classifier", "its backbone and text", own, options)
+    ignored = "prompts", "descriptions", "dtype", "views"
+    refuse("The classifier", "its backbone and text", ignored, options)
     to_unit = classifier.feature_norm == "unit" and options.feature_norm == "auto"
     source = open_source(
         data,

@@ -120,8 +120,12 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
             x = list(range(len(x)))
         axes.plot(x, curve["accuracy"], color=COLOURS[0], marker=MARKERS[0], label="right (%)")
         if x is curve["candidates"] and 0.0 in x:
-            zero = curve["accuracy"][x.index(0.0)]
-            axes.axhline(zero, color="0.5", linestyle=":", label="zero-shot CLIP (ratio 0)")
+            axes.axhline(
+                curve["accuracy"][x.index(0.0)],
+                color="0.5",
+                linestyle=":",
+                label="zero-shot CLIP (ratio 0)",
+            )
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
         if chosen is None:
@@ -149,8 +153,13 @@ def shots_figure(
         rows: by method, (mean, standard deviation) in percent at each of the S.
         title: above the figure.
     """
-    words = {"xlabel": "labelled pictures per class", "ylabel": "right on the test pictures (%)"}
-    figure, (axes,) = _figure(6.5, 4.5, [title], **words)
+    figure, (axes,) = _figure(
+        6.5,
+        4.5,
+        [title],
+        xlabel="labelled pictures per class",
+        ylabel="right on the test pictures (%)",
+    )
     looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS))
     for (name, points), (colour, marker) in zip(rows.items(), looks, strict=False):
         means, deviations = zip(*points, strict=True)
@@ -180,8 +189,7 @@ def save(figure: Figure, path: Path) -> Path:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The font lacks some scripts; such a letter is drawn as a box, and the rest is right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=DPI)
     return write_file(path, buffer.getvalue())
 

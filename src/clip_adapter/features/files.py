@@ -225,16 +225,15 @@ def _read(
         raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
     if "logit_scale" not in file.meta:
         notes.append(f"The file tells no logit_scale: {scale:g} is taken, as in CLIP.")
-    feature_set = FeatureSet(
-        features,
-        torch.tensor(numbers, dtype=torch.long),
-        class_names,
-        [str(one) for one in names] if names else [f"{name}[{i}]" for i in range(n)],
-        [str(one) for one in digests] if digests else row_digests(features),
-        _norm(file, features) if norm == "auto" else norm,
-    )
     return Precomputed(
-        feature_set,
+        FeatureSet(
+            features,
+            torch.tensor(numbers, dtype=torch.long),
+            class_names,
+            [str(one) for one in names] if names else [f"{name}[{i}]" for i in range(n)],
+            [str(one) for one in digests] if digests else row_digests(features),
+            _norm(file, features) if norm == "auto" else norm,
+        ),
         None if text is None else text.float(),
         scale,
         file.meta.get("backbone"),
