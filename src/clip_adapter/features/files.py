@@ -56,12 +56,6 @@ class Precomputed:
     meta: dict[str, str] = field(default_factory=dict)
 
 
-def split_spec(spec: str | Path) -> tuple[Path, str | None]:
-    """``FILE#SET`` as (file, set); the set is None where none is named."""
-    file, mark, name = str(spec).rpartition("#")
-    return (Path(file), name) if mark and not Path(spec).exists() else (Path(spec), None)
-
-
 def load_features(
     spec: str | Path, *, feature_norm: FeatureNorm | Literal["auto"] = "auto"
 ) -> Precomputed:
@@ -81,7 +75,10 @@ def load_features(
     if feature_norm not in ("auto", *get_args(FeatureNorm)):
         raise unknown_name("feature_norm", feature_norm, ["auto", *get_args(FeatureNorm)])
     check_opening(str(spec))
-    path, wanted = split_spec(spec)
+    path, wanted = Path(spec), None
+    if "#" in str(spec) and not path.exists():
+        name, wanted = str(spec).rsplit("#", 1)
+        path = Path(name)
     file = _open(path)
     if wanted is None and len(file.sets) > 1:
         raise UsageError(
