@@ -25,9 +25,8 @@ SHOTS = 2
 def small():
     """Few and small pictures in the demo's sets."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sets, task):
-            patch.setattr(module, "PER_CLASS", {"train": 3, "test": 2})
-            patch.setattr(module, "TASK_PICTURE_SIZE", 24)
+        patch.setattr(task, "PER_CLASS", {"train": 3, "test": 2})
+        patch.setattr(task, "TASK_PICTURE_SIZE", 24)
         yield
 
 

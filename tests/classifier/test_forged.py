@@ -9,7 +9,7 @@ from example_heads import NAMES, SHOTS, C, D, cache, draw, heads
 from safetensors.torch import load_file, save_file
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.classifier.head_format import MAX_MEMBERS
+from clip_adapter.classifier.saving import MAX_MEMBERS
 from clip_adapter.errors import ClassifierError
 from clip_adapter.heads import Head, Mixture
 from clip_adapter.nn import Projection

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from clip_adapter.datasets.folder import load_folder
-from clip_adapter.demo import renders, sets, task
+from clip_adapter.demo import sets, task
 from clip_adapter.demo.sets import DEMO_SETS, DEMO_SHIFTS, demo_set, demo_templates
 from clip_adapter.demo.shapes import COLOURS, SHAPES, TEXTURES
-from clip_adapter.demo.task import DEMO_CLASSES, PER_CLASS, class_folder, render_task_picture
+from clip_adapter.demo.task import DEMO_CLASSES, class_folder
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.reporting import listening
 
 DRAWN = [name for name in DEMO_SETS if name != "demo"]
 COMBINATIONS = {class_folder(thing) for thing in DEMO_CLASSES}
@@ -23,32 +24,6 @@ CLASSES = {
     "demo-v2": COMBINATIONS,
     "demo-sketch": COMBINATIONS,
 }
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Sets of a few tiny pictures, so that writing them takes no time."""
-
-    def tiny(thing, seed, index):
-        return render_task_picture(thing, seed, index, size=16)
-
-    monkeypatch.setattr(task, "render_task_picture", tiny)
-    monkeypatch.setattr(sets, "TASK_PICTURE_SIZE", 16)
-    for module in (sets, task):
-        monkeypatch.setattr(module, "PER_CLASS", {"train": 2, "test": 1})
-
-
-@pytest.fixture
-def planned(monkeypatch):
-    """planned(name): the jobs of a whole set, not done."""
-
-    def plan(name, root):
-        kept = []
-        monkeypatch.setattr(sets, "write_missing", lambda _, jobs, *__: kept.extend(jobs))
-        demo_set(name, root)
-        return kept
-
-    return plan
 
 
 def contents(folder):
@@ -69,13 +44,12 @@ def test_the_sets_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_sizes_of_the_splits(tmp_path, planned, name):
-    paths = [path for path, _ in planned(name, tmp_path)]
-    assert len(set(paths)) == len(paths)
+def test_sizes_of_the_splits(name):
+    paths = [path.split("/") for path in sets._SETS[name].pictures()]
     splits = ("test",) if name in DEMO_SHIFTS else ("train", "test")
-    classes = {path.parts[1] for path in paths}
+    classes = {kind for _, kind, _ in paths}
     expected = {(split, c): {"train": 24, "test": 30}[split] for split in splits for c in classes}
-    counts = {key: sum(p.parts[:2] == key for p in paths) for key in expected}
+    counts = {key: sum((path[0], path[1]) == key for path in paths) for key in expected}
     assert counts == expected
     assert len(paths) == sum(expected.values())
     if name in CLASSES:
@@ -85,16 +59,14 @@ def test_sizes_of_the_splits(tmp_path, planned, name):
         assert classes < COMBINATIONS
 
 
-def test_no_two_sets_share_an_index(tmp_path, planned):
-    indices = [{render.args[1] for _, render in planned(name, tmp_path)} for name in DRAWN]
-    # The demo task counts from 0, its pictures without labels included.
-    indices.append(set(range(sum(PER_CLASS.values()) + task.UNSEEN)))
+def test_no_two_sets_share_an_index():
+    indices = [{index for _, index in one.pictures().values()} for one in sets._SETS.values()]
     assert sum(map(len, indices)) == len(set.union(*indices))
 
 
 def test_no_picture_is_in_two_sets(tmp_path, small):
     pictures = [p for name in DEMO_SETS for p in contents(demo_set(name, tmp_path)).values()]
-    assert len(set(pictures)) == len(pictures) == 156
+    assert len(set(pictures)) == len(pictures) == 147
 
 
 @pytest.mark.parametrize("name", DEMO_SETS)
@@ -107,7 +79,8 @@ def test_what_was_deleted_comes_back_to_the_byte_and_the_rest_is_left_alone(tmp_
         (folder / path).unlink()
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     stages = []
-    assert demo_set(name, tmp_path, stages.append) == folder
+    with listening(stages.append):
+        assert demo_set(name, tmp_path) == folder
     assert contents(folder) == before
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert [stage.done for stage in stages] == [*range(1, len(before) + 1)]
@@ -130,7 +103,7 @@ def test_demo_is_the_task(tmp_path, small):
 KILLED = """
 import os, sys
 from pathlib import Path
-from clip_adapter.demo import sets
+from clip_adapter.demo import sets, task
 real, done = os.replace, []
 def replace(part, path):
     if len(done) == 5:
@@ -138,8 +111,8 @@ def replace(part, path):
     done.append(path)
     real(part, path)
 os.replace = replace
-sets.PER_CLASS = {"train": 2, "test": 1}
-sets.TASK_PICTURE_SIZE = 16
+task.PER_CLASS = {"train": 2, "test": 1}
+task.TASK_PICTURE_SIZE = 16
 sets.demo_set("demo-v2", Path(sys.argv[1]))
 """
 
@@ -170,9 +143,9 @@ def test_a_full_disk_is_told_and_leaves_no_part(tmp_path, small, monkeypatch):
 @pytest.mark.parametrize(("name", "fixed"), [("colour", "red"), ("texture", "striped")])
 def test_only_the_class_is_the_same_in_all_pictures_of_it(monkeypatch, name, fixed):
     things = []
-    monkeypatch.setattr(renders, "render_task_picture", lambda t, *_: things.append(t))
+    monkeypatch.setattr(sets, "render_task_picture", lambda t, *_: things.append(t))
     for index in range(120):
-        getattr(renders, f"any_thing_of_{name}")(fixed, index, 16)
+        sets._SETS[f"demo-{name}s"].render(fixed, index, 16)
     for key, options in (("colour", COLOURS), ("texture", TEXTURES), ("shape", SHAPES)):
         assert {getattr(t, key) for t in things} == ({fixed} if key == name else set(options))
 

@@ -173,9 +173,6 @@ def test_features_cut_as_coop_did_are_no_chosen_option(classifier, tmp_path):
 
 def weights_of(rows, names):
     """A classifier that answers by the largest of the first numbers of a feature."""
-    from clip_adapter.classifier import Classifier
-    from clip_adapter.heads import Head
-
     return Classifier(Head(torch.eye(rows), logit_scale=1.0), names, text_weights=None)
 
 

@@ -12,25 +12,24 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from clip_adapter.backbones import Backbone, load_backbone
+from clip_adapter.classifier import saving
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
+from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from clip_adapter.backbones.base import Backbone
-
-    Picture = str | Path | Image
-    Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
+Picture = str | Path | Image
+Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
 
 
 class Classifier:
@@ -102,8 +101,7 @@ class Classifier:
             CancelledError: ``cancel`` was set.
         """
         with listening(progress, cancel):
-            features = self._features(inputs, self.dim)
-        return score_rows(self.head, features, self.feature_norm)
+            return self._scores(self.head, inputs)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
@@ -118,8 +116,7 @@ class Classifier:
                 hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
-        features = self._features(inputs, head.dim, untouched=True)
-        return score_rows(head, features, self.feature_norm)
+        return self._scores(head, inputs, untouched=True)
 
     def predict_proba(self, inputs: Inputs, **listeners: Any) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes."""
@@ -130,24 +127,24 @@ class Classifier:
         labels = self.logits(inputs, **listeners).argmax(-1)
         return [self.class_names[i] for i in labels.tolist()]
 
-    def _features(self, inputs: Inputs, dim: int, untouched: bool = False) -> Tensor:
+    def _scores(self, head: Head | Mixture, inputs: Inputs, *, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.plain_view
         elif isinstance(inputs, Tensor | np.ndarray):
             features = torch.as_tensor(inputs).float()
         else:
             features = self.embed(inputs, untouched=untouched)
-        if features.ndim != 2 or features.shape[1] != dim:
+        if features.ndim != 2 or features.shape[1] != head.dim:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
-                allowed=f"(N, {dim}), made by {self.backbone_name}",
+                allowed=f"(N, {head.dim}), made by {self.backbone_name}",
                 hint="Embed the pictures with the backbone that the classifier was made with.",
             )
         if not torch.isfinite(features).all():
             raise ClassifierError(
                 "The features hold NaN or infinite values.", hint="Remove those rows."
             )
-        return features
+        return score_rows(head, features, self.feature_norm)
 
     @property
     def backbone_name(self) -> str:
@@ -162,8 +159,6 @@ class Classifier:
         """
         if self._backbone is not None:
             return self._backbone
-        from clip_adapter.backbones import load_backbone
-
         name, give = self.backbone_name, "Classifier.load(folder, backbone=...)"
         if not self.info.get("backbone_fingerprint"):
             raise ClassifierError(
@@ -172,18 +167,17 @@ class Classifier:
                 hint=f"Give it features; or the backbone that made them, if it is an object of "
                 f"your own: {give}; or fit it again with --backbone.",
             )
+        dtype = self.info.get("dtype") or "float32"
         try:
-            backbone = load_backbone(name, device=device, dtype=self.info.get("dtype") or "float32")
+            return self.use(load_backbone(name, device=device, dtype=dtype))
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
                 hint=f"If it is an object of your own, give it: {give}, or classifier.use(...); "
                 "if it is of a package, install that.",
             ) from error
-        self.use(backbone)
-        return backbone
 
-    def use(self, backbone: Any) -> None:
+    def use(self, backbone: Any) -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
@@ -193,8 +187,6 @@ class Classifier:
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
         """
-        from clip_adapter.backbones import load_backbone
-
         loaded, known = load_backbone(backbone), str(self.info.get("backbone_fingerprint") or "")
         if known and loaded.fingerprint != known:
             raise ClassifierError(
@@ -209,6 +201,7 @@ class Classifier:
                 hint="Give the backbone that made them.",
             )
         self._backbone, self._encoder = loaded, None
+        return loaded
 
     def encoder(self, device: str = "auto") -> Backbone:
         """What makes the features it takes: its backbone, or a copy with what was trained inside.
@@ -232,20 +225,14 @@ class Classifier:
         Raises:
             DecodeError: a picture cannot be read; its name is told.
         """
-        from clip_adapter.features.pictures import embed_pictures
-
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            items = [pictures]
-        else:
-            items = list(pictures)
         encoder = self.backbone() if untouched else self.encoder()
-        return embed_pictures(encoder, items, self.info.get("preprocess", "clip"))
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            pictures = [pictures]
+        return embed_pictures(encoder, pictures, self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
-        from clip_adapter.classifier.saving import write_folder
-
-        return write_folder(
+        return saving.write_folder(
             Path(folder),
             head=self.head,
             class_names=self.class_names,
@@ -268,9 +255,7 @@ class Classifier:
         Raises:
             ClassifierError: missing, damaged, or of a newer format; or made with another backbone.
         """
-        from clip_adapter.classifier.saving import read_folder
-
-        classifier = cls(**read_folder(Path(folder)))
+        classifier = cls(**saving.read_folder(Path(folder)))
         if backbone is not None:
             classifier.use(backbone)
         return classifier
@@ -284,9 +269,19 @@ class Classifier:
         Raises:
             ClassifierError: as :meth:`load`, or neither a folder nor a repository.
         """
-        from clip_adapter.classifier.saving import download
+        from huggingface_hub import snapshot_download
 
-        return cls.load(name if Path(name).is_dir() else download(name, revision), backbone)
+        folder = name
+        try:
+            if not Path(name).is_dir():
+                folder = snapshot_download(name, revision=revision, allow_patterns=[*saving.FILES])
+        except Exception as error:  # the hub's client raises a dozen unrelated types
+            raise ClassifierError(
+                f"{name!r} is neither a folder here nor a repository that the hub gives: "
+                f"{type(error).__name__}.",
+                hint="Check the name and the network, or download it and give the folder.",
+            ) from error
+        return cls.load(folder, backbone)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
         """Upload to the Hugging Face hub and return the address; needs ``hf auth login``.
@@ -294,10 +289,21 @@ class Classifier:
         Raises:
             ClassifierError: not logged in, no network, or refused.
         """
-        from clip_adapter.classifier.saving import upload
+        from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory() as scratch:
-            return upload(self.save(Path(scratch, "classifier")), repo, private)
+            folder = self.save(Path(scratch, "classifier"))
+            try:
+                url = HfApi().create_repo(repo, private=private, exist_ok=True)
+                HfApi().upload_folder(
+                    repo_id=repo, folder_path=folder, commit_message="Add classifier"
+                )
+            except Exception as error:  # the hub's client raises a dozen unrelated types
+                raise ClassifierError(
+                    f"Cannot upload to {repo!r}: {type(error).__name__}.",
+                    hint="Run 'hf auth login', check the name (user/name) and the network.",
+                ) from error
+        return str(url)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the backbone, which is loaded again where it is needed."""

@@ -1,4 +1,4 @@
-"""Classifiers on disk and on the hub: safetensors and JSON, never pickle.
+"""Classifiers on disk: safetensors and JSON, never pickle.
 
 classifier.json          class names, resolved configuration, versions, fingerprint
 adapter.safetensors      what changes the image feature, and caches (absent where there is none)
@@ -7,31 +7,34 @@ class_weights.safetensors  W, bias, and the zero-shot text weights
 seen.json                digests of the training pictures
 README.md                a model card made from the run
 
-Imports pydantic, so it is imported where a classifier is saved or loaded.
+Tensors have the names of the head's state dict, without ``image_map.``; those of a mixture begin
+with the number of the member.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import re
 import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from clip_adapter.classifier.head_format import build, describe
 from clip_adapter.classifier.model_card import model_card
 from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
 from clip_adapter.features.feature_set import FeatureNorm
-from clip_adapter.heads import Head, Mixture
+from clip_adapter.heads import Head, Kind, Mixture
+from clip_adapter.nn import Cache, Projection, ResidualAdapter
+from clip_adapter.nn.saved import MAX_FLOAT, filled
 from clip_adapter.towers import TowerAdapter, build_tower_adapter, describe_tower_adapter
 
 FORMAT = 1
@@ -42,21 +45,37 @@ ADAPTER, TOWER, WEIGHTS = TENSORS = (
     "class_weights.safetensors",
 )
 FILES = (CONFIG, *TENSORS, SEEN, CARD)
-# What reading a forged folder can raise; nobody but us is to meet any of it.
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    ClipAdapterError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-)
+IMAGE_MAPS = {"residual-adapter": ResidualAdapter, "projection": Projection}
+MAX_MEMBERS = 16
 
 Files = dict[str, bytes]
+Tensors = dict[str, Tensor]
+Scale = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
+
+
+class SavedHead(BaseModel, strict=True):
+    """What is saved of a :class:`~clip_adapter.heads.Head`, but for its tensors.
+
+    ``share`` is that of a member of a mixture.
+    """
+
+    head: Kind
+    logit_scale: Scale
+    image_map: dict[str, Any] | None
+    unit: bool = False
+    cache: bool = False
+    share: Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)] = 1.0
+
+
+class SavedMixture(BaseModel, strict=True):
+    """What is saved of a :class:`~clip_adapter.heads.Mixture`."""
+
+    head: Literal["mixture"]
+    logit_scale: Scale
+    members: Annotated[list[SavedHead], Field(min_length=1, max_length=MAX_MEMBERS)]
+
+
+SAVED = TypeAdapter(Annotated[SavedHead | SavedMixture, Field(discriminator="head")])
 
 
 class Version(BaseModel, strict=True):
@@ -65,8 +84,8 @@ class Version(BaseModel, strict=True):
     format: Annotated[int, Field(ge=1)]
 
 
-class Record(Version, strict=True, extra="allow"):
-    """``classifier.json``; what it says beyond these fields is of the head."""
+class Record(Version, strict=True):
+    """``classifier.json``, but for what it says of the head."""
 
     class_names: Annotated[list[str], Field(min_length=2)]
     feature_norm: FeatureNorm
@@ -88,6 +107,108 @@ class Info(BaseModel, strict=True):
     trained_parameters: int | None = None
 
 
+def describe(head: Head | Mixture) -> dict[str, Any]:
+    """``head`` but for its tensors, as JSON types.
+
+    Raises:
+        ClassifierError: an image map that no loader knows.
+    """
+    if isinstance(head, Mixture):
+        pairs = zip(head.members, head.shares, strict=True)
+        members = [describe(member) | {"share": share} for member, share in pairs]
+        return {"head": "mixture", "logit_scale": head.logit_scale, "members": members}
+    image_map = None
+    if head.image_map is not None:
+        kinds = [kind for kind, cls in IMAGE_MAPS.items() if type(head.image_map) is cls]
+        if not kinds:
+            raise ClassifierError(
+                f"An image map of type {type(head.image_map).__name__} cannot be saved.",
+                allowed=", ".join(IMAGE_MAPS),
+            )
+        image_map = {"kind": kinds[0], **cast("Projection", head.image_map).config()}
+    return {
+        "head": head.kind,
+        "logit_scale": head.logit_scale,
+        "image_map": image_map,
+        "unit": head.unit,
+        "cache": head.cache is not None,
+    }
+
+
+def build(
+    saved: SavedHead | SavedMixture, maps: Tensors, weights: Tensors, classes: int
+) -> Head | Mixture:
+    """The head over C = ``classes`` that was saved; all its parts fit each other.
+
+    Args:
+        saved: its description.
+        maps: the tensors of image maps and caches.
+        weights: those of class weights.
+        classes: C.
+
+    Raises:
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: the description and the
+            tensors do not fit.
+    """
+    if isinstance(saved, SavedMixture):
+        heads = [
+            cast("Head", build(member, _below(maps, i), _below(weights, i), classes))
+            for i, member in enumerate(saved.members)
+        ]
+        if len({head.dim for head in heads}) > 1:
+            raise ValueError("the heads of a mixture take features of several dimensions")
+        return Mixture(heads, [member.share for member in saved.members], saved.logit_scale)
+    for name, tensor in {**maps, **weights}.items():
+        wanted = torch.int64 if name == "cache.channels" else torch.float32
+        if tensor.dtype != wanted:
+            raise ValueError(f"the tensor {name} holds {tensor.dtype}, not {wanted}")
+    image_map = cache = None
+    if saved.image_map is not None:
+        make = functools.partial(IMAGE_MAPS[saved.image_map["kind"]].from_config, saved.image_map)
+        image_map = filled(make, {k: v for k, v in maps.items() if not k.startswith("cache.")})
+    if saved.cache:
+        cache = Cache(
+            maps["cache.keys"],
+            maps["cache.values"],
+            maps["cache.weight"],
+            maps["cache.sharpness"],
+            maps.get("cache.channels"),
+        )
+    head = Head(
+        weights["weights"],
+        image_map,
+        weights.get("bias"),
+        saved.logit_scale,
+        saved.head,
+        unit=saved.unit,
+        cache=cache,
+    )
+    inner = image_map.matrix.shape[1] if isinstance(image_map, Projection) else head.dim
+    shapes: dict[str, tuple[int, ...]] = {"weights": (classes, inner), "bias": (classes,)}
+    if cache is not None:
+        columns = head.dim if cache.channels is None else len(cache.channels)
+        shapes |= {
+            "cache.channels": (columns,),
+            "cache.keys": (len(cache.keys), columns),
+            "cache.values": (len(cache.keys), classes),
+            "cache.weight": (),
+            "cache.sharpness": (),
+        }
+    for name, tensor in head.state_dict().items():
+        if shapes.get(name, tensor.shape) != tensor.shape or 0 in tensor.shape:
+            raise ValueError(f"the shape of {name} is {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+        if name == "cache.channels" and not bool(((tensor >= 0) & (tensor < head.dim)).all()):
+            raise ValueError(f"the channels of the cache are not all in 0 to {head.dim - 1}")
+    return head
+
+
+def _below(tensors: Tensors, member: int) -> Tensors:
+    prefix = f"{member}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def pack(
     head: Head | Mixture,
     class_names: Sequence[str],
@@ -103,30 +224,32 @@ def pack(
     Raises:
         ClassifierError: an image map that no loader knows.
     """
-    shape, maps, weights = describe(head)
     change, tower = describe_tower_adapter(tower_adapter) if tower_adapter else (None, {})
-    text = None if text_weights is None else "text"
-    if text_weights is not None and "weights" in weights:
-        text = "weights" if torch.equal(text_weights, weights["weights"]) else "text"
-    if text_weights is not None and text == "text":
-        weights["text"] = text_weights.float().contiguous()
-    tensors = {ADAPTER: maps, TOWER: tower, WEIGHTS: weights}
+    tensors: dict[str, Tensors] = {ADAPTER: {}, TOWER: tower, WEIGHTS: {}}
+    for name, tensor in head.state_dict().items():
+        file = ADAPTER if re.search(r"image_map\.|cache\.", name) else WEIGHTS
+        # Members of a mixture may share their weights, which a file of tensors must not.
+        tensors[file][re.sub(r"^heads\.|image_map\.", "", name)] = tensor.clone()
+    text = None
+    if text_weights is not None:
+        own = tensors[WEIGHTS].get("weights", torch.zeros(0))
+        text = "weights" if torch.equal(text_weights, own) else "text"
+        tensors[WEIGHTS].setdefault(text, text_weights.float().contiguous())
     files = {name: save(parts) for name, parts in tensors.items() if parts}
-    config = {
+    record = {
         "format": FORMAT,
         "class_names": list(class_names),
         "feature_norm": feature_norm,
-        **shape,
+        **describe(head),
         "change": change,
         "text": text,
         "sha256": _digests(files),
         "info": info,
     }
-    card = model_card(list(class_names), info, getattr(tower_adapter, "kind", None))
     # JSON has neither NaN nor infinity: null, no number is known.
-    files[CONFIG] = to_json(config, indent=1, inf_nan_mode="null")
+    files[CONFIG] = to_json(record, indent=1, inf_nan_mode="null")
     files[SEEN] = to_json(sorted(train_digests))
-    files[CARD] = card.encode()
+    files[CARD] = model_card(class_names, info, getattr(tower_adapter, "kind", None)).encode()
     return files
 
 
@@ -136,7 +259,7 @@ def unpack(files: Files) -> dict[str, Any]:
     All that the files say is compared with the tensors, and no code in them is run.
 
     Raises:
-        Exception: one of ``DAMAGE``, where anything is wrong.
+        Exception: of any kind, where anything is wrong.
     """
     record = Record.model_validate_json(files[CONFIG])
     Info.model_validate(record.info)
@@ -144,7 +267,6 @@ def unpack(files: Files) -> dict[str, Any]:
         raise ValueError("the tensors are not those that were saved")
     maps, tower, weights = (load(files[n]) if n in files else {} for n in TENSORS)
     classes = len(record.class_names)
-    head = build(record.model_extra, maps, weights, classes)
     text = None if record.text is None else weights[record.text]
     if text is not None and not (
         text.ndim == 2
@@ -154,17 +276,16 @@ def unpack(files: Files) -> dict[str, Any]:
         and bool(text.isfinite().all())
     ):
         raise ValueError(f"the text weights are no {classes} rows of finite numbers")
-    digests = TypeAdapter(list[str]).validate_json(files.get(SEEN, b"[]"), strict=True)
     adapter = None if record.change is None else build_tower_adapter(record.change, tower)
     if adapter is None and TOWER in files:
         raise ValueError(f"{TOWER} is there, and {CONFIG} tells of no change of the tower")
     return {
-        "head": head,
+        "head": build(SAVED.validate_json(files[CONFIG]), maps, weights, classes),
         "class_names": record.class_names,
         "feature_norm": record.feature_norm,
         "text_weights": text,
         "info": record.info,
-        "train_digests": digests,
+        "train_digests": TypeAdapter(list[str]).validate_json(files.get(SEEN, b"[]"), strict=True),
         "tower_adapter": adapter,
     }
 
@@ -191,7 +312,7 @@ def write_folder(folder: Path, **parts: Any) -> Path:
         # An adapter of a package that does not register it here may be known where it is loaded.
         with contextlib.suppress(UnknownTowerAdapterError):
             unpack(files)
-    except DAMAGE as error:
+    except Exception as error:
         raise ClassifierError(
             f"This classifier cannot be saved: {_reason(error)}.", hint="Make it of parts that fit."
         ) from error
@@ -205,13 +326,12 @@ def write_folder(folder: Path, **parts: Any) -> Path:
                 (new / name).write_bytes(data)
             if folder.is_dir():
                 folder.rename(Path(scratch, "old"))
-            new.rename(folder)
+            return new.rename(folder)
     except OSError as error:
         raise ClassifierError(
             f"Cannot write {folder}: {error.strerror or error}.",
             hint="Free some space, or choose another folder.",
         ) from error
-    return folder
 
 
 def check_target(folder: Path) -> None:
@@ -220,8 +340,8 @@ def check_target(folder: Path) -> None:
     Raises:
         ClassifierError: it holds other things.
     """
-    others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if folder.is_file() or (others and CONFIG not in others):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_file() or (names and CONFIG not in names):
         raise ClassifierError(
             f"{folder} exists and is not a saved classifier.",
             hint="Choose a new folder, or empty this one.",
@@ -248,7 +368,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
             return unpack(files)
     except UnknownTowerAdapterError:
         raise
-    except DAMAGE as error:
+    except Exception as error:  # forged files can raise any; nobody but us is to meet it
         raise ClassifierError(
             f"The classifier in {folder} is damaged: {_reason(error)}.",
             hint="Copy it again, or fit it again.",
@@ -258,7 +378,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     """What is wrong, in one line."""
     text = str(error) or type(error).__name__
     if isinstance(error, ValidationError):
@@ -269,41 +389,3 @@ def _reason(error: BaseException) -> str:
     elif isinstance(error, KeyError):
         text = f"{error} is missing or unknown"
     return textwrap.shorten(text, 300, placeholder="...").rstrip(".")
-
-
-def download(name: str, revision: str | None = None) -> Path:
-    """The folder of the hub repository ``user/name``, in the hub's cache.
-
-    Raises:
-        ClassifierError: no repository that can be reached.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        raise ClassifierError(
-            f"{name!r} is neither a folder here nor a repository that the hub gives: "
-            f"{type(error).__name__}.",
-            hint="Check the name and the network, or download it and give the folder.",
-        ) from error
-
-
-def upload(folder: Path, repo: str, private: bool) -> str:
-    """Create ``repo`` where it is missing, upload ``folder``, and return its address.
-
-    Raises:
-        ClassifierError: not logged in, no network, or refused.
-    """
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi()
-        url = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add classifier")
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        raise ClassifierError(
-            f"Cannot upload to {repo!r}: {type(error).__name__}.",
-            hint="Run 'hf auth login', check the name (user/name) and the network.",
-        ) from error
-    return str(url)

@@ -19,7 +19,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.demo.task import DEMO_TEMPLATES, demo_task
 from clip_adapter.errors import UsageError
-from clip_adapter.evaluation import evaluate, held_out_features
+from clip_adapter.evaluation import Report, evaluate, held_out_features
 from clip_adapter.evaluation.plots import confusion_figure, save, shots_figure
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pictures import embed_pictures
@@ -104,84 +104,73 @@ def run_demo(
         task_folder = demo_task(out)
         source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
         source.use(load_backbone(BACKBONE))
-        train, _ = source.features("train")
         test = held_out_features(source)
-        rows, kept = _table(source, train, test, range(1, seeds + 1), shots)
-    files = {"pictures": str(task_folder), "classifier": str(kept.save(out / "classifier"))}
-    files |= _write_table(out, rows)
-    files |= _draw(out, rows, shots, seeds, evaluate(kept, test))
+        rows, kept = _table(source, test, range(1, seeds + 1), shots)
+    saved = kept.save(out / "classifier")
     return Demo(
         rows,
-        len(train.class_names),
+        len(source.class_names),
         len(test),
-        files,
-        _predict(source, Path(files["classifier"]), task_folder / "unseen"),
+        {
+            "pictures": str(task_folder),
+            "classifier": str(saved),
+            **_write(out, rows, evaluate(kept, test)),
+        },
+        _predict(source, Classifier.load(saved), sorted((task_folder / "unseen").iterdir())),
         round(time.perf_counter() - start, 1),
     )
 
 
 def _table(
-    source: PictureSource,
-    train: FeatureSet,
-    test: FeatureSet,
-    seeds: Sequence[int],
-    shots: Sequence[int],
+    source: PictureSource, test: FeatureSet, seeds: Sequence[int], shots: Sequence[int]
 ) -> tuple[list[Row], Classifier]:
     """All rows, and the classifier to keep: the most shots, the first seed."""
-    text, labels = source.text_weights(), train.labels.tolist()
-    kept: Classifier | None = None
-    rows: list[Row] = []
-    cells = list(product(METHODS.items(), shots))
-    with tracking("Training", len(cells) * len(seeds), "classifiers") as tracker:
-        for (name, (method, options)), count in cells:
-            runs, chosen = [], []
-            for seed in seeds:
-                draw = sample_few_shot(labels, count, seed)
-                task = FewShotTask(train.subset(draw), text, source.logit_scale, seed)
-                classifier = fit_task(make_method(method, options), task, source.facts())
-                runs.append(evaluate(classifier, test).top1)
-                selections = classifier.info.get("selection", [])
-                chosen.append({s["parameter"]: s["chosen"] for s in selections})
-                if (name, count, seed) == (KEPT, max(shots), seeds[0]):
-                    kept = classifier
-                tracker.advance(note=f"{name}, {count} shots")
-            spread = stdev(runs) if len(runs) > 1 else 0.0
-            rows.append(Row(name, count, mean(runs), spread, runs, chosen))
-    assert kept is not None  # noqa: S101 - KEPT is in METHODS
-    return rows, kept
+    text, (train, _) = source.text_weights(), source.features("train")
+    trained: dict[tuple[str, int, int], Classifier] = {}
+    with tracking("Training", len(METHODS) * len(shots) * len(seeds), "classifiers") as tracker:
+        for name, count, seed in product(METHODS, shots, seeds):
+            draw = train.subset(sample_few_shot(train.labels.tolist(), count, seed))
+            task = FewShotTask(draw, text, source.logit_scale, seed)
+            trained[name, count, seed] = fit_task(make_method(*METHODS[name]), task, source.facts())
+            tracker.advance(note=f"{name}, {count} shots")
+    rows = []
+    for name, count in product(METHODS, shots):
+        runs = [trained[name, count, seed] for seed in seeds]
+        right = [evaluate(classifier, test).top1 for classifier in runs]
+        chosen = [{s["parameter"]: s["chosen"] for s in c.info["selection"]} for c in runs]
+        spread = stdev(right) if len(right) > 1 else 0.0
+        rows.append(Row(name, count, mean(right), spread, right, chosen))
+    return rows, trained[KEPT, max(shots), seeds[0]]
 
 
-def _write_table(out: Path, rows: Sequence[Row]) -> dict[str, str]:
+def _write(out: Path, rows: Sequence[Row], report: Report) -> dict[str, str]:
+    """The table and the figures, as files by what they are."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "shots", "mean", "sd"])
     writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
-    table = json.dumps([asdict(row) for row in rows], indent=1)
-    return {
-        "table": str(write_file(out / "table.json", table.encode())),
-        "csv": str(write_file(out / "table.csv", text.getvalue().encode())),
-    }
-
-
-def _draw(
-    out: Path, rows: Sequence[Row], shots: Sequence[int], seeds: int, report: Any
-) -> dict[str, str]:
-    lines = {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS}
-    title = f"Demo task: {report.n} test pictures, mean and standard deviation of {seeds} draws"
-    accuracy = save(shots_figure(shots, lines, title), out / "accuracy-by-shots.png")
+    accuracy = shots_figure(
+        sorted({row.shots for row in rows}),
+        {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS},
+        f"Demo task: {report.n} test pictures, "
+        f"mean and standard deviation of {len(rows[0].runs)} draws",
+    )
     confusion = confusion_figure(report.confusion, report.class_names)
-    return {
-        "accuracy_by_shots": str(accuracy),
-        "confusion": str(save(confusion, out / "confusion.png")),
+    records = json.dumps([asdict(row) for row in rows], indent=1)
+    files = {
+        "table": write_file(out / "table.json", records.encode()),
+        "csv": write_file(out / "table.csv", text.getvalue().encode()),
+        "accuracy_by_shots": save(accuracy, out / "accuracy-by-shots.png"),
+        "confusion": save(confusion, out / "confusion.png"),
     }
+    return {what: str(path) for what, path in files.items()}
 
 
-def _predict(source: PictureSource, saved: Path, unseen: Path) -> list[dict[str, Any]]:
-    """Answers of the saved classifier for pictures that no training or test has seen."""
-    classifier = Classifier.load(saved)
-    paths = sorted(unseen.iterdir())
-    logits = classifier.logits(embed_pictures(source.backbone, paths))
-    best = logits.softmax(-1).max(-1)
+def _predict(
+    source: PictureSource, classifier: Classifier, paths: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Answers for pictures that no training or test has seen."""
+    best = classifier.logits(embed_pictures(source.backbone, paths)).softmax(-1).max(-1)
     return [
         {"path": str(path), "label": classifier.class_names[i], "probability": p}
         for path, i, p in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)

@@ -1,11 +1,12 @@
-"""``evaluate``: a classifier on a test split."""
+"""``evaluate``: a classifier on a test split, and the ``Report`` of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.evaluation.report import Report, make_report
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import source_options
 from clip_adapter.reporting import Progress, listening
@@ -22,6 +22,76 @@ from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import counted, listed
 
 DEFAULT_SPLIT = "test"
+TOP = 5
+
+
+@dataclass
+class Report:
+    """Accuracies are in percent.
+
+    Attributes:
+        method: of the classifier.
+        data: what it was tested on.
+        n: pictures that were scored.
+        top1: share whose first answer is right.
+        top5: share whose label is among the first five; None with five classes or fewer.
+        mean_per_class: mean of the accuracies of the classes that have pictures.
+        zero_shot_top1: zero-shot CLIP on the same pictures; None without text weights.
+        per_class: accuracy by class name; None for a class without pictures.
+        zero_shot_per_class: the same for zero-shot; None without text weights.
+        class_counts: pictures by class name.
+        confusion: (C, C) counts, row = true class.
+        class_names: C names in label order.
+        seen_in_training: pictures whose content was also among the training pictures.
+        left_out: of those, how many were not scored.
+        skipped: pictures that could not be read, with the reason.
+        selection: the curves of the cross-validation on the shots.
+    """
+
+    method: str
+    data: str
+    n: int
+    top1: float
+    top5: float | None
+    mean_per_class: float
+    zero_shot_top1: float | None
+    per_class: dict[str, float | None]
+    zero_shot_per_class: dict[str, float | None] | None
+    class_counts: dict[str, int]
+    confusion: list[list[int]]
+    class_names: list[str]
+    seen_in_training: int = 0
+    left_out: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    selection: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only; without the confusion matrix where it has over 100 classes."""
+        large = {"confusion": None} if len(self.class_names) > 100 else {}
+        return dataclasses.asdict(self) | large
+
+    def lines(self) -> list[str]:
+        """The headline, in words."""
+        zero_shot = "not known, there are no text weights."
+        if self.zero_shot_top1 is not None:
+            gain = self.top1 - self.zero_shot_top1
+            zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        lines = [
+            f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
+            f"Zero-shot CLIP: {zero_shot}",
+            *([] if self.top5 is None else [f"Top 5: {self.top5:.2f} %."]),
+            f"Mean of the classes: {self.mean_per_class:.2f} %.",
+        ]
+        if self.left_out:
+            lines.append(f"{self.left_out} pictures were left out: they were trained on.")
+        elif self.seen_in_training:
+            lines.append(
+                f"Beware: {self.seen_in_training} of these pictures were also trained on, "
+                "so the accuracy is too high."
+            )
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
+        return lines
 
 
 def evaluate(
@@ -67,20 +137,20 @@ def evaluate(
                 hint="Leave it away.",
             )
         plain = data if classifier.tower_adapter is None else None
-        return _score(classifier, data, plain, only_its_classes, name="features")
+        return _score(classifier, data, plain, "features", only_its_classes)
     with listening(progress, cancel):
         opened = _open(classifier, data, split, source)
-        features, skipped = opened.features(split)
+        features, bad = opened.features(split)
         plain = features
         if classifier.tower_adapter is not None:
-            plain = opened.features(split, other=classifier.backbone())[0]
+            plain, _ = opened.features(split, other=classifier.backbone())
         return _score(
             classifier,
             features,
             plain,
+            opened.name,
             only_its_classes,
-            name=opened.name,
-            skipped=[dataclasses.asdict(bad) for bad in skipped],
+            [dataclasses.asdict(one) for one in bad],
             keep_seen=opened.has_splits,
         )
 
@@ -98,41 +168,55 @@ def _score(
     classifier: Classifier,
     features: FeatureSet,
     plain: FeatureSet | None,
-    only_its_classes: bool,
-    *,
     name: str,
-    skipped: list[dict[str, str]] | None = None,
+    only_its_classes: bool,
+    skipped: Sequence[dict[str, str]] = (),
+    *,
     keep_seen: bool = True,
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
-    _check_norm(features, classifier, name)
+    kinds = classifier.feature_norm, features.feature_norm
+    if classifier.head.sees_length and kinds == ("raw", "unit"):
+        raise DataError(
+            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
+            "on raw ones, whose length counts in its scores.",
+            hint="Give raw features, or fit again with --feature-norm unit.",
+        )
     labels = _map_labels(features, classifier, only_its_classes)
     seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
-    rows = torch.arange(len(features))
-    if not keep_seen and seen.any():
-        rows = rows[~seen]
+    rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
     if not len(rows):
         raise DataError(
             f"{name} has no picture to score"
             + (": every one of them was trained on." if seen.any() else "."),
             hint="Give pictures that were not used by 'fit', or fit with --shots on fewer.",
         )
-    logits, zero_shot = classifier.logits(features.subset(rows)), None
+    scores = [classifier.logits(features.subset(rows))]
     if classifier.text_weights is not None and plain is not None:
-        zero_shot = classifier.zero_shot_logits(plain.subset(rows))
+        scores.append(classifier.zero_shot_logits(plain.subset(rows)))
     if only_its_classes:
-        logits = _among(logits, classifier, features)
-        zero_shot = None if zero_shot is None else _among(zero_shot, classifier, features)
-    return make_report(
-        classifier.class_names,
-        logits,
-        zero_shot,
-        labels[rows],
+        scores = [_among(logits, classifier, features) for logits in scores]
+    class_names, labels = classifier.class_names, labels[rows]
+    top1, confusion, accuracies = _counted(scores[0], labels)
+    nothing = None, None, None
+    zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else nothing
+    present = [accuracy for accuracy in accuracies if accuracy is not None]
+    return Report(
+        n=len(labels),
+        top1=top1,
+        top5=_top_k(scores[0], labels, TOP) if len(class_names) > TOP else None,
+        mean_per_class=sum(present) / len(present),
+        zero_shot_top1=zero_shot_top1,
+        per_class=dict(zip(class_names, accuracies, strict=True)),
+        zero_shot_per_class=dict(zip(class_names, untrained, strict=True)) if untrained else None,
+        class_counts=dict(zip(class_names, confusion.sum(1).tolist(), strict=True)),
+        confusion=confusion.tolist(),
+        class_names=list(class_names),
         method=str(classifier.info.get("method", "classifier")),
         data=name,
         seen_in_training=int(seen.sum()),
         left_out=len(features) - len(rows),
-        skipped=skipped or [],
+        skipped=list(skipped),
         selection=list(classifier.info.get("selection", [])),
     )
 
@@ -152,7 +236,12 @@ def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tens
 
 
 def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]) -> Source:
-    """The source of ``data``, read as the classifier's training data was."""
+    """The source of ``data``, read as the classifier's training data was.
+
+    Raises:
+        UsageError: an option that would be ignored, or a set that ``split`` does not mean.
+        DataError: features that another backbone made, or not the one with what was trained inside.
+    """
     info = classifier.info
     if given.get("backbone") not in (None, info.get("backbone")):
         raise UsageError(
@@ -163,8 +252,8 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
     if given.get("dtype") == info.get("dtype"):
         given = {name: value for name, value in given.items() if name != "dtype"}
     options = source_options({**given, "backbone": None})
-    own = ("prompts", "descriptions", "dtype", "views")
-    refuse("The classifier", "its backbone and text", own, options)
+    ignored = "prompts", "descriptions", "dtype", "views"
+    refuse("The classifier", "its backbone and text", ignored, options)
     to_unit = classifier.feature_norm == "unit" and options.feature_norm == "auto"
     source = open_source(
         data,
@@ -180,18 +269,12 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
             "inside it.",
             hint="Give the pictures.",
         )
-    _check_origin(source, classifier, split)
-    return source
-
-
-def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
-    """Refuse a set that ``split`` does not mean, or that another backbone made."""
     if source.set_name is not None and split not in (DEFAULT_SPLIT, source.set_name):
         raise UsageError(
             f"The split {split!r} is asked of {source.name}, where the name after # is the set.",
             hint=f"Leave the split away, or name the set: {source.name.rpartition('#')[0]}#{split}",
         )
-    ours, theirs = classifier.info.get("backbone_fingerprint"), source.fingerprint
+    ours, theirs = info.get("backbone_fingerprint"), source.fingerprint
     if ours and theirs and ours != theirs:
         raise DataError(
             f"{source.name} was made by {source.made_by()['backbone'] or 'a backbone'} with the "
@@ -199,17 +282,7 @@ def _check_origin(source: Source, classifier: Classifier, split: str) -> None:
             f"{ours[:12]}.",
             hint="Embed the pictures with the classifier's backbone.",
         )
-
-
-def _check_norm(features: FeatureSet, classifier: Classifier, name: str) -> None:
-    """Refuse features of length 1 where the head scores the length that they have lost."""
-    raw_to_unit = (classifier.feature_norm, features.feature_norm) == ("raw", "unit")
-    if classifier.head.sees_length and raw_to_unit:
-        raise DataError(
-            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
-            "on raw ones, whose length counts in its scores.",
-            hint="Give raw features, or fit again with --feature-norm unit.",
-        )
+    return source
 
 
 def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> Tensor:
@@ -241,3 +314,23 @@ def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> 
             hint="Name the classes as at training (--class-names), or remove them.",
         )
     return torch.tensor([position.get(name, -1) for name in theirs])[features.labels]
+
+
+def _top_k(logits: Tensor, labels: Tensor, k: int) -> float:
+    """Percent of the rows of logits (N, C) whose label (N,) is among the k highest."""
+    best = logits.topk(k, dim=1).indices
+    return 100.0 * (best == labels[:, None]).any(1).double().mean().item()
+
+
+def _counted(logits: Tensor, labels: Tensor) -> tuple[float, Tensor, list[float | None]]:
+    """Accuracy (%) of logits (N, C), counts (C, C), row = true class, and accuracy of each class.
+
+    A class without pictures has none.
+    """
+    classes = logits.shape[1]
+    cells = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+    confusion = cells.view(classes, classes)
+    counts = confusion.sum(1)
+    shares = 100.0 * confusion.diagonal().double() / counts.clamp(min=1)
+    by_class = [s if n else None for s, n in zip(shares.tolist(), counts, strict=True)]
+    return _top_k(logits, labels, 1), confusion, by_class

@@ -7,6 +7,7 @@ made for them. Figures are drawn without pyplot: no display is opened and no sta
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip_adapter.evaluation.report import Report
+from clip_adapter.evaluation.evaluate import Report
 from clip_adapter.files import write_file
 from clip_adapter.training.selection import shown
 from clip_adapter.wording import shortened
@@ -43,12 +44,10 @@ def report_plots(report: Report, folder: str | Path) -> list[Path]:
     Raises:
         DataError: the folder cannot be written.
     """
-    folder = Path(folder)
-    paths = [save(confusion_figure(report.confusion, report.class_names), folder / "confusion.png")]
-    curves = [curve for curve in report.selection if curve.get("accuracy")]
-    if curves:
-        paths.append(save(selection_figure(curves), folder / "ratio-curve.png"))
-    return paths
+    figures = {"confusion.png": confusion_figure(report.confusion, report.class_names)}
+    if curves := [curve for curve in report.selection if curve.get("accuracy")]:
+        figures["ratio-curve.png"] = selection_figure(curves)
+    return [save(figure, Path(folder) / name) for name, figure in figures.items()]
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
@@ -60,30 +59,29 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
             shown.
     """
     counts = np.asarray(confusion, dtype=np.float64)
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     kept = most_confused(counts, SHOWN)
-    names = [shortened(class_names[i], LABEL_LENGTH, "…") for i in kept]
-    counts, shares = counts[np.ix_(kept, kept)], shares[np.ix_(kept, kept)]
-    classes = len(kept)
-    side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
-    figure, axes = _figure(side + 1, side)
-    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
-    size = 8 if classes <= 30 else 6
-    axes.set_xticks(range(classes), names, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(range(classes), names, fontsize=size, parse_math=False)
-    if classes <= NUMBERED:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "black" if shares[row, column] > 60 else "white"
-                axes.text(
-                    column, row, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=7
-                )
-    axes.set_xlabel("answer")
-    axes.set_ylabel("true class")
-    title = "Where the pictures of each class went"
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    counts, shares = (cells[np.ix_(kept, kept)] for cells in (counts, shares))
+    classes, title = len(kept), "Where the pictures of each class went"
     if classes < len(class_names):
         title += f": the {classes} of {len(class_names)} classes that are confused most"
-    axes.set_title(title, fontsize=10)
+    side = float(np.clip(2.5 + 0.28 * classes, 5, 16))
+    figure, (axes,) = _figure(side + 1, side, [title], xlabel="answer", ylabel="true class")
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
+    names = [shortened(class_names[i], LABEL_LENGTH, "…") for i in kept]
+    look: dict[str, Any] = {"fontsize": 8 if classes <= 30 else 6, "parse_math": False}
+    axes.set_xticks(range(classes), names, rotation=90, **look)
+    axes.set_yticks(range(classes), names, **look)
+    for row, column in np.argwhere(counts).tolist() if classes <= NUMBERED else []:
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]:.0f}",
+            ha="center",
+            va="center",
+            color="black" if shares[row, column] > 60 else "white",
+            fontsize=7,
+        )
     figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
     return figure
 
@@ -94,16 +92,13 @@ def most_confused(confusion: Sequence[Sequence[int]] | np.ndarray, most: int) ->
     All classes where there are not more.
     """
     counts = np.array(confusion, dtype=np.float64)
-    classes = len(counts)
-    if classes <= most:
-        return list(range(classes))
     np.fill_diagonal(counts, -1)
-    confused: dict[int, None] = {}
+    confused: set[int] = set()
     for cell in np.argsort(-counts, axis=None, kind="stable").tolist():
-        pair = [i for i in divmod(cell, classes) if i not in confused]
-        if len(confused) + len(pair) > most:
+        more = confused.union(divmod(cell, len(counts)))
+        if len(more) > most:
             break
-        confused.update(dict.fromkeys(pair))
+        confused = more
     return sorted(confused)
 
 
@@ -113,20 +108,24 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         curves: records of :class:`~clip_adapter.training.selection.Selection`, with accuracies.
     """
-    figure, _ = _figure(6 * len(curves), 4.2, len(curves))
-    for axes, curve in zip(list(figure.axes), curves, strict=True):
+    titles = [f"Chosen on {curve['pictures']} held-out training pictures" for curve in curves]
+    figure, panels = _figure(6 * len(curves), 4.2, titles)
+    for axes, curve in zip(panels, curves, strict=True):
         x: list[Any] = curve["candidates"]
-        accuracy = curve["accuracy"]
         chosen, label = curve["chosen"], f"chosen: {shown(curve['chosen'])}"
         if not all(isinstance(c, int | float) for c in x):  # a grid, or names: by their number
             chosen = x.index(chosen) if chosen in x else None  # a blend is none of them
             if len(x) <= MOST_NAMES:
                 axes.set_xticks(range(len(x)), [shown(c) for c in x], rotation=30, fontsize=7)
             x = list(range(len(x)))
-        axes.plot(x, accuracy, color=COLOURS[0], marker=MARKERS[0], label="right (%)")
+        axes.plot(x, curve["accuracy"], color=COLOURS[0], marker=MARKERS[0], label="right (%)")
         if x is curve["candidates"] and 0.0 in x:
-            zero = accuracy[x.index(0.0)]
-            axes.axhline(zero, color="0.5", linestyle=":", label="zero-shot CLIP (ratio 0)")
+            axes.axhline(
+                curve["accuracy"][x.index(0.0)],
+                color="0.5",
+                linestyle=":",
+                label="zero-shot CLIP (ratio 0)",
+            )
         elif min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
         if chosen is None:
@@ -140,10 +139,7 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
             x, curve["loss"], color=COLOURS[1], marker=MARKERS[1], linestyle="--", label="loss"
         )
         loss.set_ylabel("loss on held-out shots (nats)", color=COLOURS[1])
-        lines = axes.get_lines() + loss.get_lines()
-        labels = [str(line.get_label()) for line in lines]
-        axes.legend(lines, labels, fontsize=7, loc="best")
-        axes.set_title(f"Chosen on {curve['pictures']} held-out training pictures", fontsize=10)
+        axes.legend(handles=[*axes.get_lines(), *loss.get_lines()], fontsize=7, loc="best")
     return figure
 
 
@@ -157,24 +153,28 @@ def shots_figure(
         rows: by method, (mean, standard deviation) in percent at each of the S.
         title: above the figure.
     """
-    figure, axes = _figure(6.5, 4.5)
-    for i, (name, points) in enumerate(rows.items()):
+    figure, (axes,) = _figure(
+        6.5,
+        4.5,
+        [title],
+        xlabel="labelled pictures per class",
+        ylabel="right on the test pictures (%)",
+    )
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS))
+    for (name, points), (colour, marker) in zip(rows.items(), looks, strict=False):
         means, deviations = zip(*points, strict=True)
         axes.errorbar(
             shots,
             means,
             yerr=deviations,
             label=name,
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            color=colour,
+            marker=marker,
             linestyle=":" if name == "zero-shot" else "-",
             capsize=3,
         )
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(shots), [str(k) for k in shots])
-    axes.set_xlabel("labelled pictures per class")
-    axes.set_ylabel("right on the test pictures (%)")
-    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
@@ -189,15 +189,19 @@ def save(figure: Figure, path: Path) -> Path:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The font lacks some scripts; such a letter is drawn as a box, and the rest is right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=DPI)
     return write_file(path, buffer.getvalue())
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Axes]:
+def _figure(
+    width: float, height: float, titles: Sequence[str], **words: Any
+) -> tuple[Figure, list[Axes]]:
+    """Axes beside each other, one for each title; ``words`` are set on all of them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)
-    return figure, axes[0, 0]
+    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.set(**words)
+    return figure, figure.axes

@@ -5,8 +5,9 @@ A set inside a file is named after a ``#``: ``imagenet.safetensors#train_4shot``
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,7 +42,6 @@ class Precomputed:
         backbone: the name of what made the features, as the file states it.
         set_name: the set inside the file; "" for a file with one nameless set.
         sets: all sets of the file.
-        note: the file's own note.
         notes: what the user should know, one line each.
         meta: all entries of the file's header, as text.
     """
@@ -52,15 +52,8 @@ class Precomputed:
     backbone: str | None
     set_name: str
     sets: list[str]
-    note: str = ""
     notes: list[str] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
-
-
-def split_spec(spec: str | Path) -> tuple[Path, str | None]:
-    """``FILE#SET`` as (file, set); the set is None where none is named."""
-    file, mark, name = str(spec).rpartition("#")
-    return (Path(file), name) if mark and not Path(spec).exists() else (Path(spec), None)
 
 
 def load_features(
@@ -82,17 +75,23 @@ def load_features(
     if feature_norm not in ("auto", *get_args(FeatureNorm)):
         raise unknown_name("feature_norm", feature_norm, ["auto", *get_args(FeatureNorm)])
     check_opening(str(spec))
-    path, wanted = split_spec(spec)
+    path, wanted = Path(spec), None
+    if "#" in str(spec) and not path.exists():
+        name, wanted = str(spec).rsplit("#", 1)
+        path = Path(name)
     file = _open(path)
-    set_name = _choose(path, file.sets, wanted)
+    if wanted is None and len(file.sets) > 1:
+        raise UsageError(
+            f"{path} holds {len(file.sets)} sets and none is named.",
+            allowed=", ".join(name or "(nameless)" for name in file.sets),
+            hint=f"Name one: {path}#{next(filter(None, file.sets))}",
+        )
+    if wanted is not None and wanted not in file.sets:
+        raise unknown_name(f"set of {path}", wanted, file.sets)
+    set_name = file.sets[0] if wanted is None else wanted
     whole = f"{path}{'#' + set_name if set_name else ''}"
-    try:
+    with _reading(whole):
         return _read(file, set_name, feature_norm, Path(whole).name)
-    except ClipAdapterError as error:
-        message = f"{whole}: {error.found}"
-        raise type(error)(message, allowed=error.allowed, hint=error.hint) from error
-    except Exception as error:
-        raise _damaged(path, error) from error
 
 
 def sets_of(path: Path) -> tuple[list[str], bool]:
@@ -103,7 +102,7 @@ def sets_of(path: Path) -> tuple[list[str], bool]:
         DataError: the file is missing or damaged.
     """
     file = _open(path)
-    return file.sets, file.text is not None
+    return file.sets, "text" in file.keys
 
 
 def write_features(
@@ -159,12 +158,8 @@ def _open(path: Path) -> FeatureFile:
         raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
     if not path.is_file():
         raise DataError(f"No feature file {path}.", hint="Check the path.")
-    try:
+    with _reading(str(path)):
         file = open_(path)
-    except ClipAdapterError as error:
-        raise DataError(f"{path}: {error.found}", allowed=error.allowed) from error
-    except Exception as error:
-        raise _damaged(path, error) from error
     if not file.sets:
         raise DataError(
             f"{path} holds no features.",
@@ -174,39 +169,46 @@ def _open(path: Path) -> FeatureFile:
     return file
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    # the format libraries raise errors of many kinds; the user needs one line of each
-    return DataError(
-        f"{path} cannot be read: {first_line(error)}",
-        allowed=", ".join(FORMATS) + "; arrays of numbers or strings (no pickled objects)",
-        hint="Copy or make the file again.",
-    )
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Errors of the block name the file; those of the libraries, of many kinds, become one line."""
+    try:
+        yield
+    except ClipAdapterError as error:
+        raise type(error)(
+            f"{name}: {error.found}", allowed=error.allowed, hint=error.hint
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"{name} cannot be read: {first_line(error)}",
+            allowed=", ".join(FORMATS) + "; arrays of numbers or strings (no pickled objects)",
+            hint="Copy or make the file again.",
+        ) from error
 
 
-def _choose(path: Path, sets: list[str], wanted: str | None) -> str:
-    if wanted is None and len(sets) > 1:
-        raise UsageError(
-            f"{path} holds {len(sets)} sets and none is named.",
-            allowed=", ".join(name or "(nameless)" for name in sets),
-            hint=f"Name one: {path}#{next(name for name in sets if name)}",
-        )
-    if wanted is not None and wanted not in sets:
-        raise unknown_name(f"set of {path}", wanted, sets)
-    return sets[0] if wanted is None else wanted
-
-
-def _read(file: FeatureFile, set_name: str, norm: str, name: str) -> Precomputed:
+def _read(
+    file: FeatureFile, set_name: str, norm: FeatureNorm | Literal["auto"], name: str
+) -> Precomputed:
     """The set of an opened file; ``name`` is what its rows are called where they have no names."""
-    notes: list[str] = []
-    features: Tensor = file.part(set_name, "features")
+    features: Tensor = file.part("features", set_name)
     if features.ndim not in (2, 3) or not (features.is_floating_point() or features.numel() == 0):
         raise DataError(
             f"The features are {features.dtype} of shape {tuple(features.shape)}.",
             allowed="floating point numbers of shape (N, D) or (V, N, D)",
         )
-    n = features.shape[-2]
-    labels, class_names = _labels(file, set_name, n, notes)
-    text = None if file.text is None else file.text.float()
+    n, notes = features.shape[-2], []
+    labels, names, digests = (file.part(p, set_name) for p in ("labels", "names", "digests"))
+    for what, values in {"labels": labels, "names": names, "digests": digests}.items():
+        if values is not None and len(values) != n:
+            raise DataError(f"{len(values)} {what} for {n} rows of features.")
+    if labels is None:
+        notes.append("The file has no labels: they are unknown.")
+    text = file.part("text")
+    numbers, class_names = _numbered([-1] * n if labels is None else labels, file.class_names)
+    if class_names is None:
+        count = max(numbers, default=-1) + 1 if text is None else len(text)
+        class_names = [str(i) for i in range(count)]
+        notes.append("The file has no class names: the classes are called by their numbers.")
     if text is not None and text.shape != (len(class_names), features.shape[-1]):
         raise DataError(
             f"Text weights of shape {tuple(text.shape)} for {len(class_names)} classes and "
@@ -220,22 +222,22 @@ def _read(file: FeatureFile, set_name: str, norm: str, name: str) -> Precomputed
         raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
     if "logit_scale" not in file.meta:
         notes.append(f"The file tells no logit_scale: {scale:g} is taken, as in CLIP.")
-    names = [str(one) for one in file.part(set_name, "names") or []]
-    digests = [str(one) for one in file.part(set_name, "digests") or []]
-    for what, held in (("names", names), ("digests", digests)):
-        if held and len(held) != n:
-            raise DataError(f"{len(held)} {what} for {n} rows of features.")
-    feature_set = FeatureSet(
-        features,
-        labels,
-        class_names,
-        names or [f"{name}[{i}]" for i in range(n)],
-        digests or row_digests(features),
-        _norm(file, features) if norm == "auto" else "unit" if norm == "unit" else "raw",
-    )
-    backbone, note = file.meta.get("backbone"), file.meta.get("note", "")
     return Precomputed(
-        feature_set, text, scale, backbone, set_name, file.sets, note, notes, file.meta
+        FeatureSet(
+            features,
+            torch.tensor(numbers, dtype=torch.long),
+            class_names,
+            [str(one) for one in names] if names else [f"{name}[{i}]" for i in range(n)],
+            [str(one) for one in digests] if digests else row_digests(features),
+            _norm(file, features) if norm == "auto" else norm,
+        ),
+        None if text is None else text.float(),
+        scale,
+        file.meta.get("backbone"),
+        set_name,
+        file.sets,
+        notes,
+        file.meta,
     )
 
 
@@ -244,36 +246,25 @@ def _norm(file: FeatureFile, features: Tensor) -> FeatureNorm:
     if stated not in (None, "raw", "unit"):
         raise DataError(f"The file says feature_norm={stated!r}.", allowed="raw, unit")
     if stated is None and not file.meta.get("image_features", "").startswith("unit length"):
-        samples = (file.part(name, "features", _NORM_SAMPLE).float() for name in file.sets)
+        samples = (file.part("features", name)[..., :_NORM_SAMPLE, :].float() for name in file.sets)
         off = ((rows.norm(dim=-1) - 1).abs().gt(_UNIT_TOLERANCE).any() for rows in samples)
         return "raw" if any(off) or not features.numel() else "unit"
     return "raw" if stated == "raw" else "unit"
 
 
-def _labels(file: FeatureFile, set_name: str, n: int, notes: list[str]) -> tuple[Tensor, list[str]]:
-    """Labels (N,) as numbers, with the names of the classes."""
-    labels, class_names = file.part(set_name, "labels"), file.class_names
-    if labels is None:
-        notes.append("The file has no labels: they are unknown.")
-        labels = [-1] * n
-    labels = labels.tolist() if isinstance(labels, Tensor) else labels
-    if len(labels) != n:
-        raise DataError(f"{len(labels)} labels for {n} rows of features.")
-    if any(isinstance(label, str) for label in labels):
-        known = {label for label in labels if isinstance(label, str)}
-        class_names = class_names if class_names is not None else sorted(known)
+def _numbered(
+    labels: Sequence[Any], class_names: list[str] | None
+) -> tuple[list[int], list[str] | None]:
+    """Labels (N,) as numbers, and the names of the classes as far as they are known."""
+    if known := {label for label in labels if isinstance(label, str)}:
+        class_names = sorted(known) if class_names is None else class_names
         if strange := sorted(known - set(class_names)):
             raise DataError(
                 f"Labels that are not among the class names: {listed(strange, _SHOWN)}.",
                 allowed=listed(class_names, _SHOWN),
             )
         index = {name: i for i, name in enumerate(class_names)}
-        labels = [index[label] if isinstance(label, str) else -1 for label in labels]
-    if not all(isinstance(one, int) or one == int(one) for one in labels):
+        labels = [index.get(label, -1) for label in labels]
+    if any(one != int(one) for one in labels):
         raise DataError("The labels are no whole numbers.", allowed="class numbers or class names")
-    numbers = torch.tensor([int(label) for label in labels], dtype=torch.long)
-    if class_names is None:
-        count = len(file.text) if file.text is not None else max(numbers.tolist(), default=-1) + 1
-        class_names = [str(i) for i in range(count)]
-        notes.append("The file has no class names: the classes are called by their numbers.")
-    return numbers, class_names
+    return [int(one) for one in labels], class_names

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.files import of_form
 
 Sets = Mapping[str, FeatureSet]
 
@@ -29,41 +30,40 @@ class FeatureFile:
     """An opened file of features.
 
     Attributes:
-        sets: names of the sets; "" is the only set of a file without names.
-        meta: the entries of its header, as text.
-        class_names: C names, or None where the file has none.
-        text: (C, D) as stored, or None.
         keys: of the arrays that it holds.
-        get: the array of a key as a tensor or a list; of features, at most ``limit`` rows.
+        meta: the entries of its header, as text; ``classes`` is a JSON list of the C names.
+        get: the array of a key: features and text weights as a tensor, all else as a list.
     """
 
-    sets: list[str]
-    meta: dict[str, str]
-    class_names: list[str] | None
-    text: Tensor | None
     keys: Collection[str]
-    get: Callable[[str, int | None], Any]
+    meta: dict[str, str]
+    get: Callable[[str], Any]
 
-    def part(self, set_name: str, name: str, limit: int | None = None) -> Any:
-        """The array ``name`` of a set, or None where there is none; see ``get``."""
+    @property
+    def sets(self) -> list[str]:
+        """Names of the sets; "" is the only set of a file without names."""
+        named = [key.removesuffix(".features") for key in self.keys if key.endswith(".features")]
+        return [""] * ("features" in self.keys) + sorted(named)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """C names, or None where the file has none."""
+        return names_of(self.meta["classes"], "classes") if "classes" in self.meta else None
+
+    def part(self, name: str, set_name: str = "") -> Any:
+        """The array ``name`` of a set, or None where there is none."""
         key = f"{set_name}.{name}" if set_name else name
-        return self.get(key, limit) if key in self.keys else None
+        return self.get(key) if key in self.keys else None
 
 
-def _named_sets(keys: Collection[str]) -> list[str]:
-    named = sorted(key.removesuffix(".features") for key in keys if key.endswith(".features"))
-    return ([""] if "features" in keys else []) + named
+def names_of(value: str | bytes, key: str) -> list[str]:
+    """The names in an entry of JSON.
 
-
-def _names(value: str | bytes, key: str) -> list[str]:
-    names = json.loads(value)
-    if not isinstance(names, list):
-        raise DataError(f"The entry {key!r} is not a JSON list.", allowed="a JSON list of names")
-    return [str(name) for name in names]
-
-
-def _class_names(meta: Mapping[str, str]) -> list[str] | None:
-    return _names(meta["classes"], "classes") if "classes" in meta else None
+    Raises:
+        DataError: it is no list.
+    """
+    allowed = "a JSON list of names"
+    return [str(n) for n in of_form(json.loads(value), list[Any], f"The entry {key!r}", allowed)]
 
 
 def _open_safetensors(path: Path) -> FeatureFile:
@@ -71,18 +71,14 @@ def _open_safetensors(path: Path) -> FeatureFile:
     from safetensors import safe_open
 
     file = safe_open(path, framework="pt")
-    keys, meta = list(file.keys()), dict(file.metadata() or {})
 
-    def get(key: str, limit: int | None) -> Any:
-        if limit is not None:
-            part = file.get_slice(key)
-            return part[:, :limit] if len(part.get_shape()) == 3 else part[:limit]
-        array = file.get_tensor(key)
-        is_text = key.rpartition(".")[2] in ("names", "digests")
-        return _names(bytes(array.numpy()), key) if is_text else array
+    def get(key: str) -> Any:
+        array, part = file.get_tensor(key), key.rpartition(".")[2]
+        if part in ("names", "digests"):
+            return names_of(bytes(array.numpy()), key)
+        return array.tolist() if part == "labels" else array
 
-    text = file.get_tensor("text") if "text" in keys else None
-    return FeatureFile(_named_sets(keys), meta, _class_names(meta), text, keys, get)
+    return FeatureFile(list(file.keys()), dict(file.metadata() or {}), get)
 
 
 def _open_npz(path: Path) -> FeatureFile:
@@ -91,28 +87,26 @@ def _open_npz(path: Path) -> FeatureFile:
     file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     if not hasattr(file, "files"):
         raise DataError("It is one plain array, not an archive of named arrays.")
-    keys = list(file.files)
 
-    def get(key: str, limit: int | None) -> Any:
-        array = file[key]
-        if not key.endswith("features"):
-            return array.tolist()
-        return torch.from_numpy(array if limit is None else array[..., :limit, :])
+    def get(key: str) -> Any:
+        is_matrix = key == "text" or key.endswith("features")
+        return torch.from_numpy(file[key]) if is_matrix else file[key].tolist()
 
     entries = ("logit_scale", "backbone", "feature_norm", "note")
-    meta = {key: str(file[key]) for key in entries if key in keys}
-    named = next((key for key in ("class_names", "classes") if key in keys), None)
-    class_names = [str(name) for name in file[named].tolist()] if named else None
-    text = torch.from_numpy(file["text"]) if "text" in keys else None
-    return FeatureFile(_named_sets(keys), meta, class_names, text, keys, get)
+    meta = {key: str(file[key]) for key in entries if key in file}
+    for key in ("classes", "class_names"):  # where there are both, the second counts
+        meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}
+    return FeatureFile(list(file.keys()), meta, get)
 
 
-# What the columns of a Parquet file hold; of several, the first that is there.
+# What the columns of a Parquet file hold; of several with one meaning, the last counts.
 _COLUMNS = {
-    "features": ("features", "embedding"),
-    "labels": ("label",),
-    "names": ("path", "name"),
-    "digests": ("digest",),
+    "embedding": "features",
+    "features": "features",
+    "label": "labels",
+    "name": "names",
+    "path": "names",
+    "digest": "digests",
 }
 
 
@@ -124,55 +118,44 @@ def _open_parquet(path: Path) -> FeatureFile:
     """
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
-    there = file.schema_arrow.names
-    columns = {part: next((c for c in some if c in there), "") for part, some in _COLUMNS.items()}
-
-    def column(name: str) -> list[Any]:
-        return file.read(columns=[name])[name].to_pylist() if name in there else []
-
-    splits = np.array([str(split) for split in column("split")])
-
-    def get(key: str, limit: int | None) -> Any:
-        set_name, _, part = key.rpartition(".")
-        every = np.arange(file.metadata.num_rows)
-        rows = (every[splits == set_name] if len(splits) else every)[:limit]
-        if part == "features":
-            return _lists(file, columns[part], rows)
-        values = column(columns[part])
-        empty = -1 if part == "labels" else "None"
-        return [empty if values[i] is None else values[i] for i in rows]
-
+    table = pq.ParquetFile(path).read(columns=["split", *_COLUMNS])
+    columns = {part: table[name] for name, part in _COLUMNS.items() if name in table.column_names}
+    splits = [""] * len(table)
+    if "split" in table.column_names:
+        splits = [str(split) for split in table["split"].to_pylist()]
     meta = {
         key.decode(): value.decode("utf-8", "replace")
-        for key, value in (file.schema_arrow.metadata or {}).items()
+        for key, value in (table.schema.metadata or {}).items()
         if key not in (b"ARROW:schema", b"pandas", b"huggingface")
     }
-    packed, class_names = meta.pop("text", None), _class_names(meta)
-    # Over every split, so that training and test rows agree on the numbers.
-    labels = set(column("label")) if class_names is None else set()
-    if any(isinstance(label, str) for label in labels):
-        class_names = sorted(str(label) for label in labels if label is not None)
-    text = None
-    if packed is not None and class_names:
-        flat = np.frombuffer(base64.b64decode(packed), np.float32).copy()
-        text = torch.from_numpy(flat).reshape(len(class_names), -1)
-    sets = list(dict.fromkeys(splits.tolist())) or [""] if columns["features"] else []
-    keys = [f"{s}.{part}" if s else part for s in sets for part, name in columns.items() if name]
-    return FeatureFile(sets, meta, class_names, text, keys, get)
+    packed = meta.pop("text", None)
+    labels = set(columns["labels"].to_pylist()) if "labels" in columns else set()
+    if "classes" not in meta and any(isinstance(label, str) for label in labels):
+        # Over every split, so that training and test rows agree on the numbers.
+        meta["classes"] = json.dumps(sorted(str(label) for label in labels if label is not None))
 
+    def get(key: str) -> Any:
+        if key == "text":
+            flat = np.frombuffer(base64.b64decode(packed or ""), np.float32)
+            return torch.from_numpy(flat.copy()).reshape(len(json.loads(meta["classes"])), -1)
+        set_name, _, part = key.rpartition(".")
+        rows = columns[part].take(np.flatnonzero([split == set_name for split in splits]))
+        if part != "features":
+            empty = -1 if part == "labels" else "None"
+            return [empty if value is None else value for value in rows.to_pylist()]
+        lists = rows.combine_chunks()
+        if len(lists.value_lengths().unique()) > 1 or lists.null_count:
+            raise DataError(
+                "The rows in the column of features differ in length.",
+                allowed="lists of numbers, all of one length",
+            )
+        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        return torch.from_numpy(flat.copy()).reshape(len(lists), -1)
 
-def _lists(file: Any, name: str, rows: np.ndarray) -> Tensor:
-    """The rows of a column of lists, all of one length, as (n, D)."""
-    wanted = file.read(columns=[name])[name].combine_chunks().take(rows)
-    sizes = np.unique(wanted.value_lengths().to_numpy(zero_copy_only=False))
-    if len(sizes) > 1 or wanted.null_count:
-        raise DataError(
-            f"The rows of column {name!r} differ in length.",
-            allowed="lists of numbers, all of one length",
-        )
-    flat = wanted.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(flat)).reshape(len(wanted), -1)
+    names = dict.fromkeys(splits or [""])
+    keys = [f"{name}.{part}" if name else part for name in names for part in columns]
+    has_text = packed is not None and "classes" in meta
+    return FeatureFile([*keys, "text"] if has_text else keys, meta, get)
 
 
 def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
@@ -180,14 +163,14 @@ def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict
 
     tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
     for name, one in sets.items():
-        features = one.features if one.views > 1 else one.plain_view
         # copies: safetensors refuses tensors that share memory, as subsets of one set do
+        features = one.features if one.views > 1 else one.plain_view
         tensors[f"{name}.features"] = features.contiguous().clone()
         tensors[f"{name}.labels"] = one.labels.contiguous().clone()
         for part, words in (("names", one.names), ("digests", one.digests)):
             if words:
-                raw = np.frombuffer(json.dumps(words).encode(), np.uint8)
-                tensors[f"{name}.{part}"] = torch.from_numpy(raw.copy())
+                raw = bytearray(json.dumps(words).encode())
+                tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
     path.write_bytes(save(tensors, header))
 
 
@@ -206,13 +189,13 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["path"] += one.names or [None] * len(one)
         columns["label"] += [one.class_names[i] if i >= 0 else None for i in one.labels.tolist()]
         columns["digest"] += one.digests or [None] * len(one)
-    joined = torch.cat([one.plain_view for one in sets.values()])
+    rows = torch.cat([one.plain_view for one in sets.values()])
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
-    kept = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
-    flat = pa.array(joined.reshape(-1).numpy())
-    table = pa.table({**kept, "features": pa.FixedSizeListArray.from_arrays(flat, joined.shape[1])})
-    pq.write_table(table.replace_schema_metadata(header), path)
+    table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
+    flat = pa.array(rows.reshape(-1).numpy())
+    table["features"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+    pq.write_table(pa.table(table).replace_schema_metadata(header), path)
 
 
 Writer = Callable[[Path, Sets, Tensor | None, dict[str, str]], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -47,17 +48,17 @@ def text_weights(
     """
     if not class_names or not (templates or descriptions):
         raise UsageError(f"{len(class_names)} class names and {len(templates)} templates.")
-    for template in templates:
-        if template.count("{}") != 1:
-            raise UsageError(
-                f"The template {template!r} has {template.count('{}')} places for the class name.",
-                allowed="one {} per template, as in 'a photo of a {}.'",
-            )
-    texts = [[fill(template, name) for template in templates] for name in class_names]
-    for own, more in zip(texts, descriptions or [], strict=descriptions is not None):
-        own.extend(more)
-    distinct = list(dict.fromkeys(text for own in texts for text in own))
-    features = _encode(backbone, distinct, store)
+    if wrong := [template for template in templates if template.count("{}") != 1]:
+        raise UsageError(
+            f"The template {wrong[0]!r} has {wrong[0].count('{}')} places for the class name.",
+            allowed="one {} per template, as in 'a photo of a {}.'",
+        )
+    sentences = [()] * len(class_names) if descriptions is None else descriptions
+    texts = [
+        [*(fill(template, name) for template in templates), *own]
+        for name, own in zip(class_names, sentences, strict=True)
+    ]
+    features = _encode(backbone, list(dict.fromkeys(chain.from_iterable(texts))), store)
     means = [normalize(torch.stack([features[t] for t in own])).mean(0) for own in texts]
     return normalize(torch.stack(means))
 
@@ -88,13 +89,14 @@ def _warn_of_cuts(backbone: Backbone, texts: list[str]) -> None:
     if isinstance(backbone, OwnBackbone):  # cuts as it sees fit
         return
     tokens = backbone.tokenize(texts)
-    padding = backbone.tokenize([""])[0, -1]
-    full = [i for i in range(len(texts)) if tokens[i, -1] != padding]
+    full = (tokens[:, -1] != backbone.tokenize([""])[0, -1]).nonzero().flatten().tolist()
     if not full:
         return
     # a text is cut when its last letter makes no difference
     shorter = backbone.tokenize([texts[i].rstrip()[:-1] for i in full])
     cut = [texts[i] for i, row in zip(full, shorter, strict=True) if torch.equal(row, tokens[i])]
     if cut:
-        beginnings = listed(text[:_SHOWN] + "..." for text in cut)
-        log.warning(f"Cut at {tokens.shape[1]} tokens, the text tower's limit: {beginnings}.")
+        log.warning(
+            f"Cut at {tokens.shape[1]} tokens, the text tower's limit: "
+            f"{listed(text[:_SHOWN] + '...' for text in cut)}."
+        )
