@@ -3,7 +3,7 @@
     python tools/train_demo_clip.py --out src/clip_adapter/backbones/demo_weights
 
 The architecture is ``tools/demo_clip.json``, in open_clip's own form; the data is the rendered
-world of ``clip_adapter.demo.world``; the loss is CLIP's. In the layout that open_clip loads as
+world of ``tools/training_world.py``; the loss is CLIP's. In the layout that open_clip loads as
 ``local-dir:FOLDER`` it writes ``open_clip_config.json`` and ``open_clip_model.safetensors``
 (float16), and beside them ``training.json``, the record of the run. The same seed, thread count
 and versions give the same weights; the shipped ones were made with the defaults. About 15 minutes
@@ -28,7 +28,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clip_adapter.demo.world import render_pretraining
+from training_world import render_pretraining
 
 HERE = Path(__file__).resolve().parent
 MAX_LOGIT_SCALE = math.log(100)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from clip_adapter.backbones.weights import DEMO_FOLDER
-from clip_adapter.demo.world import render_pretraining
+from training_world import render_pretraining
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clip_adapter.datasets.folder import load_folder
-from clip_adapter.demo.shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from clip_adapter.demo.shapes import COLOURS, SHAPES, TEXTURES
 from clip_adapter.demo.task import (
     DEMO_CLASSES,
     DEMO_TEMPLATES,
@@ -28,11 +28,10 @@ from clip_adapter.demo.world import (
     canvas,
     paint,
     random_thing,
-    render_pair,
-    render_pretraining,
 )
 from clip_adapter.errors import CancelledError, DataError
 from clip_adapter.reporting import listening
+from training_world import BACKGROUNDS, render_pair, render_pretraining
 
 
 def _painted(shape: str, texture: str = "plain") -> np.ndarray:

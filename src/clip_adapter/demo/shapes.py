@@ -1,9 +1,8 @@
-"""Shapes, textures and backgrounds of the demo world, as formulas of coordinates.
+"""Shapes and textures of the demo world, as formulas of coordinates.
 
 A shape is a signed distance over object coordinates (u, v), where the object fills the unit
 circle: negative inside, roughly a distance near the edge. A texture is a mix in 0..1 between the
-object's two tones. A background is an RGB picture over canvas coordinates in -1..1. All arrays
-are float32 of one (S, S) grid; y and v point down.
+object's two tones. All arrays are float32 of one (S, S) grid; y and v point down.
 """
 
 from __future__ import annotations
@@ -160,51 +159,4 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "pink": (0.96, 0.52, 0.7),
     "white": (0.95, 0.95, 0.95),
     "black": (0.07, 0.07, 0.08),
-}
-
-
-def _mix(low: tuple[float, ...], high: tuple[float, ...], t: Grid) -> Grid:
-    a, b = np.array(low, np.float32), np.array(high, np.float32)
-    return a + (b - a) * np.clip(t, 0, 1)[..., None]
-
-
-def _brick(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
-    row = y * 3.2 + rng.uniform(0, 1)
-    column = x * 1.7 + 0.5 * np.mod(np.floor(row), 2)
-    joint = np.minimum(np.mod(row, 1) / 3.2, np.mod(column, 1) / 1.7)
-    return _mix((0.78, 0.74, 0.7), (0.62, 0.27, 0.2), (joint - 0.03) * 30)
-
-
-BACKGROUNDS: dict[str, Pattern] = {
-    "on grass": lambda x, y, rng: _mix(
-        (0.2, 0.42, 0.1), (0.5, 0.7, 0.28), smooth_noise(x * 2.5, y, rng, 14) * 0.5 + 0.5
-    ),
-    "on sand": lambda x, y, rng: _mix(
-        (0.78, 0.68, 0.45), (0.93, 0.86, 0.66), smooth_noise(x, y, rng, 22) * 0.5 + 0.5
-    ),
-    "in the sky": lambda x, y, rng: _mix(
-        (0.42, 0.66, 0.95),
-        (0.96, 0.98, 1.0),
-        (y + 1) * 0.2 + np.clip(smooth_noise(x, y * 2, rng, 2.5) - 0.25, 0, 1),
-    ),
-    "on water": lambda x, y, rng: _mix(
-        (0.08, 0.3, 0.5),
-        (0.3, 0.58, 0.74),
-        np.sin(y * 18 + smooth_noise(x, y, rng, 4) * 3) * 0.4 + 0.5,
-    ),
-    "on a wooden table": lambda x, y, rng: _mix(
-        (0.5, 0.33, 0.18),
-        (0.72, 0.52, 0.32),
-        np.sin(x * rng.uniform(9, 14) + smooth_noise(x, y * 0.4, rng, 5) * 2) * 0.4 + 0.5,
-    ),
-    "on a brick wall": _brick,
-    "in the snow": lambda x, y, rng: _mix(
-        (0.84, 0.88, 0.94), (0.98, 0.99, 1.0), smooth_noise(x, y, rng, 3) * 0.5 + 0.5
-    ),
-    "at night": lambda x, y, rng: _mix(
-        (0.04, 0.05, 0.14),
-        (0.95, 0.95, 0.85),
-        np.clip(smooth_noise(x, y, rng, 26, 6) * 5 - 4.6, 0, 1),
-    ),
-    "on paper": lambda x, y, rng: np.tile(np.float32(rng.uniform(0.25, 0.95, 3)), (*x.shape, 1)),
 }
