@@ -6,18 +6,17 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
-from clip_adapter.datasets.coverage import thin_classes
-from clip_adapter.datasets.dataset import UNSPLIT, Sample
+from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, MissingTextError, UsageError
+from clip_adapter.errors import DataError, Offer, UsageError
 from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
@@ -28,8 +27,6 @@ from clip_adapter.options import SourceOptions, changed, flag_of
 from clip_adapter.reporting import log
 from clip_adapter.wording import listed
 
-Offer = Literal["text", "pixels", "backbone"]
-
 
 class Source(ABC):
     """Labelled pictures or features.
@@ -39,38 +36,36 @@ class Source(ABC):
         class_names: C names in label order.
         templates: the prompts; none where descriptions stand alone.
         descriptions: the sentences on the classes that the user gave, or None.
-        offers: what a method can have of it: "text" (text weights), "pixels", "backbone".
+        holds: what is there without a backbone: "pixels", or "text" (text weights) in a file.
         has_splits: whether training and test pictures are separate.
         set_name: the set inside a feature file; None for pictures.
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
-        names_empty_classes: whether its notes name the classes without pictures.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
     """Fields of the options that have no meaning for it."""
     name: str
-    offers: frozenset[Offer] = frozenset({"text", "pixels", "backbone"})
+    holds: frozenset[Offer] = frozenset({"pixels"})
     has_splits: bool = True
     set_name: str | None = None
     fingerprint: str | None = None
     idle_backbone: str = ""
-    names_empty_classes: bool = False
     _backbone: Backbone | None = None
 
     def __init__(
         self, class_names: list[str], templates: list[str], options: SourceOptions
     ) -> None:
-        self.class_names, self._options = class_names, options
-        self.descriptions = None
+        self.class_names, self._options, self.descriptions = class_names, options, None
+        self.templates = templates
         if options.descriptions is not None:
             self.descriptions = read_descriptions(options.descriptions, class_names)
+            self.templates = templates if options.prompts else []
             if others := self.descriptions.others:
-                name = self.descriptions.name
-                log.warning(f"{name} also describes other classes: {listed(others)}.")
-        alone = self.descriptions is not None and not options.prompts
-        self.templates = [] if alone else templates
+                log.warning(
+                    f"{self.descriptions.name} also describes other classes: {listed(others)}."
+                )
 
     @property
     @abstractmethod
@@ -80,6 +75,14 @@ class Source(ABC):
     def use(self, backbone: Backbone) -> None:
         """Take ``backbone`` in place of the one that the options name."""
         self._backbone = backbone
+
+    @property
+    def offers(self) -> frozenset[Offer]:
+        """What a method can have of it: what it holds, and what its backbone makes of that."""
+        if self.backbone is None:
+            return self.holds
+        text = getattr(self.backbone, "encodes_text", True)
+        return self.holds | {"backbone"} | ({"text"} if text else set())
 
     @property
     @abstractmethod
@@ -95,10 +98,6 @@ class Source(ABC):
         """Names of the splits that hold pictures."""
 
     @abstractmethod
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
-    ) -> tuple[FeatureSet, list[BadPicture]]: ...
-
     def features(
         self,
         split: str,
@@ -110,14 +109,6 @@ class Source(ABC):
 
         With ``other`` they are of that backbone, and notes on the pictures are not repeated.
         """
-        features, skipped = self._read(split, rows, views, other)
-        if other is None and split in ("train", UNSPLIT):
-            labels = self.labels(split)
-            before = labels if rows is None else [labels[i] for i in rows]
-            after, drawn = features.labels.tolist(), rows is not None
-            for note in thin_classes(before, after, self.class_names, drawn=drawn):
-                log.warning(note)
-        return features, skipped
 
     def pictures(
         self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
@@ -131,7 +122,7 @@ class Source(ABC):
             digests: content digests of the others.
 
         Raises:
-            UsageError: it offers no pixels.
+            UsageError: it holds no pixels.
         """
         raise UsageError(f"{self.name} holds no pictures.", hint="Give the pictures.")
 
@@ -144,20 +135,16 @@ class Source(ABC):
             MissingTextError: the backbone encodes pictures only, and prompts or descriptions were
                 given.
         """
-        if self.backbone is None:
+        asked = bool(self._options.prompts or self.descriptions)
+        if self.backbone is None or not (asked or "text" in self.offers):
             return None
-        try:
-            return text_weights(
-                self.backbone,
-                self.class_names,
-                self.templates,
-                descriptions=self.descriptions and self.descriptions.sentences,
-                store=self._options.store(),
-            )
-        except MissingTextError:
-            if self._options.prompts or self.descriptions:
-                raise
-            return None
+        return text_weights(
+            self.backbone,
+            self.class_names,
+            self.templates,
+            descriptions=self.descriptions and self.descriptions.sentences,
+            store=self._options.store(),
+        )
 
     @abstractmethod
     def made_by(self) -> dict[str, Any]:
@@ -176,8 +163,6 @@ class PictureSource(Source):
     """A folder, a table or a hub data set, seen through a backbone."""
 
     IGNORES = ("feature_norm",)
-    # By the notes on the data, and on pictures that cannot be read.
-    names_empty_classes = True
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         root = () if takes_root(spec, options.root) else ("root",)
@@ -217,9 +202,14 @@ class PictureSource(Source):
         pool = self._data.pool(split)
         return pool if rows is None else [pool[i] for i in rows]
 
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    def features(
+        self,
+        split: str,
+        rows: Sequence[int] | None = None,
+        views: int = 1,
+        other: Backbone | None = None,
     ) -> tuple[FeatureSet, list[BadPicture]]:
+        """Features of ``split`` or its ``rows``, and the skipped pictures, see :class:`Source`."""
         return embed(
             other or self.backbone,
             self._samples(split, rows),
@@ -257,8 +247,8 @@ class FeatureSource(Source):
     def __init__(self, spec: str, options: SourceOptions) -> None:
         refuse(spec, "features", self.IGNORES, options)
         self._file = load_features(spec, feature_norm=options.feature_norm)
-        has_text = self._file.text is not None
-        if has_text:
+        self.holds = frozenset() if self._file.text is None else frozenset({"text"})
+        if self.holds:
             refuse(spec, "text weights", ("prompts", "descriptions"), options)
             self.idle_backbone = options.backbone or ""
         elif options.backbone is None:
@@ -267,11 +257,11 @@ class FeatureSource(Source):
             log.warning(note)
         self.name, self.set_name = spec, self._file.set_name
         self.fingerprint = self._file.meta.get("backbone_fingerprint")
-        named = options.backbone is not None
-        offers: dict[Offer, bool] = {"text": has_text or named, "backbone": named}
-        self.offers = frozenset(offer for offer, there in offers.items() if there)
-        templates = resolve_templates(list(options.prompts) or None)
-        super().__init__(self._file.feature_set.class_names, templates, options)
+        super().__init__(
+            self._file.feature_set.class_names,
+            resolve_templates(list(options.prompts) or None),
+            options,
+        )
         if unlabelled := int((self._file.feature_set.labels < 0).sum()):
             raise DataError(f"{spec}: {unlabelled} rows have no label.", hint="Label them.")
 
@@ -325,9 +315,14 @@ class FeatureSource(Source):
         """The name of the set."""
         return [self._file.set_name]
 
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    def features(
+        self,
+        split: str,
+        rows: Sequence[int] | None = None,
+        views: int = 1,
+        other: Backbone | None = None,
     ) -> tuple[FeatureSet, list[BadPicture]]:
+        """The set, or ``rows`` of it; nothing is skipped."""
         check_opening(self.name)
         features = self._file.feature_set
         return features if rows is None else features.subset(list(rows)), []
@@ -364,9 +359,9 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
         UsageError: one of ``names`` is not at its default.
     """
     if given := [name for name in names if name in changed(options)]:
-        flags = [flag_of(SourceOptions, name) for name in given]
+        flags = ", ".join(flag_of(SourceOptions, name) for name in given)
         raise UsageError(
-            f"{spec} holds {holds}: {', '.join(given)} ({', '.join(flags)}) would change nothing.",
+            f"{spec} holds {holds}: {', '.join(given)} ({flags}) would change nothing.",
             hint="Leave it away." if len(given) == 1 else "Leave them away.",
         )
 

@@ -117,7 +117,7 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
     from clip_adapter.sources import open_source
 
     source = open_source(data, reading)
-    if "pixels" not in source.offers:
+    if "pixels" not in source.holds:
         raise UsageError(f"{data} holds features already.", hint="Name pictures.")
     sets, skipped = {}, []
     for name in split or source.splits():

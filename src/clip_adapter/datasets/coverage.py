@@ -4,9 +4,50 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from clip_adapter.errors import DataError
 from clip_adapter.wording import counted, listed
+
+
+class Coverage(NamedTuple):
+    """What there is to learn from.
+
+    Attributes:
+        rows: of the training pictures to learn from, in order.
+        dropped: notes on the others, a sentence each; empty where all rows are kept.
+        empty: a line on the classes without training pictures; "" where none is needed.
+    """
+
+    rows: list[int]
+    dropped: list[str]
+    empty: str
+
+
+def coverage(
+    labels: Sequence[int],
+    digests: Sequence[str],
+    class_names: Sequence[str] = (),
+    *,
+    named: bool = False,
+    text: bool = False,
+) -> Coverage:
+    """Which pictures to learn from, and what is to be said of the others and of empty classes.
+
+    Args:
+        labels: (N,).
+        digests: N content digests, equal for copies; empty where no two pictures are the same.
+        class_names: C names; only the line on empty classes needs them.
+        named: whether a note has named the empty classes before.
+        text: whether the method scores a class without pictures by its text.
+
+    Raises:
+        DataError: every picture lies under several labels.
+    """
+    rows, dropped = distinct_pictures(labels, digests)
+    kept = [labels[row] for row in rows]
+    # What was left out may have been all that a class had.
+    return Coverage(rows, dropped, empty_classes(kept, class_names, named and not dropped, text))
 
 
 def thin_classes(
