@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**63
 # So many shots are scored once, to see that the scores are numbers.
 PROBED = 256
+OFFERS: tuple[Offer, ...] = ("pixels", "text", "backbone")  # of several, the first is missed
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -267,8 +268,8 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
             f"nothing would be made by the backbone: {method.name} reads features.",
             hint="Leave --backbone away.",
         )
-    order: tuple[Offer, ...] = ("pixels", "text", "backbone")
-    if missing := [offer for offer in order if offer in wanted - source.offers]:
+    missing: list[Offer] = [offer for offer in OFFERS if offer in wanted - source.offers]
+    if missing:
         served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
         remedy, backbone = "", source.backbone
         if missing[0] == "text" and backbone is not None:

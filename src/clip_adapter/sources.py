@@ -81,8 +81,8 @@ class Source(ABC):
         """What a method can have of it: what it holds, and what its backbone makes of that."""
         if self.backbone is None:
             return self.holds
-        text = getattr(self.backbone, "encodes_text", True)
-        return self.holds | {"backbone"} | ({"text"} if text else set())
+        made: tuple[Offer, ...] = ("backbone", "text")
+        return self.holds.union(made if getattr(self.backbone, "encodes_text", True) else made[:1])
 
     @property
     @abstractmethod
