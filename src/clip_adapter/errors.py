@@ -118,7 +118,8 @@ def code_of(plugin: object) -> Iterator[None]:
             raise
         raise PluginError(
             f"{kind.__module__}.{kind.__qualname__} failed with {type(error).__name__}: {error}",
-            hint="It is no part of clip-adapter: mend it, or report it to its authors.",
+            hint="It is no part of clip-adapter: mend it, or report it to its authors. On the "
+            "command line CLIP_ADAPTER_DEBUG=1 shows where it happens.",
         ) from error
 
 
