@@ -24,7 +24,7 @@ from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lac
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
-from clip_adapter.sources import Source, open_source
+from clip_adapter.sources import PictureSource, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
 
@@ -315,7 +315,7 @@ def make_task(
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     pictures = None
-    if "pixels" in wanted:
+    if "pixels" in wanted and isinstance(source, PictureSource):
         pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
     text = source.text_weights()
     lasting = coverage(

@@ -81,8 +81,9 @@ def embed(
         if out.suffix.lower() not in WRITABLE:
             raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
         start = time.perf_counter()
-        read = _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
-        sets, text, meta, skipped = read
+        sets, text, meta, skipped = (
+            _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
+        )
         write_features(out, sets, text, meta)
         seconds = time.perf_counter() - start
         first, learnt = next(iter(sets.values())), "train" if "train" in sets else next(iter(sets))
@@ -110,10 +111,10 @@ def embed(
 
 
 def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Embedded:
-    from clip_adapter.sources import open_source
+    from clip_adapter.sources import PictureSource, open_source
 
     source = open_source(data, reading)
-    if "pixels" not in source.holds:
+    if not isinstance(source, PictureSource):
         raise UsageError(f"{data} holds features already.", hint="Name pictures.")
     sets, skipped = {}, []
     for name in split or source.splits():
@@ -121,8 +122,8 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
         views = reading.views if name not in ("val", "test") else 1
         sets[name], bad = source.features(name, None, views)
         skipped += bad
-    meta = {**source.made_by(), "logit_scale": source.logit_scale}
-    meta["templates"] = json_format.dumps(meta["templates"], ensure_ascii=False)
+    templates = json_format.dumps(source.templates, ensure_ascii=False)
+    meta = {**source.made_by(), "logit_scale": source.logit_scale, "templates": templates}
     return sets, source.text_weights(), meta, skipped
 
 

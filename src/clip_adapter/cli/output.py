@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -59,12 +59,18 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
-        self._lines = _lines()
-        self._lines.__enter__()
+        self._restored = contextlib.ExitStack()
+        self._restored.callback(setattr, log, "handlers", log.handlers)
+        self._restored.callback(log.setLevel, log.level)
+        self._restored.enter_context(warnings.catch_warnings())
+        log.handlers = [logging.StreamHandler(sys.stderr)]
+        log.setLevel(logging.INFO)
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self._lines.__exit__(None, None, None)
+        self._restored.close()
         if code := self._failed(error):
             raise typer.Exit(code) from None
 
@@ -95,27 +101,11 @@ class Output:
         return error.exit_code
 
 
-@contextlib.contextmanager
-def _lines() -> Iterator[None]:
-    """Inside, the library's lines and warnings go to standard error, each once."""
-    handlers, level = log.handlers, log.level
-    log.handlers = [logging.StreamHandler(sys.stderr)]
-    log.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
-            yield
-    finally:
-        log.handlers = handlers
-        log.setLevel(level)
-
-
 def console(file: TextIO | None = None) -> Console:
     """The console of standard output, or of ``file``."""
     from rich.console import Console
 
-    target = sys.stdout if file is None else file
+    target = file or sys.stdout
     return Console(file=target, width=None if target.isatty() else PIPED_WIDTH)
 
 

@@ -108,10 +108,8 @@ def predict(
             output.say(f"Written: {out}")
         elif form == "table":
             output.show(predictions.as_table(records))
-        elif form == "csv":
-            print(predictions.as_csv(records), end="")
-        else:
-            output.result(predictions.as_json(records))
+        elif form != "parquet":
+            print(predictions.as_text(records, form), end="", flush=True)
         if failed := sum("error" in record for record in records):
             output.say(f"{failed} of {len(records)} pictures could not be read.")
         if failed == len(records):

@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,7 @@ Record = dict[str, Any]
 COLUMNS = ("path", "label", "probability", "error")
 
 
-def collect(words: Iterable[str], recursive: bool) -> list[Record]:
+def collect(words: Sequence[str], recursive: bool) -> list[Record]:
     """The pictures that ``words`` mean, in that order, as ``path``, with ``error`` for none.
 
     Args:
@@ -43,19 +43,16 @@ def collect(words: Iterable[str], recursive: bool) -> list[Record]:
     Raises:
         UsageError: nothing is meant at all.
     """
-    names = chain.from_iterable(_listed() if word == "-" else [word] for word in words)
+    listed = sys.stdin.buffer.read() if "-" in words else b""
+    lines = listed.split(b"\0") if b"\0" in listed else listed.replace(b"\r\n", b"\n").split(b"\n")
+    paths = [os.fsdecode(line) for line in lines if line]
+    names = chain.from_iterable(paths if word == "-" else [word] for word in words)
     records = [record for name in names for record in _expand(name, recursive)]
     if not records:
         raise UsageError(
             "No pictures were named.", hint="Name files, folders or globs, or '-' and a list."
         )
     return records
-
-
-def _listed() -> list[str]:
-    data = sys.stdin.buffer.read()
-    parts = data.split(b"\0") if b"\0" in data else data.replace(b"\r\n", b"\n").split(b"\n")
-    return [os.fsdecode(part) for part in parts if part]
 
 
 def _expand(word: str, recursive: bool) -> list[Record]:
@@ -137,22 +134,22 @@ def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Rec
     return [few[0] | ({"top": few} if top > 1 else {}) for few in guesses]
 
 
-def as_bytes(records: Sequence[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
-    """The content of a file that holds ``records`` in this form."""
-    if form == "parquet":
-        return _as_parquet(records)
-    if form == "table":
-        screen = console(io.StringIO())
-        screen.print(as_table(records))
-        text = screen.file.getvalue()  # type: ignore[attr-defined]
+def as_text(records: Sequence[Record], form: Literal["table", "json", "csv"]) -> str:
+    """``records`` as a table, as JSON, or as ``path,label,probability,error`` for a program.
+
+    With several guesses a row of CSV goes on with ``label_2,probability_2``...
+    """
+    text = io.StringIO(newline="")
+    if form == "json":
+        text.write(to_json([{"schema": SCHEMA, **record} for record in records]) + "\n")
+    elif form == "csv":
+        columns, rows = _flat(records)
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     else:
-        text = as_csv(records) if form == "csv" else to_json(as_json(records)) + "\n"
-    return text.encode("utf-8", "surrogateescape")
-
-
-def as_json(records: Sequence[Record]) -> list[Record]:
-    """``records``, each with the version of its fields."""
-    return [{"schema": SCHEMA, **record} for record in records]
+        console(text).print(as_table(records))
+    return text.getvalue()
 
 
 def as_table(records: Sequence[Record]) -> Table:
@@ -170,16 +167,6 @@ def as_table(records: Sequence[Record]) -> Table:
     return table(("picture", "class", "probability"), rows, right=("probability",))
 
 
-def as_csv(records: Sequence[Record]) -> str:
-    """``path,label,probability,error`` and, with several guesses, ``label_2,probability_2``..."""
-    columns, rows = _flat(records)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _flat(records: Sequence[Record]) -> tuple[list[str], list[Record]]:
     """Columns, and rows that lack some of them; guesses go on as ``label_2``, ``label_3``..."""
     rows = [{key: value for key, value in record.items() if key != "top"} for record in records]
@@ -189,7 +176,10 @@ def _flat(records: Sequence[Record]) -> tuple[list[str], list[Record]]:
     return list(dict.fromkeys(chain(COLUMNS, *rows))), rows
 
 
-def _as_parquet(records: Sequence[Record]) -> bytes:
+def as_bytes(records: Sequence[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
+    """The content of a file that holds ``records`` in this form."""
+    if form != "parquet":
+        return as_text(records, form).encode("utf-8", "surrogateescape")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
