@@ -159,8 +159,10 @@ def lacking(
         remedy: how to supply it, where that is not as for a feature file.
     """
     kind, words, usual = _LACKING[offer]
-    how = remedy or usual
-    return kind(f"{method} {words}", hint=f"{how}, or take a method that needs none: {others}.")
+    return kind(
+        f"{method} {words}",
+        hint=f"{remedy or usual}, or take a method that needs none: {others}.",
+    )
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:

@@ -79,8 +79,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         rows, notes, _ = coverage(labels.tolist(), digests)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        names = [str(c) for c in self.classes_]
-        train = FeatureSet(features, torch.from_numpy(labels), names, digests=digests)
+        train = FeatureSet(
+            features, torch.from_numpy(labels), [*map(str, self.classes_)], digests=digests
+        )
         task = FewShotTask(
             train.subset(rows),
             None if text is None else torch.from_numpy(text),

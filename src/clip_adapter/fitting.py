@@ -203,7 +203,7 @@ def make_classifier(
             "selection": [dict(choice) for choice in fitted.selection],
             **fitted.details,
             "trained_parameters": fitted.trained_parameters,
-            **({} if fitted.held_out is None else _on_held_out(fitted.held_out, task)),
+            **({"held_out": _on_held_out(held, task)} if (held := fitted.held_out) else {}),
             "options": dataclasses.asdict(method),
             "versions": versions(),
         },
@@ -219,12 +219,11 @@ def _on_held_out(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
         return 100 * mean((logits.argmax(-1) == labels).double(), weight)
 
     plain = task.train.plain_view[held.rows]
-    accuracies = {
+    return {
         "pictures": len(held.rows.unique()),
         "accuracy": percent(held.logits),
         "zero_shot_accuracy": None if text is None else percent(plain @ text.T),
     }
-    return {"held_out": accuracies}
 
 
 def source_options(given: Mapping[str, Any]) -> SourceOptions:
@@ -326,9 +325,12 @@ def make_task(
         named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
     )
-    before = labels if rows is None else [labels[row] for row in rows]
-    drawn = rows is not None
-    for note in thin_classes(before, read.labels.tolist(), source.class_names, drawn=drawn):
+    for note in thin_classes(
+        labels if rows is None else [labels[row] for row in rows],
+        read.labels.tolist(),
+        source.class_names,
+        drawn=rows is not None,
+    ):
         log.warning(note)
     if lasting.dropped:
         warnings.warn(" ".join(lasting.dropped), UserWarning, stacklevel=2)

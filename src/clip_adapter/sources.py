@@ -168,8 +168,11 @@ class Source(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What a classifier must remember of the source."""
-        described = {"descriptions": self.descriptions.facts()} if self.descriptions else {}
-        return {"data": self.name, **self.made_by(), **described}
+        return {
+            "data": self.name,
+            **self.made_by(),
+            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
+        }
 
 
 class PictureSource(Source):
@@ -336,5 +339,5 @@ def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> S
             ignores are left out.
     """
     kind = FeatureSource if is_feature_spec(spec) else PictureSource
-    read = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
-    return kind(str(spec), dataclasses.replace(options, **read))
+    heeded = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
+    return kind(str(spec), dataclasses.replace(options, **heeded))

@@ -81,8 +81,12 @@ def accuracies(result: Demo) -> Table:
 def predictions(result: Demo) -> Table:
     """Answers for the pictures without labels."""
     rows = [(one["path"], one["label"], f"{one['probability']:.2f}") for one in result.predictions]
-    title = "Pictures that nobody labelled"
-    return table(("picture", "answer", "probability"), rows, right=("probability",), title=title)
+    return table(
+        ("picture", "answer", "probability"),
+        rows,
+        right=("probability",),
+        title="Pictures that nobody labelled",
+    )
 
 
 def closing(result: Demo) -> list[str]:

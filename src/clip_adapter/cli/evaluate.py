@@ -69,8 +69,9 @@ def evaluate(
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
 
-        loaded = Classifier.from_pretrained(classifier)
-        report = evaluation.evaluate(loaded, data, split=split, **changed(reading))
+        report = evaluation.evaluate(
+            Classifier.from_pretrained(classifier), data, split=split, **changed(reading)
+        )
         drawn: list[str] = []
         if plots is not None:
             from clip_adapter.evaluation.plots import report_plots

@@ -30,9 +30,9 @@ def ls(
     with Output(json) as out:
         rows = {"methods": methods, "backbones": backbones, "templates": templates}[what]()
         out.result(rows)
+        cells = map(_cells, [] if json else rows)
         lines = what != "backbones"
-        look = {"caption": _CAPTIONS[what], "show_lines": lines}
-        out.show(table(_HEADINGS[what], map(_cells, [] if json else rows), **look))
+        out.show(table(_HEADINGS[what], cells, caption=_CAPTIONS[what], show_lines=lines))
 
 
 def methods() -> list[dict[str, Any]]:

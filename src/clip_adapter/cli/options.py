@@ -117,11 +117,10 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
         UsageError: no ``=``, or the same key twice.
     """
     values: dict[str, str] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
+    for key, equals, value in (pair.partition("=") for pair in pairs or []):
         if not equals or not key:
             raise UsageError(
-                f"-o {pair}",
+                f"-o {key}{equals}{value}",
                 allowed="-o KEY=VALUE, such as -o visual_ratio=0.2",
                 hint="'clip-adapter ls methods' lists the options of every method.",
             )

@@ -128,8 +128,9 @@ def table(
 
     printed = Table(title_justify="left", **look)
     for heading in headings:
-        side = "right" if heading in right else "left"
-        printed.add_column(heading, justify=side, overflow="fold")
+        printed.add_column(
+            heading, justify="right" if heading in right else "left", overflow="fold"
+        )
     for row in rows:
         printed.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return printed
