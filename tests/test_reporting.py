@@ -38,8 +38,9 @@ def test_a_set_event_ends_the_work_and_nothing_else_hears_of_it(features):
         stages.append(stage)
         cancel.set()
 
-    with pytest.raises(CancelledError, match="Training was cancelled after 2 of"):
+    with pytest.raises(CancelledError, match="Training was cancelled after 2 of") as caught:
         clip_adapter.fit(features, method="taskres", progress=stop, cancel=cancel)
+    assert "begins the training anew" in caught.value.hint
     assert len(stages) == 1
     assert clip_adapter.fit(features, method="taskres").predict(torch.eye(3, 8)) == ["0", "1", "2"]
 
@@ -65,6 +66,14 @@ def test_what_cannot_listen_is_told(features, wrong):
         clip_adapter.fit(features, method="zero-shot", **wrong)
 
 
-def test_a_method_of_another_kind_is_told(features):
-    with pytest.raises(UsageError, match="Unknown method None"):
-        clip_adapter.fit(features, method=None)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"method": None}, "Unknown method None"),
+        ({"method": "linear-probe", "options": "C=1"}, "options = 'C=1'"),
+        ({"method": "linear-probe", "options": ["C"]}, r"options = \['C'\]"),
+    ],
+)
+def test_a_method_or_options_of_another_kind_are_told(features, wrong, words):
+    with pytest.raises(UsageError, match=words):
+        clip_adapter.fit(features, **wrong)

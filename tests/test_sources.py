@@ -217,16 +217,11 @@ def test_one_prompt_may_be_a_plain_string(folder):
 def test_classes_that_lost_their_pictures_are_named(folder, tiny, tmp_path, lines):
     for i in range(3):
         (tmp_path / "photos" / "red" / f"{i}.png").write_bytes(b"no picture")
-    source = open_source(folder, SourceOptions(backbone=tiny))
     with pytest.warns(UserWarning, match="3 of 6 pictures skipped"):
-        source.features("train")
+        clip_adapter.fit(folder, method="zero-shot", backbone=tiny)
     assert (
         "Warning: 1 class has no training picture left that can be read: 'red'." in lines.messages
     )
-    lines.clear()
-    with pytest.warns(UserWarning, match="3 of 6 pictures skipped"):
-        source.features("test")
-    assert not any("training picture" in line for line in lines.messages)
 
 
 NEVER = "can never be the answer"
@@ -261,17 +256,10 @@ def test_empty_folders_are_named_once(folder, tiny, tmp_path, method, lines):
     assert any(NEVER in line for line in lines.messages) == (method == "linear-probe")
 
 
-def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, make_file, lines):
-    options = SourceOptions(backbone=tiny)
-    source = open_source(folder, options)
-    note = "Classes with fewer than 3 pictures: 'red (1)'."
-    rows = [i for i, k in enumerate(source.labels("train")) if source.class_names[k] == "blue"]
-    one_red = next(i for i, k in enumerate(source.labels("train")) if i not in rows)
-    source.features("train", [*rows, one_red])
-    assert note in lines.messages
-    lines.clear()
-    source.features("train")
+def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, tmp_path, lines):
+    (tmp_path / "photos" / "red" / "0.png").unlink()
+    given = {"method": "zero-shot", "backbone": tiny}
+    clip_adapter.fit(folder, **given)
     assert not any("fewer" in line for line in lines.messages)
-    features = open_source(make_file(), options)
-    features.features("train", [0, 1, 2, 4, 5, 7, 8])
-    assert note in lines.messages
+    clip_adapter.fit(folder, shots=3, **given)
+    assert "Classes with fewer than 3 pictures: 'red (2)'." in lines.messages

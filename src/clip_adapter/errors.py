@@ -10,6 +10,7 @@
     ├── ClassifierError       a saved classifier that cannot be read or used
     │   └── UnknownTowerAdapterError  it needs a package that is not installed
     ├── LeakError             a method that opened data beyond its task
+    ├── PluginError           a method or backbone of another package that broke down
     ├── StoreError            the feature store cannot be read or written
     └── CancelledError        the caller asked a long piece of work to end
 
@@ -18,8 +19,10 @@ Each says what was found, what is allowed and what to do next.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 
 class ClipAdapterError(Exception):
@@ -29,12 +32,8 @@ class ClipAdapterError(Exception):
 
     def __init__(self, found: str, *, allowed: str = "", hint: str = "") -> None:
         self.found, self.allowed, self.hint = found, allowed, hint
-        parts = [found]
-        if allowed:
-            parts.append(f"Allowed: {allowed}")
-        if hint:
-            parts.append(f"Next: {hint}")
-        super().__init__("\n".join(parts))
+        parts = found, allowed and f"Allowed: {allowed}", hint and f"Next: {hint}"
+        super().__init__("\n".join(filter(None, parts)))
 
 
 class UsageError(ClipAdapterError):
@@ -85,14 +84,85 @@ class StoreError(ClipAdapterError):
     """The feature store cannot be read or written."""
 
 
+class PluginError(ClipAdapterError):
+    """A method or a backbone of another package broke down."""
+
+
 class CancelledError(ClipAdapterError):
     """The caller asked a long piece of work to end before it was done."""
 
     def __init__(self, title: str, done: int, total: int) -> None:
+        again = {
+            "Embedding": "goes on with the features made so far.",
+            "Training": "begins the training anew, with the features made so far; one inside the "
+            "backbone goes on where it was given a checkpoint.",
+        }
         super().__init__(
             f"{title} was cancelled after {done} of {total} steps.",
-            hint="The same call again goes on with the features made so far.",
+            hint=f"The same call {again.get(title, 'does it again.')}",
         )
+
+
+@contextlib.contextmanager
+def code_of(plugin: object) -> Iterator[None]:
+    """Inside, what the code of ``plugin`` raises is told as its own, if it is no part of ours.
+
+    Raises:
+        PluginError: an exception that is none of this library's; it is the cause of this one.
+    """
+    kind = type(plugin)
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ClipAdapterError) or kind.__module__.split(".")[0] == __package__:
+            raise
+        raise PluginError(
+            f"{kind.__module__}.{kind.__qualname__} failed with {type(error).__name__}: {error}",
+            hint="It is no part of clip-adapter: mend it, or report it to its authors. On the "
+            "command line CLIP_ADAPTER_DEBUG=1 shows where it happens.",
+        ) from error
+
+
+Offer = Literal["pixels", "text", "backbone"]
+"""What a method can need of a source: pictures, text weights, a backbone whose towers run."""
+
+# For what is missing: the error, what needs it, and how to supply it.
+_LACKING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
+    "pixels": (
+        UsageError,
+        "trains inside the backbone and reads pictures; there are features only.",
+        "Give the pictures",
+    ),
+    "text": (
+        MissingTextError,
+        "needs text weights (one text feature per class), and there are none.",
+        "Add a tensor 'text' (classes, dimension) to the feature file, or name the backbone that "
+        "made the features with --backbone, so that the class names are embedded",
+    ),
+    "backbone": (
+        UsageError,
+        "runs a tower of the backbone, and there is none.",
+        "Name the backbone that made the features (--backbone)",
+    ),
+}
+
+
+def lacking(
+    offer: Offer, method: str, others: str = "'clip-adapter ls methods'", remedy: str = ""
+) -> ClipAdapterError:
+    """The error of a ``method`` that needs what is not there.
+
+    Args:
+        offer: what is missing.
+        method: what needs it, to show.
+        others: methods that do not, or where they are listed.
+        remedy: how to supply it, where that is not as for a feature file.
+    """
+    kind, words, usual = _LACKING[offer]
+    return kind(
+        f"{method} {words}",
+        hint=f"{remedy or usual}, or take a method that needs none: {others}.",
+    )
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:

@@ -65,7 +65,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
             )
-        text = None if self.text_weights is None else _numbers(self.text_weights)
+        try:
+            text = None if self.text_weights is None else np.asarray(self.text_weights, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"text_weights are no array of numbers: {error}.") from error
         if text is not None and text.shape != (len(self.classes_), X.shape[1]):
             raise ValueError(
                 f"text_weights has shape {text.shape}; y has {len(self.classes_)} classes and X "
@@ -73,17 +76,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
-        distinct, notes, _ = coverage(labels.tolist(), digests)
+        rows, notes, _ = coverage(labels.tolist(), digests)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         train = FeatureSet(
-            features,
-            torch.from_numpy(labels),
-            [str(c) for c in self.classes_],
-            digests=digests,
-        ).subset(distinct)
+            features, torch.from_numpy(labels), [*map(str, self.classes_)], digests=digests
+        )
         task = FewShotTask(
-            train,
+            train.subset(rows),
             None if text is None else torch.from_numpy(text),
             self.logit_scale,
             self.seed,
@@ -102,17 +102,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Labels (n,)."""
-        probabilities = self.predict_proba(X)  # first: it says where nothing is fitted yet
-        return self.classes_[probabilities.argmax(1)]
+        best = self.predict_proba(X).argmax(1)  # first: it says where nothing is fitted yet
+        return self.classes_[best]
 
     def _logits(self, X: Any) -> torch.Tensor:  # noqa: N803
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float32, reset=False)
-        return self.classifier_.logits(rows)
-
-
-def _numbers(text_weights: Any) -> np.ndarray:
-    try:
-        return np.asarray(text_weights, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"text_weights are no array of numbers: {error}.") from error
+        return self.classifier_.logits(validate_data(self, X, dtype=np.float32, reset=False))

@@ -27,8 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written.
     """
     # The numbers keep two processes, or threads, that write one file apart.
-    writer = f"{os.getpid()}.{threading.get_ident()}"
-    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -114,9 +113,8 @@ def read_json(
     Raises:
         DataError: it cannot be read, is no JSON, or has another form.
     """
-    text = read_text(path, what)
     try:
-        value = json.loads(text, object_pairs_hook=pairs)
+        value = json.loads(read_text(path, what), object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{what} {shown(path)} is no JSON: {error}.", allowed=allowed) from error
     return of_form(value, form, f"{what} {shown(path)}", allowed)
@@ -134,9 +132,11 @@ def of_form(value: Any, form: Any, what: str, allowed: str) -> Any:
         return TypeAdapter(form).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = "".join(f", {step}" for step in first["loc"])
-        message = f"{first['msg']}; there is {str(first['input'])[:80]!r}"
-        raise DataError(f"{what}{where}: {message}.", allowed=allowed) from error
+        raise DataError(
+            f"{', '.join([what, *map(str, first['loc'])])}: {first['msg']}; there is "
+            f"{str(first['input'])[:80]!r}.",
+            allowed=allowed,
+        ) from error
 
 
 def read_csv(
@@ -160,17 +160,13 @@ def read_csv(
     """
     text = read_text(path, what)
 
-    def rows(lines: str, delimiter: str) -> list[tuple[int, list[str]]]:
-        reader = csv.reader(io.StringIO(lines, newline=""), delimiter=delimiter)
+    def hits(delimiter: str) -> int:
+        header = text.split("\n", 1)[0].lower().split(delimiter)
+        return len({*wanted} & {cell.strip().strip('"') for cell in header})
+
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(delimiters, key=hits))
+    try:
         trimmed = ([cell.strip() for cell in cells] for cells in reader)
         return [(reader.line_num, cells) for cells in trimmed if any(cells)]
-
-    def hits(delimiter: str) -> int:
-        header = [cell.lower() for _, cells in rows(first_line, delimiter) for cell in cells]
-        return len(set(wanted) & set(header))
-
-    first_line = text.split("\n", 1)[0]
-    try:
-        return rows(text, max(delimiters, key=hits))
     except csv.Error as error:
         raise DataError(f"{what} {shown(path)} is no CSV: {error}.", allowed=allowed) from error

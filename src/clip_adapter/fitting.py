@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import platform
 import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,19 +17,14 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets.coverage import coverage
+from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.errors import (
-    ClassifierError,
-    ClipAdapterError,
-    MissingTextError,
-    UsageError,
-)
+from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
-from clip_adapter.sources import Offer, Source, open_source
+from clip_adapter.sources import PictureSource, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
 
@@ -40,6 +35,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**63
 # So many shots are scored once, to see that the scores are numbers.
 PROBED = 256
+OFFERS: tuple[Offer, ...] = ("pixels", "text", "backbone")  # of several, the first is missed
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -85,9 +81,6 @@ def fit(
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
     reading = source_options(source)
-    own = not isinstance(reading.backbone, str | None)
-    if own:
-        reading = dataclasses.replace(reading, backbone=reading.load_backbone())
     if compute is not None and chosen.reads != "images":
         raise UsageError(
             f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "
@@ -100,8 +93,8 @@ def fit(
             opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
         )
         classifier = fit_task(chosen, task, facts)
-    if own:
-        classifier.use(reading.backbone)
+    if not isinstance(reading.backbone, str | None) and opened.backbone is not None:
+        classifier.use(opened.backbone)
     return classifier
 
 
@@ -118,7 +111,7 @@ def fit_task(
         facts: what else to record, from ``Source.facts``.
     """
     start = time.perf_counter()
-    with nothing_but_the_task(method.name):
+    with nothing_but_the_task(method.name), code_of(method):
         fitted = method.fit(task)
     return make_classifier(fitted, method, task, facts, time.perf_counter() - start)
 
@@ -142,14 +135,14 @@ def fit_tasks(
         UsageError: these cannot be trained together.
     """
     keys = {(type(method), method.together_key()) for method in methods}
-    sizes = {len(task.train) for task in tasks}
-    if len(keys) > 1 or None in {key for _, key in keys} or len(sizes) > 1:
+    alone = None in {key for _, key in keys}
+    if alone or len(keys) > 1 or len({len(task.train) for task in tasks}) > 1:
         raise UsageError(
             f"{len(methods)} trainings that differ in more than ratio and seed.",
             hint="Fit them one by one.",
         )
     start = time.perf_counter()
-    with nothing_but_the_task(methods[0].name):
+    with nothing_but_the_task(methods[0].name), code_of(methods[0]):
         all_fitted = type(methods[0]).fit_together(methods, tasks)
     seconds = (time.perf_counter() - start) / len(methods)
     return [
@@ -191,7 +184,6 @@ def make_classifier(
             f"What {method.name} learnt scores pictures as NaN or infinite.",
             hint="Its options are out of any useful range, or its training diverged.",
         )
-    held_out = _on_held_out(fitted.held_out, task)
     return Classifier(
         fitted.head,
         task.class_names,
@@ -211,30 +203,26 @@ def make_classifier(
             "selection": [dict(choice) for choice in fitted.selection],
             **fitted.details,
             "trained_parameters": fitted.trained_parameters,
-            **({"held_out": held_out} if held_out else {}),
+            **({"held_out": _on_held_out(held, task)} if (held := fitted.held_out) else {}),
             "options": dataclasses.asdict(method),
             "versions": versions(),
         },
     )
 
 
-def _on_held_out(held: HeldOutLogits | None, task: FewShotTask) -> dict[str, Any] | None:
+def _on_held_out(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
     """Accuracy of the chosen setting on the held-out shots, beside that of zero-shot."""
-    if held is None:
-        return None
-    labels = task.train.labels[held.rows]
+    labels, text = task.train.labels[held.rows], task.text_weights
     weight = torch.ones(len(labels)) if held.weight is None else held.weight
 
     def percent(logits: Tensor) -> float:
         return 100 * mean((logits.argmax(-1) == labels).double(), weight)
 
-    zero_shot = None
-    if task.text_weights is not None:
-        zero_shot = percent(task.train.plain_view[held.rows] @ task.text_weights.T)
+    plain = task.train.plain_view[held.rows]
     return {
         "pictures": len(held.rows.unique()),
         "accuracy": percent(held.logits),
-        "zero_shot_accuracy": zero_shot,
+        "zero_shot_accuracy": None if text is None else percent(plain @ text.T),
     }
 
 
@@ -256,58 +244,46 @@ def source_options(given: Mapping[str, Any]) -> SourceOptions:
 
 def needs(method: Method | type[Method]) -> frozenset[Offer]:
     """What a method must have of a source: "text", "pixels", "backbone"."""
-    reads_images = method.reads == "images"
     wanted: dict[Offer, bool] = {
+        "pixels": method.reads == "images",
         "text": method.needs_text,
-        "pixels": reads_images,
-        "backbone": reads_images or method.runs_text_tower,
+        "backbone": method.reads == "images" or method.runs_text_tower,
     }
     return frozenset(offer for offer, needed in wanted.items() if needed)
 
 
-# Error, message and remedy for what a source lacks; of several, the first is raised.
-_MISSING: dict[Offer, tuple[type[ClipAdapterError], str, str]] = {
-    "pixels": (
-        UsageError,
-        "trains inside the backbone and reads pictures, and there are features only.",
-        "Give the pictures",
-    ),
-    "text": (
-        MissingTextError,
-        "needs text weights (one text feature per class), and there are none.",
-        "Add a tensor 'text' (classes, dimension) to the feature file, or name the backbone that "
-        "made the features with --backbone, so that the class names are embedded",
-    ),
-    "backbone": (
-        UsageError,
-        "runs a tower of the backbone, and none is named.",
-        "Name the backbone that made the features (--backbone)",
-    ),
-}
-
-
-def check_supply(method: Method, source: Source) -> None:
-    """Check that ``source`` offers what ``method`` needs, and that a named backbone is used.
+def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]:
+    """What ``method`` needs, all of which ``source`` offers; and nothing given is left unused.
 
     Raises:
         MissingTextError: text weights are missing; the hint says how to supply them.
-        UsageError: pictures or the backbone are missing, or a named backbone would not be used.
+        UsageError: pictures or the backbone are missing, or a named backbone or views would
+            change nothing.
     """
     wanted = needs(method)
-    missing = [how for offer, how in _MISSING.items() if offer in wanted - source.offers]
-    if missing:
-        kind, words, remedy = missing[0]
-        served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
-        raise kind(
-            f"{source.name}: {method.name} {words}",
-            hint=f"{remedy}, or take a method that needs none: {', '.join(served)}.",
-        )
     if source.idle_backbone and "backbone" not in wanted:
         raise UsageError(
             f"--backbone {source.idle_backbone}: the file {source.name} holds text weights, so "
             f"nothing would be made by the backbone: {method.name} reads features.",
             hint="Leave --backbone away.",
         )
+    missing: list[Offer] = [offer for offer in OFFERS if offer in wanted - source.offers]
+    if missing:
+        served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
+        remedy, backbone = "", source.backbone
+        if missing[0] == "text" and backbone is not None:
+            remedy = (
+                f"{backbone.name} encodes pictures only. Give it encode_text, list of str -> "
+                "(N, D), name a backbone with text ('clip-adapter ls backbones')"
+            )
+        raise lacking(missing[0], f"{source.name}: {method.name}", ", ".join(served), remedy)
+    if views > 1 and not method.uses_views:
+        raise UsageError(
+            f"views = {views} would change nothing: {method.name} reads the pictures "
+            "themselves, with a new random view in every epoch.",
+            hint="Leave it away.",
+        )
+    return wanted
 
 
 def make_task(
@@ -332,49 +308,50 @@ def make_task(
     Raises:
         MissingTextError, UsageError: the source does not have it.
     """
-    wanted: frozenset[Offer] = frozenset()
-    if method is not None:
-        wanted = needs(method)
-        check_supply(method, source)
-        if views > 1 and not method.uses_views:
-            raise UsageError(
-                f"views = {views} would change nothing: {method.name} reads the pictures "
-                "themselves, with a new random view in every epoch.",
-                hint="Leave it away.",
-            )
-    rows = None if shots is None else sample_few_shot(source.labels("train"), shots, seed)
+    wanted = frozenset() if method is None else check_supply(method, source, views)
+    labels = source.labels("train")
+    rows = None if shots is None else sample_few_shot(labels, shots, seed)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
+    pictures = None
+    if "pixels" in wanted and isinstance(source, PictureSource):
+        pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
     text = source.text_weights()
-    covered = coverage(
+    lasting = coverage(
         read.labels.tolist(),
         read.digests,
-        read.class_names,
-        named=source.names_empty_classes,
+        source.class_names,
+        # Notes on the data name them, and on pictures that cannot be read.
+        named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
     )
-    if covered.dropped:
-        warnings.warn(" ".join(covered.dropped), UserWarning, stacklevel=2)
+    for note in thin_classes(
+        labels if rows is None else [labels[row] for row in rows],
+        read.labels.tolist(),
+        source.class_names,
+        drawn=rows is not None,
+    ):
+        log.warning(note)
+    if lasting.dropped:
+        warnings.warn(" ".join(lasting.dropped), UserWarning, stacklevel=2)
+    if method is not None and lasting.empty:
+        log.warning(lasting.empty)
     backbone = source.backbone if "backbone" in wanted else None
+    where, facts = Compute(), {}
+    if pictures is not None and backbone is not None:
+        where = dataclasses.replace(compute or where, device=backbone.device)
+        # Where the checkpoint lay says nothing of the result.
+        facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
     task = FewShotTask(
-        read.subset(covered.rows) if covered.dropped else read,
+        read.subset(lasting.rows) if lasting.dropped else read,
         text,
         source.logit_scale,
         seed,
         backbone=backbone,
+        pictures=pictures and pictures.subset(lasting.rows),
         templates=tuple(source.templates),
+        compute=where,
     )
-    if method is not None and "text" in wanted:
-        task.require_text(method.name)
-    facts: dict[str, Any] = {}
-    if "pixels" in wanted and backbone is not None:
-        pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
-        where = dataclasses.replace(compute or Compute(), device=backbone.device)
-        task = dataclasses.replace(task, pictures=pictures.subset(covered.rows), compute=where)
-        # Where the checkpoint lay says nothing of the result.
-        facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
-    if method is not None and covered.empty:
-        log.warning(covered.empty)
     return task, {
         **source.facts(),
         "views": views,
@@ -386,8 +363,8 @@ def make_task(
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result."""
-    packages = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            packages[package] = version(package)
-    return {**packages, "threads": str(torch.get_num_threads())}
+    return {
+        "python": platform.python_version(),
+        **{p: found.version for p in PACKAGES for found in islice(distributions(name=p), 1)},
+        "threads": str(torch.get_num_threads()),
+    }

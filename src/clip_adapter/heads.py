@@ -120,8 +120,8 @@ class Mixture(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) -> (N, C)."""
-        scores = [s * h(features) for s, h in zip(self.shares, self.members, strict=True)]
-        return torch.stack(scores).sum(0)
+        pairs = zip(self.shares, self.members, strict=True)
+        return torch.stack([share * head(features) for share, head in pairs]).sum(0)
 
 
 @torch.inference_mode()
@@ -140,19 +140,18 @@ def check_numbers(head: Head | Mixture, tower_adapter: nn.Module | None = None) 
     Raises:
         ClassifierError: NaN or infinite numbers, or scales and shares with which no score is one.
     """
-    learnt = [*head.state_dict().values()]
-    learnt += tower_adapter.state_dict().values() if tower_adapter is not None else []
-    if not all(bool(t.isfinite().all()) for t in learnt):
+    learnt = nn.ModuleList([head] if tower_adapter is None else [head, tower_adapter])
+    if not all(bool(t.isfinite().all()) for t in learnt.state_dict().values()):
         raise ClassifierError(
             "The classifier holds NaN or infinite numbers: its training diverged, or an option "
             "is out of any useful range.",
             hint="Fit it again with milder options; where the method has a learning rate, a "
             "lower one (-o lr=...).",
         )
-    members = head.members if isinstance(head, Mixture) else []
-    scales = [head.logit_scale, *(member.logit_scale for member in members)]
-    shares = head.shares if isinstance(head, Mixture) else []
-    if not all(math.isfinite(s) and s > 0 for s in scales) or not all(map(math.isfinite, shares)):
+    mixed = isinstance(head, Mixture)
+    scales = [head.logit_scale, *(one.logit_scale for one in (head.members if mixed else []))]
+    shares = head.shares if mixed else []
+    if not (all(math.isfinite(s) and s > 0 for s in scales) and all(map(math.isfinite, shares))):
         raise ClassifierError(
             f"Logit scales {scales}, shares {shares}.",
             allowed="finite scales above 0, and finite shares",

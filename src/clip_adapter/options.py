@@ -120,14 +120,13 @@ def field_types(cls: type) -> dict[str, FieldType]:
 
 
 def _taken_apart(hint: Any) -> FieldType:
-    notes = getattr(hint, "__metadata__", ())
-    plain = hint.__origin__ if notes else hint
+    plain, *notes = typing.get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
     union = typing.get_origin(plain) in (typing.Union, types.UnionType)
     members = typing.get_args(plain) if union else (plain,)
-    kinds = tuple(kind for kind in members if kind is not type(None))
-    literals = [kind for kind in kinds if typing.get_origin(kind) is Literal]
-    words = [w for kind in literals for w in typing.get_args(kind) if isinstance(w, str)]
-    return FieldType(kinds, tuple(words), notes)
+    literals = [typing.get_args(kind) for kind in members if typing.get_origin(kind) is Literal]
+    words = [word for values in literals for word in values if isinstance(word, str)]
+    kinds = [kind for kind in members if kind is not type(None)]
+    return FieldType(tuple(kinds), tuple(words), tuple(notes))
 
 
 def flag_of(cls: type, name: str) -> str:
@@ -150,9 +149,9 @@ def check_bounds(instance: Any) -> None:
             whole = int in declared.kinds and float not in declared.kinds
             number = not isinstance(value, str) and (not whole or isinstance(value, Integral))
             if not number or not bounds.hold(value):
-                allowed = [f"{'a whole number, ' * (whole and not number)}{bounds}"]
+                allowed = f"{'a whole number, ' * (whole and not number)}{bounds}"
                 raise UsageError(
-                    f"{name} = {value}.", allowed=", ".join([*allowed, *declared.words])
+                    f"{name} = {value}.", allowed=", ".join([allowed, *declared.words])
                 )
         elif len(declared.kinds) == 1 and declared.words:
             raise unknown_name(name, str(value), declared.words)
@@ -286,16 +285,19 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         # A str is a sequence too, of its letters; None says "no prompts" in other libraries.
-        several = [self.prompts] if isinstance(self.prompts, str) else self.prompts or ()
-        object.__setattr__(self, "prompts", tuple(filter(None, several)))
+        prompts = [self.prompts] if isinstance(self.prompts, str) else self.prompts or ()
+        object.__setattr__(self, "prompts", tuple(filter(None, prompts)))
         check_bounds(self)
 
     def load_backbone(self) -> Backbone:
         """The backbone named or given, or the default one."""
         from clip_adapter.backbones import load_backbone
 
-        chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
-        return load_backbone(chosen, device=self.device, dtype=self.dtype)
+        return load_backbone(
+            DEFAULT_BACKBONE if self.backbone is None else self.backbone,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def store(self) -> FeatureStore:
         """The feature store."""

@@ -7,6 +7,7 @@ listens is decided once, by the caller, with :func:`listening`; nothing is passe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import threading
@@ -48,14 +49,8 @@ Listener = Callable[[Stage], None]
 Progress = Listener | bool | None
 """Who hears of progress: a function; False, nobody; None or True, a bar where there is a screen."""
 
-
-@dataclass(frozen=True)
-class _Audience:
-    progress: Progress = None
-    cancel: threading.Event | None = None
-
-
-_audience: ContextVar[_Audience] = ContextVar("audience", default=_Audience())  # noqa: B039 - frozen
+_progress: ContextVar[Progress] = ContextVar("progress", default=None)
+_cancel: ContextVar[threading.Event | None] = ContextVar("cancel", default=None)
 
 
 @contextlib.contextmanager
@@ -74,14 +69,13 @@ def listening(progress: Progress = None, cancel: threading.Event | None = None) 
         raise UsageError(f"progress = {progress!r}.", allowed="a function of a Stage, True, False")
     if cancel is not None and not hasattr(cancel, "is_set"):
         raise UsageError(f"cancel = {cancel!r}.", allowed="a threading.Event")
-    outer = _audience.get()
-    token = _audience.set(
-        _Audience(outer.progress if progress is None else progress, cancel or outer.cancel)
-    )
+    listener = _progress.set(_progress.get() if progress is None else progress)
+    stopper = _cancel.set(cancel or _cancel.get())
     try:
         yield
     finally:
-        _audience.reset(token)
+        _progress.reset(listener)
+        _cancel.reset(stopper)
 
 
 class Tracker:
@@ -89,9 +83,9 @@ class Tracker:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._stage = Stage(title, 0, total, unit=unit)
-        self._audience = _audience.get()
-        self._start = time.monotonic()
-        self._bar: Any = None
+        self._progress, self._cancel = _progress.get(), _cancel.get()
+        self._start, self._bar = time.monotonic(), None
+        self._screen = sys.stderr.isatty() or "ipykernel" in sys.modules
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """``count`` more steps are done.
@@ -107,23 +101,17 @@ class Tracker:
         Raises:
             CancelledError: the caller wants it to end.
         """
-        last = self._stage
-        self._stage = Stage(last.title, done, total or last.total, note, last.unit)
-        if self._audience.cancel is not None and self._audience.cancel.is_set():
-            raise CancelledError(last.title, done, self._stage.total)
-        if callable(self._audience.progress):
-            self._audience.progress(self._stage)
-        elif self._audience.progress is not False:
-            self._draw()
-
-    def _draw(self) -> None:
+        total = total or self._stage.total
+        self._stage = stage = dataclasses.replace(self._stage, done=done, total=total, note=note)
+        if self._cancel is not None and self._cancel.is_set():
+            raise CancelledError(stage.title, done, total)
         seconds = time.monotonic() - self._start
-        if self._bar is None and seconds > SHOW_AFTER:
-            self._bar = _bar(self._stage)
-        if self._bar:
-            stage, rate = self._stage, self._stage.done / seconds
-            words = f"{rate:.0f} {stage.unit}/s {stage.note}"
-            self._bar.update(0, completed=stage.done, total=stage.total, words=words)
+        if callable(self._progress):
+            self._progress(stage)
+        elif self._progress is not False and seconds > SHOW_AFTER and self._screen:
+            self._bar = self._bar or _bar(stage)
+            words = f"{done / seconds:.0f} {stage.unit}/s {note}"
+            self._bar.update(0, completed=done, total=total, words=words)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -132,21 +120,18 @@ class Tracker:
 
 
 def _bar(stage: Stage) -> Any:
-    """A bar on standard error; False where that is neither a terminal nor a notebook."""
-    if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
-        return False
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
-    columns = words[0], BarColumn(), MofNCompleteColumn(), words[1], TimeRemainingColumn()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[words]}"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
     bar.add_task(stage.title, total=stage.total, words="")
     bar.start()
     return bar
@@ -157,12 +142,9 @@ def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[
     return contextlib.closing(Tracker(title, total, unit))
 
 
-def track(
-    items: Iterable[T], title: str, total: int | None = None, unit: str = "steps"
-) -> Iterator[T]:
+def track(items: Iterable[T], title: str, unit: str = "steps") -> Iterator[T]:
     """``items``, one after the other, counted."""
-    count = len(items) if total is None and isinstance(items, Sized) else total or 0
-    with tracking(title, count, unit) as tracker:
+    with tracking(title, len(items) if isinstance(items, Sized) else 0, unit) as tracker:
         for item in items:
             yield item
             tracker.advance()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
-from clip_adapter.datasets.coverage import thin_classes
-from clip_adapter.datasets.dataset import UNSPLIT, Sample
+from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, MissingTextError, UsageError
+from clip_adapter.errors import DataError, Offer, UsageError
 from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
@@ -28,77 +27,99 @@ from clip_adapter.options import SourceOptions, changed, flag_of
 from clip_adapter.reporting import log
 from clip_adapter.wording import listed
 
-Offer = Literal["text", "pixels", "backbone"]
-
 
 class Source(ABC):
     """Labelled pictures or features.
 
-    Attributes:
+    Args:
         name: what it is called.
         class_names: C names in label order.
+        templates: the prompts.
+        options: how to read it.
+        notes: what the user should know of it, a line each.
+        stated: what a file states of the features in it, as ``backbone, backbone_fingerprint,
+            dtype, preprocess``.
+
+    Attributes:
+        name, class_names: as given.
         templates: the prompts; none where descriptions stand alone.
         descriptions: the sentences on the classes that the user gave, or None.
-        offers: what a method can have of it: "text" (text weights), "pixels", "backbone".
+        holds: what is there without a backbone: "pixels", or "text" (text weights) in a file.
         has_splits: whether training and test pictures are separate.
         set_name: the set inside a feature file; None for pictures.
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
-        names_empty_classes: whether its notes name the classes without pictures.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
     """Fields of the options that have no meaning for it."""
-    name: str
-    offers: frozenset[Offer] = frozenset({"text", "pixels", "backbone"})
+    holds: frozenset[Offer] = frozenset({"pixels"})
     has_splits: bool = True
     set_name: str | None = None
-    fingerprint: str | None = None
     idle_backbone: str = ""
-    names_empty_classes: bool = False
     _backbone: Backbone | None = None
+    _scale: float = 100.0
 
     def __init__(
-        self, class_names: list[str], templates: list[str], options: SourceOptions
+        self,
+        name: str,
+        class_names: list[str],
+        templates: list[str],
+        options: SourceOptions,
+        notes: Sequence[str],
+        stated: Mapping[str, str],
     ) -> None:
-        self.class_names, self._options = class_names, options
-        self.descriptions = None
+        for note in notes:
+            log.warning(note)
+        self.name, self.class_names, self.templates = name, class_names, templates
+        self._options, self._stated, self.descriptions = options, stated, None
+        self.fingerprint = stated.get("backbone_fingerprint")
         if options.descriptions is not None:
             self.descriptions = read_descriptions(options.descriptions, class_names)
+            self.templates = templates if options.prompts else []
             if others := self.descriptions.others:
-                name = self.descriptions.name
-                log.warning(f"{name} also describes other classes: {listed(others)}.")
-        alone = self.descriptions is not None and not options.prompts
-        self.templates = [] if alone else templates
+                log.warning(
+                    f"{self.descriptions.name} also describes other classes: {listed(others)}."
+                )
 
     @property
-    @abstractmethod
     def backbone(self) -> Backbone | None:
-        """The backbone, loaded at the first use; None for features of which none was named."""
+        """The backbone, loaded at the first use; None for features of which none was named.
+
+        Raises:
+            DataError: a file of features was made by other weights than the backbone's.
+        """
+        return None if self._options.backbone is None else self._loaded()
+
+    def _loaded(self) -> Backbone:
+        if self._backbone is None:
+            self._backbone = self._options.load_backbone()
+        return self._backbone
 
     def use(self, backbone: Backbone) -> None:
         """Take ``backbone`` in place of the one that the options name."""
         self._backbone = backbone
 
     @property
-    @abstractmethod
+    def offers(self) -> frozenset[Offer]:
+        """What a method can have of it: what it holds, and what its backbone makes of that."""
+        if self.backbone is None:
+            return self.holds
+        made: tuple[Offer, ...] = ("backbone", "text")
+        return self.holds.union(made if getattr(self.backbone, "encodes_text", True) else made[:1])
+
+    @property
     def logit_scale(self) -> float:
-        """1/tau of the backbone."""
+        """1/tau of the backbone; of a file, as long as no backbone was loaded."""
+        used = self._loaded() if "pixels" in self.holds else self._backbone
+        return self._scale if used is None else used.logit_scale
 
     @abstractmethod
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""
 
     @abstractmethod
-    def splits(self) -> list[str]:
-        """Names of the splits that hold pictures."""
-
-    @abstractmethod
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
-    ) -> tuple[FeatureSet, list[BadPicture]]: ...
-
     def features(
         self,
         split: str,
@@ -110,30 +131,6 @@ class Source(ABC):
 
         With ``other`` they are of that backbone, and notes on the pictures are not repeated.
         """
-        features, skipped = self._read(split, rows, views, other)
-        if other is None and split in ("train", UNSPLIT):
-            labels = self.labels(split)
-            before = labels if rows is None else [labels[i] for i in rows]
-            after, drawn = features.labels.tolist(), rows is not None
-            for note in thin_classes(before, after, self.class_names, drawn=drawn):
-                log.warning(note)
-        return features, skipped
-
-    def pictures(
-        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
-    ) -> Pictures:
-        """Pixels of the pictures whose features :meth:`features` gave, in that order.
-
-        Args:
-            split: as given there.
-            rows: as given there.
-            skipped: names of the pictures that it skipped.
-            digests: content digests of the others.
-
-        Raises:
-            UsageError: it offers no pixels.
-        """
-        raise UsageError(f"{self.name} holds no pictures.", hint="Give the pictures.")
 
     def text_weights(self) -> Tensor | None:
         """(C, D) of unit length, from the class names and the backbone.
@@ -144,66 +141,61 @@ class Source(ABC):
             MissingTextError: the backbone encodes pictures only, and prompts or descriptions were
                 given.
         """
-        if self.backbone is None:
+        asked = bool(self._options.prompts or self.descriptions)
+        if self.backbone is None or not (asked or "text" in self.offers):
             return None
-        try:
-            return text_weights(
-                self.backbone,
-                self.class_names,
-                self.templates,
-                descriptions=self.descriptions and self.descriptions.sentences,
-                store=self._options.store(),
-            )
-        except MissingTextError:
-            if self._options.prompts or self.descriptions:
-                raise
-            return None
+        return text_weights(
+            self.backbone,
+            self.class_names,
+            self.templates,
+            descriptions=self.descriptions and self.descriptions.sentences,
+            store=self._options.store(),
+        )
 
-    @abstractmethod
     def made_by(self) -> dict[str, Any]:
-        """What its features and text are made by.
+        """What its features and text are made by, as far as it is known.
 
-        These are ``backbone, backbone_fingerprint, dtype, preprocess, templates``.
+        Of a file that is its own statement, or the named backbone once it was loaded.
         """
+        used = self._loaded() if "pixels" in self.holds else self._backbone
+        return {
+            "backbone": self._stated.get("backbone") if used is None else used.name,
+            "backbone_fingerprint": self.fingerprint if used is None else used.fingerprint,
+            "dtype": self._stated.get("dtype", "float32" if used is None else used.dtype),
+            "preprocess": self._stated.get("preprocess", self._options.preprocess),
+            "templates": list(self.templates),
+        }
 
     def facts(self) -> dict[str, Any]:
         """What a classifier must remember of the source."""
-        described = {"descriptions": self.descriptions.facts()} if self.descriptions else {}
-        return {"data": self.name, **self.made_by(), **described}
+        return {
+            "data": self.name,
+            **self.made_by(),
+            **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
+        }
 
 
 class PictureSource(Source):
     """A folder, a table or a hub data set, seen through a backbone."""
 
     IGNORES = ("feature_norm",)
-    # By the notes on the data, and on pictures that cannot be read.
-    names_empty_classes = True
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         root = () if takes_root(spec, options.root) else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
-        self._data = load_dataset(
+        self._data = data = load_dataset(
             spec,
             root=options.root,
             class_names=options.class_names,
             prompts=list(options.prompts) or None,
         )
-        for note in self._data.notes:
-            log.warning(note)
-        self.name, self.has_splits = self._data.name, self._data.has_splits
-        super().__init__(self._data.class_names, self._data.templates, options)
+        self.has_splits = data.has_splits
+        super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 
     @property
     def backbone(self) -> Backbone:
         """The backbone, loaded at the first use."""
-        if self._backbone is None:
-            self._backbone = self._options.load_backbone()
-        return self._backbone
-
-    @property
-    def logit_scale(self) -> float:
-        """1/tau of the backbone."""
-        return self.backbone.logit_scale
+        return self._loaded()
 
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""
@@ -217,9 +209,14 @@ class PictureSource(Source):
         pool = self._data.pool(split)
         return pool if rows is None else [pool[i] for i in rows]
 
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    def features(
+        self,
+        split: str,
+        rows: Sequence[int] | None = None,
+        views: int = 1,
+        other: Backbone | None = None,
     ) -> tuple[FeatureSet, list[BadPicture]]:
+        """Features of ``split`` or its ``rows``, and the skipped pictures, see :class:`Source`."""
         return embed(
             other or self.backbone,
             self._samples(split, rows),
@@ -234,19 +231,16 @@ class PictureSource(Source):
     def pictures(
         self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
     ) -> Pictures:
-        """Pixels of the pictures whose features :meth:`features` gave, see :class:`Source`."""
+        """Pixels of the pictures whose features :meth:`features` gave, in that order.
+
+        Args:
+            split: as given there.
+            rows: as given there.
+            skipped: names of the pictures that it skipped.
+            digests: content digests of the others.
+        """
         kept = [sample for sample in self._samples(split, rows) if sample.name not in skipped]
         return Pictures(kept, digests, self.backbone.preprocess, self._options.preprocess)
-
-    def made_by(self) -> dict[str, Any]:
-        """What its features and text are made by."""
-        return {
-            "backbone": self.backbone.name,
-            "backbone_fingerprint": self.backbone.fingerprint,
-            "dtype": self.backbone.dtype,
-            "preprocess": self._options.preprocess,
-            "templates": list(self.templates),
-        }
 
 
 class FeatureSource(Source):
@@ -256,99 +250,63 @@ class FeatureSource(Source):
 
     def __init__(self, spec: str, options: SourceOptions) -> None:
         refuse(spec, "features", self.IGNORES, options)
-        self._file = load_features(spec, feature_norm=options.feature_norm)
-        has_text = self._file.text is not None
-        if has_text:
+        file = load_features(spec, feature_norm=options.feature_norm)
+        self._features, self._text, self._scale = file.feature_set, file.text, file.logit_scale
+        self.holds, self.set_name = frozenset(), file.set_name
+        templates = resolve_templates(list(options.prompts) or None)
+        if file.text is not None:
             refuse(spec, "text weights", ("prompts", "descriptions"), options)
-            self.idle_backbone = options.backbone or ""
+            self.holds, self.idle_backbone = frozenset({"text"}), options.backbone or ""
+            templates = []
         elif options.backbone is None:
             refuse(spec, "features, and no backbone is named", ("descriptions",), options)
-        for note in self._file.notes:
-            log.warning(note)
-        self.name, self.set_name = spec, self._file.set_name
-        self.fingerprint = self._file.meta.get("backbone_fingerprint")
-        named = options.backbone is not None
-        offers: dict[Offer, bool] = {"text": has_text or named, "backbone": named}
-        self.offers = frozenset(offer for offer, there in offers.items() if there)
-        templates = resolve_templates(list(options.prompts) or None)
-        super().__init__(self._file.feature_set.class_names, templates, options)
-        if unlabelled := int((self._file.feature_set.labels < 0).sum()):
+        stated = {"dtype": "float32", **file.meta}
+        super().__init__(spec, self._features.class_names, templates, options, file.notes, stated)
+        if unlabelled := int((self._features.labels < 0).sum()):
             raise DataError(f"{spec}: {unlabelled} rows have no label.", hint="Label them.")
 
-    @property
-    def backbone(self) -> Backbone | None:
-        """The backbone that the user named, loaded at the first use, if any.
-
-        Raises:
-            DataError: the file was made by other weights than the backbone's.
-        """
-        if self._backbone is None and self._options.backbone is not None:
-            self._backbone = self._checked(self._options.load_backbone())
-        return self._backbone
-
-    def _checked(self, backbone: Backbone) -> Backbone:
-        """``backbone``, if the file does not say that another one made its features.
-
-        Raises:
-            DataError: the size of the features or the fingerprint is another one.
-        """
-        stated = self._file.backbone
-        if (dim := self._file.feature_set.dim) != backbone.embed_dim:
+    def _loaded(self) -> Backbone:
+        if self._backbone is not None:
+            return self._backbone
+        backbone, stated = super()._loaded(), self._stated.get("backbone")
+        hint = "Name the backbone that made the features."
+        if (dim := self._features.dim) != backbone.embed_dim:
             raise DataError(
                 f"{self.name} holds features of {dim} numbers; those of {backbone.name} have "
                 f"{backbone.embed_dim}.",
-                hint="Name the backbone that made the features.",
+                hint=hint,
+            )
+        if self.fingerprint not in (None, backbone.fingerprint):
+            raise DataError(
+                f"{self.name} was made by {stated or 'a backbone'} with the weights "
+                f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
+                hint=hint,
             )
         if self.fingerprint is None and stated not in (None, backbone.name, self._options.backbone):
             log.warning(
                 f"Warning: {self.name} says that {stated!r} made its features; the class names are "
                 f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
             )
-        if self.fingerprint not in (None, backbone.fingerprint):
-            raise DataError(
-                f"{self.name} was made by {stated or 'a backbone'} with the weights "
-                f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
-                hint="Name the backbone that made the features.",
-            )
         return backbone
-
-    @property
-    def logit_scale(self) -> float:
-        """1/tau of the loaded backbone, else of the file."""
-        return self._file.logit_scale if self._backbone is None else self._backbone.logit_scale
 
     def labels(self, split: str) -> list[int]:
         """Label of every row, whatever the split: the set was named by the user."""
-        return self._file.feature_set.labels.tolist()
+        return self._features.labels.tolist()
 
-    def splits(self) -> list[str]:
-        """The name of the set."""
-        return [self._file.set_name]
-
-    def _read(
-        self, split: str, rows: Sequence[int] | None, views: int, other: Backbone | None
+    def features(
+        self,
+        split: str,
+        rows: Sequence[int] | None = None,
+        views: int = 1,
+        other: Backbone | None = None,
     ) -> tuple[FeatureSet, list[BadPicture]]:
+        """The set, or ``rows`` of it; nothing is skipped."""
         check_opening(self.name)
-        features = self._file.feature_set
-        return features if rows is None else features.subset(list(rows)), []
+        return self._features if rows is None else self._features.subset(list(rows)), []
 
     def text_weights(self) -> Tensor | None:
         """(C, D) from the file, else from the class names and the backbone, else None."""
-        return super().text_weights() if self._file.text is None else normalize(self._file.text)
-
-    def made_by(self) -> dict[str, Any]:
-        """What its features and text were made by, as far as it is known.
-
-        That is the file's own statement, or the named backbone once it was loaded.
-        """
-        meta, used = self._file.meta, self._backbone
-        return {
-            "backbone": self._file.backbone if used is None else used.name,
-            "backbone_fingerprint": self.fingerprint if used is None else used.fingerprint,
-            "dtype": meta.get("dtype", "float32"),
-            "preprocess": meta.get("preprocess", "clip"),
-            "templates": list(self.templates) if self._file.text is None else [],
-        }
+        return super().text_weights() if self._text is None else normalize(self._text)
 
 
 def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:
@@ -364,9 +322,9 @@ def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) 
         UsageError: one of ``names`` is not at its default.
     """
     if given := [name for name in names if name in changed(options)]:
-        flags = [flag_of(SourceOptions, name) for name in given]
+        flags = ", ".join(flag_of(SourceOptions, name) for name in given)
         raise UsageError(
-            f"{spec} holds {holds}: {', '.join(given)} ({', '.join(flags)}) would change nothing.",
+            f"{spec} holds {holds}: {', '.join(given)} ({flags}) would change nothing.",
             hint="Leave it away." if len(given) == 1 else "Leave them away.",
         )
 
@@ -381,5 +339,5 @@ def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> S
             ignores are left out.
     """
     kind = FeatureSource if is_feature_spec(spec) else PictureSource
-    read = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
-    return kind(str(spec), dataclasses.replace(options, **read))
+    heeded = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
+    return kind(str(spec), dataclasses.replace(options, **heeded))

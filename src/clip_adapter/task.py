@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.errors import DataError, MissingTextError, UsageError
+from clip_adapter.errors import DataError, lacking
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.nn.cosine import normalize
@@ -57,24 +57,28 @@ class FewShotTask:
             )
         if not 0 < self.logit_scale < math.inf:
             raise DataError(f"logit_scale = {self.logit_scale}.", allowed="a number above 0")
-        weights = self.text_weights
+        if self.text_weights is not None:
+            object.__setattr__(self, "text_weights", self._unit_rows(self.text_weights))
+
+    def _unit_rows(self, weights: Tensor) -> Tensor:
+        """``weights`` (C, D), checked, at unit length: those that have it stay to the bit."""
         expected = (len(self.class_names), self.train.dim)
-        if weights is not None and tuple(weights.shape) != expected:
+        if tuple(weights.shape) != expected:
             raise DataError(
                 f"Text weights of shape {tuple(weights.shape)}.",
                 allowed=f"(classes, dimension of the features) = {expected}",
                 hint="Give one row per class, of the backbone that made the features.",
             )
-        if weights is not None and not torch.isfinite(weights).all():
+        if not torch.isfinite(weights).all():
             raise DataError("The text weights hold NaN or infinite values.")
-        if weights is not None and (empty := (weights == 0).all(1).nonzero().flatten()).numel():
+        if (empty := (weights == 0).all(1).nonzero().flatten()).numel():
             raise DataError(
                 f"The text weights of {self.class_names[int(empty[0])]!r} are all 0.",
                 allowed="a direction for each class",
                 hint="Embed the names of the classes anew.",
             )
-        if weights is not None:
-            object.__setattr__(self, "text_weights", unit_rows(weights))
+        unit = bool(((weights.float().norm(dim=-1) - 1).abs() < 1e-5).all())
+        return weights if unit else normalize(weights.float())
 
     @property
     def class_names(self) -> list[str]:
@@ -98,13 +102,7 @@ class FewShotTask:
             MissingTextError: the task has none; says how to supply them.
         """
         if self.text_weights is None:
-            raise MissingTextError(
-                f"{method} needs text weights (one text feature per class) and the task has none.",
-                hint="add a tensor 'text' (classes, dimension) to the feature file, or name the "
-                "backbone that made the features with --backbone, so that the class names are "
-                "embedded; or use a method that needs no text: 'clip-adapter ls methods' tells "
-                "which.",
-            )
+            raise lacking("text", method)
         return self.text_weights
 
     def check_two_classes(self, method: str) -> None:
@@ -129,11 +127,7 @@ class FewShotTask:
             UsageError: the task has none; says how to supply it.
         """
         if self.backbone is None:
-            raise UsageError(
-                f"{method} runs a tower of the backbone, and the task has none.",
-                hint="Give pictures, or for features the backbone that made them (--backbone); or "
-                "take a method that reads features alone: 'clip-adapter ls methods'.",
-            )
+            raise lacking("backbone", method)
         return self.backbone
 
     def require_pictures(self, method: str) -> Pictures:
@@ -143,18 +137,8 @@ class FewShotTask:
             UsageError: the task has features only.
         """
         if self.pictures is None:
-            raise UsageError(
-                f"{method} trains inside the backbone and reads pictures; there are features only.",
-                hint="Give the pictures, or take a method that reads features: "
-                "'clip-adapter ls methods'.",
-            )
+            raise lacking("pixels", method)
         return self.pictures
-
-
-def unit_rows(weights: Tensor) -> Tensor:
-    """``weights`` (C, D) at unit length; to the bit what they were where they have it already."""
-    lengths = weights.float().norm(dim=-1)
-    return weights if bool(((lengths - 1).abs() < 1e-5).all()) else normalize(weights.float())
 
 
 @dataclass(frozen=True)
@@ -206,8 +190,9 @@ class Fitted:
 
     def logits(self, features: FeatureSet) -> Tensor:
         """(n, C) scores of the plain views of ``features``, which are of the task's kind."""
-        norm = self.feature_norm or features.feature_norm
-        return score_rows(self.head, features.plain_view, norm)
+        return score_rows(
+            self.head, features.plain_view, self.feature_norm or features.feature_norm
+        )
 
 
 @dataclass(frozen=True)

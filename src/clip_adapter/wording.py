@@ -9,8 +9,7 @@ from collections.abc import Iterable
 def some_of(items: Iterable[str], limit: int = 5) -> str:
     """The first few of ``items``, and how many more there are."""
     items = list(items)
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(items[:limit]) + f" and {len(items) - limit} more" * (len(items) > limit)
 
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
@@ -34,5 +33,5 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path that any output can print: bytes that are not UTF-8 become question marks."""
+    """A path that any output can print: bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", errors="replace")

@@ -11,7 +11,13 @@ from torch import nn
 import clip_adapter
 from clip_adapter import Classifier, FeatureStore, load_backbone
 from clip_adapter.backbones import Preprocess, own
-from clip_adapter.errors import BackboneError, ClassifierError, MissingTextError, UsageError
+from clip_adapter.errors import (
+    BackboneError,
+    ClassifierError,
+    MissingTextError,
+    PluginError,
+    UsageError,
+)
 
 WORDS = {"red": (1.0, -1.0, -1.0), "green": (-1.0, 1.0, -1.0), "blue": (-1.0, -1.0, 1.0)}
 SIZE = 8
@@ -106,8 +112,6 @@ def test_an_object_without_text(uneven, pictures, tmp_path):
     for asks in (loaded.zero_shot_logits, load_backbone(mine).encode_text):
         with pytest.raises(MissingTextError):
             asks(pictures)
-    with pytest.raises(MissingTextError):
-        clip_adapter.fit(uneven, method="zero-shot", backbone=mine)
     with pytest.raises(MissingTextError, match="no encode_text"):
         clip_adapter.fit(uneven, method="linear-probe", backbone=mine, prompts=["a {}"])
 
@@ -160,13 +164,13 @@ def test_a_function_has_no_random_views(uneven):
 
 class Entry(EntryPoint):
     def load(self):
-        return {"broken": None}.get(self.name, WithText)
+        return {"broken": None, "thing": object}.get(self.name, WithText)
 
 
 @pytest.fixture
 def installed(monkeypatch):
-    """A package that makes backbones known; one does not work, two are called as ours are."""
-    names = ("colours", "broken", "demo", "ViT-B-32/random")
+    """A package that makes backbones known; two do not work, two are called as ours are."""
+    names = ("colours", "broken", "thing", "demo", "ViT-B-32/random")
     entries = [Entry(name, "their_package", own.GROUP) for name in names]
 
     def entry_points(group, name=None):
@@ -185,8 +189,9 @@ def test_a_name_that_a_package_gave(installed, uneven, pictures, tmp_path):
     assert loaded.predict(pictures) == CLASSES
     with pytest.raises(UsageError, match="computes in float32"):
         load_backbone("colours", device="cpu", dtype="float16")
-    with pytest.raises(BackboneError, match=r"'broken'.*cannot be made"):
-        load_backbone("broken", device="cpu")
+    for name, words in {"broken": "NoneType", "thing": "has no encode_images"}.items():
+        with pytest.raises(BackboneError, match=f"'{name}' of .*their_package.*{words}"):
+            load_backbone(name, device="cpu")
 
 
 def test_a_package_does_not_take_the_place_of_a_backbone_of_ours(installed):
@@ -214,17 +219,85 @@ def test_the_command_line_takes_the_name(installed, uneven, tmp_path):
 
 @pytest.mark.parametrize("thing", [None, 5, object(), nn.Linear(3, 4), [Colours()]])
 def test_what_is_no_backbone_is_told_what_one_has(thing):
-    with pytest.raises(BackboneError, match="is no backbone") as caught:
+    with pytest.raises(UsageError, match=r"is no backbone.* no encode_images") as caught:
         load_backbone(thing)
     assert "encode_images" in caught.value.allowed
 
 
-def test_what_gives_no_features_is_told_the_shape():
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fingerprint": 5}, "fingerprint = 5"),
+        ({"logit_scale": "x"}, "logit_scale = 'x'"),
+        ({"logit_scale": 0}, "logit_scale = 0"),
+        ({"logit_scale": torch.tensor(100.0)}, r"logit_scale = tensor\(100"),
+        ({"logit_scale": torch.ones(2)}, "logit_scale = tensor"),
+        ({"encode_images": 5}, "encode_images is no function"),
+        ({"preprocess": 5}, "preprocess = 5"),
+        ({"preprocess": lambda picture: picture}, "preprocess gives Image"),
+        ({"preprocess": lambda picture: torch.zeros(8, 8)}, r"preprocess gives \(8, 8\)"),
+        ({"preprocess": lambda picture: torch.zeros(8, 8, 3)}, r"preprocess gives \(8, 8, 3\)"),
+        ({"preprocess": lambda picture: torch.zeros(3, *picture.size)}, "a wider one"),
+    ],
+)
+def test_an_attribute_of_another_kind_is_named(changes, words, uneven):
+    mine = Plain()
+    vars(mine).update(changes)
+    with pytest.raises(UsageError, match=words) as caught:
+        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    assert caught.value.allowed
+
+
+def test_a_class_is_no_object(uneven):
+    with pytest.raises(UsageError, match="Colours is a class") as caught:
+        clip_adapter.fit(uneven, method="linear-probe", backbone=Colours)
+    assert "Colours()" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"interpolation": "foo"}, "interpolation 'foo'"),
+        ({"resize_mode": "widest"}, "resize mode 'widest'"),
+        ({"std": (0.0, 0.2, 0.2)}, "std = .*Allowed: three numbers above 0"),
+        ({"mean": 0.5}, "mean = 0.5"),
+        ({"image_size": 0}, "image_size = 0"),
+    ],
+)
+def test_a_preprocess_is_checked_where_it_is_made(changes, words):
+    with pytest.raises(UsageError, match=f"(?s){words}"):
+        Preprocess(**{"image_size": SIZE, "mean": (0.4,) * 3, "std": (0.2,) * 3, **changes})
+
+
+def test_features_of_another_shape_are_told():
     mine = Colours()
     mine.encode_images = lambda images: images
     with pytest.raises(BackboneError, match=r"\(1, 3, 8, 8\)"):
         load_backbone(mine)
-    bad = Plain()
-    bad.preprocess = lambda picture: picture
-    with pytest.raises(BackboneError, match="gives Image"):
-        load_backbone(bad)
+
+
+@pytest.mark.parametrize("given", [{"device": "cuda"}, {"dtype": "float16"}])
+def test_another_device_or_dtype_beside_an_object_is_refused(given, uneven):
+    words = f"{next(iter(given))} = .*: Colours (is on cpu|computes in float32)"
+    with pytest.raises(UsageError, match=words):
+        clip_adapter.fit(uneven, method="linear-probe", backbone=Colours(), **given)
+    clip_adapter.fit(
+        uneven, method="linear-probe", backbone=Colours(), device="cpu", dtype="float32"
+    )
+
+
+def test_a_method_that_needs_text_says_how_to_give_it(uneven):
+    with pytest.raises(MissingTextError, match="needs text weights") as caught:
+        clip_adapter.fit(uneven, method="zero-shot", backbone=Colours())
+    assert "Colours encodes pictures only. Give it encode_text" in caught.value.hint
+    assert "linear-probe" in caught.value.hint
+    assert "feature file" not in caught.value.hint
+
+
+def test_what_breaks_in_its_code_is_told_as_its_own(uneven):
+    mine = Colours()
+    mine.encode_images = lambda images: images[5]
+    with pytest.raises(PluginError, match=r"test_own\.Colours failed with IndexError") as caught:
+        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    assert isinstance(caught.value.__cause__, IndexError)
+    assert "no part of clip-adapter" in caught.value.hint

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 
@@ -10,6 +12,9 @@ def test_methods(run_json, run):
         assert name in shown
         for key, default in row["options"].items():
             assert f"{key}={default}" in shown
+    assert len(re.findall(r"reads: \w+, text weights", shown)) == sum(
+        row["needs_text"] for row in rows.values()
+    )
 
 
 def test_backbones(run_json, run):

@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import typer
 
 from clip_adapter.errors import DataError
+from clip_adapter.methods import Method, base
 
 HELP = """
 import contextlib, io, sys
@@ -99,6 +101,31 @@ def test_a_bug_is_called_one(run, monkeypatch):
     assert json.loads(result.stdout)["kind"] == "bug"
     monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
     assert isinstance(run("fit", "photos").exception, ZeroDivisionError)
+
+
+def test_what_breaks_in_another_package_is_told_as_its_own(
+    run, monkeypatch, photos, tiny, tmp_path
+):
+    class Theirs(Method):
+        """A method of another package."""
+
+        name, summary, citation = "theirs", "breaks", "arXiv 0000.00000"
+
+        def fit(self, task):
+            raise ZeroDivisionError("by zero")
+
+    monkeypatch.setitem(base._REGISTRY, "theirs", dataclass(Theirs))
+    words = ["fit", photos, "--method", "theirs", "--backbone", tiny, "--out", tmp_path / "made"]
+    result = run(*words, "--json")
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout)
+    assert printed["kind"] == "PluginError"
+    assert f"{__name__}.test_" in printed["error"]
+    assert "Theirs failed with ZeroDivisionError: by zero" in printed["error"]
+    assert "bug in clip-adapter" not in result.stderr
+    assert "CLIP_ADAPTER_DEBUG=1" in result.stderr
+    monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
+    assert isinstance(run(*words).exception.__cause__, ZeroDivisionError)
 
 
 def test_lines_and_warnings_go_to_standard_error_and_leave_no_trace(capsys):

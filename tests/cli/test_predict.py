@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clip_adapter import Classifier
+from clip_adapter.errors import DecodeError
 
 
 @pytest.fixture
@@ -129,6 +130,13 @@ def test_another_backbone_is_refused(run, saved, test_folder, tmp_path):
     assert "this classifier was trained with (" in result.stderr
 
 
+def test_a_folder_in_python_says_what_to_pass(saved, test_folder):
+    for folder in (test_folder, [str(test_folder)]):
+        with pytest.raises(DecodeError, match="is a folder") as caught:
+            Classifier.load(saved).predict(folder)
+        assert "rglob" in caught.value.hint
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names of bytes")
 def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     data = (test_folder / "red" / "00.png").read_bytes()
@@ -143,5 +151,5 @@ def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     records = [{key: one[key] for key in ("path", "label", "probability")} for one in printed]
     assert pq.read_table(io.BytesIO(as_bytes(records, "parquet"))).num_rows == 3
     assert b"caf\xe9.png" in as_bytes(records, "csv")
-    assert b"caf?.png" in as_bytes(records, "table")
+    assert "caf\N{REPLACEMENT CHARACTER}.png".encode() in as_bytes(records, "table")
     assert json.loads(as_bytes(printed, "json")) == printed

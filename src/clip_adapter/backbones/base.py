@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.reporting import log
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+INTERPOLATIONS = ("bicubic", "bilinear")
+RESIZE_MODES = ("shortest", "squash", "longest")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -23,6 +26,9 @@ class Preprocess:
     ``interpolation`` is "bicubic" or "bilinear". ``resize_mode`` is how the model's own test
     preprocessing reaches S x S: "shortest" (short side to S, centre crop), "squash" (aspect lost,
     as SigLIP) or "longest" (long side to S, black borders).
+
+    Raises:
+        UsageError: one of them is something else.
     """
 
     image_size: int
@@ -30,6 +36,21 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.resize_mode not in RESIZE_MODES:
+            raise unknown_name("resize mode", self.resize_mode, RESIZE_MODES)
+        if not isinstance(self.image_size, int) or self.image_size < 1:
+            raise UsageError(f"image_size = {self.image_size!r}.", allowed="pixels, 1 or more")
+        for name, above, allowed in (("mean", -math.inf, ""), ("std", 0.0, " above 0")):
+            values: Any = getattr(self, name)
+            three = isinstance(values, tuple | list) and len(values) == 3
+            if not three or not all(
+                isinstance(one, float | int) and above < one < math.inf for one in values
+            ):
+                raise UsageError(f"{name} = {values!r}.", allowed=f"three numbers{allowed}")
 
 
 @runtime_checkable

@@ -42,19 +42,20 @@ def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") ->
         name: ``ARCH/TAG`` (``RN50/openai``, ``ViT-B/32``), ``ARCH/random``, ``ARCH/./FILE``,
             ``hf-hub:ORG/REPO``, ``local-dir:DIR``, ``demo`` or the name that a package gave to its
             own; or an object, see :class:`~clip_adapter.backbones.own.OwnBackbone`, which stays on
-            its device.
+            its device and in its number format.
         device: "auto" takes cuda, then mps, then cpu; or a device by name ("cuda:1").
         dtype: "float32", "float16" or "bfloat16", of weights and computation. Returned tensors
             are float32 in any case.
 
     Raises:
-        UsageError: an unknown name, device or dtype.
-        BackboneError: weights that cannot be found, fetched or loaded; an object that is none.
+        UsageError: an unknown name, device or dtype; an object that is no backbone, or is on
+            another device or of another number format than asked for.
+        BackboneError: weights that cannot be found, fetched or loaded.
     """
     if not isinstance(name, str):
-        return name if isinstance(name, Backbone) else OwnBackbone(name)
+        return _as_asked(name if isinstance(name, Backbone) else OwnBackbone(name), device, dtype)
     if name in own_names():
-        return own_backbone(name, device, dtype)
+        return _as_asked(own_backbone(name, device), device, dtype)
     if dtype not in DTYPES:
         raise unknown_name("dtype", str(dtype), DTYPES)
     import open_clip
@@ -63,6 +64,25 @@ def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") ->
     origin = parse_name(name, open_clip.list_models(), tags)
     device = resolve_device(device)
     return OpenClipBackbone(origin, create_model(origin), device, cast("Dtype", dtype))
+
+
+def _as_asked(backbone: Backbone, device: str, dtype: str) -> Backbone:
+    """``backbone``, which stays where and what it is, if nothing else is asked for.
+
+    Raises:
+        UsageError: another device or number format is.
+    """
+    if not f"{backbone.device}:".startswith(f"{device}:") and device != "auto":
+        raise UsageError(
+            f"device = {device}: {backbone.name} is on {backbone.device}.",
+            hint="Leave it away: a backbone of your own stays where you put it.",
+        )
+    if dtype not in ("float32", backbone.dtype):
+        raise UsageError(
+            f"dtype = {dtype}: {backbone.name} computes in {backbone.dtype}.",
+            hint="Leave it away: a backbone of your own has its own number format.",
+        )
+    return backbone
 
 
 def list_backbones() -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ known by the entry point group ``clip_adapter.backbones``, name to factory.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Preprocess, resolve_device
 from clip_adapter.backbones.memory import FrozenEncoder
-from clip_adapter.errors import BackboneError, MissingTextError, UsageError
+from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
 from clip_adapter.reporting import log
 
 GROUP = "clip_adapter.backbones"
 HOW = "docs/add-a-backbone.md shows a backbone from start to end."
-BLANK = (64, 64)  # pixels of the picture that finds the sizes
+BLANKS = ((64, 64), (96, 64))  # pixels of the pictures that find the sizes
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,18 @@ class OwnBackbone(FrozenEncoder):
         name: None takes that of the object, or of its class.
 
     Raises:
-        BackboneError: something is missing, or a first picture does not come out as (1, D).
+        UsageError: one of these is missing, or something else.
+        BackboneError: a first picture does not come out as (1, D).
+        PluginError: its own code breaks down on a first picture.
     """
 
     def __init__(self, model: Any, name: str | None = None) -> None:
-        preprocess = getattr(model, "preprocess", None)
-        if not callable(getattr(model, "encode_images", None)) or not (
-            isinstance(preprocess, Preprocess) or callable(preprocess)
-        ):
-            raise BackboneError(
-                f"An object of type {type(model).__name__} is no backbone.",
-                allowed="a name, or an object with encode_images (B, 3, H, W) -> (B, D) and "
-                "preprocess: a Preprocess, or a callable PIL image -> (3, H, W)",
-                hint=HOW,
-            )
+        _check(model)
         self.own: Any = model.eval() if isinstance(model, nn.Module) else model
         self.name = str(name or getattr(model, "name", type(model).__name__))
-        self.fingerprint = str(getattr(model, "fingerprint", None) or "")
-        scale = getattr(model, "logit_scale", 100.0)
-        self.logit_scale = float(scale.detach().exp() if isinstance(scale, Tensor) else scale)
+        self.fingerprint: str = getattr(model, "fingerprint", None) or ""
+        self.encodes_text = callable(getattr(model, "encode_text", None))
+        self.logit_scale = _scale(model)
         module = model if isinstance(model, nn.Module) else nn.Module()
         self.parameters = sum(p.numel() for p in module.parameters())
         numbers = [t for t in module.state_dict().values() if t.is_floating_point()]
@@ -73,13 +67,38 @@ class OwnBackbone(FrozenEncoder):
         self._like = numbers[0]  # pictures go to its device, in its number format
         self.device, self.dtype = str(self._like.device), str(self._like.dtype).split(".")[1]
         super().__init__()
-        self.preprocess, blank = _preprocessing(preprocess)
-        self.embed_dim = self.encode_images(blank).shape[1]
+        if isinstance(model.preprocess, Preprocess):
+            self.preprocess = model.preprocess
+            blank = torch.zeros(3, self.preprocess.image_size, self.preprocess.image_size)
+        else:
+            from PIL import Image
+
+            blank, other = (self._prepared(Image.new("RGB", size)) for size in BLANKS)
+            if blank.shape != other.shape:
+                raise _wrong(
+                    model,
+                    f"preprocess gives {tuple(blank.shape)} for a picture, and "
+                    f"{tuple(other.shape)} for a wider one",
+                    "a tensor (3, H, W), of one size for all pictures",
+                )
+            plain = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            size = int(blank.shape[-1])
+            self.preprocess = OwnPreprocess(size, *plain, function=self._prepared)
+        self.embed_dim = self.encode_images(blank[None]).shape[1]
         if not self.fingerprint:
             log.warning(
                 f"The backbone {self.name} has no fingerprint: its features are not stored, and "
                 "are made again each time."
             )
+
+    def _prepared(self, picture: Any) -> Tensor:
+        """A PIL RGB picture as the function of the user's makes it, (3, H, W)."""
+        with code_of(self.own):
+            pixels = self.own.preprocess(picture)
+        if isinstance(pixels, Tensor) and pixels.ndim == 3 and len(pixels) == 3:
+            return pixels
+        shape = tuple(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise _wrong(self.own, f"preprocess gives {shape} for a picture", "a tensor (3, H, W)")
 
     def _checked(self, function: Callable[[Any], Any], batch: Any) -> Tensor:
         """``function`` of ``batch``, (B, D).
@@ -100,7 +119,8 @@ class OwnBackbone(FrozenEncoder):
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) preprocessed -> (B, D) raw features, float32 on the CPU."""
         encode = functools.partial(self._checked, self.own.encode_images)
-        return self._frozen(lambda part: encode(part.to(self._like)), images)
+        with code_of(self.own):
+            return self._frozen(lambda part: encode(part.to(self._like)), images)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) raw features, float32 on the CPU.
@@ -108,13 +128,14 @@ class OwnBackbone(FrozenEncoder):
         Raises:
             MissingTextError: the object has no ``encode_text``.
         """
-        if not callable(getattr(self.own, "encode_text", None)):
+        if not self.encodes_text:
             raise MissingTextError(
                 f"The backbone {self.name} encodes pictures only: it has no encode_text.",
                 hint="Take a method that needs no text ('clip-adapter ls methods' tells which), "
                 "or give it encode_text, list of str -> (N, D).",
             )
-        return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
+        with code_of(self.own):
+            return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
 
     def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """Stop methods that learn prompts, which enter a text tower as token embeddings."""
@@ -127,21 +148,63 @@ class OwnBackbone(FrozenEncoder):
     tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = _no_tokens
 
 
-def _preprocessing(given: Any) -> tuple[Preprocess, Tensor]:
-    """The preprocessing, and a blank picture (1, 3, H, W) that went through it."""
-    if isinstance(given, Preprocess):
-        return given, torch.zeros(1, 3, given.image_size, given.image_size)
-    from PIL import Image
+def _wrong(model: Any, found: str, allowed: str) -> UsageError:
+    return UsageError(f"{type(model).__name__} as a backbone: {found}.", allowed=allowed, hint=HOW)
 
-    blank = given(Image.new("RGB", BLANK))
-    if not isinstance(blank, Tensor) or blank.ndim != 3:
-        raise BackboneError(
-            f"The preprocessing of the backbone gives {type(blank).__name__} for a picture.",
-            allowed="a tensor (3, H, W)",
-            hint=HOW,
+
+def _check(model: Any) -> None:
+    """Check the attributes of an object that is given as a backbone.
+
+    Raises:
+        UsageError: one is missing or of another kind; says which.
+    """
+    if isinstance(model, type):
+        raise UsageError(
+            f"{model.__name__} is a class, and no backbone yet.",
+            allowed="a name, or an object",
+            hint=f"Give an object of it, such as {model.__name__}().",
         )
-    plain = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return OwnPreprocess(int(blank.shape[-1]), *plain, function=given), blank[None]
+    lacks = [name for name in ("encode_images", "preprocess") if not hasattr(model, name)]
+    if lacks:
+        raise _wrong(
+            model,
+            f"it is no backbone, for it has no {' and no '.join(lacks)}",
+            "a name, or an object with encode_images (B, 3, H, W) -> (B, D) and preprocess: a "
+            "Preprocess, or a callable PIL image -> (3, H, W)",
+        )
+    if not callable(model.encode_images):
+        raise _wrong(model, "encode_images is no function", "(B, 3, H, W) -> (B, D)")
+    if not isinstance(model.preprocess, Preprocess) and not callable(model.preprocess):
+        raise _wrong(
+            model,
+            f"preprocess = {model.preprocess!r}",
+            "a Preprocess, or a callable PIL image -> (3, H, W)",
+        )
+    fingerprint = getattr(model, "fingerprint", None)
+    if not isinstance(fingerprint, str | None):
+        raise _wrong(
+            model,
+            f"fingerprint = {fingerprint!r}",
+            "a str that changes with the weights and the preprocessing, or None",
+        )
+
+
+def _scale(model: Any) -> float:
+    """1/tau of the object, from the number or the logarithm that it holds; 100 without one.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    given = getattr(model, "logit_scale", 100.0)
+    with contextlib.suppress(AttributeError, TypeError, ValueError, RuntimeError):
+        number = given if isinstance(given, float | int) else float(given.detach().exp())
+        if 0 < number < 1e6 and not isinstance(given, bool):
+            return float(number)
+    raise _wrong(
+        model,
+        f"logit_scale = {given!r}",
+        "a number above 0, as CLIP's 100, or a tensor that holds its logarithm, as CLIP's 4.6",
+    )
 
 
 def own_names() -> dict[str, str]:
@@ -153,28 +216,31 @@ def own_names() -> dict[str, str]:
     return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
 
 
-def own_backbone(name: str, device: str, dtype: str) -> OwnBackbone:
+def own_backbone(name: str, device: str) -> OwnBackbone:
     """What the factory that is registered as ``name`` makes; a torch module goes to ``device``.
 
     Raises:
-        UsageError: another number format than the factory's is asked for.
         BackboneError: the package cannot be loaded, or makes no backbone.
     """
     (entry, *_) = entry_points(group=GROUP, name=name)
-    try:
+    with _made_by(entry):
         model = entry.load()()
-    except Exception as error:  # another package's code: anything can happen
-        raise BackboneError(
-            f"The backbone {name!r} ({entry.value}) cannot be made: "
-            f"{type(error).__name__}: {error}",
-            hint="Mend or update its package, or take another backbone.",
-        ) from error
     if isinstance(model, nn.Module):
         model = model.to(resolve_device(device))
-    backbone = OwnBackbone(model, name)
-    if dtype not in ("float32", backbone.dtype):
-        raise UsageError(
-            f"dtype = {dtype}: {name} computes in {backbone.dtype}.",
-            hint="Leave it away: a backbone of your own has its own number format.",
-        )
-    return backbone
+    with _made_by(entry):
+        return OwnBackbone(model, name)
+
+
+@contextlib.contextmanager
+def _made_by(entry: EntryPoint) -> Iterator[None]:
+    """Name the package in what goes wrong: it is another's code, and anything can happen."""
+    try:
+        yield
+    except Exception as error:
+        kind, allowed = type(error).__name__, getattr(error, "allowed", "")
+        raise BackboneError(
+            f"The backbone {entry.name!r} of {entry.dist.name if entry.dist else 'a package'} "
+            f"({entry.value}) cannot be made: {kind}: {getattr(error, 'found', error)}",
+            allowed=allowed,
+            hint="Mend or update its package, or take another backbone.",
+        ) from error

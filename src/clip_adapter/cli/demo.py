@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command
+from clip_adapter.cli.output import Output, command, table
 from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -61,36 +61,32 @@ def demo(
         result = job.run_demo(
             out, seeds=seeds or job.SEEDS, shots=shots or job.SHOTS, cache=reading.cache
         )
-        if not json:
-            output.show(table(result), "", predictions(result), "", *closing(result))
+        output.show(accuracies(result), "", predictions(result), "", *closing(result))
         output.result(asdict(result))
 
 
-def table(result: Demo) -> Table:
+def accuracies(result: Demo) -> Table:
     """Methods by shots."""
-    from rich.table import Table
-
-    runs = len(result.rows[0].runs)
-    drawn = f"mean ± standard deviation of {runs} draws" if runs > 1 else "one draw"
-    title = f"Right answers (%) on {result.test_pictures} test pictures of {result.classes} classes"
-    table = Table("labelled pictures per class", title=f"{title}, {drawn}", title_justify="left")
-    for shots in sorted({row.shots for row in result.rows}):
-        table.add_column(str(shots), justify="right")
-    for name in dict.fromkeys(row.method for row in result.rows):
-        cells = [row for row in result.rows if row.method == name]
-        table.add_row(name, *(f"{r.mean:.1f} ± {r.sd:.1f}" for r in cells))
-    return table
+    shots, runs = sorted({row.shots for row in result.rows}), len(result.rows[0].runs)
+    cells = {(row.method, row.shots): f"{row.mean:.1f} ± {row.sd:.1f}" for row in result.rows}
+    return table(
+        ("labelled pictures per class", *map(str, shots)),
+        [(name, *(cells[name, k] for k in shots)) for name in dict.fromkeys(n for n, _ in cells)],
+        right=[*map(str, shots)],
+        title=f"Right answers (%) on {result.test_pictures} test pictures of {result.classes} "
+        f"classes, {f'mean ± standard deviation of {runs} draws' if runs > 1 else 'one draw'}",
+    )
 
 
 def predictions(result: Demo) -> Table:
     """Answers for the pictures without labels."""
-    from rich.table import Column, Table
-
-    columns = Column("picture", overflow="fold"), "answer", Column("probability", justify="right")
-    table = Table(*columns, title="Pictures that nobody labelled", title_justify="left")
-    for one in result.predictions:
-        table.add_row(one["path"], one["label"], f"{one['probability']:.2f}")
-    return table
+    rows = [(one["path"], one["label"], f"{one['probability']:.2f}") for one in result.predictions]
+    return table(
+        ("picture", "answer", "probability"),
+        rows,
+        right=("probability",),
+        title="Pictures that nobody labelled",
+    )
 
 
 def closing(result: Demo) -> list[str]:

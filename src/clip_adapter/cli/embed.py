@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,17 +81,19 @@ def embed(
         if out.suffix.lower() not in WRITABLE:
             raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
         start = time.perf_counter()
-        read = _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
-        sets, text, meta, skipped = read
+        sets, text, meta, skipped = (
+            _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
+        )
         write_features(out, sets, text, meta)
         seconds = time.perf_counter() - start
-        first = next(iter(sets.values()))
+        first, learnt = next(iter(sets.values())), "train" if "train" in sets else next(iter(sets))
+        following = ("predict", "CLASSIFIER") if unlabelled else ("fit",)
         output.show(
             *(f"{out}#{n}: {len(s)} pictures, {s.views} view(s)" for n, s in sets.items()),
             f"{len(first.class_names)} classes, features of size {first.dim} by "
             f"{meta['backbone']}, {seconds:.1f} s.",
             *([f"Skipped: {len(skipped)} pictures that could not be read."] if skipped else []),
-            f"Next: {_next(out, list(sets), unlabelled)}",
+            f"Next: {command(*following, f'{out}#{learnt}')}",
         )
         output.result(
             {
@@ -101,23 +104,17 @@ def embed(
                 "views": reading.views,
                 "text": text is not None,
                 "seconds": round(seconds, 3),
-                "skipped": [{"name": bad.name, "reason": bad.reason} for bad in skipped],
+                "skipped": [asdict(bad) for bad in skipped],
                 **meta,
             }
         )
 
 
-def _next(out: Path, sets: list[str], unlabelled: bool) -> str:
-    if unlabelled:
-        return command("predict", "CLASSIFIER", f"{out}#{sets[0]}")
-    return command("fit", f"{out}#{'train' if 'train' in sets else sets[0]}")
-
-
 def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Embedded:
-    from clip_adapter.sources import open_source
+    from clip_adapter.sources import PictureSource, open_source
 
     source = open_source(data, reading)
-    if "pixels" not in source.offers:
+    if not isinstance(source, PictureSource):
         raise UsageError(f"{data} holds features already.", hint="Name pictures.")
     sets, skipped = {}, []
     for name in split or source.splits():
@@ -125,13 +122,13 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
         views = reading.views if name not in ("val", "test") else 1
         sets[name], bad = source.features(name, None, views)
         skipped += bad
-    meta = {**source.made_by(), "logit_scale": source.logit_scale}
-    meta["templates"] = json_format.dumps(meta["templates"], ensure_ascii=False)
+    templates = json_format.dumps(source.templates, ensure_ascii=False)
+    meta = {**source.made_by(), "logit_scale": source.logit_scale, "templates": templates}
     return sets, source.text_weights(), meta, skipped
 
 
 def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
-    from clip_adapter.cli.inputs import pictures
+    from clip_adapter.cli.predictions import pictures
     from clip_adapter.datasets.dataset import UNSPLIT, Sample
     from clip_adapter.features.embed import embed as embed_samples
 
@@ -141,7 +138,7 @@ def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
     backbone = reading.load_backbone()
     features, skipped = embed_samples(
         backbone,
-        [Sample(item.path, -1, Path(item.path)) for item in pictures(folder, recursive=True)],
+        [Sample(path, -1, Path(path)) for path in pictures(str(folder), recursive=True)],
         [],
         store=reading.store(),
         preprocess=reading.preprocess,

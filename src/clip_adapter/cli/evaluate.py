@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import SCHEMA, Output
+from clip_adapter.cli.output import SCHEMA, Output, table
 from clip_adapter.errors import unknown_name
 from clip_adapter.options import SourceOptions, changed
 from clip_adapter.wording import shortened
@@ -69,8 +69,9 @@ def evaluate(
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
 
-        loaded = Classifier.from_pretrained(classifier)
-        report = evaluation.evaluate(loaded, data, split=split, **changed(reading))
+        report = evaluation.evaluate(
+            Classifier.from_pretrained(classifier), data, split=split, **changed(reading)
+        )
         drawn: list[str] = []
         if plots is not None:
             from clip_adapter.evaluation.plots import report_plots
@@ -83,21 +84,24 @@ def evaluate(
 
 def worst(report: Report) -> Table:
     """The classes that are recognised worst, with zero-shot beside."""
-    from rich.table import Table
-
+    untrained = report.zero_shot_per_class or {}
     scored = [(a, name) for name, a in report.per_class.items() if a is not None]
     scored.sort(key=lambda pair: pair[0])
+    numbers = ("pictures", "right %", *(["zero-shot %"] if untrained else []))
+    rows = [
+        (
+            shortened(name),
+            str(report.class_counts[name]),
+            f"{accuracy:.1f}",
+            *([f"{untrained[name]:.1f}"] if untrained.get(name) is not None else []),
+        )
+        for accuracy, name in scored[:SHOWN]
+    ]
     left = len(scored) - SHOWN
-    table = Table(
+    return table(
+        ("class", *numbers),
+        rows,
+        right=numbers,
         title="Right answers by class, worst first" if left <= 0 else f"The {SHOWN} worst classes",
         caption=f"{left} better ones are not shown; --json gives all." if left > 0 else None,
-        title_justify="left",
     )
-    table.add_column("class", overflow="fold")
-    for heading in ("pictures", "right %", *(["zero-shot %"] * bool(report.zero_shot_per_class))):
-        table.add_column(heading, justify="right")
-    for accuracy, name in scored[:SHOWN]:
-        untrained = (report.zero_shot_per_class or {}).get(name)
-        beside = [] if untrained is None else [f"{untrained:.1f}"]
-        table.add_row(shortened(name), str(report.class_counts[name]), f"{accuracy:.1f}", *beside)
-    return table

@@ -12,8 +12,6 @@ from clip_adapter.cli.output import SCHEMA, Output, command
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions, changed
 from clip_adapter.wording import shortened, some_of
 
-DEFAULT_OUT = "classifier"
-
 
 @o.with_options
 def fit(
@@ -65,7 +63,7 @@ def fit(
             help="Where the classifier is saved. A classifier that is there is replaced.",
             rich_help_panel=o.RESULT,
         ),
-    ] = Path(DEFAULT_OUT),
+    ] = Path("classifier"),
     json: o.Json = False,
 ) -> None:
     """Learn your classes from a few labelled pictures.
@@ -112,38 +110,31 @@ def summary(
     from clip_adapter.methods import get_method
     from clip_adapter.training.selection import choice
 
-    lines = [
-        f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
-        f"{info['train_pictures']} pictures, at most {info['shots']} of a class."
-    ]
-    if info["skipped"]:
-        lines.append(f"Skipped: {len(info['skipped'])} pictures that could not be read (above).")
-    if info.get("backbone"):
-        lines.append(f"Backbone: {info['backbone']}.")
-    # One candidate alone is what the user gave.
-    for curve in (c for c in info["selection"] if len(c["candidates"]) != 1):
-        chosen = choice(curve["parameter"], curve["chosen"])
-        lines.append(f"Chosen: {chosen} ({curve['rule']}).")
     members = info["hyperparameters"].get("members") or {}
     shares = {name: 100 * member["share"] for name, member in members.items()}
-    lines += [
-        f"  {shares[name]:3.0f} % {name}: {get_method(name).summary}"
-        for name in sorted(shares, key=shares.__getitem__, reverse=True)
-    ]
-    held = info.get("held_out")
-    if held and held["zero_shot_accuracy"] is not None:
-        lines.append(
-            f"  On {held['pictures']} held-out pictures {held['accuracy']:.1f} % were right, and "
-            f"{held['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)"
-        )
-    lines.append(
-        f"Time: {info['embed_seconds']:.1f} s to get the features, "
-        f"{info['seconds']:.1f} s to learn."
-    )
-    lines.append(f"Saved: {info['out']}")
+    # One candidate alone is what the user gave.
+    selections = [one for one in info["selection"] if len(one["candidates"]) != 1]
+    held = info.get("held_out") or {"zero_shot_accuracy": None}
     test = f"{data.rpartition('#')[0]}#TEST_SET" if "#" in data else data
-    where = () if root is None else ("--root", root)
-    lines.append(f"Next: {command('evaluate', info['out'], test, *where)}")
-    if info.get("backbone_fingerprint"):
-        lines.append(f"      {command('predict', info['out'])} NEW_PICTURES")
-    return lines
+    lines = [
+        f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
+        f"{info['train_pictures']} pictures, at most {info['shots']} of a class.",
+        info["skipped"]
+        and f"Skipped: {len(info['skipped'])} pictures that could not be read (above).",
+        info.get("backbone") and f"Backbone: {info['backbone']}.",
+        *(f"Chosen: {choice(s['parameter'], s['chosen'])} ({s['rule']})." for s in selections),
+        *(
+            f"  {shares[name]:3.0f} % {name}: {get_method(name).summary}"
+            for name in sorted(shares, key=shares.__getitem__, reverse=True)
+        ),
+        held["zero_shot_accuracy"] is not None
+        and f"  On {held['pictures']} held-out pictures {held['accuracy']:.1f} % were right, and "
+        f"{held['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)",
+        f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "
+        "learn.",
+        f"Saved: {info['out']}",
+        f"Next: {command('evaluate', info['out'], test, *(['--root', root] if root else []))}",
+        info.get("backbone_fingerprint")
+        and f"      {command('predict', info['out'])} NEW_PICTURES",
+    ]
+    return [line for line in lines if line]

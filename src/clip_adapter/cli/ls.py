@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from clip_adapter.cli.output import Output, table
 
 What = Literal["methods", "backbones", "templates"]
 
@@ -33,8 +30,9 @@ def ls(
     with Output(json) as out:
         rows = {"methods": methods, "backbones": backbones, "templates": templates}[what]()
         out.result(rows)
-        if not json:
-            out.show(_table(what, rows))
+        cells = map(_cells, [] if json else rows)
+        lines = what != "backbones"
+        out.show(table(_HEADINGS[what], cells, caption=_CAPTIONS[what], show_lines=lines))
 
 
 def methods() -> list[dict[str, Any]]:
@@ -75,24 +73,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
     """A row of the table, of what any of the three lists holds."""
     if "options" not in row:
         return [row["name"], row.get("notes") or "\n".join(row["templates"])]
-    reads = row["reads"] + (", text tower" if row["runs_text_tower"] else "")
+    text = ", text weights" * row["needs_text"] + ", text tower" * row["runs_text_tower"]
     count = "as many as they train"
     if row["parameters"] is not None:
         count = f"{row['parameters']:,} parameters"
-    defaults = "\n".join(f"{key}={value}" for key, value in row["options"].items())
-    what = f"{row['summary']}\n{row['citation']}\nreads: {reads}"
-    return [row["name"], what, f"{row['trains']}\n{count}", defaults or "none"]
-
-
-def _table(what: What, rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(caption=_CAPTIONS[what], show_lines=what != "backbones")
-    for heading in _HEADINGS[what]:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
+    return [
+        row["name"],
+        f"{row['summary']}\n{row['citation']}\nreads: {row['reads']}{text}",
+        f"{row['trains']}\n{count}",
+        "\n".join(f"{key}={value}" for key, value in row["options"].items()) or "none",
+    ]
 
 
 _HEADINGS = {

@@ -14,10 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.errors import UsageError
-from clip_adapter.options import Bounds, Compute, Help, SourceOptions, field_types, flag_of
+from clip_adapter.options import Bounds, Help, SourceOptions, field_types, flag_of
 
-READING, INSIDE = SourceOptions.PANEL, Compute.PANEL
-TRAINING, RESULT = "How it learns", "Results"
+READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
 
 Data = Annotated[
     str,
@@ -100,19 +99,15 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
             min=bounds and bounds.least,
             rich_help_panel=kind.PANEL,  # type: ignore[attr-defined]
         )
+        # A path, several strings, or its own type.
+        others = {Path: Path, Sequence[str]: list[str]}
+        kind_read = next((others[k] for k in declared.kinds if k in others), declared.kinds[0])
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None if field.default == () else field.default,
-            annotation=Annotated[_read_as(declared.kinds), option],
+            annotation=Annotated[kind_read | None, option],
         )
-
-
-def _read_as(kinds: Sequence[Any]) -> Any:
-    """The type that the command line reads a field as: a path, several strings, or its own."""
-    if Path in kinds:
-        return Path | None
-    return list[str] | None if Sequence[str] in kinds else kinds[0] | None
 
 
 def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -122,11 +117,10 @@ def key_values(pairs: Sequence[str] | None) -> dict[str, str]:
         UsageError: no ``=``, or the same key twice.
     """
     values: dict[str, str] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
+    for key, equals, value in (pair.partition("=") for pair in pairs or []):
         if not equals or not key:
             raise UsageError(
-                f"-o {pair}",
+                f"-o {key}{equals}{value}",
                 allowed="-o KEY=VALUE, such as -o visual_ratio=0.2",
                 hint="'clip-adapter ls methods' lists the options of every method.",
             )

@@ -10,8 +10,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
-from types import TracebackType
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -21,6 +20,7 @@ from clip_adapter.reporting import log
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 DEBUG_VARIABLE = "CLIP_ADAPTER_DEBUG"
 INTERRUPTED = 130
@@ -49,10 +49,8 @@ class Output:
 
     def show(self, *things: Any) -> None:
         """Print results for people, text as it is or a table; nothing with JSON."""
-        if self.as_json:
-            return
         screen = console()
-        for thing in things:
+        for thing in () if self.as_json else things:
             screen.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
 
     def result(self, value: Any) -> None:
@@ -61,33 +59,33 @@ class Output:
             print(to_json(value), flush=True)
 
     def __enter__(self) -> Output:
-        self._lines = _lines()
-        self._lines.__enter__()
+        self._restored = contextlib.ExitStack()
+        self._restored.callback(setattr, log, "handlers", log.handlers)
+        self._restored.callback(log.setLevel, log.level)
+        self._restored.enter_context(warnings.catch_warnings())
+        log.handlers = [logging.StreamHandler(sys.stderr)]
+        log.setLevel(logging.INFO)
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lines.__exit__(None, None, None)
-        code = self._failed(error)
-        if code:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._restored.close()
+        if code := self._failed(error):
             raise typer.Exit(code) from None
 
     def _failed(self, error: BaseException | None) -> int:
         """Say what went wrong and return the exit code; 0 where no command failed."""
         if isinstance(error, KeyboardInterrupt):
-            kept = str(error) or "Features made so far are kept: the same command goes on."
-            self.say(f"Interrupted. {kept}")
+            hint = str(error) or "Features made so far are kept: the same command goes on."
+            self.say(f"Interrupted. {hint}")
             return INTERRUPTED
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             # Whoever read our output has stopped; Python would complain once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        ours = not isinstance(error, Exception) or isinstance(error, typer.Exit)
-        if ours or os.environ.get(DEBUG_VARIABLE):
+        ends = not isinstance(error, Exception) or isinstance(error, typer.Exit)
+        if ends or os.environ.get(DEBUG_VARIABLE):
             return 0
         kind = type(error).__name__
         if not isinstance(error, ClipAdapterError):
@@ -103,33 +101,45 @@ class Output:
         return error.exit_code
 
 
-@contextlib.contextmanager
-def _lines() -> Iterator[None]:
-    """Inside, the library's lines and warnings go to standard error, each once."""
-    handlers, level = log.handlers, log.level
-    log.handlers = [logging.StreamHandler(sys.stderr)]
-    log.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
-            yield
-    finally:
-        log.handlers = handlers
-        log.setLevel(level)
-
-
 def console(file: TextIO | None = None) -> Console:
     """The console of standard output, or of ``file``."""
     from rich.console import Console
 
-    target = sys.stdout if file is None else file
+    target = file or sys.stdout
     return Console(file=target, width=None if target.isatty() else PIPED_WIDTH)
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    right: Collection[str] = (),
+    **look: Any,
+) -> Table:
+    """A table to print, whose cells are text as it is.
+
+    Args:
+        headings: of the columns.
+        rows: their cells, str or rich's ``Text``.
+        right: headings of the columns that are set to the right, as numbers are.
+        **look: title, caption and so on, as rich's ``Table`` takes them.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    printed = Table(title_justify="left", **look)
+    for heading in headings:
+        printed.add_column(
+            heading, justify="right" if heading in right else "left", overflow="fold"
+        )
+    for row in rows:
+        printed.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return printed
 
 
 def to_json(value: Any) -> str:
     """Valid JSON in any encoding of standard output; what is not finite becomes null."""
-    finite = json.loads(json.dumps(value, default=str), parse_constant=_null)
+    # JSON lacks NaN and the infinities; an empty dict has None for each of them.
+    finite = json.loads(json.dumps(value, default=str), parse_constant={}.get)
     text = json.dumps(finite, indent=1, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -137,10 +147,6 @@ def to_json(value: Any) -> str:
         # A path whose bytes are no UTF-8, or a name that this encoding has no letters for.
         return json.dumps(finite, indent=1)
     return text
-
-
-def _null(constant: str) -> None:
-    """None, in place of NaN and the infinities, which JSON lacks."""
 
 
 def command(*words: object) -> str:

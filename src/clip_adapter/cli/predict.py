@@ -85,7 +85,6 @@ def predict(
             raise UsageError("Parquet is no text for a screen.", hint="Add --out FILE.parquet.")
         from clip_adapter.classifier import Classifier
         from clip_adapter.cli import predictions
-        from clip_adapter.cli.inputs import collect
         from clip_adapter.datasets.open import is_feature_spec
 
         loaded = Classifier.from_pretrained(classifier)
@@ -95,9 +94,10 @@ def predict(
         if features:
             records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
         else:
-            records = predictions.of_pictures(
+            records = predictions.collect(paths, recursive)
+            predictions.of_pictures(
                 loaded,
-                collect(paths, recursive),
+                records,
                 top,
                 device=reading.device,
                 batch_size=reading.batch_size,
@@ -108,12 +108,9 @@ def predict(
             output.say(f"Written: {out}")
         elif form == "table":
             output.show(predictions.as_table(records))
-        elif form == "csv":
-            print(predictions.as_csv(records), end="")
-        else:
-            output.result(predictions.as_json(records))
-        failed = sum("error" in record for record in records)
-        if failed:
+        elif form != "parquet":
+            print(predictions.as_text(records, form), end="", flush=True)
+        if failed := sum("error" in record for record in records):
             output.say(f"{failed} of {len(records)} pictures could not be read.")
         if failed == len(records):
             raise typer.Exit(ClipAdapterError.exit_code)

@@ -1,22 +1,26 @@
-"""Predictions of a classifier as plain records, and these as a table, JSON, CSV or Parquet."""
+"""Predictions as plain records: of which pictures, by a classifier, and as a table or a file."""
 
 from __future__ import annotations
 
 import csv
+import glob
 import io
+import os
+import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clip_adapter.cli.inputs import Item
-from clip_adapter.cli.output import SCHEMA, console, to_json
+from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.errors import DataError
+from clip_adapter.datasets.folder import is_picture
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
 from clip_adapter.features.store import FeatureStore
-from clip_adapter.wording import shortened
+from clip_adapter.wording import shortened, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,39 +28,84 @@ if TYPE_CHECKING:
     from clip_adapter.classifier import Classifier
 
 Record = dict[str, Any]
+"""``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
 COLUMNS = ("path", "label", "probability", "error")
+
+
+def collect(words: Sequence[str], recursive: bool) -> list[Record]:
+    """The pictures that ``words`` mean, in that order, as ``path``, with ``error`` for none.
+
+    Args:
+        words: files, folders, globs (which a shell did not expand), or ``-`` for a list on
+            standard input, separated by NUL where there is one, else by line ends.
+        recursive: also what lies in folders of a folder.
+
+    Raises:
+        UsageError: nothing is meant at all.
+    """
+    listed = sys.stdin.buffer.read() if "-" in words else b""
+    lines = listed.split(b"\0") if b"\0" in listed else listed.replace(b"\r\n", b"\n").split(b"\n")
+    paths = [os.fsdecode(line) for line in lines if line]
+    names = chain.from_iterable(paths if word == "-" else [word] for word in words)
+    records = [record for name in names for record in _expand(name, recursive)]
+    if not records:
+        raise UsageError(
+            "No pictures were named.", hint="Name files, folders or globs, or '-' and a list."
+        )
+    return records
+
+
+def _expand(word: str, recursive: bool) -> list[Record]:
+    path = os.path.expanduser(word)
+    try:
+        matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
+        files = [pictures(one, recursive) if os.path.isdir(one) else [one] for one in matches]
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
+    nothing = "nothing matches this pattern" if glob.has_magic(word) else "no such file"
+    fault = "the folder holds no picture" if matches else nothing
+    return [{"path": file} for file in chain(*files)] or [{"path": word, "error": fault}]
+
+
+def pictures(folder: str, recursive: bool) -> list[str]:
+    """Files with a picture's ending in ``folder``, sorted; hidden ones are left out."""
+    found: list[str] = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
+        names = [name for name in sorted(files) if is_picture(name) and not name.startswith(".")]
+        found += [os.path.join(here, name) for name in names]
+    return found
 
 
 def of_pictures(
     classifier: Classifier,
-    items: Sequence[Item],
+    records: list[Record],
     top: int,
     *,
     device: str,
     batch_size: int,
     cache: Path | None,
-) -> list[Record]:
-    """One record per item, in order: ``path, label, probability`` or ``path, error``."""
-    errors = {i: item.error for i, item in enumerate(items) if item.error is not None}
-    answers: list[Record] = []
-    if len(errors) < len(items):
-        features, bad = embed(
-            classifier.encoder(device),
-            # Rows are found again by their place: the same path may be named twice.
-            [Sample(str(i), -1, Path(x.path)) for i, x in enumerate(items) if i not in errors],
-            classifier.class_names,
-            store=None if cache is None else FeatureStore(cache),
-            preprocess=classifier.info.get("preprocess", "clip"),
-            batch_size=batch_size,
-            unreadable="return",
-        )
-        errors |= {int(one.name): one.reason for one in bad}
-        answers = _answers(classifier, features, top)
-    following = iter(answers)
-    return [
-        {"path": item.path, **({"error": errors[i]} if i in errors else next(following))}
-        for i, item in enumerate(items)
-    ]
+) -> None:
+    """Complete ``records`` of paths by ``label, probability`` or ``error``."""
+    readable = [record for record in records if "error" not in record]
+    if not readable:
+        return
+    features, bad = embed(
+        classifier.encoder(device),
+        # Rows are found again by their place: the same path may be named twice.
+        [Sample(str(i), -1, Path(record["path"])) for i, record in enumerate(readable)],
+        classifier.class_names,
+        store=None if cache is None else FeatureStore(cache),
+        preprocess=classifier.info.get("preprocess", "clip"),
+        batch_size=batch_size,
+        unreadable="return",
+    )
+    reasons, answers = (
+        {one.name: one.reason for one in bad},
+        iter(_answers(classifier, features, top)),
+    )
+    for i, record in enumerate(readable):
+        record |= {"error": reasons[str(i)]} if str(i) in reasons else next(answers)
 
 
 def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
@@ -78,85 +127,64 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
 def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Record]:
     names = classifier.class_names
     best = classifier.logits(features).softmax(-1).topk(min(top, len(names)), dim=-1)
-    answers: list[Record] = []
-    for shares, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        guesses = [
-            {"label": names[i], "probability": p} for i, p in zip(indices, shares, strict=True)
-        ]
-        answers.append(guesses[0] | ({"top": guesses} if top > 1 else {}))
-    return answers
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    guesses = [
+        [{"label": names[i], "probability": p} for i, p in zip(*row, strict=True)] for row in rows
+    ]
+    return [few[0] | ({"top": few} if top > 1 else {}) for few in guesses]
 
 
-def as_bytes(records: list[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
-    """The content of a file that holds ``records`` in this form."""
-    if form == "parquet":
-        return _as_parquet(records)
-    if form == "table":
-        screen = console(io.StringIO())
-        screen.print(as_table(records))
-        text = screen.file.getvalue()  # type: ignore[attr-defined]
-    else:
-        text = as_csv(records) if form == "csv" else to_json(as_json(records)) + "\n"
-    return text.encode("utf-8", "surrogateescape")
+def as_text(records: Sequence[Record], form: Literal["table", "json", "csv"]) -> str:
+    """``records`` as a table, as JSON, or as ``path,label,probability,error`` for a program.
 
-
-def as_json(records: list[Record]) -> list[Record]:
-    """``records``, each with the version of its fields."""
-    return [{"schema": SCHEMA, **record} for record in records]
-
-
-def as_table(records: list[Record]) -> Table:
-    """``records`` as a table to read."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    table.add_column("picture", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right")
-    for record in records:
-        picture = Text(_printable(record["path"]))
-        if "error" in record:
-            table.add_row(picture, Text(f"error: {record['error']}", style="red"), "")
-            continue
-        for i, guess in enumerate(record.get("top") or [record]):
-            share = f"{guess['probability']:.3f}"
-            table.add_row(picture if i == 0 else "", Text(shortened(guess["label"])), share)
-    return table
-
-
-def as_csv(records: list[Record]) -> str:
-    """``path,label,probability,error`` and, with several guesses, ``label_2,probability_2``..."""
-    columns, rows = _flat(records)
+    With several guesses a row of CSV goes on with ``label_2,probability_2``...
+    """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    if form == "json":
+        text.write(to_json([{"schema": SCHEMA, **record} for record in records]) + "\n")
+    elif form == "csv":
+        columns, rows = _flat(records)
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        console(text).print(as_table(records))
     return text.getvalue()
 
 
-def _flat(records: list[Record]) -> tuple[list[str], list[Record]]:
+def as_table(records: Sequence[Record]) -> Table:
+    """``records`` as a table to read."""
+    from rich.text import Text
+
+    rows: list[tuple[Any, ...]] = []
+    for record in records:
+        if "error" in record:
+            fault = Text(f"error: {record['error']}", style="red")
+            rows.append((shown(record["path"]), fault, ""))
+        for i, guess in enumerate(record.get("top") or [record] * ("label" in record)):
+            path = "" if i else shown(record["path"])
+            rows.append((path, shortened(guess["label"]), f"{guess['probability']:.3f}"))
+    return table(("picture", "class", "probability"), rows, right=("probability",))
+
+
+def _flat(records: Sequence[Record]) -> tuple[list[str], list[Record]]:
     """Columns, and rows that lack some of them; guesses go on as ``label_2``, ``label_3``..."""
     rows = [{key: value for key, value in record.items() if key != "top"} for record in records]
     for row, record in zip(rows, records, strict=True):
         for k, guess in enumerate(record.get("top", [])[1:], 2):
             row |= {f"{key}_{k}": value for key, value in guess.items()}
-    return list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])), rows
+    return list(dict.fromkeys(chain(COLUMNS, *rows))), rows
 
 
-def _as_parquet(records: list[Record]) -> bytes:
+def as_bytes(records: Sequence[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
+    """The content of a file that holds ``records`` in this form."""
+    if form != "parquet":
+        return as_text(records, form).encode("utf-8", "surrogateescape")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns, rows = _flat(records)
-    numbers = [name.startswith("probability") for name in columns]
-    kinds = [pa.float32() if number else pa.string() for number in numbers]
-    printable = [row | {"path": _printable(row["path"])} for row in rows]
+    columns, rows = _flat([record | {"path": shown(record["path"])} for record in records])
+    kinds = [(n, pa.float32() if n.startswith("probability") else pa.string()) for n in columns]
     sink = io.BytesIO()
-    schema = pa.schema(list(zip(columns, kinds, strict=True)))
-    pq.write_table(pa.Table.from_pylist(printable, schema), sink)
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), sink)
     return sink.getvalue()
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "replace").decode()

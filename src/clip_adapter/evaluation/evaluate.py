@@ -261,7 +261,7 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
         preprocess=given.get("preprocess", info.get("preprocess", "clip")),
         feature_norm="unit" if to_unit else options.feature_norm,
     )
-    if "pixels" in source.offers:
+    if "pixels" in source.holds:
         source.use(classifier.encoder(options.device))
     elif classifier.tower_adapter is not None:
         raise DataError(

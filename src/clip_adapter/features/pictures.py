@@ -46,6 +46,13 @@ def embed_pictures(
 
 def _sample(picture: str | Path | Image) -> Sample:
     if isinstance(picture, str | Path):
+        if Path(picture).is_dir():
+            raise DecodeError(
+                f"{picture} is a folder.",
+                allowed="paths of pictures, or PIL images",
+                hint="Give what lies in it, such as sorted(Path(folder).rglob('*.jpg')); "
+                "'clip-adapter predict' takes folders.",
+            )
         return Sample(str(picture), -1, Path(picture))
     if not hasattr(picture, "convert"):
         raise DecodeError(

@@ -181,6 +181,10 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         UsageError: unknown method or option, or a value that the option does not take.
     """
     cls = get_method(name)
+    if not isinstance(options, Mapping | None):
+        raise UsageError(
+            f"options = {options!r}.", allowed="a dict, such as {'lr': 0.001}, or None"
+        )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in options or {}:
         if key not in fields:

@@ -237,5 +237,8 @@ def _decode_all(folder: Path, files: list[str]) -> list[tuple[str, str]]:
         return ""
 
     with ThreadPool() as threads:
-        faults = track(threads.imap(fault, files, _AT_ONCE), "Decoding", len(files), "pictures")
-        return [(shown(f), reason) for f, reason in zip(files, faults, strict=True) if reason]
+        faults = threads.imap(fault, files, _AT_ONCE)
+        counted_files = track(files, "Decoding", "pictures")
+        return [
+            (shown(f), reason) for f, reason in zip(counted_files, faults, strict=True) if reason
+        ]
