@@ -14,11 +14,8 @@ and g acts much like a: g stays at its published start and is not searched. It s
 validation or test pictures; we on held-out shots.
 """
 
-from __future__ import annotations
-
 import functools
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +23,7 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import normalize
 from clip_adapter.nn.cache import affinity
+from clip_adapter.training import folds_of
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -40,7 +38,6 @@ from clip_adapter.training.cache_search import (
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, criterion
-from clip_adapter.training.folds import folds_of
 
 # The released configurations keep 500 to 900 of 1024 channels.
 SHARES = (0.5, 0.7, 0.9)
@@ -55,8 +52,12 @@ def divergence(keys: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
     return torch.log2((1 + TINY) / (own + TINY))
 
 
-@register
-@dataclass
+@register(
+    name="ape",
+    summary="zero-shot plus a cache on chosen channels, no training",
+    citation="Zhu et al. 2023, arXiv 2304.01195",
+    trains="nothing",
+)
 class APE(Method):
     """Nothing is trained; channels, weight and sharpness are chosen.
 
@@ -68,11 +69,6 @@ class APE(Method):
         similarity_weight: l, 0 to 1: similarity of the classes against variance.
         misjudged_weight: g: 0 or more; 0 counts all shots alike.
     """
-
-    name: ClassVar[str] = "ape"
-    summary: ClassVar[str] = "zero-shot plus a cache on chosen channels, no training"
-    citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
-    trains: ClassVar[str] = "nothing"
 
     cache_weight: CacheWeight = "auto"
     cache_sharpness: CacheSharpness = "auto"

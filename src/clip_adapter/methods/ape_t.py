@@ -14,10 +14,7 @@ pictures, we on held-out shots; and unlike there, all is scaled to unit length a
 added, and the affinity is taken on the chosen channels, as in the paper's equations.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import normalize
 from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -39,8 +37,6 @@ from clip_adapter.training.cache_search import (
     unsearched,
 )
 from clip_adapter.training.channels import best_channels, criterion, kept
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
 
 # Most released configurations train 900 of 1024 channels.
 SHARE = 0.9
@@ -100,8 +96,12 @@ class Residuals(nn.Module):
         return scale * unit @ normalize(self.class_weights()).transpose(-1, -2) + weight * scores
 
 
-@register
-@dataclass
+@register(
+    name="ape-t",
+    summary="a cache on chosen channels, and a trained residual for each class",
+    citation="Zhu et al. 2023, arXiv 2304.01195",
+    trains="a residual per class on chosen channels, a weight per shot",
+)
 class APET(Method):
     """A residual for each class and a weight for each shot are trained.
 
@@ -118,11 +118,6 @@ class APET(Method):
         batch_size: pictures per step.
         epochs: passes over the shots, before "fast" shortens them.
     """
-
-    name: ClassVar[str] = "ape-t"
-    summary: ClassVar[str] = "a cache on chosen channels, and a trained residual for each class"
-    citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
-    trains: ClassVar[str] = "a residual per class on chosen channels, a weight per shot"
 
     cache_weight: CacheWeight = "auto"
     cache_sharpness: CacheSharpness = "auto"

@@ -17,22 +17,26 @@ fitted is left out, and this is told. Candidates are named by their own papers; 
 CLIP-Adapter (arXiv 2110.04544).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
-from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import FewShotTask, Fitted, Method, get_method, make_method, register
+from clip_adapter.heads import Mixture
+from clip_adapter.methods.base import (
+    FewShotTask,
+    Fitted,
+    Head,
+    Method,
+    get_method,
+    make_method,
+    register,
+)
 from clip_adapter.reporting import listening, log, track
 from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training import Fold, folds_of
 from clip_adapter.training.selection import (
     NOTHING_HELD_OUT,
     Selection,
@@ -56,8 +60,13 @@ WITHOUT_TEXT = {"gda": 0.65, "r-2p": 0.35}
 PART, ROUNDS = 0.5, 12
 
 
-@register
-@dataclass
+@register(
+    name="auto",
+    summary="blends the feature methods, as far as held-out shots speak for it",
+    citation="Caruana et al. 2004 (the blending); Gao et al. 2024, arXiv 2110.04544",
+    trains="what the chosen methods train",
+    needs_text=False,
+)
 class Auto(Method):
     """The best of the feature methods, or a blend of them, chosen on the shots alone.
 
@@ -65,14 +74,6 @@ class Auto(Method):
         among: names of the candidates with commas between, or "auto": methods that differ in kind,
             those that need no text where the task has none.
     """
-
-    name: ClassVar[str] = "auto"
-    summary: ClassVar[str] = "blends the feature methods, as far as held-out shots speak for it"
-    citation: ClassVar[str] = (
-        "Caruana et al. 2004 (the blending); Gao et al. 2024, arXiv 2110.04544"
-    )
-    trains: ClassVar[str] = "what the chosen methods train"
-    needs_text: ClassVar[bool] = False
 
     among: str = "auto"
 

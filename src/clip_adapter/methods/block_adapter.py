@@ -1,7 +1,5 @@
 """What methods have in common that put bottlenecks into the blocks of the visual transformer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 

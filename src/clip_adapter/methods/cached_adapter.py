@@ -11,10 +11,7 @@ they were before the adapter, so both terms are known apart; and r, a and b are 
 held-out shots, with zero-shot (r = 0, a = 0) among the candidates.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +19,7 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -34,8 +32,6 @@ from clip_adapter.training.cache_search import (
     unit_keys,
     unsearched,
 )
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
@@ -46,8 +42,12 @@ from clip_adapter.training.recipes import (
 )
 
 
-@register
-@dataclass
+@register(
+    name="clip-adapter-cache",
+    summary="a residual bottleneck on image features, and a cache of the shots",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="a bottleneck on image features",
+)
 class CachedAdapter(Method):
     """The visual adapter is trained; its ratio and the cache's two numbers are chosen together.
 
@@ -59,11 +59,6 @@ class CachedAdapter(Method):
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
         reduction: D / H; the paper takes 4 (Table 5).
     """
-
-    name: ClassVar[str] = "clip-adapter-cache"
-    summary: ClassVar[str] = "a residual bottleneck on image features, and a cache of the shots"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "a bottleneck on image features"
 
     visual_ratio: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = "auto"
     cache_weight: CacheWeight = "auto"

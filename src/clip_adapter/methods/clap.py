@@ -12,23 +12,18 @@ kept, so that nothing is left to be chosen on validation data. Rates from its co
 length there, see ``nn/text_residual.py``. The shots' views stand for the code's augmentations.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -66,8 +61,13 @@ def distance(module: TextResidual, held: Tensor) -> Tensor:
     return (held * module.residual.square().sum(-1)).mean(-1)
 
 
-@register
-@dataclass
+@register(
+    name="clap",
+    summary="a linear probe from the text weights, held near them class by class",
+    citation="Silva-Rodriguez et al. 2024, arXiv 2312.12730",
+    trains="the class weights",
+    one_vector_per_class=True,
+)
 class CLAP(Method):
     """Class-adaptive linear probing.
 
@@ -76,12 +76,6 @@ class CLAP(Method):
         recipe: "fast", or "official".
         lr: rate in place of the recipe's.
     """
-
-    name: ClassVar[str] = "clap"
-    summary: ClassVar[str] = "a linear probe from the text weights, held near them class by class"
-    citation: ClassVar[str] = "Silva-Rodriguez et al. 2024, arXiv 2312.12730"
-    trains: ClassVar[str] = "the class weights"
-    one_vector_per_class: ClassVar[bool] = True
 
     constraint: Literal["l2", "none"] = "l2"
     recipe: Literal["fast", "official"] = "fast"

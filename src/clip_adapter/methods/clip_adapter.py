@@ -9,24 +9,20 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 2e-3 and its schedule) are taken from the released code and the one that it runs under.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, official_schedule, train_on
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training.loop import official_schedule
 from clip_adapter.training.recipes import (
     CANDIDATES,
     MAX_SCORES,
@@ -36,7 +32,7 @@ from clip_adapter.training.recipes import (
     hidden_units,
     mild_share,
 )
-from clip_adapter.training.selection import Choice, choose
+from clip_adapter.training.selection import Choice
 
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
 # 0.5 of the time at 5 million, 0.9 at 9, 1.0 to 1.4 at 20 (benchmarks/together.py).
@@ -62,10 +58,10 @@ class Branches(nn.Module):
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self._weights if self.text is None else self.text(self._weights)
 
-    def take(self, run: int) -> Branches:
+    def take(self, run: int) -> Self:
         """Run number ``run`` alone, for features (B, D)."""
         visual = None if self.visual is None else self.visual.take(run)
-        return Branches(visual, None if self.text is None else self.text.take(run), self._weights)
+        return type(self)(visual, None if self.text is None else self.text.take(run), self._weights)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -74,8 +70,12 @@ class Branches(nn.Module):
         return normalize(mapped) @ unit.transpose(-1, -2)
 
 
-@register
-@dataclass
+@register(
+    name="clip-adapter",
+    summary="a residual bottleneck on image features, class weights or both",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="a bottleneck on image features, class weights or both",
+)
 class CLIPAdapter(Method):
     """The paper's method, whole.
 
@@ -93,11 +93,6 @@ class CLIPAdapter(Method):
             ratio that is "auto".
         epochs: epochs of "official", instead of its own.
     """
-
-    name: ClassVar[str] = "clip-adapter"
-    summary: ClassVar[str] = "a residual bottleneck on image features, class weights or both"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "a bottleneck on image features, class weights or both"
 
     branch: Literal["visual", "text", "both"] = "visual"
     visual_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"

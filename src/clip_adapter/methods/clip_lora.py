@@ -12,10 +12,7 @@ prompts of the task are averaged, as everywhere. Of the text tower, only the cla
 makes in the end are kept.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -31,8 +28,14 @@ STEPS_PER_SHOT = 500
 WEIGHT_DECAY = 1e-2
 
 
-@register
-@dataclass
+@register(
+    name="clip-lora",
+    summary="low-rank changes of the attention in both towers",
+    citation="Zanella and Ben Ayed 2024, arXiv 2405.18541",
+    trains="low-rank matrices in both towers",
+    reads="images",
+    uses_views=False,
+)
 class ClipLora(Method):
     """Low-rank changes of q, k and v in every block.
 
@@ -45,13 +48,6 @@ class ClipLora(Method):
         batch_size: pictures per step.
         epochs: passes over the shots, instead of 500 steps for each shot.
     """
-
-    name: ClassVar[str] = "clip-lora"
-    summary: ClassVar[str] = "low-rank changes of the attention in both towers"
-    citation: ClassVar[str] = "Zanella and Ben Ayed 2024, arXiv 2405.18541"
-    trains: ClassVar[str] = "low-rank matrices in both towers"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
 
     encoder: Literal["both", "visual", "text"] = "both"
     rank: Annotated[int, Bounds(least=1)] = 2

@@ -16,24 +16,21 @@ ensemble, as the row above it is one: the two text features of a class are avera
 prompts, and the context is trained together with the adapter.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.towers.text import in_passes
-from clip_adapter.training.loop import Schedule, official_schedule, train_on
+from clip_adapter.training import Schedule, train_on
+from clip_adapter.training.loop import official_schedule
 from clip_adapter.training.recipes import hidden_units
 
 CONTEXT_LENGTH = 16
@@ -84,8 +81,13 @@ class SoftClassifier(nn.Module):
         return normalize(mapped) @ normalize(self.class_weights()).T
 
 
-@register
-@dataclass
+@register(
+    name="coop",
+    summary="learns the words of the prompt, as vectors, through the text tower",
+    citation="Zhou et al. 2022, arXiv 2109.01134",
+    trains="context vectors of the prompt",
+    runs_text_tower=True,
+)
 class CoOp(Method):
     """Context optimisation.
 
@@ -100,12 +102,6 @@ class CoOp(Method):
         batch_size: pictures per step, instead of the recipe's.
         epochs: passes over the pictures, instead of the recipe's.
     """
-
-    name: ClassVar[str] = "coop"
-    summary: ClassVar[str] = "learns the words of the prompt, as vectors, through the text tower"
-    citation: ClassVar[str] = "Zhou et al. 2022, arXiv 2109.01134"
-    trains: ClassVar[str] = "context vectors of the prompt"
-    runs_text_tower: ClassVar[bool] = True
 
     context_length: Annotated[int, Bounds(least=1)] = CONTEXT_LENGTH
     context_init: str | None = None
@@ -191,8 +187,12 @@ class CoOp(Method):
         return dataclasses.replace(base, lr=self.lr or base.lr, batch_size=batch, **length)
 
 
-@register
-@dataclass
+@register(
+    name="coop-adapter",
+    summary="CLIP-Adapter on hard and learnt prompts together",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="context vectors of the prompt, image adapter",
+)
 class CoOpAdapter(CoOp):
     """Hard and soft prompts averaged, with CLIP-Adapter on the image feature; trained together.
 
@@ -209,11 +209,6 @@ class CoOpAdapter(CoOp):
         activation: "official" ends the bottleneck in a second ReLU, "paper" does not.
         reduction: D / H; the paper takes 4 (Table 5).
     """
-
-    name: ClassVar[str] = "coop-adapter"
-    summary: ClassVar[str] = "CLIP-Adapter on hard and learnt prompts together"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "context vectors of the prompt, image adapter"
 
     visual_ratio: Annotated[float, Bounds(least=0, most=1)] = VISUAL_RATIO
     activation: Activation = "official"

@@ -19,8 +19,6 @@ here, so the normalisation is folded into W and c. CLIP-Adapter (arXiv 2110.0454
 compares with these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,13 +28,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
@@ -183,8 +179,12 @@ class _LinearHead(Method):
         return merged
 
 
-@register
-@dataclass
+@register(
+    name="r-2p",
+    summary="a linear head on image features, from random numbers",
+    needs_text=False,
+    uses_text=False,
+)
 class RandomTwoProjections(_LinearHead):
     """R-2P: the head starts from random numbers and needs no text.
 
@@ -195,10 +195,6 @@ class RandomTwoProjections(_LinearHead):
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
 
-    name: ClassVar[str] = "r-2p"
-    summary: ClassVar[str] = "a linear head on image features, from random numbers"
-    needs_text: ClassVar[bool] = False
-    uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
@@ -210,8 +206,10 @@ class RandomTwoProjections(_LinearHead):
         return self._fit(task, task.train.features, task.train.plain_view, (weights, bias))
 
 
-@register
-@dataclass
+@register(
+    name="l-2p",
+    summary="a linear head on image features, from the text weights",
+)
 class LanguageTwoProjections(_LinearHead):
     """L-2P: the head starts from the text weights.
 
@@ -222,17 +220,18 @@ class LanguageTwoProjections(_LinearHead):
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
 
-    name: ClassVar[str] = "l-2p"
-    summary: ClassVar[str] = "a linear head on image features, from the text weights"
-
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights = task.require_text(self.name)
         start = weights, torch.zeros(len(weights))
         return self._fit(task, task.train.features, task.train.plain_view, start)
 
 
-@register
-@dataclass
+@register(
+    name="l-1p",
+    summary="CLIP's projection and a head from the text weights, as one layer",
+    trains="a linear head below the projection of the visual tower",
+    reads="images",
+)
 class LanguageOneProjection(_LinearHead):
     """L-1P: CLIP's projection and a head from the text weights, merged and trained as one.
 
@@ -242,11 +241,6 @@ class LanguageOneProjection(_LinearHead):
         batch_size: pictures per step.
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
-
-    name: ClassVar[str] = "l-1p"
-    summary: ClassVar[str] = "CLIP's projection and a head from the text weights, as one layer"
-    trains: ClassVar[str] = "a linear head below the projection of the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)

@@ -11,23 +11,21 @@ are taken as equally frequent, as in the released code. That code searches a on 
 ImageNet, on the pictures it reports); here it is chosen on the shots.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import normalize
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import Choice, Evaluate, choose
+from clip_adapter.training import Fold, choose, folds_of
+from clip_adapter.training.selection import Choice, Evaluate
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
 # features grow more numerous, and lies within this narrower and finer range.
@@ -60,7 +58,7 @@ class Gaussians:
     within: bool
 
     @classmethod
-    def fit(cls, features: Tensor, labels: Tensor, classes: int) -> Gaussians:
+    def fit(cls, features: Tensor, labels: Tensor, classes: int) -> Self:
         """From features (V, N, D) of any length with labels (N,)."""
         x = normalize(features).flatten(0, 1).double()
         y = labels.repeat(len(features))
@@ -101,8 +99,14 @@ class Gaussians:
         return w.float(), b.float()
 
 
-@register
-@dataclass
+@register(
+    name="gda",
+    summary="Gaussian discriminant analysis in closed form, beside any text",
+    citation="Wang et al. 2024, arXiv 2402.04087",
+    trains="a linear layer on image features, fitted in closed form",
+    one_vector_per_class=True,
+    needs_text=False,
+)
 class GDA(Method):
     """Gaussian discriminant analysis with the text weights, or alone where there is no text.
 
@@ -116,13 +120,6 @@ class GDA(Method):
             sets with 1 to 16 shots nothing between 0.1 and 100 beat the published one by more
             than the noise, so that is the default.
     """
-
-    name: ClassVar[str] = "gda"
-    summary: ClassVar[str] = "Gaussian discriminant analysis in closed form, beside any text"
-    citation: ClassVar[str] = "Wang et al. 2024, arXiv 2402.04087"
-    trains: ClassVar[str] = "a linear layer on image features, fitted in closed form"
-    one_vector_per_class: ClassVar[bool] = True
-    needs_text: ClassVar[bool] = False
 
     gaussian_weight: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
     shrinkage: Annotated[float | Literal["published", "auto"], Bounds(above=0)] = "published"

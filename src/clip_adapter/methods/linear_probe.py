@@ -9,24 +9,21 @@ that CLIP-Adapter's figures compare with (CoOp's ``lpclip``); random views, wher
 several, are as many more pictures.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.reporting import tracking
 from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training import Fold, folds_of
 from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
 from clip_adapter.training.threads import SMALL
 
@@ -37,8 +34,14 @@ BISECTIONS = 8
 PUBLISHED_C, PUBLISHED_LENGTH = 0.316, 10.0
 
 
-@register
-@dataclass
+@register(
+    name="linear-probe",
+    summary="logistic regression on image features",
+    citation="Radford et al. 2021, arXiv 2103.00020",
+    trains="a linear layer on image features",
+    needs_text=False,
+    uses_text=False,
+)
 class LinearProbe(Method):
     """Logistic regression by scikit-learn.
 
@@ -48,13 +51,6 @@ class LinearProbe(Method):
         fit_intercept: learn a bias for each class. The paper's count of 1.02 M parameters on
             ImageNet (Table 1) is that of the weights alone.
     """
-
-    name: ClassVar[str] = "linear-probe"
-    summary: ClassVar[str] = "logistic regression on image features"
-    citation: ClassVar[str] = "Radford et al. 2021, arXiv 2103.00020"
-    trains: ClassVar[str] = "a linear layer on image features"
-    needs_text: ClassVar[bool] = False
-    uses_text: ClassVar[bool] = False
 
     C: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
     max_iter: Annotated[int, Bounds(least=1)] = 1000

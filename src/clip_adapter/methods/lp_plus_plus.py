@@ -29,25 +29,20 @@ It differs from the released code in this:
 * The code learns from one random view of each picture; here from the mean of the task's views.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import track
+from clip_adapter.training import Fold, choose, folds_of
 from clip_adapter.training.cache_search import unit_keys
-from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
-from clip_adapter.training.selection import choose
 from clip_adapter.training.threads import suited_threads
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
@@ -139,8 +134,13 @@ class Blocks:
         return blended, self.offset - self.weights @ self.mean
 
 
-@register
-@dataclass
+@register(
+    name="lp++",
+    summary="a linear probe that blends in the text by learnt class-wise shares",
+    citation="Huang et al. 2024, arXiv 2404.02285",
+    trains="a linear layer on image features and one text share per class",
+    one_vector_per_class=True,
+)
 class LPPlusPlus(Method):
     """The text-aware linear probe.
 
@@ -150,12 +150,6 @@ class LPPlusPlus(Method):
             The released code has 0.9; steps on centred features need less (0.7 was chosen on the
             validation set of Caltech101 and on shots of ImageNet that were set aside).
     """
-
-    name: ClassVar[str] = "lp++"
-    summary: ClassVar[str] = "a linear probe that blends in the text by learnt class-wise shares"
-    citation: ClassVar[str] = "Huang et al. 2024, arXiv 2404.02285"
-    trains: ClassVar[str] = "a linear layer on image features and one text share per class"
-    one_vector_per_class: ClassVar[bool] = True
 
     steps: Annotated[int | Literal["auto"], Bounds(least=0)] = "auto"
     momentum: Annotated[float, Bounds(least=0, below=1)] = 0.7

@@ -15,32 +15,31 @@ rates are compared on held-out shots. They cache 300 random views; here as many 
 (--views).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 
 EPSILON = 1e-4
 # The mildest leads; it is also what one shot takes, which leaves nothing to hold out.
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
-@register
-@dataclass
+@register(
+    name="prolip",
+    summary="CLIP's last visual projection, held near its start",
+    citation="Fahes et al. 2024, arXiv 2410.05270",
+    trains="the projection of the visual tower",
+    reads="images",
+)
 class ProLIP(Method):
     """Trains the projection on features of the frozen trunk.
 
@@ -50,12 +49,6 @@ class ProLIP(Method):
         batch_size: pictures per step; 0 takes all at once, as published.
         epochs: passes over the shots.
     """
-
-    name: ClassVar[str] = "prolip"
-    summary: ClassVar[str] = "CLIP's last visual projection, held near its start"
-    citation: ClassVar[str] = "Fahes et al. 2024, arXiv 2410.05270"
-    trains: ClassVar[str] = "the projection of the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
 
     distance_penalty: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
     lr: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"

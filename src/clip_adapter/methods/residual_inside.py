@@ -11,11 +11,8 @@ training split that were not among 16 shots, 20 epochs bring 50.8 %, where zero-
 AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 import torch
 
@@ -32,8 +29,14 @@ STEP = 2
 WEIGHT_DECAY, WARMUP = 1e-2, 0.1
 
 
-@register
-@dataclass
+@register(
+    name="clip-adapter-inside",
+    summary="residual adapters between the blocks of the visual tower",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="adapters in the visual tower",
+    reads="images",
+    uses_views=False,
+)
 class ClipAdapterInside(Method):
     """Residual adapters at chosen sites of the visual tower.
 
@@ -50,13 +53,6 @@ class ClipAdapterInside(Method):
         batch_size: pictures per step.
         epochs: passes over the shots.
     """
-
-    name: ClassVar[str] = "clip-adapter-inside"
-    summary: ClassVar[str] = "residual adapters between the blocks of the visual tower"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "adapters in the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
 
     layers: int | str = "end"
     hidden: Annotated[int, Bounds(least=1)] = 512

@@ -15,23 +15,17 @@ validation pictures the decay brings the official recipe from 96.75 to 96.93 % a
 for 0.062 nats); with three of ImageNet's four shots, 64.10 to 63.90 % of the fourth are right.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -56,8 +50,13 @@ def published_schedule(shots: float, classes: int) -> Schedule:
     )
 
 
-@register
-@dataclass
+@register(
+    name="taskres",
+    summary="a trained residual on each class weight",
+    citation="Yu et al. 2023, arXiv 2211.10277",
+    trains="a residual on the class weights",
+    one_vector_per_class=True,
+)
 class TaskRes(Method):
     """Task residual tuning.
 
@@ -66,12 +65,6 @@ class TaskRes(Method):
         recipe: "fast" (at most 128 steps that go as far, without weight decay), or "official".
         lr: Adam's rate in place of the published one.
     """
-
-    name: ClassVar[str] = "taskres"
-    summary: ClassVar[str] = "a trained residual on each class weight"
-    citation: ClassVar[str] = "Yu et al. 2023, arXiv 2211.10277"
-    trains: ClassVar[str] = "a residual on the class weights"
-    one_vector_per_class: ClassVar[bool] = True
 
     residual_scale: Annotated[float | Literal["auto"], Bounds(least=0)] = PUBLISHED_SCALE
     recipe: Literal["fast", "official"] = "fast"

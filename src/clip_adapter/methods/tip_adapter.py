@@ -10,11 +10,8 @@ those of the released code; it searches on validation or test pictures, we on he
 Unlike there, keys stay of unit length while they are trained: an affinity is always a cosine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +19,7 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Cache, normalize
 from clip_adapter.nn.cache import affinity
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 from clip_adapter.training.cache_search import (
     CacheSharpness,
     CacheWeight,
@@ -37,16 +35,18 @@ from clip_adapter.training.cache_search import (
     unit_keys,
     unsearched,
 )
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import Choice
 
 # The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
 LR, WEIGHT_DECAY, EPSILON, EPOCHS, BATCH = 1e-3, 1e-2, 1e-4, 20, 256
 
 
-@register
-@dataclass
+@register(
+    name="tip-adapter",
+    summary="zero-shot plus a cache of the shots, no training",
+    citation="Zhang et al. 2022, arXiv 2111.03930",
+    trains="nothing",
+)
 class TipAdapter(Method):
     """Nothing is trained; two numbers are chosen.
 
@@ -55,11 +55,6 @@ class TipAdapter(Method):
             (cross-validation on the shots, 0 included, which is zero-shot).
         cache_sharpness: b, how fast a shot's say falls with distance: above 0, or "auto".
     """
-
-    name: ClassVar[str] = "tip-adapter"
-    summary: ClassVar[str] = "zero-shot plus a cache of the shots, no training"
-    citation: ClassVar[str] = "Zhang et al. 2022, arXiv 2111.03930"
-    trains: ClassVar[str] = "nothing"
 
     cache_weight: CacheWeight = "auto"
     cache_sharpness: CacheSharpness = "auto"
@@ -91,8 +86,11 @@ class TipAdapter(Method):
         return choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
 
 
-@register
-@dataclass
+@register(
+    name="tip-adapter-f",
+    summary="zero-shot plus a cache of the shots whose keys are trained",
+    trains="the keys of a cache of the shots",
+)
 class TipAdapterF(TipAdapter):
     """The keys are trained, then weight and sharpness are chosen for what they became.
 
@@ -107,10 +105,6 @@ class TipAdapterF(TipAdapter):
         epochs: passes over the shots, before "fast" shortens them. The released code has 20 on all
             sets but EuroSAT, where it has 100.
     """
-
-    name: ClassVar[str] = "tip-adapter-f"
-    summary: ClassVar[str] = "zero-shot plus a cache of the shots whose keys are trained"
-    trains: ClassVar[str] = "the keys of a cache of the shots"
 
     recipe: Literal["fast", "official"] = "fast"
     lr: Annotated[float, Bounds(above=0)] = LR

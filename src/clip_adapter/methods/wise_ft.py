@@ -13,23 +13,20 @@ for all of ImageNet, and ours was chosen on the validation set of Caltech101. Th
 odd data: on the shots of eight files of CLIP features no gradient was longer than 0.15.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
 from clip_adapter.methods.base import (
     Bounds,
     FewShotTask,
     Fitted,
+    Head,
     Method,
     Sizes,
     get_method,
@@ -39,9 +36,7 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -50,8 +45,12 @@ RATE, WEIGHT_DECAY, BATCH, STEPS, EPOCHS_AT_LEAST = 0.03, 0.1, 256, 128, 8
 MAX_NORM = 1.0
 
 
-@register
-@dataclass
+@register(
+    name="wise-ft",
+    summary="classifier weights half-way between the text's and trained ones",
+    citation="Wortsman et al. 2021, arXiv 2109.01903",
+    trains="classifier weights",
+)
 class WiseFT(Method):
     """Mixes the classifier weights of a method with the text weights.
 
@@ -61,11 +60,6 @@ class WiseFT(Method):
         mixing: a, the share of the trained weights, 0 to 1, or "auto": cross-validation on the
             shots, 0 included.
     """
-
-    name: ClassVar[str] = "wise-ft"
-    summary: ClassVar[str] = "classifier weights half-way between the text's and trained ones"
-    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
-    trains: ClassVar[str] = "classifier weights"
 
     of: str = LINEAR
     mixing: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = PUBLISHED
@@ -130,8 +124,14 @@ class WiseFT(Method):
             yield head(task.train.plain_view[fold.held_out])
 
 
-@register
-@dataclass
+@register(
+    name="wise-ft-tower",
+    summary="a visual tower half-way between CLIP's and a fine-tuned one",
+    citation="Wortsman et al. 2021, arXiv 2109.01903",
+    trains="visual tower",
+    reads="images",
+    uses_views=False,
+)
 class WiseFTTower(Method):
     """Fine-tunes the visual tower and goes back half of the way.
 
@@ -141,13 +141,6 @@ class WiseFTTower(Method):
         batch_size: pictures per step.
         epochs: passes over the shots, at most; it stops early on held-out shots.
     """
-
-    name: ClassVar[str] = "wise-ft-tower"
-    summary: ClassVar[str] = "a visual tower half-way between CLIP's and a fine-tuned one"
-    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
-    trains: ClassVar[str] = "visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
 
     mixing: Annotated[float, Bounds(least=0, most=1)] = PUBLISHED
     lr: Annotated[float, Bounds(above=0)] = 1e-5
