@@ -30,8 +30,7 @@ from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.towers.text import in_passes
 from clip_adapter.training import Schedule, train_on
-from clip_adapter.training.loop import official_schedule
-from clip_adapter.training.recipes import hidden_units
+from clip_adapter.training.recipes import hidden_units, official_schedule
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).

@@ -128,8 +128,8 @@ class _LinearHead(Method):
             self.lr,
             RATES,
             one_shot=self.one_shot_rate,
-            folds=lambda: folds_of(task.train, task.seed, text=self.needs_text),
-            labels=task.train.labels,
+            task=task,
+            folds=folds_of(task.train, task.seed, text=self.needs_text),
             evaluate=held_out,
         )
         rows = [torch.arange(len(task.train))]

@@ -25,7 +25,7 @@ from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import normalize
 from clip_adapter.training import Fold, choose, folds_of
-from clip_adapter.training.selection import Choice, Evaluate
+from clip_adapter.training.selection import Choice
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
 # features grow more numerous, and lies within this narrower and finer range.
@@ -139,9 +139,8 @@ class GDA(Method):
             task.check_two_classes(f"{self.name} without text")
         gaussians = _gaussians(task)
         choice = self._choose(task, gaussians)
-        chosen = choice.value
-        w, b = gaussians.weights(chosen["shrinkage"])
-        w, b = chosen["gaussian_weight"] * w, chosen["gaussian_weight"] * b
+        w, b = gaussians.weights(choice.value["shrinkage"])
+        w, b = choice.value["gaussian_weight"] * w, choice.value["gaussian_weight"] * b
         if text is None:
             b[~gaussians.present] = ABSENT
         else:
@@ -149,47 +148,57 @@ class GDA(Method):
         covariance = "within classes" if gaussians.within else "around the mean of all"
         return Fitted(
             Head(w, bias=b, logit_scale=task.logit_scale, kind="linear", unit=True),
-            hyperparameters={**chosen, "covariance": covariance},
+            {**choice.value, "covariance": covariance},
             trained_parameters=w.numel() + b.numel(),
             selection=choice.record,
             held_out=choice.held_out,
         )
 
-    def _candidates(self, text: bool) -> list[dict[str, float]]:
-        """The safe one first: zero-shot, at the published shrinkage."""
-        weights, shrinkages = [self.gaussian_weight], [self.shrinkage]
-        if self.gaussian_weight == "auto":
-            weights = [0.0, *WEIGHTS] if text else [*WEIGHTS]
-        if self.shrinkage == "auto":
-            shrinkages = [*SHRINKAGES]
-        elif self.shrinkage == "published":
-            shrinkages = [1.0]
-        return [
-            {"gaussian_weight": float(a), "shrinkage": float(r)}
-            for r in shrinkages
-            for a in weights
-        ]
-
     def _choose(self, task: FewShotTask, gaussians: Gaussians) -> Choice:
         """The weight and the shrinkage."""
-        text = task.text_weights is not None
-        candidates = self._candidates(text)
-        default = float(f"{MILD_WEIGHT * gaussians.spread:.2g}") if text else WEIGHT_ALONE
-        weight = default if self.gaussian_weight == "auto" else float(self.gaussian_weight)
+        text, spread = task.text_weights, gaussians.spread
+        weights, mild, shrinkages = [self.gaussian_weight], self.gaussian_weight, [self.shrinkage]
+        if self.gaussian_weight == "auto":
+            weights = WEIGHTS if text is None else [0.0, *WEIGHTS]
+            mild = WEIGHT_ALONE if text is None else f"{MILD_WEIGHT * spread:.2g}"
+        if isinstance(self.shrinkage, str):
+            shrinkages = SHRINKAGES if self.shrinkage == "auto" else [1.0]
+        # A fold with one picture of each class has another covariance than all the shots.
+        folds = {
+            fold: own
+            for fold in folds_of(task.train, task.seed, text=text is not None)
+            if (own := _gaussians(task, fold.fit)).within == gaussians.within
+        }
 
-        def folds() -> list[Fold]:
-            parts = folds_of(task.train, task.seed, text=text)
-            # A fold with one picture of each class has another covariance than all the shots.
-            return [f for f in parts if _gaussians(task, f.fit).within == gaussians.within]
+        @functools.cache  # what candidates of one fold have in common is computed once
+        def zero_shot(fold: Fold) -> Tensor | float:
+            features = normalize(task.train.plain_view[fold.held_out])
+            return 0.0 if text is None else task.logit_scale * features @ normalize(text).T
+
+        @functools.cache
+        def scores(fold: Fold, shrinkage: float) -> Tensor:
+            w, b = folds[fold].weights(shrinkage)
+            if text is None:
+                b[~folds[fold].present] = ABSENT
+            return normalize(task.train.plain_view[fold.held_out]) @ w.T + b
+
+        def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
+            for fold, candidate in jobs:
+                weight = candidate["gaussian_weight"] * folds[fold].spread / spread
+                yield zero_shot(fold) + weight * scores(fold, candidate["shrinkage"])
 
         return choose(
             "gaussian_weight, shrinkage",
             "auto",
-            candidates,
-            one_shot={"gaussian_weight": weight, "shrinkage": candidates[0]["shrinkage"]},
-            folds=folds,
-            labels=task.train.labels,
-            evaluate=_evaluator(task, gaussians.spread),
+            [
+                {"gaussian_weight": float(a), "shrinkage": float(r)}
+                for r in shrinkages
+                for a in weights
+            ],
+            one_shot={"gaussian_weight": float(mild), "shrinkage": float(shrinkages[0])},
+            task=task,
+            folds=list(folds),
+            evaluate=evaluate,
         )
 
 
@@ -197,32 +206,3 @@ def _gaussians(task: FewShotTask, rows: Tensor | None = None) -> Gaussians:
     """Those of all shots, or of ``rows``."""
     train = task.train if rows is None else task.train.subset(rows)
     return Gaussians.fit(train.features, train.labels, len(task.class_names))
-
-
-def _evaluator(task: FewShotTask, spread: float) -> Evaluate:
-    """Held-out logits; what candidates of one fold have in common is computed once."""
-    text = task.text_weights
-
-    @functools.cache
-    def gaussians(fold: Fold) -> Gaussians:
-        return _gaussians(task, fold.fit)
-
-    @functools.cache
-    def zero_shot(fold: Fold) -> Tensor:
-        features = normalize(task.train.plain_view[fold.held_out])
-        no_text = torch.zeros(())
-        return no_text if text is None else task.logit_scale * features @ normalize(text).T
-
-    @functools.cache
-    def scores(fold: Fold, shrinkage: float) -> Tensor:
-        w, b = gaussians(fold).weights(shrinkage)
-        if text is None:
-            b[~gaussians(fold).present] = ABSENT
-        return normalize(task.train.plain_view[fold.held_out]) @ w.T + b
-
-    def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
-        for fold, candidate in jobs:
-            weight = candidate["gaussian_weight"] * gaussians(fold).spread / spread
-            yield zero_shot(fold) + weight * scores(fold, candidate["shrinkage"])
-
-    return evaluate

@@ -38,12 +38,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.cache import unit_keys
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import track
-from clip_adapter.training import Fold, choose, folds_of
-from clip_adapter.training.cache_search import unit_keys
-from clip_adapter.training.loop import log_prior
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training import Fold, choose
+from clip_adapter.training.loop import log_prior, suited_threads
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
 # the accuracy no longer rose on the validation set of Caltech101 and on shots of ImageNet that were
@@ -168,8 +167,7 @@ class LPPlusPlus(Method):
             self.steps,
             STEPS,
             one_shot=ONE_SHOT_STEPS,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=lambda jobs: self._held_out(task, text, jobs),
         )
         steps = int(choice.value)

@@ -26,7 +26,7 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on
 
 EPSILON = 1e-4
 # The mildest leads; it is also what one shot takes, which leaves nothing to hold out.
@@ -85,8 +85,7 @@ class ProLIP(Method):
             self.lr,
             RATES,
             one_shot=RATES[0],
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=held_out,
         )
         trained = take(fitted(choice.value, [torch.arange(len(task.train))]), 0)

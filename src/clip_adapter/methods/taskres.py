@@ -25,7 +25,7 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -79,8 +79,7 @@ class TaskRes(Method):
             self.residual_scale,
             CANDIDATES,
             one_shot=PUBLISHED_SCALE,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
         scale = float(choice.value)

@@ -36,7 +36,7 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -84,8 +84,7 @@ class WiseFT(Method):
             self.mixing,
             CANDIDATES,
             one_shot=PUBLISHED,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
         return Fitted(

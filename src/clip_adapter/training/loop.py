@@ -6,6 +6,7 @@ work element by element, so no run sees another: R ratios, folds or seeds cost o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,10 @@ from torch.optim.sgd import sgd
 
 from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask
-from clip_adapter.training.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
+# Multiply-adds of one step below which a second thread costs more than it brings.
+SMALL = 100_000_000
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -56,18 +58,6 @@ class Schedule:
     def record(self) -> dict[str, Any]:
         """All that is set, for the record of a classifier."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-
-
-def official_schedule(shots: float, classes: int) -> Schedule:
-    """SGD 2e-3 and CoOp's epochs: 50 for 1 shot and for ImageNet, 100 for 2 and 4, 200 above.
-
-    Source: CLIP-Adapter, section 4.1.2, read with the configurations of the code it runs under
-    (the paper's 1e-5 is that code's warm-up rate). ImageNet is told by its 1,000 classes.
-    """
-    epochs = 50 if shots <= 1 or classes >= 1000 else 100 if shots <= 4 else 200
-    return Schedule(
-        "sgd", 2e-3, weight_decay=5e-4, batch_size=32, epochs=epochs, warmup=1, warmup_lr=1e-5
-    )
 
 
 class Optimizer:
@@ -270,3 +260,32 @@ def learning_rate(schedule: Schedule, step: int, steps: int, per_epoch: int) -> 
     if step + 1 <= warm:
         return schedule.lr * (step + 1) / warm
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))
+
+
+@contextlib.contextmanager
+def suited_threads(multiply_adds: int | None) -> Iterator[None]:
+    """Torch keeps to one thread inside, where a step has few ``multiply_adds``; None are many.
+
+    The rule looks at the task alone, so the same task gives the same bits again.
+    """
+    threads = torch.get_num_threads()
+    if multiply_adds is not None and multiply_adds < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch, BLAS and scikit-learn keep to one thread inside.
+
+    Products of a few hundred rows are done before a second thread has woken up, and on a machine
+    that is busy with other things, waiting for it takes ten times the work itself.
+    """
+    import sklearn.linear_model  # noqa: F401 - its libraries must be loaded to be limited
+    from threadpoolctl import threadpool_limits
+
+    with suited_threads(0), threadpool_limits(1):
+        yield

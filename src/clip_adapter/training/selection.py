@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold
+from clip_adapter.task import FewShotTask, HeldOutLogits
+from clip_adapter.training.folds import Fold, folds_of
 
 # Powers of the square root of two; the ends are far from what any method needed.
 TEMPERATURES = tuple(2 ** (i / 2) for i in range(-10, 11))
@@ -90,9 +90,9 @@ def choose(
     among: Sequence[Candidate],
     *,
     one_shot: Candidate,
-    folds: Callable[[], Sequence[Fold]],
-    labels: Tensor,
+    task: FewShotTask,
     evaluate: Evaluate,
+    folds: Sequence[Fold] | None = None,
 ) -> Choice:
     """What was given; else what the held-out shots speak for; else ``one_shot``.
 
@@ -101,18 +101,18 @@ def choose(
         given: the option: "auto", or the value to take.
         among: the candidates; ``one_shot`` is added where it is missing.
         one_shot: the reference, taken where no class has two pictures, and in doubt.
-        folds: from :func:`~clip_adapter.training.folds.folds_of`, asked only if needed.
-        labels: (N,) of all shots.
+        task: the shots.
         evaluate: as in :func:`cross_validate`.
+        folds: of the shots; None: by :func:`~clip_adapter.training.folds.folds_of`.
     """
     if given != "auto":
         return Choice(given, Selection(parameter, [given], chosen=given))
-    candidates = list(among) if one_shot in among else [one_shot, *among]
-    parts = folds()
+    candidates, labels = list(among) if one_shot in among else [one_shot, *among], task.train.labels
+    folds = folds_of(task.train, task.seed) if folds is None else folds
     # What is held out of one class alone would speak for a candidate that always says it.
-    if parts and len(labels[gathered(parts)[0]].unique()) > 1:
+    if folds and len(labels[gathered(folds)[0]].unique()) > 1:
         reference = candidates.index(one_shot)
-        return cross_validate(parameter, candidates, parts, labels, evaluate, reference)
+        return cross_validate(parameter, candidates, folds, labels, evaluate, reference)
     rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
     return Choice(one_shot, Selection(parameter, candidates, chosen=one_shot, rule=rule))
 
