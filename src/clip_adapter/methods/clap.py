@@ -105,8 +105,7 @@ class CLAP(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Weights (R, C, D) of runs, one for each tensor of ``rows``, and the lambdas (R, C)."""
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
-        module = TextResidual(text, labels, runs=len(rows))
-        features = task.train.features
+        module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
         schedule = self._schedule(max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
@@ -120,4 +119,4 @@ class CLAP(Method):
         if self.recipe == "fast":
             steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
             schedule = dataclasses.replace(FAST, steps=steps)
-        return schedule if self.lr is None else dataclasses.replace(schedule, lr=self.lr)
+        return dataclasses.replace(schedule, lr=self.lr or schedule.lr)

@@ -58,9 +58,8 @@ class ClipLora(Method):
     epochs: Annotated[int | None, Bounds(least=1)] = None
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        backbone = task.require_backbone(self.name)
-        generator = torch.Generator().manual_seed(task.seed)
-        options = (self.rank, self.alpha, self.dropout, generator)
+        backbone, generator = task.require_backbone(self.name), torch.Generator()
+        options = (self.rank, self.alpha, self.dropout, generator.manual_seed(task.seed))
         adapter = text = None
         if self.encoder != "text":
             blocks = transformer_blocks(visual_tower(backbone), f"{self.name} (encoder=visual)")

@@ -154,10 +154,6 @@ class CoOp(Method):
             UsageError: no backbone, or a prompt that its text tower does not take.
             BackboneError: the text tower takes no token embeddings.
         """
-        return SoftClassifier(task.require_backbone(self.name), *self._prompts(task))
-
-    def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor, int]:
-        """The prompts, the ids (C, L) that tell where they end, and how many they begin with."""
         backbone = task.require_backbone(self.name)
         context = self.context_length if self.context_init is None else self.context_init
         words = context_tokens(backbone.tokenize, context)
@@ -167,18 +163,19 @@ class CoOp(Method):
         tokens = backbone.trim_tokens(tokens)
         embedded = backbone.embed_tokens(tokens)
         if self.context_init is None:
-            generator = torch.Generator().manual_seed(task.seed)
-            classes = (len(tokens),) if self.per_class else ()
-            size = (*classes, len(words), embedded.shape[-1])
-            start = SPREAD * torch.randn(size, generator=generator)
+            size = (len(words), embedded.shape[-1])
+            size = (len(tokens), *size) if self.per_class else size
+            start = SPREAD * torch.randn(size, generator=torch.Generator().manual_seed(task.seed))
         else:
             start = embedded[:, columns[0]] if self.per_class else embedded[0, columns[0]]
         prompts = SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device))
-        return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
+        shared = 0 if self.per_class else common_start(tokens, columns)
+        return SoftClassifier(backbone, prompts, tokens, shared)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        official = official_schedule(task.mean_shots, len(task.class_names))
-        base = official if self.recipe == "official" else FAST
+        base = FAST
+        if self.recipe == "official":
+            base = official_schedule(task.mean_shots, len(task.class_names))
         batch, length = self.batch_size or base.batch_size, {}
         if self.epochs is not None:
             in_steps = {"steps": self.epochs * max(len(task.train) // batch, 1)}
@@ -219,13 +216,11 @@ class CoOpAdapter(CoOp):
         return None if context is None else context + 2 * sizes.dim * (sizes.dim // self.reduction)
 
     def build(self, task: FewShotTask) -> SoftClassifier:  # noqa: D102
-        dim = task.train.dim
-        hidden = hidden_units(dim, self.reduction)
-        module = super().build(task)
+        dim, module = task.train.dim, super().build(task)
         module.hard = task.require_text(self.name)
         module.adapter = ResidualAdapter.build(
             dim,
-            hidden,
+            hidden_units(dim, self.reduction),
             self.activation,
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),

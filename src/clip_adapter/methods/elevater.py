@@ -21,8 +21,6 @@ compares with these.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -33,6 +31,7 @@ from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method,
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
 from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training.selection import by_candidate
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
@@ -63,8 +62,7 @@ class LinearHeads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        normal = (x - self.mean) / self.deviation
-        return normal @ self.weights.transpose(-1, -2) + self.bias
+        return (x - self.mean) / self.deviation @ self.weights.transpose(-1, -2) + self.bias
 
     def merged(self, run: int) -> tuple[Tensor, Tensor]:
         """W (C, X) and c (C,) of head ``run``, with the normalisation in them."""
@@ -117,8 +115,7 @@ class _LinearHead(Method):
 
         def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
             """Logits of every fold and rate; the folds of a rate train in one pass."""
-            for rate, group in groupby(jobs, itemgetter(1)):
-                folds = [fold for fold, _ in group]
+            for rate, folds in by_candidate(jobs):
                 heads = self._train(task, features, start, [f.fit for f in folds], rate)
                 for fold, (weights, bias) in zip(folds, heads, strict=True):
                     yield plain[fold.held_out] @ weights.T + bias
@@ -132,8 +129,8 @@ class _LinearHead(Method):
             folds=folds_of(task.train, task.seed, text=self.needs_text),
             evaluate=held_out,
         )
-        rows = [torch.arange(len(task.train))]
-        ((weights, bias),) = self._train(task, features, start, rows, choice.value)
+        whole = [torch.arange(len(task.train))]
+        ((weights, bias),) = self._train(task, features, start, whole, choice.value)
         return Fitted(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
             hyperparameters={
@@ -152,8 +149,7 @@ class _LinearHead(Method):
     def _epochs(self, pictures: int) -> int:
         if self.epochs != "auto":
             return self.epochs
-        per_epoch = max(pictures // self.batch_size, 1)
-        return min(50, max(MAX_STEPS // per_epoch, 1))
+        return min(50, max(MAX_STEPS // max(pictures // self.batch_size, 1), 1))
 
     def _train(
         self,
@@ -165,17 +161,15 @@ class _LinearHead(Method):
     ) -> list[tuple[Tensor, Tensor]]:
         """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
-        epochs = self._epochs(len(task.train))
         batch = min(self.batch_size, max(len(r) for r in rows))
+        epochs, work = self._epochs(len(task.train)), len(rows) * batch * start[0].numel()
         schedule = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
-        work = len(rows) * batch * start[0].numel()
         train_on(task, heads, rows, schedule, work=work, logits=heads, features=features)
         merged = [heads.merged(run) for run in range(len(rows))]
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
             for (_, bias), used in zip(merged, rows, strict=True):
-                counts = torch.bincount(task.train.labels[used], minlength=len(bias))
-                bias[counts == 0] = ABSENT
+                bias[torch.bincount(task.train.labels[used], minlength=len(bias)) == 0] = ABSENT
         return merged
 
 
@@ -202,8 +196,8 @@ class RandomTwoProjections(_LinearHead):
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
         weights = linear_init((classes, dim), dim, generator)
-        bias = linear_init((1, classes), dim, generator)[0]
-        return self._fit(task, task.train.features, task.train.plain_view, (weights, bias))
+        start = weights, linear_init((1, classes), dim, generator)[0]
+        return self._fit(task, task.train.features, task.train.plain_view, start)
 
 
 @register(
@@ -221,8 +215,7 @@ class LanguageTwoProjections(_LinearHead):
     """
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights = task.require_text(self.name)
-        start = weights, torch.zeros(len(weights))
+        start = task.require_text(self.name), torch.zeros(len(task.class_names))
         return self._fit(task, task.train.features, task.train.plain_view, start)
 
 

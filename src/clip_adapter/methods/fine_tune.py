@@ -72,10 +72,11 @@ class FineTune(Method):
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             text.model.requires_grad_(True)
         if self.adapter:
-            generator = torch.Generator().manual_seed(task.seed)
-            hidden = max(dim // REDUCTION, 1)
             image_map = ResidualAdapter.build(
-                dim, hidden, "official", self.visual_ratio, generator=generator
+                dim,
+                max(dim // REDUCTION, 1),
+                ratio=self.visual_ratio,
+                generator=torch.Generator().manual_seed(task.seed),
             )
         schedule = PixelSchedule(
             "adamw",

@@ -10,7 +10,7 @@ rates of 3e-5, 3e-4 and 3e-3, and 3 or 20 epochs (sections 3.1 and 3.2). CLIP-Ad
 trained here: the class names stay the classifier.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
@@ -35,5 +35,4 @@ class HoulsbyAdapter(BlockAdapter):
 
     adapter = Houlsby
     bottlenecks: ClassVar[int] = 2
-    weight_decay: ClassVar[float] = 1e-2
-    warmup: ClassVar[float] = 0.1
+    recipe: ClassVar[dict[str, Any]] = {"weight_decay": 1e-2, "warmup": 0.1}

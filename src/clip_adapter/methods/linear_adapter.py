@@ -60,14 +60,13 @@ class LinearAdapter(Method):
         )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        matrices = self._train(task, [f.fit for f in folds])
-        for matrix, fold in zip(matrices, folds, strict=True):
-            mapped = task.train.plain_view[fold.held_out] @ matrix
-            yield cosine_logits(mapped, task.require_text(self.name), task.logit_scale)
+        text, plain = task.require_text(self.name), task.train.plain_view
+        for matrix, fold in zip(self._train(task, [f.fit for f in folds]), folds, strict=True):
+            yield cosine_logits(plain[fold.held_out] @ matrix, text, task.logit_scale)
 
     def _strength(self, task: FewShotTask) -> float:
-        auto = self.distance_penalty == "auto"
-        return 1 / task.mean_shots if auto else float(self.distance_penalty)
+        given = self.distance_penalty
+        return 1 / task.mean_shots if given == "auto" else float(given)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
         least = EPOCHS_AT_LEAST * len(task.train) // SCHEDULE.batch_size

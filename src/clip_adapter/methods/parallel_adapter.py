@@ -9,7 +9,7 @@ say of their code (jxhe/unify-parameter-efficient-tuning). AdamW with batches of
 epochs at a rate of 1e-4. CLIP-Adapter (arXiv 2110.04544) compares with it in Table 3.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from clip_adapter.methods.base import Bounds, register
 from clip_adapter.methods.block_adapter import BlockAdapter
@@ -34,8 +34,7 @@ class ParallelAdapter(BlockAdapter):
 
     adapter = Parallel
     bottlenecks: ClassVar[int] = 1
-    weight_decay: ClassVar[float] = 0.1
-    warmup: ClassVar[float] = 0.06
+    recipe: ClassVar[dict[str, Any]] = {"weight_decay": 0.1, "warmup": 0.06}
 
     lr: Annotated[float, Bounds(above=0)] = 1e-4
     epochs: Annotated[int, Bounds(least=1)] = 10

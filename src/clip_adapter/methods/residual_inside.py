@@ -64,11 +64,14 @@ class ClipAdapterInside(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
-        inner = [site.dim or 0 for site in sites(visual)[:-1]]
-        chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
-        generator = torch.Generator().manual_seed(task.seed)
+        dims = [*(site.dim or 0 for site in sites(visual)[:-1]), task.train.dim]
+        chosen = self._chosen(dims, bool(blocks_of(visual)))
         adapter = ResidualInside.build(
-            chosen, self.hidden, self.activation, self.visual_ratio, generator
+            chosen,
+            self.hidden,
+            self.activation,
+            self.visual_ratio,
+            torch.Generator().manual_seed(task.seed),
         )
         schedule = PixelSchedule(
             "adamw",
@@ -81,9 +84,8 @@ class ClipAdapterInside(Method):
         return fit_inside(self, task, schedule, adapter=adapter, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        inner = [sizes.trunk] * sizes.blocks or sizes.stages
-        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
-        return sum(2 * dim * self.hidden for dim in chosen.values())
+        dims = [*([sizes.trunk] * sizes.blocks or sizes.stages), sizes.dim]
+        return 2 * self.hidden * sum(self._chosen(dims, sizes.blocks > 0).values())
 
     def _chosen(self, dims: Sequence[int], transformer: bool) -> dict[int, int]:
         """The dimension at each site that ``layers`` names, of those at all sites."""

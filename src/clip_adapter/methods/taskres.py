@@ -82,9 +82,8 @@ class TaskRes(Method):
             task=task,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
-        scale = float(choice.value)
-        schedule = self._schedule(task, len(task.train))
-        weights = self._train(task, [scale], [torch.arange(len(task.train))], schedule)[0]
+        scale, schedule = float(choice.value), self._schedule(task, len(task.train))
+        (weights,) = self._train(task, [scale], [torch.arange(len(task.train))], schedule)
         return Fitted(
             Head(weights, logit_scale=task.logit_scale),
             {"residual_scale": scale, "recipe": self.recipe, **schedule.record},
@@ -102,9 +101,13 @@ class TaskRes(Method):
             return schedule
         published = schedule.epochs * max(count // min(schedule.batch_size, count), 1)
         steps = min(published, FAST_STEPS)
-        rate = schedule.lr * published / steps
         return dataclasses.replace(
-            schedule, lr=rate, weight_decay=0.0, steps=steps, epochs=None, warmup=0.1
+            schedule,
+            lr=schedule.lr * published / steps,
+            weight_decay=0.0,
+            steps=steps,
+            epochs=None,
+            warmup=0.1,
         )
 
     def _train(
@@ -113,9 +116,8 @@ class TaskRes(Method):
         """Weights (R, C, D) of runs, one for each scale and tensor of ``rows``."""
         text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
         module = TextResidual(text, task.train.labels, each, len(rows))
-        batch = min(schedule.batch_size, min(len(r) for r in rows))
-        work = len(rows) * batch * text.numel()
-        train_on(task, module, rows, schedule, work=work)
+        batch = min(schedule.batch_size, *(len(r) for r in rows))
+        train_on(task, module, rows, schedule, work=len(rows) * batch * text.numel())
         return module.class_weights().detach()
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:

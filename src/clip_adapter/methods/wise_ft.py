@@ -107,20 +107,16 @@ class WiseFT(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         if self.of == LINEAR:
             return linear_classifiers(task, rows)
-        method = make_method(self.of)
-        whole = len(rows) == 1 and len(rows[0]) == len(task.train)
-        parts = [
-            task if whole else dataclasses.replace(task, train=task.train.subset(r)) for r in rows
-        ]
-        return [method.fit(part) for part in parts]
+        parts = [dataclasses.replace(task, train=task.train.subset(r)) for r in rows]
+        return [make_method(self.of).fit(part) for part in parts]
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
         folds = list(dict.fromkeys(fold for fold, _ in jobs))
         trained = dict(zip(folds, self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            head = mixed(trained[fold], task, share, self.of)
-            yield head(task.train.plain_view[fold.held_out])
+            plain = task.train.plain_view[fold.held_out]
+            yield mixed(trained[fold], task, share, self.of)(plain)
 
 
 @register(
@@ -148,13 +144,11 @@ class WiseFTTower(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         own = {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.epochs}
-        tuner = make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
-        fitted = tuner.fit(task)
+        fitted = make_method("fine-tune", {"tower": "visual", "adapter": False, **own}).fit(task)
         start = WeightAdapter.start(task.require_backbone(self.name))
-        adapter = cast("WeightAdapter", fitted.tower_adapter).blended(start, self.mixing)
         return dataclasses.replace(
             fitted,
-            tower_adapter=adapter,
+            tower_adapter=cast("WeightAdapter", fitted.tower_adapter).blended(start, self.mixing),
             hyperparameters={**fitted.hyperparameters, "mixing": self.mixing},
         )
 
@@ -169,21 +163,31 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
     """
     start = task.logit_scale * normalize(task.require_text(WiseFT.name))
     module = torch.nn.ParameterDict({"weights": start.repeat(len(rows), 1, 1)})
-    features = normalize(task.train.features)
     batch = min(BATCH, max(len(r) for r in rows))
-    steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
-    # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
-    # does not depend on theirs: features are of unit length.
-    rate = RATE * task.logit_scale / 100
     schedule = Schedule(
-        "adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM
+        "adamw",
+        # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's
+        # length does not depend on theirs: features are of unit length.
+        RATE * task.logit_scale / 100,
+        WEIGHT_DECAY,
+        batch,
+        steps=max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH),
+        warmup=0.1,
+        max_norm=MAX_NORM,
     )
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
 
-    work = len(rows) * batch * start.numel()
-    train_on(task, module, rows, schedule, work=work, logits=logits, features=features)
+    train_on(
+        task,
+        module,
+        rows,
+        schedule,
+        work=len(rows) * batch * start.numel(),
+        logits=logits,
+        features=normalize(task.train.features),
+    )
     return [
         Fitted(
             Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),

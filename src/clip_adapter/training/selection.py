@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,7 @@ DOUBT = 1.5
 # Said where there are no folds.
 NOTHING_HELD_OUT = "too few classes have two pictures, so that one could be held out"
 
+T = TypeVar("T")
 Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
@@ -163,6 +166,12 @@ def cross_validate(
         f"{shown(candidates[reference])} unless another is better beyond doubt",
     )
     return Choice(candidates[best], selection, HeldOutLogits(kept, rows, weight))
+
+
+def by_candidate(jobs: Iterable[tuple[Fold, T]]) -> Iterator[tuple[T, list[Fold]]]:
+    """Each candidate with its folds, for methods that train all folds of one in one pass."""
+    for candidate, group in itertools.groupby(jobs, operator.itemgetter(1)):
+        yield candidate, [fold for fold, _ in group]
 
 
 def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
