@@ -43,8 +43,7 @@ TINY = 1e-6
 def divergence(keys: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
     """Bits (n, 1): how far labels (n,) are from the softmax of the cosines of (n, Q) and (C, Q)."""
     chances = (normalize(keys) @ normalize(weights).T).softmax(-1)
-    own = chances.gather(1, labels[:, None])
-    return torch.log2((1 + TINY) / (own + TINY))
+    return torch.log2((1 + TINY) / (chances.gather(1, labels[:, None]) + TINY))
 
 
 @register(

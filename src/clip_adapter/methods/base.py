@@ -191,8 +191,7 @@ def check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
 
 
 def _discover() -> None:
-    package = importlib.import_module("clip_adapter.methods")
-    for module in pkgutil.iter_modules(package.__path__):
+    for module in pkgutil.iter_modules(importlib.import_module("clip_adapter.methods").__path__):
         importlib.import_module(f"clip_adapter.methods.{module.name}")
     for entry in entry_points(group="clip_adapter.methods"):
         if entry.value in _BROKEN:
@@ -251,12 +250,13 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-    bounds = {n: field.note(Bounds) for n, field in field_types(cls).items()}
-    values = {
-        key: read_value(f"{name} option {key}", _hints(cls)[key], value, bounds.get(key))
-        for key, value in (options or {}).items()
-    }
-    return cls(**values)
+    hints, types = _hints(cls), field_types(cls)
+    return cls(
+        **{
+            key: read_value(f"{name} option {key}", hints[key], value, types[key].note(Bounds))
+            for key, value in (options or {}).items()
+        }
+    )
 
 
 def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = None) -> Any:

@@ -270,8 +270,7 @@ def criterion(
 
 def best_channels(scores: Tensor, share: float) -> Tensor:
     """(Q,) sorted indices of the ``share`` of channels (D,) with the largest scores."""
-    count = kept(len(scores), share)
-    return scores.topk(count).indices.sort().values
+    return scores.topk(kept(len(scores), share)).indices.sort().values
 
 
 def kept(dim: int, share: float) -> int:

@@ -47,9 +47,8 @@ def penalty_weights(features: Tensor, labels: Tensor, text: Tensor, logit_scale:
     Returns:
         Mean probabilities, 0 to 1; 0 for a class without pictures, whose weights do not move.
     """
-    classes = len(text)
-    size = torch.bincount(labels, minlength=classes).clamp(min=1) * len(features)
-    total = torch.zeros(classes)
+    size = torch.bincount(labels, minlength=len(text)).clamp(min=1) * len(features)
+    total = torch.zeros(len(text))
     for view in features:
         right = cosine_logits(view, text, logit_scale).softmax(-1).gather(1, labels[:, None])
         total.index_add_(0, labels, right[:, 0])

@@ -82,8 +82,7 @@ class Gaussians:
         the shots is therefore carried over to all of them in proportion to the spread.
         """
         groups = int(self.present.sum()) if self.within else 1
-        freedom = max(self.count - groups, 1)
-        return freedom * (1 / self.means.shape[1] + 1 / max(self.count - 1, 1))
+        return max(self.count - groups, 1) * (1 / self.means.shape[1] + 1 / max(self.count - 1, 1))
 
     def weights(self, shrinkage: float = 1.0) -> tuple[Tensor, Tensor]:
         """W (C, D) and b (C,), float32, with the ridge ``shrinkage`` times the published one."""
@@ -92,8 +91,7 @@ class Gaussians:
         # Below the floor the matrix of few pictures cannot be inverted any more.
         ridge = max(shrinkage * trace / max(self.count - 1, 1), SMALLEST_RIDGE * trace)
         # Without any spread (equal pictures) the precision is the identity: the nearest mean.
-        ridge = ridge if ridge > 0 else 1.0
-        matrix = self.scatter + ridge * torch.eye(dim, dtype=torch.float64)
+        matrix = self.scatter + (ridge or 1.0) * torch.eye(dim, dtype=torch.float64)
         w = dim * torch.linalg.solve(matrix, self.means.T).T
         b = -math.log(classes) - (w * self.means).sum(1) / 2
         return w.float(), b.float()

@@ -64,9 +64,11 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
         shots: K, the mean of the classes that have pictures.
         pictures: N.
     """
-    rate = FAST.lr * min(shots / FULL_RATE_SHOTS, 1)
-    steps = max(FAST_STEPS, EPOCHS_AT_LEAST * pictures // FAST.batch_size)
-    return dataclasses.replace(FAST, lr=rate, steps=steps)
+    return dataclasses.replace(
+        FAST,
+        lr=FAST.lr * min(shots / FULL_RATE_SHOTS, 1),
+        steps=max(FAST_STEPS, EPOCHS_AT_LEAST * pictures // FAST.batch_size),
+    )
 
 
 def passes(jobs: Sequence[T], task: FewShotTask, schedule: Schedule) -> list[Sequence[T]]:

@@ -178,14 +178,14 @@ def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
     """(n,) rows held out by all folds, and their weights (n,), which sum to at most 1."""
     rows = torch.cat([f.held_out for f in folds])
     even = torch.full((len(rows),), 1 / max(len(rows), 1), dtype=torch.float64)
-    own = [f.weight for f in folds]
-    return rows, torch.cat([w for w in own if w is not None]) if None not in own else even
+    own = [f.weight for f in folds if f.weight is not None]
+    return rows, torch.cat(own) if len(own) == len(folds) else even
 
 
 def score(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """(hits (n,), bounded losses (n,) at the best temperature) of logits (n, C)."""
-    hits = (logits.argmax(-1) == labels).double()
-    return hits, bounded(logits, labels, temperature(logits, labels, weight))
+    losses = bounded(logits, labels, temperature(logits, labels, weight))
+    return (logits.argmax(-1) == labels).double(), losses
 
 
 def bounded(logits: Tensor, labels: Tensor, factor: float) -> Tensor:
@@ -229,10 +229,9 @@ def cautious(difference: Tensor, weight: Tensor, rows: Tensor) -> float:
     """
     _, place = rows.unique(return_inverse=True)
     count = int(place.max()) + 1
-    share = torch.zeros(count, dtype=weight.dtype).index_add(0, place, weight / weight.sum())
-    summed = torch.zeros(count, dtype=weight.dtype).index_add(
-        0, place, difference * weight / weight.sum()
-    )
+    nought = torch.zeros(count, dtype=weight.dtype)
+    share = nought.index_add(0, place, weight / weight.sum())
+    summed = nought.index_add(0, place, difference * weight / weight.sum())
     centre = float(summed.sum())
     pictures = 1 / float(share.square().sum())  # if all counted alike
     spread = float((share * (summed / share - centre).square()).sum())
