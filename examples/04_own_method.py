@@ -6,33 +6,29 @@ A package makes its methods known by the entry point group ``clip_adapter.method
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 
 import clip_adapter
-from clip_adapter import FewShotTask, Method
 from clip_adapter.demo.task import demo_task
-from clip_adapter.heads import Head
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, register
 from clip_adapter.nn import normalize
-from clip_adapter.options import Bounds
-from clip_adapter.task import Fitted
 
 
-@clip_adapter.register
-@dataclass
+@register(
+    name="mean-and-text",
+    summary="class means blended with the text weights, no training",
+    citation="Snell et al. 2017, arXiv 1703.05175 (the class means)",
+    trains="nothing",
+)
 class MeanAndText(Method):
     """W' = r M + (1 - r) W, with M (C, D) the mean of each class's unit features.
 
     Attributes:
         ratio: r, the share of the pictures against the text, 0 to 1.
     """
-
-    name: ClassVar[str] = "mean-and-text"
-    summary: ClassVar[str] = "class means blended with the text weights, no training"
-    citation: ClassVar[str] = "Snell et al. 2017, arXiv 1703.05175 (the class means)"
 
     ratio: Annotated[float, Bounds(least=0, most=1)] = 0.5
 

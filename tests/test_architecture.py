@@ -54,7 +54,7 @@ MAX_LINES = 400
 FOLDERS = ("src", "tests", "tools", "benchmarks", "examples")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-METHOD_FILES = [p for p in (PACKAGE / "methods").glob("*.py") if "\n@register\n" in p.read_text()]
+METHOD_FILES = [p for p in (PACKAGE / "methods").glob("*.py") if "\n@register(" in p.read_text()]
 
 
 def short(path):

@@ -22,6 +22,7 @@ from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.methods import Method, get_method, make_method, method_names
+from clip_adapter.methods.base import check_fitted
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import PictureSource, Source, open_source
@@ -161,15 +162,10 @@ def make_classifier(
     """The classifier of ``fitted``, checked, with the record of how it was made.
 
     Raises:
-        UsageError: ``method`` returned something else.
+        UsageError: ``method`` returned something else, see :func:`check_fitted`.
         ClassifierError: it does not score every class, or scores the shots as NaN or infinite.
     """
-    if not isinstance(fitted, Fitted):
-        raise UsageError(
-            f"{method.name}.fit returned {type(fitted).__name__}.",
-            allowed="a Fitted, with the head that was learnt",
-            hint="docs/add-a-method.md shows one.",
-        )
+    check_fitted(fitted, method, task)
     # Features of an adapted tower are not at hand, and may be of another size than those of the
     # task; its parameters were checked.
     probe = task.train.subset(list(range(min(PROBED, len(task.train)))))

@@ -16,7 +16,7 @@ from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.fitting import make_classifier
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
-from clip_adapter.task import Sizes
+from clip_adapter.task import VIT_B_16, Sizes
 from clip_adapter.training.folds import folds_of
 from clip_adapter.training.selection import cross_validate
 
@@ -41,7 +41,7 @@ def test_documented(name):
     assert cls.__doc__
     assert cls.trains
     assert cls.trains != "unknown"
-    assert cls.parameters is not Method.parameters or name == "auto"
+    assert cls().parameters(VIT_B_16) is not None or name == "auto"
     assert dataclasses.is_dataclass(cls)
     assert cls().__class__ is cls  # every option has a default
 

@@ -12,7 +12,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods.ape import APE
 from clip_adapter.methods.ape_t import APET, Residuals
-from clip_adapter.training.channels import best_channels, criterion
+from clip_adapter.methods.cache import best_channels, criterion
 
 C, D, SCALE, WEIGHT, SHARPNESS = 4, 12, 20.0, 1.7, 2.3
 LABELS = np.array([0, 1, 2, 3, 1, 2, 2])

@@ -25,7 +25,7 @@ def test_logits(activation):
     x = 10 * torch.randn(2, len(LABELS), D, generator=generator)
     text = torch.nn.functional.normalize(torch.randn(C, D, generator=generator), dim=-1)
     task = FewShotTask(FeatureSet(x, torch.tensor(LABELS), list("abcd")), text, SCALE)
-    method = CachedAdapter(RATIO, WEIGHT, SHARPNESS, activation)
+    method = CachedAdapter(WEIGHT, SHARPNESS, RATIO, activation)
     classifier = learn(method, task)
 
     f = np.random.default_rng(0).normal(size=(5, D))

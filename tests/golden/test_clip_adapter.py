@@ -92,7 +92,8 @@ def test_forward_and_gradient(activation):
 
 
 def test_official_sgd_step_is_momentum_with_weight_decay():
-    from clip_adapter.training.loop import Optimizer, official_schedule
+    from clip_adapter.training.loop import Optimizer
+    from clip_adapter.training.recipes import official_schedule
 
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     module = torch.nn.Module()

@@ -92,7 +92,7 @@ def test_the_safe_candidate_is_zero_shot_on_the_held_out_shots():
 def test_passes_of_the_cross_validation_do_not_change_its_order(monkeypatch):
     task, _ = make(shots=2)
     whole = learn(CachedAdapter(), task).info["selection"][0]
-    monkeypatch.setattr("clip_adapter.methods.cached_adapter.MAX_SCORES", 1)
+    monkeypatch.setattr("clip_adapter.training.recipes.MAX_SCORES", 1)
     single = learn(CachedAdapter(), task).info["selection"][0]
     # One run at a time draws other batches, so only what needs no training is the same.
     still = [i for i, c in enumerate(whole["candidates"]) if c["visual_ratio"] == 0]

@@ -10,10 +10,10 @@ from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.methods.clip_adapter import CLIPAdapter
+from clip_adapter.methods.clip_adapter import FULL_PICTURES, STRENGTHS, CLIPAdapter
 from clip_adapter.nn import normalize
 from clip_adapter.training.folds import folds_of
-from clip_adapter.training.recipes import CANDIDATES, FULL_PICTURES, ONE_SHOT_RATIO, STRENGTHS
+from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
 from clip_adapter.training.selection import gathered, mean, score
 
 C, D, K = 4, 16, 6
@@ -194,7 +194,7 @@ def test_options_are_read_and_checked():
 
 def test_more_runs_than_fit_one_pass_give_the_same_curve(monkeypatch):
     whole = learn(CLIPAdapter(steps=20), make())
-    monkeypatch.setattr("clip_adapter.methods.clip_adapter.MAX_SCORES", 1)
+    monkeypatch.setattr("clip_adapter.training.recipes.MAX_SCORES", 1)
     parts = learn(CLIPAdapter(steps=20), make())
     a, b = whole.info["selection"][0], parts.info["selection"][0]
     assert a["pictures"] == b["pictures"]

@@ -130,8 +130,14 @@ def test_a_change_of_another_package_is_loaded_again(installed, monkeypatch, tmp
 @pytest.mark.parametrize(
     ("returned", "error", "words"),
     [
-        (lambda task: None, UsageError, "returned NoneType"),
+        (lambda task: None, UsageError, r"Wrong\.fit \(wrong\) returned NoneType"),
         (lambda task: task.text_weights, UsageError, "returned Tensor"),
+        (lambda task: Fitted(Head(torch.ones(3, 5))), UsageError, r"features(.|\n)*\(3, 4\)"),
+        (
+            lambda task: Fitted(Head(task.text_weights), {"means": task.text_weights}),
+            UsageError,
+            "(?s)Wrong.*JSON.*type Tensor.*tolist",
+        ),
         (lambda task: Fitted(Head(task.text_weights[:2])), ClassifierError, "scores 2 classes"),
         (
             lambda task: Fitted(Head(task.text_weights.new_full((3, 4), torch.nan))),
@@ -152,3 +158,36 @@ def test_what_a_method_must_not_return_is_told(returned, error, words):
     train = FeatureSet(torch.eye(3, 4)[None], torch.arange(3), list("abc"))
     with pytest.raises(error, match=words):
         fit_task(Wrong(), FewShotTask(train, torch.eye(3, 4)), {})
+
+
+def some(**body):
+    """A class as another package might write it."""
+    fit = {"fit": lambda self, task: None}
+    return type("Some", (base.Method,), {"__module__": "theirs", **fit, **body})
+
+
+ABOUT = {"name": "some", "summary": "nothing", "citation": "arXiv 0000.00000"}
+
+
+def test_what_is_registered_is_a_dataclass(installed):
+    cls = base.register(**ABOUT, needs_text=False)(
+        some(__annotations__={"strength": float}, strength=0.5)
+    )
+    method = base.make_method("some", {"strength": "2"})
+    assert (method.strength, method.needs_text, base.get_method("some")) == (2.0, False, cls)
+
+
+@pytest.mark.parametrize(
+    ("cls", "about", "words"),
+    [
+        (some(), {}, r"theirs\.Some has no name, summary, citation"),
+        (some(fit=base.Method.fit), ABOUT, "has no fit"),
+        (some(__annotations__={"strength": float}), ABOUT, "has no default for strength"),
+        (some(), {**ABOUT, "need_text": False}, "'need_text'. Did you mean 'needs_text'"),
+        (type("Some", (), {}), ABOUT, "is no Method"),
+    ],
+)
+def test_what_cannot_be_registered_is_told_with_the_class(installed, cls, about, words):
+    with pytest.raises(UsageError, match=words):
+        base.register(**about)(cls) if about else base.register(cls)
+    assert "some" not in base.method_names()

@@ -96,10 +96,8 @@ def test_weights_follow_the_logit_scale():
 
 @pytest.mark.parametrize(("shots", "weight"), [(1, 3.0), (2, 3.0), (8, 2.0), (16, 1.0)])
 def test_before_any_search_the_published_setting_for_the_shots(shots, weight):
-    from clip_adapter.training.cache_search import unsearched
-
-    start = unsearched(TipAdapter(), shots, 100.0)
-    assert start == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
+    task, _ = make(shots=shots, scale=100.0)
+    assert list(TipAdapter().mild(task).values()) == [pytest.approx(weight), 5.5]
 
 
 @pytest.mark.parametrize("method", [TipAdapter, TipAdapterF])

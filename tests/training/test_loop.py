@@ -15,9 +15,9 @@ from clip_adapter.training.loop import (
     clip,
     learning_rate,
     log_prior,
-    official_schedule,
     train,
 )
+from clip_adapter.training.recipes import official_schedule
 
 
 @pytest.mark.parametrize(

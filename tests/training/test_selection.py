@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.task import FewShotTask
 from clip_adapter.training.folds import Fold, stratified_folds
 from clip_adapter.training.selection import (
     DOUBT,
@@ -259,16 +261,19 @@ def test_logits_that_are_no_numbers_never_win(value):
     assert selection.loss[1] > math.log(C / WRONG) > selection.loss[0]
 
 
+def shots(labels):
+    names = [f"class {c}" for c in range(C)]
+    return FewShotTask(FeatureSet(torch.ones(1, len(labels), 2), labels, names), None, seed=0)
+
+
 def never(*_):
     raise AssertionError("asked")
 
 
 def test_what_is_given_is_taken_and_nothing_evaluated():
-    y = torch.arange(C)
+    y = torch.arange(C).repeat(2)
     for value in (0.3, "learnable", {"a": 1}):
-        choice = choose(
-            "ratio", value, [0.0, 1.0], one_shot=0.0, folds=never, labels=y, evaluate=never
-        )
+        choice = choose("ratio", value, [0.0, 1.0], one_shot=0.0, task=shots(y), evaluate=never)
         assert choice.value == value
         assert choice.record == []
         assert choice.held_out is None
@@ -280,8 +285,7 @@ def test_without_anything_to_hold_out_it_is_the_one_shot_value():
         "auto",
         [0.0, 1.0],
         one_shot=0.2,
-        folds=list,
-        labels=torch.arange(C),
+        task=shots(torch.arange(C)),
         evaluate=never,
     )
     assert choice.value == 0.2
@@ -303,8 +307,7 @@ def test_choose_compares_with_the_one_shot_value(among):
             "auto",
             among,
             one_shot=0.0,
-            folds=lambda: stratified_folds(y, 0),
-            labels=y,
+            task=shots(y),
             evaluate=lambda jobs: (noisy(y, strength_of(c))[f.held_out] for f, c in jobs),
         )
 

@@ -5,7 +5,7 @@
 f' and F' are features and shots on the chosen channels, of unit length there. d (N,) is the
 divergence, in bits, of a shot's label from softmax(F' W'^T): shots that the text misjudges count
 more. A channel is chosen for little similarity between the classes, of their text and shots, and
-much variance of the text over them (:mod:`clip_adapter.training.channels`).
+much variance of the text over them (:func:`clip_adapter.methods.cache.criterion`).
 
 Source: Zhu et al., "Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior
 Refinement", ICCV 2023 (arXiv 2304.01195), sections 3.2 and 3.3. From the released code: l, g and
@@ -14,33 +14,25 @@ and g acts much like a: g stays at its published start and is not searched. It s
 validation or test pictures; we on held-out shots.
 """
 
-from __future__ import annotations
-
 import functools
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.nn import normalize
-from clip_adapter.nn.cache import affinity
-from clip_adapter.training.cache_search import (
-    CacheSharpness,
-    CacheWeight,
-    Candidate,
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, register
+from clip_adapter.methods.cache import (
+    CacheMethod,
     Part,
     balanced,
-    choose_cache,
+    best_channels,
+    criterion,
     enough,
-    fitted_with_cache,
-    grid,
     unit_keys,
-    unsearched,
 )
-from clip_adapter.training.channels import best_channels, criterion
-from clip_adapter.training.folds import folds_of
+from clip_adapter.nn import normalize
+from clip_adapter.nn.cache import affinity
+from clip_adapter.training import folds_of
 
 # The released configurations keep 500 to 900 of 1024 channels.
 SHARES = (0.5, 0.7, 0.9)
@@ -51,13 +43,16 @@ TINY = 1e-6
 def divergence(keys: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
     """Bits (n, 1): how far labels (n,) are from the softmax of the cosines of (n, Q) and (C, Q)."""
     chances = (normalize(keys) @ normalize(weights).T).softmax(-1)
-    own = chances.gather(1, labels[:, None])
-    return torch.log2((1 + TINY) / (own + TINY))
+    return torch.log2((1 + TINY) / (chances.gather(1, labels[:, None]) + TINY))
 
 
-@register
-@dataclass
-class APE(Method):
+@register(
+    name="ape",
+    summary="zero-shot plus a cache on chosen channels, no training",
+    citation="Zhu et al. 2023, arXiv 2304.01195",
+    trains="nothing",
+)
+class APE(CacheMethod):
     """Nothing is trained; channels, weight and sharpness are chosen.
 
     Attributes:
@@ -69,62 +64,39 @@ class APE(Method):
         misjudged_weight: g: 0 or more; 0 counts all shots alike.
     """
 
-    name: ClassVar[str] = "ape"
-    summary: ClassVar[str] = "zero-shot plus a cache on chosen channels, no training"
-    citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
-    trains: ClassVar[str] = "nothing"
-
-    cache_weight: CacheWeight = "auto"
-    cache_sharpness: CacheSharpness = "auto"
     channels: Annotated[float | Literal["auto"], Bounds(above=0, most=1)] = "auto"
     similarity_weight: Annotated[float, Bounds(least=0, most=1)] = 0.7
     misjudged_weight: Annotated[float, Bounds(least=0)] = 0.1
 
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return 0
-
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights, labels = task.require_text(self.name), task.train.labels
-        keys, pairs = unit_keys(task.train.features), grid(self, task.logit_scale)
-        shares = list(SHARES) if self.channels == "auto" else [self.channels]
+        unit, labels = normalize(task.require_text(self.name)), task.train.labels
+        keys = unit_keys(task.train.features)
+        shares = SHARES if self.channels == "auto" else (self.channels,)
+        pairs = self.grid(task.logit_scale)
         safe, *others = [{**p, "channels": s} for s in shares for p in pairs]
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
-        wanted = enough(len(keys), len(weights), len(candidates))
-        folds = folds_of(task.train, task.seed, wanted)
+        folds = folds_of(task.train, task.seed, enough(len(keys), len(unit), len(candidates)))
 
         # A share is asked for in all folds before the next one is.
         @functools.lru_cache(maxsize=max(len(folds), 1))
-        def refined(fold: int, share: float) -> Part:
-            rows = normalize(task.train.plain_view[folds[fold].held_out])
-            fit = folds[fold].fit
-            index, values = self._refine(task, weights, keys[fit], labels[fit], share)
-            logits = rows @ (task.logit_scale * normalize(weights).T)
+        def part(fold: int, share: float) -> Part:
+            rows, fit = normalize(task.train.plain_view[folds[fold].held_out]), folds[fold].fit
+            index, values = self._refine(unit, keys[fit], labels[fit], task.mean_shots, share)
+            logits = rows @ (task.logit_scale * unit.T)
             return Part(logits, affinity(rows[:, index], keys[fit][:, index]), values)
 
-        def part(fold: int, candidate: Candidate) -> Part:
-            return refined(fold, candidate["channels"])
-
-        mild = unsearched(self, task.mean_shots, task.logit_scale) | {"channels": shares[-1]}
-        choice = choose_cache(task, folds, candidates, mild, part)
-        index, values = self._refine(task, weights, keys, labels, choice.value["channels"])
-        names = ("similarity_weight", "misjudged_weight")
-        return fitted_with_cache(
-            task,
-            weights,
-            choice,
-            keys[:, index],
-            values,
-            index,
-            more={name: getattr(self, name) for name in names},
-        )
+        mild = self.mild(task) | {"channels": shares[-1]}
+        choice = self.choose(task, folds, lambda k, c: part(k, c["channels"]), candidates, mild)
+        share = choice.value["channels"]
+        index, values = self._refine(unit, keys, labels, task.mean_shots, share)
+        own = {n: getattr(self, n) for n in ("similarity_weight", "misjudged_weight")}
+        return self.fitted(task, choice, keys[:, index], values, index, **own)
 
     def _refine(
-        self, task: FewShotTask, weights: Tensor, keys: Tensor, labels: Tensor, share: float
+        self, unit: Tensor, keys: Tensor, labels: Tensor, shots: float, share: float
     ) -> tuple[Tensor, Tensor]:
-        """(channels (Q,), values (n, C)) of the cache of shots (n, D)."""
-        unit = normalize(weights)
+        """(channels (Q,), values (n, C)) of the cache of shots (n, D) beside text (C, D)."""
         index = best_channels(criterion(unit, self.similarity_weight, keys, labels), share)
         bits = divergence(keys[:, index], unit[:, index], labels)
-        values = balanced(labels, len(weights), task.mean_shots)
-        return index, values * torch.exp(self.misjudged_weight * bits)
+        return index, balanced(labels, len(unit), shots) * torch.exp(self.misjudged_weight * bits)

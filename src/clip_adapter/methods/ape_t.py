@@ -5,7 +5,7 @@
 
 R (C, Q) are trained residuals on the chosen channels, nought at the start, v (N,) trained weights
 of the shots, one at the start. Channels are chosen by the text alone
-(:mod:`clip_adapter.training.channels`).
+(:func:`clip_adapter.methods.cache.criterion`).
 
 Source: Zhu et al., "Not All Features Matter: Enhancing Few-shot CLIP with Adaptive Prior
 Refinement", ICCV 2023 (arXiv 2304.01195), section 3.4. From the released code: l, the share of
@@ -14,33 +14,25 @@ pictures, we on held-out shots; and unlike there, all is scaled to unit length a
 added, and the affinity is taken on the chosen channels, as in the paper's equations.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.nn import normalize
-from clip_adapter.nn.cache import affinity, class_sums, nearness
-from clip_adapter.training.cache_search import (
-    CacheSharpness,
-    CacheWeight,
-    Candidate,
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, register
+from clip_adapter.methods.cache import (
+    CacheMethod,
     Part,
     balanced_runs,
-    choose_cache,
-    fitted_with_cache,
-    grid,
+    best_channels,
+    criterion,
+    kept,
     key_schedule,
     unit_keys,
-    unsearched,
 )
-from clip_adapter.training.channels import best_channels, criterion, kept
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.nn import normalize
+from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 
 # Most released configurations train 900 of 1024 channels.
 SHARE = 0.9
@@ -76,8 +68,7 @@ class Residuals(nn.Module):
 
     def class_weights(self) -> Tensor:
         """(R, C, D), of any length."""
-        runs = len(self.residual)
-        start = self._weights.expand(runs, *self._weights.shape)
+        start = self._weights.expand(len(self.residual), *self._weights.shape)
         return start.index_add(-1, self._channels, self.residual)
 
     def keys(self) -> Tensor:
@@ -100,9 +91,13 @@ class Residuals(nn.Module):
         return scale * unit @ normalize(self.class_weights()).transpose(-1, -2) + weight * scores
 
 
-@register
-@dataclass
-class APET(Method):
+@register(
+    name="ape-t",
+    summary="a cache on chosen channels, and a trained residual for each class",
+    citation="Zhu et al. 2023, arXiv 2304.01195",
+    trains="a residual per class on chosen channels, a weight per shot",
+)
+class APET(CacheMethod):
     """A residual for each class and a weight for each shot are trained.
 
     Attributes:
@@ -119,13 +114,6 @@ class APET(Method):
         epochs: passes over the shots, before "fast" shortens them.
     """
 
-    name: ClassVar[str] = "ape-t"
-    summary: ClassVar[str] = "a cache on chosen channels, and a trained residual for each class"
-    citation: ClassVar[str] = "Zhu et al. 2023, arXiv 2304.01195"
-    trains: ClassVar[str] = "a residual per class on chosen channels, a weight per shot"
-
-    cache_weight: CacheWeight = "auto"
-    cache_sharpness: CacheSharpness = "auto"
     channels: Annotated[float, Bounds(above=0, most=1)] = SHARE
     similarity_weight: Annotated[float, Bounds(least=0, most=1)] = 0.2
     recipe: Literal["fast", "official"] = "fast"
@@ -139,53 +127,41 @@ class APET(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         unit = normalize(task.require_text(self.name))
         index = best_channels(criterion(unit, self.similarity_weight), self.channels)
-        mild = unsearched(self, task.mean_shots, task.logit_scale)
         folds = folds_of(task.train, task.seed)
-        parts = self._held_out(task, index, mild, folds) if folds else []
-
-        def part(fold: int, _: Candidate) -> Part:
-            return parts[fold]
-
-        choice = choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
-        run = self._train(task, index, mild, [torch.arange(len(task.train))])
-        names = ("channels", "similarity_weight", "recipe")
-        return fitted_with_cache(
+        parts = self._parts(task, index, folds) if folds else []
+        choice = self.choose(task, folds, lambda fold, _: parts[fold])
+        run = self._train(task, index, [torch.arange(len(task.train))])
+        own = {n: getattr(self, n) for n in ("channels", "similarity_weight", "recipe")}
+        return self.fitted(
             task,
-            run.class_weights()[0],
             choice,
             run.keys()[0],
             run.values()[0],
             index,
+            run.class_weights()[0],
             trained=sum(p.numel() for p in run.parameters()),
-            more={n: getattr(self, n) for n in names} | self._schedule(task).record,
+            **own,
+            **self._schedule(task).record,
         )
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        pictures = len(task.train)
-        steps = self.epochs * max(pictures // min(self.batch_size, pictures), 1)
-        rate = min(LR, LARGEST_MOVE / steps) * min(task.mean_shots / FULL_RATE_SHOTS, 1)
+        pictures, rate = len(task.train), self.lr
+        if rate is None:
+            steps = self.epochs * max(pictures // min(self.batch_size, pictures), 1)
+            rate = min(LR, LARGEST_MOVE / steps) * min(task.mean_shots / FULL_RATE_SHOTS, 1)
         return key_schedule(
-            self.recipe,
-            pictures,
-            rate if self.lr is None else self.lr,
-            self.epochs,
-            self.batch_size,
-            WEIGHT_DECAY,
-            EPSILON,
+            self.recipe, pictures, rate, self.epochs, self.batch_size, WEIGHT_DECAY, EPSILON
         )
 
-    def _train(
-        self, task: FewShotTask, channels: Tensor, setting: Candidate, rows: list[Tensor]
-    ) -> Residuals:
+    def _train(self, task: FewShotTask, channels: Tensor, rows: list[Tensor]) -> Residuals:
         """R runs, one for each tensor of ``rows``."""
         weights, labels = task.require_text(self.name), task.train.labels
         values = balanced_runs(labels, rows, len(weights), task.mean_shots)
-        keys = unit_keys(task.train.features)
+        keys, mild = unit_keys(task.train.features), self.mild(task)
         module = Residuals(normalize(weights), keys, labels, channels, values)
 
         def logits(features: Tensor) -> Tensor:
-            numbers = (setting["cache_weight"], setting["cache_sharpness"])
-            return module(features, task.logit_scale, *numbers)
+            return module(features, task.logit_scale, *mild.values())
 
         schedule = self._schedule(task)
         batch = min(schedule.batch_size, len(labels))
@@ -193,16 +169,13 @@ class APET(Method):
         train_on(task, module, rows, schedule, work=work, logits=logits)
         return module
 
-    def _held_out(
-        self, task: FewShotTask, channels: Tensor, setting: Candidate, folds: list[Fold]
-    ) -> list[Part]:
+    def _parts(self, task: FewShotTask, channels: Tensor, folds: list[Fold]) -> list[Part]:
         """Of each fold, trained on its other shots."""
-        runs, parts = self._train(task, channels, setting, [f.fit for f in folds]), []
+        runs, parts = self._train(task, channels, [f.fit for f in folds]), []
         with torch.no_grad():
             trained = (normalize(runs.class_weights()), runs.keys(), runs.values())
             for fold, weights, keys, values in zip(folds, *trained, strict=True):
                 rows = normalize(task.train.plain_view[fold.held_out])
                 cosines = affinity(rows[:, channels], keys[fold.fit])
-                logits = task.logit_scale * rows @ weights.T
-                parts.append(Part(logits, cosines, values[fold.fit]))
+                parts.append(Part(task.logit_scale * rows @ weights.T, cosines, values[fold.fit]))
         return parts

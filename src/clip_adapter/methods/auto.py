@@ -17,22 +17,26 @@ fitted is left out, and this is told. Candidates are named by their own papers; 
 CLIP-Adapter (arXiv 2110.04544).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
-from clip_adapter.heads import Head, Mixture
-from clip_adapter.methods.base import FewShotTask, Fitted, Method, get_method, make_method, register
+from clip_adapter.heads import Mixture
+from clip_adapter.methods.base import (
+    FewShotTask,
+    Fitted,
+    Head,
+    Method,
+    get_method,
+    make_method,
+    register,
+)
 from clip_adapter.reporting import listening, log, track
 from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training import Fold, folds_of
 from clip_adapter.training.selection import (
     NOTHING_HELD_OUT,
     Selection,
@@ -56,8 +60,13 @@ WITHOUT_TEXT = {"gda": 0.65, "r-2p": 0.35}
 PART, ROUNDS = 0.5, 12
 
 
-@register
-@dataclass
+@register(
+    name="auto",
+    summary="blends the feature methods, as far as held-out shots speak for it",
+    citation="Caruana et al. 2004 (the blending); Gao et al. 2024, arXiv 2110.04544",
+    trains="what the chosen methods train",
+    needs_text=False,
+)
 class Auto(Method):
     """The best of the feature methods, or a blend of them, chosen on the shots alone.
 
@@ -65,14 +74,6 @@ class Auto(Method):
         among: names of the candidates with commas between, or "auto": methods that differ in kind,
             those that need no text where the task has none.
     """
-
-    name: ClassVar[str] = "auto"
-    summary: ClassVar[str] = "blends the feature methods, as far as held-out shots speak for it"
-    citation: ClassVar[str] = (
-        "Caruana et al. 2004 (the blending); Gao et al. 2024, arXiv 2110.04544"
-    )
-    trains: ClassVar[str] = "what the chosen methods train"
-    needs_text: ClassVar[bool] = False
 
     among: str = "auto"
 
@@ -103,25 +104,30 @@ class Auto(Method):
         if self.among != "auto":
             start = dict.fromkeys(self._names(), 1.0)
         names = [n for n, share in start.items() if folds or share]
-        fitted, held, left_out = self._candidates(names, task, folds)
+        fitted, left_out = self._candidates(names, task, folds)
         some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
         shares = {n: share / sum(some.values()) for n, share in some.items()}
-        loudness = _loudness(fitted, held, task)
+        loudness = _loudness(fitted, task)
         near = " that keeps near to CLIP" if text else ""
         rule, held_out = f"{NOTHING_HELD_OUT}: a fixed mild blend{near}", None
         selection = Selection("members", list(fitted), rule=rule)
         if folds:
-            scores = {n: loudness[n] * logits for n, logits in held.items()}
+            scores = {n: loudness[n] * f.held_out.logits for n, f in fitted.items() if f.held_out}
             shares, selection, held_out = _search(scores, shares, task.train.labels, folds)
-        chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         weights = {n: s * loudness[n] for n, s in shares.items()}
-        parts = [(h, w * s) for n, w in weights.items() for h, s in _parts(fitted[n].head)]
+        heads, parts = list[Head](), list[float]()
+        for name, weight in weights.items():
+            head = fitted[name].head
+            mixed = isinstance(head, Mixture)
+            heads += head.members if mixed else [head]
+            parts += [weight * share for share in (head.shares if mixed else [1.0])]
         members = {
             n: {"weight": weights[n], **fitted[n].hyperparameters, "share": round(share, 4)}
             for n, share in shares.items()
         }
+        chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         return Fitted(
-            Mixture([h for h, _ in parts], [s for _, s in parts], task.logit_scale),
+            Mixture(heads, parts, task.logit_scale),
             {"members": members},
             trained_parameters=sum(fitted[n].trained_parameters for n in shares),
             selection=[dataclasses.asdict(selection) | {"chosen": chosen}],
@@ -134,55 +140,42 @@ class Auto(Method):
 
     def _candidates(
         self, names: Sequence[str], task: FewShotTask, folds: Sequence[Fold]
-    ) -> tuple[dict[str, Fitted], dict[str, Tensor], dict[str, str]]:
-        """Every candidate fitted, its held-out logits, and why others are left out."""
-        fitted: dict[str, Fitted] = {}
-        held: dict[str, Tensor] = {}
-        left_out: dict[str, str] = {}
-        for number, name in enumerate(track(names, "Training", unit="methods")):
+    ) -> tuple[dict[str, Fitted], dict[str, str]]:
+        """Every candidate with its logits of what ``folds`` hold out; why others are left out.
+
+        The logits are those of its own selection, or of a fit on every fold.
+        """
+        fitted, left_out = dict[str, Fitted](), dict[str, str]()
+        for name in track(names, "Training", unit="methods"):
             method = make_method(name)
             try:
                 with listening(progress=False):
                     result = method.fit(task)
-                    if folds:
-                        held[name] = _held_out(method, result, task, folds)
-                fitted[name] = result
+                    own = result.held_out
+                    if folds and (own is None or not torch.equal(own.rows, gathered(folds)[0])):
+                        logits = torch.cat(list(method.held_out_logits(task, folds)))
+                        own = HeldOutLogits(logits, *gathered(folds))
+                fitted[name] = dataclasses.replace(result, held_out=own)
             except CancelledError:
                 raise
             except ClipAdapterError as error:
-                if self.among != "auto" or (number + 1 == len(names) and not fitted):
+                if self.among != "auto" or (name == names[-1] and not fitted):
                     raise
                 left_out[name] = error.found
                 log.warning(f"auto goes on without {name}: {error.found}")
-        return fitted, held, left_out
+        return fitted, left_out
 
 
-def _parts(head: Head | Mixture) -> list[tuple[Head, float]]:
-    """The heads of ``head`` with their shares."""
-    if isinstance(head, Mixture):
-        return list(zip(head.members, head.shares, strict=True))
-    return [(head, 1.0)]
-
-
-def _held_out(method: Method, fitted: Fitted, task: FewShotTask, folds: Sequence[Fold]) -> Tensor:
-    """The candidate's logits of the held-out shots: its own, or by fitting it on every fold."""
-    own = fitted.held_out
-    if own is not None and torch.equal(own.rows, gathered(folds)[0]):
-        return own.logits
-    return torch.cat(list(method.held_out_logits(task, folds)))
-
-
-def _loudness(
-    fitted: Mapping[str, Fitted], held: Mapping[str, Tensor], task: FewShotTask
-) -> dict[str, float]:
+def _loudness(fitted: Mapping[str, Fitted], task: FewShotTask) -> dict[str, float]:
     """Factors by which the logits of all candidates spread alike over the classes with pictures."""
     present = task.train.labels.unique()
     if len(present) < 2:  # one column has no spread
         present = torch.arange(len(task.class_names))
-    logits = held or {n: f.logits(task.train) for n, f in fitted.items()}
+    logits = {
+        n: f.held_out.logits if f.held_out else f.logits(task.train) for n, f in fitted.items()
+    }
     spread = {n: x[:, present].std(1).mean().item() for n, x in logits.items()}
-    middle = sum(spread.values()) / len(spread)
-    return {n: middle / max(s, 1e-6) for n, s in spread.items()}
+    return {n: sum(spread.values()) / len(spread) / max(s, 1e-6) for n, s in spread.items()}
 
 
 def _search(
@@ -200,7 +193,7 @@ def _search(
         folds: of them.
     """
     rows, weight = gathered(folds)
-    target, pictures = labels[rows], len(rows.unique())
+    target, pictures, counts = labels[rows], len(rows.unique()), dict(mild)
 
     def blend(counts: Mapping[str, float]) -> Tensor:
         size = sum(counts.values())
@@ -209,10 +202,8 @@ def _search(
     def percent(hits: Tensor) -> float:
         return 100 * mean(hits, weight)
 
-    counts = dict(mild)
     hits, losses = score(blend(counts), target, weight)
     start = f", against {percent(hits):.1f} % and {mean(losses, weight):.3f}"
-    alone = [score(x, target, weight) for x in logits.values()]
     for _ in range(ROUNDS):
         trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
         scores = [score(blend(trial), target, weight) for trial in trials]
@@ -222,6 +213,7 @@ def _search(
             break
         (hits, losses), counts = scores[best], trials[best]
     more = ", ".join(n for n, share in counts.items() if share > mild.get(n, 0.0))
+    alone = [score(x, target, weight) for x in logits.values()]
     selection = Selection(
         "members",
         list(logits),
@@ -233,6 +225,5 @@ def _search(
         + f"{percent(hits):.1f} % of them right, loss {mean(losses, weight):.3f}"
         + (start if more else ""),
     )
-    size = sum(counts.values())
-    shares = {n: c / size for n, c in counts.items()}
+    shares = {n: c / sum(counts.values()) for n, c in counts.items()}
     return shares, selection, HeldOutLogits(blend(counts), rows, weight)

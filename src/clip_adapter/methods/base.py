@@ -3,7 +3,7 @@
 A method is a dataclass of hyper-parameters with ``fit(task) -> Fitted``. Registered means listed,
 documented and tested: the command line, the docs and the contract tests go through
 :func:`method_names`. A third party registers one by the entry point group
-``clip_adapter.methods``.
+``clip_adapter.methods``. What the file of a method needs beside training is imported from here.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import json
 import pkgutil
 import typing
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.heads import Head
 from clip_adapter.options import Bounds, check_bounds, field_types
 from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.training import Fold
 
-if TYPE_CHECKING:
-    from clip_adapter.training.folds import Fold
+__all__ = ["Bounds", "FewShotTask", "Fitted", "Head", "Method", "Sizes", "register"]
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Method(ABC):
     What a number may be stands in the annotation of its field, as
     :class:`~clip_adapter.options.Bounds`, and is checked here.
 
-    Class attributes:
+    Class attributes, which :func:`register` sets:
         name: as users write it.
         summary: one line for people.
         citation: authors, year and arXiv number.
@@ -87,7 +89,7 @@ class Method(ABC):
 
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""
-        return None
+        return 0 if self.trains == "nothing" else None
 
     def together_key(self) -> Hashable:
         """What two instances must share to train in one pass; None: it trains alone."""
@@ -116,23 +118,80 @@ LARGEST, SMALLEST = 1e30, 1e-30
 NAMES = {str: "a name", bool: "true, false", type(None): "none"}
 
 
-def register(cls: M) -> M:
-    """Class decorator: makes a method known under its ``name``."""
-    known = _REGISTRY.get(cls.name, cls)
-    # A module that is loaded again brings the same class anew.
-    paths = [f"{c.__module__}.{c.__qualname__}" for c in (known, cls)]
-    if paths[0] != paths[1]:
+@overload
+def register(cls: M, /) -> M: ...
+@overload
+@dataclass_transform()
+def register(**about: str | bool) -> Callable[[M], M]: ...
+def register(cls: Any = None, /, **about: Any) -> Any:
+    """Class decorator: makes a dataclass of a method, and makes it known under its name.
+
+    Args:
+        cls: the class, where its attributes stand in its body.
+        **about: its class attributes, see :class:`Method`.
+
+    Raises:
+        UsageError: something is missing, or another method has the name.
+    """
+    if cls is None:
+        return functools.partial(register, **about)
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if not issubclass(cls, Method):
+        raise UsageError(f"{path} is no Method.", hint="Make it a subclass of Method.")
+    for key, value in about.items():
+        if key not in Method.__annotations__:
+            raise unknown_name(f"attribute of {path}", key, Method.__annotations__)
+        setattr(cls, key, value)
+    if "__dataclass_fields__" not in vars(cls):
+        dataclass(cls)
+    missing = [key for key in ("name", "summary", "citation") if not hasattr(cls, key)]
+    missing += [
+        f"default for {f.name}" for f in dataclasses.fields(cls) if f.default is f.default_factory
+    ]
+    if missing := [*missing, *cls.__abstractmethods__]:
         raise UsageError(
-            f"Two methods are called {cls.name!r}: {' and '.join(paths)}.",
-            hint="Rename one of them.",
+            f"{path} has no {', '.join(missing)}.",
+            hint='Write @register(name="...", summary="...", citation="...") above the class, and '
+            "into it options with defaults, and fit(self, task); docs/add-a-method.md shows one.",
+        )
+    # A module that is loaded again brings the same class anew.
+    known = _REGISTRY.setdefault(cls.name, cls)
+    if (other := f"{known.__module__}.{known.__qualname__}") != path:
+        raise UsageError(
+            f"Two methods are called {cls.name!r}: {other} and {path}.", hint="Rename one of them."
         )
     _REGISTRY[cls.name] = cls
     return cls
 
 
+def check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
+    """Check that ``method`` returned what a classifier can be made of.
+
+    Raises:
+        UsageError: no ``Fitted``, weights that do not fit the features, or hyper-parameters that
+            JSON does not hold; names the class.
+    """
+    found, allowed = f"{type(method).__qualname__}.fit ({method.name}) returned ", ""
+    if not isinstance(fitted, Fitted):
+        found += type(fitted).__name__
+        allowed = "a Fitted, with the head that was learnt; docs/add-a-method.md shows one"
+    else:
+        try:
+            if fitted.tower_adapter is None:
+                fitted.logits(task.train.subset([0]))
+            json.dumps([dict(fitted.hyperparameters), *map(dict, fitted.selection)])
+        except RuntimeError as error:
+            found += f"a head that does not take the features: {error}"
+            allowed = f"weights (classes, dimension) = {len(task.class_names), task.train.dim}"
+        except (TypeError, ValueError) as error:
+            found += f"hyper-parameters that JSON does not hold: {error}"
+            allowed = "numbers, strings, true, false, none and lists of them: tensor.tolist()"
+    if allowed:
+        raise UsageError(f"{found}.", allowed=allowed)
+
+
 def _discover() -> None:
-    package = importlib.import_module("clip_adapter.methods")
-    for module in pkgutil.iter_modules(package.__path__):
+    for module in pkgutil.iter_modules(importlib.import_module("clip_adapter.methods").__path__):
         importlib.import_module(f"clip_adapter.methods.{module.name}")
     for entry in entry_points(group="clip_adapter.methods"):
         if entry.value in _BROKEN:
@@ -195,12 +254,13 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
                 allowed="; ".join(listed) or "none: it has no options",
                 hint=f"Name the method that has it: {', '.join(others)}." if others else "",
             )
-    bounds = {n: field.note(Bounds) for n, field in field_types(cls).items()}
-    values = {
-        key: read_value(f"{name} option {key}", _hints(cls)[key], value, bounds.get(key))
-        for key, value in (options or {}).items()
-    }
-    return cls(**values)
+    hints, types = _hints(cls), field_types(cls)
+    return cls(
+        **{
+            key: read_value(f"{name} option {key}", hints[key], value, types[key].note(Bounds))
+            for key, value in (options or {}).items()
+        }
+    )
 
 
 def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = None) -> Any:

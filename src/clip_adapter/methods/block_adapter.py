@@ -1,9 +1,7 @@
 """What methods have in common that put bottlenecks into the blocks of the visual transformer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
@@ -22,8 +20,7 @@ class BlockAdapter(Method):
     Class attributes:
         adapter: what is put into the tower.
         bottlenecks: how many of them a block gets.
-        weight_decay: of AdamW.
-        warmup: share of the steps over which the rate rises.
+        recipe: weight decay of AdamW, and the share of the steps over which the rate rises.
 
     Attributes:
         hidden: H, units of each bottleneck.
@@ -38,8 +35,7 @@ class BlockAdapter(Method):
     uses_views: ClassVar[bool] = False
     adapter: ClassVar[type[Houlsby | Parallel]]
     bottlenecks: ClassVar[int]
-    weight_decay: ClassVar[float]
-    warmup: ClassVar[float]
+    recipe: ClassVar[dict[str, Any]]
 
     hidden: Annotated[int, Bounds(least=1)] = 64
     blocks: int | str = "all"
@@ -53,12 +49,7 @@ class BlockAdapter(Method):
         generator = torch.Generator().manual_seed(task.seed)
         adapter = self.adapter(chosen, width_of(visual), self.hidden, generator)
         schedule = PixelSchedule(
-            "adamw",
-            self.lr,
-            weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            warmup=self.warmup,
+            "adamw", self.lr, batch_size=self.batch_size, epochs=self.epochs, **self.recipe
         )
         return fit_inside(self, task, schedule, adapter=adapter, blocks=chosen)
 

@@ -11,44 +11,36 @@ they were before the adapter, so both terms are known apart; and r, a and b are 
 held-out shots, with zero-shot (r = 0, a = 0) among the candidates.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+import dataclasses
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, register
+from clip_adapter.methods.cache import CacheMethod, Part, balanced, unit_keys
 from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity
-from clip_adapter.training.cache_search import (
-    CacheSharpness,
-    CacheWeight,
-    Candidate,
-    Part,
-    balanced,
-    choose_cache,
-    fitted_with_cache,
-    grid,
-    unit_keys,
-    unsearched,
-)
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,
-    MAX_SCORES,
     ONE_SHOT_RATIO,
     fast_schedule,
     hidden_units,
-    shorter,
+    passes,
 )
 
+# Cross-validation ranks the ratios at half the steps of "fast", for half the time.
+SHORTER = 2
 
-@register
-@dataclass
-class CachedAdapter(Method):
+
+@register(
+    name="clip-adapter-cache",
+    summary="a residual bottleneck on image features, and a cache of the shots",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="a bottleneck on image features",
+)
+class CachedAdapter(CacheMethod):
     """The visual adapter is trained; its ratio and the cache's two numbers are chosen together.
 
     Attributes:
@@ -60,14 +52,7 @@ class CachedAdapter(Method):
         reduction: D / H; the paper takes 4 (Table 5).
     """
 
-    name: ClassVar[str] = "clip-adapter-cache"
-    summary: ClassVar[str] = "a residual bottleneck on image features, and a cache of the shots"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "a bottleneck on image features"
-
     visual_ratio: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = "auto"
-    cache_weight: CacheWeight = "auto"
-    cache_sharpness: CacheSharpness = "auto"
     activation: Activation = "official"
     reduction: Annotated[int, Bounds(least=1)] = 4
 
@@ -75,38 +60,40 @@ class CachedAdapter(Method):
         return 2 * sizes.dim * (sizes.dim // self.reduction)
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights, labels = task.require_text(self.name), task.train.labels
-        keys, auto = unit_keys(task.train.features), self.visual_ratio == "auto"
+        classes, train = len(task.require_text(self.name)), task.train
+        keys, auto = unit_keys(train.features), self.visual_ratio == "auto"
         ratios = list(CANDIDATES) if auto else [float(self.visual_ratio)]
-        pairs = grid(self, task.logit_scale, coarse=auto)
-        folds = folds_of(task.train, task.seed)
-        schedule = fast_schedule(task.mean_shots, len(task.train))
-        base = self._held_out(task, folds, ratios, shorter(schedule))
-        cosines = [affinity(task.train.plain_view[f.held_out], keys[f.fit]) for f in folds]
-        values = [balanced(labels[f.fit], len(weights), task.mean_shots) for f in folds]
-
-        def part(fold: int, candidate: Candidate) -> Part:
-            return Part(base[candidate["visual_ratio"], fold], cosines[fold], values[fold])
-
-        mild = {
-            "visual_ratio": ONE_SHOT_RATIO if auto else ratios[0],
-            **unsearched(self, task.mean_shots, task.logit_scale),
-        }
-        candidates = [{"visual_ratio": r, **p} for r in ratios for p in pairs]
-        choice = choose_cache(task, folds, candidates, mild, part)
+        folds = folds_of(train, task.seed)
+        schedule = fast_schedule(task.mean_shots, len(train))
+        base = self._held_out(task, folds, ratios, schedule)
+        caches = [
+            (
+                affinity(train.plain_view[f.held_out], keys[f.fit]),
+                balanced(train.labels[f.fit], classes, task.mean_shots),
+            )
+            for f in folds
+        ]
+        pairs = self.grid(task.logit_scale, coarse=auto)
+        choice = self.choose(
+            task,
+            folds,
+            lambda fold, c: Part(base[c["visual_ratio"], fold], *caches[fold]),
+            [{"visual_ratio": r, **p} for r in ratios for p in pairs],
+            {"visual_ratio": ONE_SHOT_RATIO if auto else ratios[0], **self.mild(task)},
+        )
         ratio, adapter = choice.value["visual_ratio"], None
         if ratio > 0:
-            rows = [torch.arange(len(labels))]
-            adapter = self._train(task, rows, [ratio], schedule).take(0)
-        return fitted_with_cache(
+            adapter = self._train(task, [torch.arange(len(train))], [ratio], schedule).take(0)
+        return self.fitted(
             task,
-            weights,
             choice,
             keys,
-            balanced(labels, len(weights), task.mean_shots),
+            balanced(train.labels, classes, task.mean_shots),
             image_map=adapter,
             trained=sum(p.numel() for p in adapter.parameters()) if adapter else 0,
-            more={n: getattr(self, n) for n in ("activation", "reduction")} | schedule.record,
+            activation=self.activation,
+            reduction=self.reduction,
+            **schedule.record,
         )
 
     def _train(
@@ -116,8 +103,9 @@ class CachedAdapter(Method):
         weights, dim = task.require_text(self.name), task.train.dim
         hidden = hidden_units(dim, self.reduction)
         generator = torch.Generator().manual_seed(task.seed)
-        shape = (dim, hidden, self.activation, torch.tensor(ratios), (len(rows),))
-        adapter = ResidualAdapter.build(*shape, generator)
+        adapter = ResidualAdapter.build(
+            dim, hidden, self.activation, torch.tensor(ratios), (len(rows),), generator
+        )
 
         def logits(features: Tensor) -> Tensor:
             return cosine_logits(adapter(features), weights, task.logit_scale)
@@ -135,13 +123,10 @@ class CachedAdapter(Method):
         rows = [task.train.plain_view[f.held_out] for f in folds]
         jobs = [(r, k) for r in ratios for k in range(len(folds))]
         base = {(r, k): cosine_logits(rows[k], weights, scale) for r, k in jobs}
-        trained = [(r, k) for r, k in jobs if r > 0]
-        per_run = min(schedule.batch_size, len(task.train)) * len(weights)
-        limit = max(MAX_SCORES // per_run, 1)
-        for start in range(0, len(trained), limit):
-            some = trained[start : start + limit]
+        shorter = dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
+        for some in passes([job for job in jobs if job[0] > 0], task, schedule):
             fit = [folds[k].fit for _, k in some]
-            adapters = self._train(task, fit, [r for r, _ in some], schedule)
+            adapters = self._train(task, fit, [r for r, _ in some], shorter)
             with torch.no_grad():
                 for run, (ratio, fold) in enumerate(some):
                     mapped = adapters.take(run)(rows[fold])

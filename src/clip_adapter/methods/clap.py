@@ -12,23 +12,18 @@ kept, so that nothing is left to be chosen on validation data. Rates from its co
 length there, see ``nn/text_residual.py``. The shots' views stand for the code's augmentations.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -52,9 +47,8 @@ def penalty_weights(features: Tensor, labels: Tensor, text: Tensor, logit_scale:
     Returns:
         Mean probabilities, 0 to 1; 0 for a class without pictures, whose weights do not move.
     """
-    classes = len(text)
-    size = torch.bincount(labels, minlength=classes).clamp(min=1) * len(features)
-    total = torch.zeros(classes)
+    size = torch.bincount(labels, minlength=len(text)).clamp(min=1) * len(features)
+    total = torch.zeros(len(text))
     for view in features:
         right = cosine_logits(view, text, logit_scale).softmax(-1).gather(1, labels[:, None])
         total.index_add_(0, labels, right[:, 0])
@@ -66,8 +60,13 @@ def distance(module: TextResidual, held: Tensor) -> Tensor:
     return (held * module.residual.square().sum(-1)).mean(-1)
 
 
-@register
-@dataclass
+@register(
+    name="clap",
+    summary="a linear probe from the text weights, held near them class by class",
+    citation="Silva-Rodriguez et al. 2024, arXiv 2312.12730",
+    trains="the class weights",
+    one_vector_per_class=True,
+)
 class CLAP(Method):
     """Class-adaptive linear probing.
 
@@ -76,12 +75,6 @@ class CLAP(Method):
         recipe: "fast", or "official".
         lr: rate in place of the recipe's.
     """
-
-    name: ClassVar[str] = "clap"
-    summary: ClassVar[str] = "a linear probe from the text weights, held near them class by class"
-    citation: ClassVar[str] = "Silva-Rodriguez et al. 2024, arXiv 2312.12730"
-    trains: ClassVar[str] = "the class weights"
-    one_vector_per_class: ClassVar[bool] = True
 
     constraint: Literal["l2", "none"] = "l2"
     recipe: Literal["fast", "official"] = "fast"
@@ -111,8 +104,7 @@ class CLAP(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Weights (R, C, D) of runs, one for each tensor of ``rows``, and the lambdas (R, C)."""
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
-        module = TextResidual(text, labels, runs=len(rows))
-        features = task.train.features
+        module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
         schedule = self._schedule(max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
@@ -126,4 +118,4 @@ class CLAP(Method):
         if self.recipe == "fast":
             steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
             schedule = dataclasses.replace(FAST, steps=steps)
-        return schedule if self.lr is None else dataclasses.replace(schedule, lr=self.lr)
+        return dataclasses.replace(schedule, lr=self.lr or schedule.lr)

@@ -9,35 +9,38 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 2e-3 and its schedule) are taken from the released code and the one that it runs under.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.residual import RATIO_START, stacked
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, official_schedule, train_on
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,
-    MAX_SCORES,
     ONE_SHOT_RATIO,
-    STRENGTHS,
     fast_schedule,
     hidden_units,
-    mild_share,
+    official_schedule,
+    passes,
 )
-from clip_adapter.training.selection import Choice, choose
+from clip_adapter.training.selection import Choice
 
+# Few pictures of few classes are memorised by the full number of steps, so the ratio is tried at
+# these shares of it: (share of the steps, ratio).
+STRENGTHS = (
+    (1 / 16, 0.2), (1 / 16, 0.4), (1 / 16, 0.8),
+    (1 / 4, 0.1), (1 / 4, 0.2), (1 / 4, 0.4),
+    (1.0, 0.2), (1.0, 0.6),
+)  # fmt: skip
+# All steps are for so many pictures; fewer take fewer, by the cube root, where nothing is chosen.
+FULL_PICTURES = 1000
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
 # 0.5 of the time at 5 million, 0.9 at 9, 1.0 to 1.4 at 20 (benchmarks/together.py).
 TOGETHER = 15_000_000
@@ -62,10 +65,10 @@ class Branches(nn.Module):
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self._weights if self.text is None else self.text(self._weights)
 
-    def take(self, run: int) -> Branches:
+    def take(self, run: int) -> Self:
         """Run number ``run`` alone, for features (B, D)."""
         visual = None if self.visual is None else self.visual.take(run)
-        return Branches(visual, None if self.text is None else self.text.take(run), self._weights)
+        return type(self)(visual, None if self.text is None else self.text.take(run), self._weights)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -74,8 +77,12 @@ class Branches(nn.Module):
         return normalize(mapped) @ unit.transpose(-1, -2)
 
 
-@register
-@dataclass
+@register(
+    name="clip-adapter",
+    summary="a residual bottleneck on image features, class weights or both",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="a bottleneck on image features, class weights or both",
+)
 class CLIPAdapter(Method):
     """The paper's method, whole.
 
@@ -93,11 +100,6 @@ class CLIPAdapter(Method):
             ratio that is "auto".
         epochs: epochs of "official", instead of its own.
     """
-
-    name: ClassVar[str] = "clip-adapter"
-    summary: ClassVar[str] = "a residual bottleneck on image features, class weights or both"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "a bottleneck on image features, class weights or both"
 
     branch: Literal["visual", "text", "both"] = "visual"
     visual_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"
@@ -125,30 +127,27 @@ class CLIPAdapter(Method):
             )
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        count = 0
+        count, hidden = 0, sizes.dim // self.reduction
         for ratio in self._ratios().values():
             learnt = ratio if ratio in ("learnable", "hypernetwork") else RATIO_START
-            shape = (sizes.dim, sizes.dim // self.reduction, self.activation, learnt)
             with torch.device("meta"):  # counted, never filled
-                count += _count(ResidualAdapter.build(*shape))
+                count += _count(ResidualAdapter.build(sizes.dim, hidden, self.activation, learnt))
         return count
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        ratios, schedule, choices = self._ratios(), self._schedule(task), []
+        ratios, schedule, choices = self._ratios(), self._schedule(task), list[Choice]()
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
         folds = folds_of(task.train, task.seed) if auto else []
         # One branch after the other; with the first, the number of steps is chosen too.
         for branch in auto:
-            choice = self._choose(task, folds, branch, ratios, schedule, first=not choices)
-            choices.append(choice)
-            ratios[branch], schedule = _read(choice.value, branch, schedule)
-        rows = [torch.arange(len(task.train))]
-        branches = self._train(task, [ratios], rows, schedule).take(0)
-        fitted = self._fitted(task, ratios, branches, schedule)
-        if not choices:
-            return fitted
-        record = [entry for choice in choices for entry in choice.record]
-        return dataclasses.replace(fitted, selection=record, held_out=choices[-1].held_out)
+            choices.append(self._choose(task, folds, branch, ratios, schedule, first=not choices))
+            ratios[branch], schedule = _read(choices[-1].value, branch, schedule)
+        runs = self._train(task, [ratios], [torch.arange(len(task.train))], schedule)
+        return dataclasses.replace(
+            self._fitted(task, ratios, runs.take(0), schedule),
+            selection=[entry for choice in choices for entry in choice.record],
+            held_out=choices[-1].held_out if choices else None,
+        )
 
     def together_key(self) -> Hashable:  # noqa: D102
         ratios = self._ratios()
@@ -168,18 +167,21 @@ class CLIPAdapter(Method):
         # One task may be that of several methods: its shots are there once.
         different, size = list({id(task): task for task in tasks}.values()), len(first.train)
         starts = {id(task): number * size for number, task in enumerate(different)}
-        rows = [torch.arange(size) + starts[id(task)] for task in tasks]
         pool = FeatureSet(
             torch.cat([task.train.features for task in different], 1),
             torch.cat([task.train.labels for task in different]),
             first.class_names,
         )
-        together = FewShotTask(pool, first.require_text(cls.name), first.logit_scale)
-        ratios, seeds = [m._ratios() for m in methods], [task.seed for task in tasks]
-        branches = one._train(together, ratios, rows, schedule, seeds)
+        runs = one._train(
+            FewShotTask(pool, first.require_text(cls.name), first.logit_scale),
+            [m._ratios() for m in methods],
+            [torch.arange(size) + starts[id(task)] for task in tasks],
+            schedule,
+            [task.seed for task in tasks],
+        )
         return [
-            m._fitted(task, own, branches.take(run), m._schedule(task))
-            for run, (m, task, own) in enumerate(zip(methods, tasks, ratios, strict=True))
+            m._fitted(task, m._ratios(), runs.take(run), m._schedule(task))
+            for run, (m, task) in enumerate(zip(methods, tasks, strict=True))
         ]
 
     def _ratios(self) -> Ratios:
@@ -190,9 +192,8 @@ class CLIPAdapter(Method):
     def _fitted(
         self, task: FewShotTask, ratios: Ratios, branches: Branches, schedule: Schedule
     ) -> Fitted:
-        weights = branches.class_weights().detach()
         return Fitted(
-            Head(weights, branches.visual, logit_scale=task.logit_scale),
+            Head(branches.class_weights(), branches.visual, logit_scale=task.logit_scale),
             {
                 "branch": self.branch,
                 **{f"{b}_ratio": r for b, r in ratios.items()},
@@ -209,15 +210,13 @@ class CLIPAdapter(Method):
             base = official_schedule(task.mean_shots, len(task.class_names))
         else:
             base = fast_schedule(task.mean_shots, len(task.train))
-        names = ("lr", "batch_size", "steps", "epochs")
-        own = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
-        return dataclasses.replace(base, **own)
+        options = {n: getattr(self, n) for n in ("lr", "batch_size", "steps", "epochs")}
+        return dataclasses.replace(base, **{n: v for n, v in options.items() if v is not None})
 
     def _work(self, task: FewShotTask, schedule: Schedule) -> int:
         """Multiply-adds of one step of one run."""
-        branches = 2 if self.branch == "both" else 1
-        hidden = task.train.dim // self.reduction
-        per_picture = task.train.dim * (2 * hidden * branches + len(task.class_names))
+        hidden = len(self._ratios()) * (task.train.dim // self.reduction)
+        per_picture = task.train.dim * (2 * hidden + len(task.class_names))
         return min(schedule.batch_size, len(task.train)) * per_picture
 
     def _train(
@@ -235,13 +234,13 @@ class CLIPAdapter(Method):
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds or [task.seed]]
         dim, hidden = task.train.dim, hidden_units(task.train.dim, self.reduction)
-        runs = len(rows) // len(generators)  # for each generator
+        runs = (len(rows) // len(generators),)  # for each generator
         adapters: dict[Branch, ResidualAdapter] = {}
         for branch, word in ratios[0].items():
             own = [run[branch] for run in ratios]
             if any(own):
                 ratio = word if isinstance(word, str) else torch.tensor([float(r) for r in own])
-                shape = (dim, hidden, self.activation, ratio, (runs,))
+                shape = (dim, hidden, self.activation, ratio, runs)
                 adapters[branch] = stacked([ResidualAdapter.build(*shape, g) for g in generators])
         weights = task.require_text(self.name)
         branches = Branches(adapters.get("visual"), adapters.get("text"), weights)
@@ -264,44 +263,34 @@ class CLIPAdapter(Method):
         """The ratio of ``branch``, with the ``first`` the number of steps where it is not given."""
         # A branch still to be chosen stays as it is while this one is.
         known: Ratios = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
-        name, steps, pictures = f"{branch}_ratio", schedule.steps, len(task.train)
+        name, steps = f"{branch}_ratio", schedule.steps
         among, mild = list[Any](CANDIDATES), ONE_SHOT_RATIO
         if first and steps is not None and self.steps is None:
             # Without a ratio nothing is trained: one such candidate is enough.
-            shares = [(1.0, 0.0), *STRENGTHS, (mild_share(pictures), ONE_SHOT_RATIO)]
+            mild_share = min((len(task.train) / FULL_PICTURES) ** (1 / 3), 1.0)
+            shares = [(1.0, 0.0), *STRENGTHS, (mild_share, ONE_SHOT_RATIO)]
             *among, mild = [{name: r, "steps": max(round(s * steps), 1)} for s, r in shares]
             name = f"{name}, steps"
-        limit = max(MAX_SCORES // (min(schedule.batch_size, pictures) * len(task.class_names)), 1)
 
         def evaluate(jobs: list[tuple[Fold, Any]]) -> Iterable[Tensor]:
             # Ratio 0 needs no adapter, so those runs are kept apart from the ones that train one;
             # runs of one pass take equally many steps.
-            passes: dict[tuple[bool, Schedule], list[tuple[int, float]]] = {}
-            for number, (_, value) in enumerate(jobs):
+            alike: dict[tuple[bool, Schedule], list[tuple[int, Fold, float]]] = {}
+            for number, (fold, value) in enumerate(jobs):
                 ratio, own = _read(value, branch, schedule)
-                passes.setdefault((ratio == 0, own), []).append((number, ratio))
+                alike.setdefault((ratio == 0, own), []).append((number, fold, ratio))
             logits: dict[int, Tensor] = {}
-            for (_, own), runs in passes.items():
-                for start in range(0, len(runs), limit):
-                    some = runs[start : start + limit]
-                    held = [jobs[number][0] for number, _ in some]
-                    each: list[Ratios] = [{**known, branch: ratio} for _, ratio in some]
-                    branches = self._train(task, each, [fold.fit for fold in held], own)
-                    for run, (number, _) in enumerate(some):
-                        inputs = task.train.plain_view[held[run].held_out]
-                        with torch.no_grad():
-                            logits[number] = task.logit_scale * branches.take(run)(inputs)
+            parts = [(own, p) for (_, own), runs in alike.items() for p in passes(runs, task, own)]
+            for own, part in parts:
+                each: list[Ratios] = [{**known, branch: ratio} for _, _, ratio in part]
+                branches = self._train(task, each, [fold.fit for _, fold, _ in part], own)
+                for run, (number, fold, _) in enumerate(part):
+                    with torch.no_grad():
+                        cosines = branches.take(run)(task.train.plain_view[fold.held_out])
+                    logits[number] = task.logit_scale * cosines
             return [logits[number] for number in range(len(jobs))]
 
-        return choose(
-            name,
-            "auto",
-            among,
-            one_shot=mild,
-            folds=lambda: folds,
-            labels=task.train.labels,
-            evaluate=evaluate,
-        )
+        return choose(name, "auto", among, one_shot=mild, task=task, evaluate=evaluate, folds=folds)
 
 
 def _count(module: nn.Module) -> int:

@@ -12,10 +12,7 @@ prompts of the task are averaged, as everywhere. Of the text tower, only the cla
 makes in the end are kept.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -31,8 +28,14 @@ STEPS_PER_SHOT = 500
 WEIGHT_DECAY = 1e-2
 
 
-@register
-@dataclass
+@register(
+    name="clip-lora",
+    summary="low-rank changes of the attention in both towers",
+    citation="Zanella and Ben Ayed 2024, arXiv 2405.18541",
+    trains="low-rank matrices in both towers",
+    reads="images",
+    uses_views=False,
+)
 class ClipLora(Method):
     """Low-rank changes of q, k and v in every block.
 
@@ -46,13 +49,6 @@ class ClipLora(Method):
         epochs: passes over the shots, instead of 500 steps for each shot.
     """
 
-    name: ClassVar[str] = "clip-lora"
-    summary: ClassVar[str] = "low-rank changes of the attention in both towers"
-    citation: ClassVar[str] = "Zanella and Ben Ayed 2024, arXiv 2405.18541"
-    trains: ClassVar[str] = "low-rank matrices in both towers"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
-
     encoder: Literal["both", "visual", "text"] = "both"
     rank: Annotated[int, Bounds(least=1)] = 2
     alpha: Annotated[float, Bounds(above=0)] = 1.0
@@ -62,9 +58,8 @@ class ClipLora(Method):
     epochs: Annotated[int | None, Bounds(least=1)] = None
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        backbone = task.require_backbone(self.name)
-        generator = torch.Generator().manual_seed(task.seed)
-        options = (self.rank, self.alpha, self.dropout, generator)
+        backbone, generator = task.require_backbone(self.name), torch.Generator()
+        options = (self.rank, self.alpha, self.dropout, generator.manual_seed(task.seed))
         adapter = text = None
         if self.encoder != "text":
             blocks = transformer_blocks(visual_tower(backbone), f"{self.name} (encoder=visual)")

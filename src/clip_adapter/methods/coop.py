@@ -16,25 +16,21 @@ ensemble, as the row above it is one: the two text features of a class are avera
 prompts, and the context is trained together with the adapter.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
 from clip_adapter.towers.text import in_passes
-from clip_adapter.training.loop import Schedule, official_schedule, train_on
-from clip_adapter.training.recipes import hidden_units
+from clip_adapter.training import Schedule, train_on
+from clip_adapter.training.recipes import hidden_units, official_schedule
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
@@ -84,8 +80,13 @@ class SoftClassifier(nn.Module):
         return normalize(mapped) @ normalize(self.class_weights()).T
 
 
-@register
-@dataclass
+@register(
+    name="coop",
+    summary="learns the words of the prompt, as vectors, through the text tower",
+    citation="Zhou et al. 2022, arXiv 2109.01134",
+    trains="context vectors of the prompt",
+    runs_text_tower=True,
+)
 class CoOp(Method):
     """Context optimisation.
 
@@ -100,12 +101,6 @@ class CoOp(Method):
         batch_size: pictures per step, instead of the recipe's.
         epochs: passes over the pictures, instead of the recipe's.
     """
-
-    name: ClassVar[str] = "coop"
-    summary: ClassVar[str] = "learns the words of the prompt, as vectors, through the text tower"
-    citation: ClassVar[str] = "Zhou et al. 2022, arXiv 2109.01134"
-    trains: ClassVar[str] = "context vectors of the prompt"
-    runs_text_tower: ClassVar[bool] = True
 
     context_length: Annotated[int, Bounds(least=1)] = CONTEXT_LENGTH
     context_init: str | None = None
@@ -159,10 +154,6 @@ class CoOp(Method):
             UsageError: no backbone, or a prompt that its text tower does not take.
             BackboneError: the text tower takes no token embeddings.
         """
-        return SoftClassifier(task.require_backbone(self.name), *self._prompts(task))
-
-    def _prompts(self, task: FewShotTask) -> tuple[SoftPrompts, Tensor, int]:
-        """The prompts, the ids (C, L) that tell where they end, and how many they begin with."""
         backbone = task.require_backbone(self.name)
         context = self.context_length if self.context_init is None else self.context_init
         words = context_tokens(backbone.tokenize, context)
@@ -172,18 +163,19 @@ class CoOp(Method):
         tokens = backbone.trim_tokens(tokens)
         embedded = backbone.embed_tokens(tokens)
         if self.context_init is None:
-            generator = torch.Generator().manual_seed(task.seed)
-            classes = (len(tokens),) if self.per_class else ()
-            size = (*classes, len(words), embedded.shape[-1])
-            start = SPREAD * torch.randn(size, generator=generator)
+            size = (len(words), embedded.shape[-1])
+            size = (len(tokens), *size) if self.per_class else size
+            start = SPREAD * torch.randn(size, generator=torch.Generator().manual_seed(task.seed))
         else:
             start = embedded[:, columns[0]] if self.per_class else embedded[0, columns[0]]
         prompts = SoftPrompts(embedded, columns.to(embedded.device), start.to(embedded.device))
-        return prompts, tokens, 0 if self.per_class else common_start(tokens, columns)
+        shared = 0 if self.per_class else common_start(tokens, columns)
+        return SoftClassifier(backbone, prompts, tokens, shared)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        official = official_schedule(task.mean_shots, len(task.class_names))
-        base = official if self.recipe == "official" else FAST
+        base = FAST
+        if self.recipe == "official":
+            base = official_schedule(task.mean_shots, len(task.class_names))
         batch, length = self.batch_size or base.batch_size, {}
         if self.epochs is not None:
             in_steps = {"steps": self.epochs * max(len(task.train) // batch, 1)}
@@ -191,8 +183,12 @@ class CoOp(Method):
         return dataclasses.replace(base, lr=self.lr or base.lr, batch_size=batch, **length)
 
 
-@register
-@dataclass
+@register(
+    name="coop-adapter",
+    summary="CLIP-Adapter on hard and learnt prompts together",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="context vectors of the prompt, image adapter",
+)
 class CoOpAdapter(CoOp):
     """Hard and soft prompts averaged, with CLIP-Adapter on the image feature; trained together.
 
@@ -210,11 +206,6 @@ class CoOpAdapter(CoOp):
         reduction: D / H; the paper takes 4 (Table 5).
     """
 
-    name: ClassVar[str] = "coop-adapter"
-    summary: ClassVar[str] = "CLIP-Adapter on hard and learnt prompts together"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "context vectors of the prompt, image adapter"
-
     visual_ratio: Annotated[float, Bounds(least=0, most=1)] = VISUAL_RATIO
     activation: Activation = "official"
     reduction: Annotated[int, Bounds(least=1)] = 4
@@ -225,13 +216,11 @@ class CoOpAdapter(CoOp):
         return None if context is None else context + 2 * sizes.dim * (sizes.dim // self.reduction)
 
     def build(self, task: FewShotTask) -> SoftClassifier:  # noqa: D102
-        dim = task.train.dim
-        hidden = hidden_units(dim, self.reduction)
-        module = super().build(task)
+        dim, module = task.train.dim, super().build(task)
         module.hard = task.require_text(self.name)
         module.adapter = ResidualAdapter.build(
             dim,
-            hidden,
+            hidden_units(dim, self.reduction),
             self.activation,
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),

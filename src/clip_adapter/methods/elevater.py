@@ -19,24 +19,19 @@ here, so the normalisation is folded into W and c. CLIP-Adapter (arXiv 2110.0454
 compares with these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn.bottleneck import linear_init
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training.selection import by_candidate
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
@@ -67,8 +62,7 @@ class LinearHeads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        normal = (x - self.mean) / self.deviation
-        return normal @ self.weights.transpose(-1, -2) + self.bias
+        return (x - self.mean) / self.deviation @ self.weights.transpose(-1, -2) + self.bias
 
     def merged(self, run: int) -> tuple[Tensor, Tensor]:
         """W (C, X) and c (C,) of head ``run``, with the normalisation in them."""
@@ -121,8 +115,7 @@ class _LinearHead(Method):
 
         def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
             """Logits of every fold and rate; the folds of a rate train in one pass."""
-            for rate, group in groupby(jobs, itemgetter(1)):
-                folds = [fold for fold, _ in group]
+            for rate, folds in by_candidate(jobs):
                 heads = self._train(task, features, start, [f.fit for f in folds], rate)
                 for fold, (weights, bias) in zip(folds, heads, strict=True):
                     yield plain[fold.held_out] @ weights.T + bias
@@ -132,12 +125,12 @@ class _LinearHead(Method):
             self.lr,
             RATES,
             one_shot=self.one_shot_rate,
-            folds=lambda: folds_of(task.train, task.seed, text=self.needs_text),
-            labels=task.train.labels,
+            task=task,
+            folds=folds_of(task.train, task.seed, text=self.needs_text),
             evaluate=held_out,
         )
-        rows = [torch.arange(len(task.train))]
-        ((weights, bias),) = self._train(task, features, start, rows, choice.value)
+        whole = [torch.arange(len(task.train))]
+        ((weights, bias),) = self._train(task, features, start, whole, choice.value)
         return Fitted(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
             hyperparameters={
@@ -156,8 +149,7 @@ class _LinearHead(Method):
     def _epochs(self, pictures: int) -> int:
         if self.epochs != "auto":
             return self.epochs
-        per_epoch = max(pictures // self.batch_size, 1)
-        return min(50, max(MAX_STEPS // per_epoch, 1))
+        return min(50, max(MAX_STEPS // max(pictures // self.batch_size, 1), 1))
 
     def _train(
         self,
@@ -169,22 +161,24 @@ class _LinearHead(Method):
     ) -> list[tuple[Tensor, Tensor]]:
         """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
-        epochs = self._epochs(len(task.train))
         batch = min(self.batch_size, max(len(r) for r in rows))
+        epochs, work = self._epochs(len(task.train)), len(rows) * batch * start[0].numel()
         schedule = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
-        work = len(rows) * batch * start[0].numel()
         train_on(task, heads, rows, schedule, work=work, logits=heads, features=features)
         merged = [heads.merged(run) for run in range(len(rows))]
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
             for (_, bias), used in zip(merged, rows, strict=True):
-                counts = torch.bincount(task.train.labels[used], minlength=len(bias))
-                bias[counts == 0] = ABSENT
+                bias[torch.bincount(task.train.labels[used], minlength=len(bias)) == 0] = ABSENT
         return merged
 
 
-@register
-@dataclass
+@register(
+    name="r-2p",
+    summary="a linear head on image features, from random numbers",
+    needs_text=False,
+    uses_text=False,
+)
 class RandomTwoProjections(_LinearHead):
     """R-2P: the head starts from random numbers and needs no text.
 
@@ -195,10 +189,6 @@ class RandomTwoProjections(_LinearHead):
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
 
-    name: ClassVar[str] = "r-2p"
-    summary: ClassVar[str] = "a linear head on image features, from random numbers"
-    needs_text: ClassVar[bool] = False
-    uses_text: ClassVar[bool] = False
     one_shot_rate: ClassVar[float] = 1e-2
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
@@ -206,12 +196,14 @@ class RandomTwoProjections(_LinearHead):
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
         weights = linear_init((classes, dim), dim, generator)
-        bias = linear_init((1, classes), dim, generator)[0]
-        return self._fit(task, task.train.features, task.train.plain_view, (weights, bias))
+        start = weights, linear_init((1, classes), dim, generator)[0]
+        return self._fit(task, task.train.features, task.train.plain_view, start)
 
 
-@register
-@dataclass
+@register(
+    name="l-2p",
+    summary="a linear head on image features, from the text weights",
+)
 class LanguageTwoProjections(_LinearHead):
     """L-2P: the head starts from the text weights.
 
@@ -222,17 +214,17 @@ class LanguageTwoProjections(_LinearHead):
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
 
-    name: ClassVar[str] = "l-2p"
-    summary: ClassVar[str] = "a linear head on image features, from the text weights"
-
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights = task.require_text(self.name)
-        start = weights, torch.zeros(len(weights))
+        start = task.require_text(self.name), torch.zeros(len(task.class_names))
         return self._fit(task, task.train.features, task.train.plain_view, start)
 
 
-@register
-@dataclass
+@register(
+    name="l-1p",
+    summary="CLIP's projection and a head from the text weights, as one layer",
+    trains="a linear head below the projection of the visual tower",
+    reads="images",
+)
 class LanguageOneProjection(_LinearHead):
     """L-1P: CLIP's projection and a head from the text weights, merged and trained as one.
 
@@ -242,11 +234,6 @@ class LanguageOneProjection(_LinearHead):
         batch_size: pictures per step.
         epochs: passes over the shots, or "auto": 50, but at most 500 steps.
     """
-
-    name: ClassVar[str] = "l-1p"
-    summary: ClassVar[str] = "CLIP's projection and a head from the text weights, as one layer"
-    trains: ClassVar[str] = "a linear head below the projection of the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         weights, pictures = task.require_text(self.name), task.require_pictures(self.name)

@@ -12,10 +12,7 @@ WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903), whose batches of 512 learn at 
 2410.05270) trains the whole visual tower as a baseline.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -34,8 +31,14 @@ ADAPTER_RATE = 1.5e-3
 WEIGHT_DECAY, WARMUP, MAX_NORM = 0.1, 0.1, 1.0
 
 
-@register
-@dataclass
+@register(
+    name="fine-tune",
+    summary="CLIP's own towers, with early stopping; overfits on few shots",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="visual or text tower, image adapter",
+    reads="images",
+    uses_views=False,
+)
 class FineTune(Method):
     """Trains whole towers; the text tower is trained through its class weights.
 
@@ -53,13 +56,6 @@ class FineTune(Method):
         augment: new random views of the pictures in each epoch.
     """
 
-    name: ClassVar[str] = "fine-tune"
-    summary: ClassVar[str] = "CLIP's own towers, with early stopping; overfits on few shots"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "visual or text tower, image adapter"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
-
     tower: Literal["visual", "text", "both"] = "visual"
     adapter: bool = True
     visual_ratio: Annotated[float, Bounds(least=0, most=1)] = 0.2
@@ -76,10 +72,11 @@ class FineTune(Method):
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             text.model.requires_grad_(True)
         if self.adapter:
-            generator = torch.Generator().manual_seed(task.seed)
-            hidden = max(dim // REDUCTION, 1)
             image_map = ResidualAdapter.build(
-                dim, hidden, "official", self.visual_ratio, generator=generator
+                dim,
+                max(dim // REDUCTION, 1),
+                ratio=self.visual_ratio,
+                generator=torch.Generator().manual_seed(task.seed),
             )
         schedule = PixelSchedule(
             "adamw",

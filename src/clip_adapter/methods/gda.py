@@ -11,23 +11,21 @@ are taken as equally frequent, as in the released code. That code searches a on 
 ImageNet, on the pictures it reports); here it is chosen on the shots.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import normalize
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.selection import Choice, Evaluate, choose
+from clip_adapter.training import Fold, choose, folds_of
+from clip_adapter.training.selection import Choice
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
 # features grow more numerous, and lies within this narrower and finer range.
@@ -60,7 +58,7 @@ class Gaussians:
     within: bool
 
     @classmethod
-    def fit(cls, features: Tensor, labels: Tensor, classes: int) -> Gaussians:
+    def fit(cls, features: Tensor, labels: Tensor, classes: int) -> Self:
         """From features (V, N, D) of any length with labels (N,)."""
         x = normalize(features).flatten(0, 1).double()
         y = labels.repeat(len(features))
@@ -84,8 +82,7 @@ class Gaussians:
         the shots is therefore carried over to all of them in proportion to the spread.
         """
         groups = int(self.present.sum()) if self.within else 1
-        freedom = max(self.count - groups, 1)
-        return freedom * (1 / self.means.shape[1] + 1 / max(self.count - 1, 1))
+        return max(self.count - groups, 1) * (1 / self.means.shape[1] + 1 / max(self.count - 1, 1))
 
     def weights(self, shrinkage: float = 1.0) -> tuple[Tensor, Tensor]:
         """W (C, D) and b (C,), float32, with the ridge ``shrinkage`` times the published one."""
@@ -94,15 +91,20 @@ class Gaussians:
         # Below the floor the matrix of few pictures cannot be inverted any more.
         ridge = max(shrinkage * trace / max(self.count - 1, 1), SMALLEST_RIDGE * trace)
         # Without any spread (equal pictures) the precision is the identity: the nearest mean.
-        ridge = ridge if ridge > 0 else 1.0
-        matrix = self.scatter + ridge * torch.eye(dim, dtype=torch.float64)
+        matrix = self.scatter + (ridge or 1.0) * torch.eye(dim, dtype=torch.float64)
         w = dim * torch.linalg.solve(matrix, self.means.T).T
         b = -math.log(classes) - (w * self.means).sum(1) / 2
         return w.float(), b.float()
 
 
-@register
-@dataclass
+@register(
+    name="gda",
+    summary="Gaussian discriminant analysis in closed form, beside any text",
+    citation="Wang et al. 2024, arXiv 2402.04087",
+    trains="a linear layer on image features, fitted in closed form",
+    one_vector_per_class=True,
+    needs_text=False,
+)
 class GDA(Method):
     """Gaussian discriminant analysis with the text weights, or alone where there is no text.
 
@@ -116,13 +118,6 @@ class GDA(Method):
             sets with 1 to 16 shots nothing between 0.1 and 100 beat the published one by more
             than the noise, so that is the default.
     """
-
-    name: ClassVar[str] = "gda"
-    summary: ClassVar[str] = "Gaussian discriminant analysis in closed form, beside any text"
-    citation: ClassVar[str] = "Wang et al. 2024, arXiv 2402.04087"
-    trains: ClassVar[str] = "a linear layer on image features, fitted in closed form"
-    one_vector_per_class: ClassVar[bool] = True
-    needs_text: ClassVar[bool] = False
 
     gaussian_weight: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
     shrinkage: Annotated[float | Literal["published", "auto"], Bounds(above=0)] = "published"
@@ -142,9 +137,8 @@ class GDA(Method):
             task.check_two_classes(f"{self.name} without text")
         gaussians = _gaussians(task)
         choice = self._choose(task, gaussians)
-        chosen = choice.value
-        w, b = gaussians.weights(chosen["shrinkage"])
-        w, b = chosen["gaussian_weight"] * w, chosen["gaussian_weight"] * b
+        w, b = gaussians.weights(choice.value["shrinkage"])
+        w, b = choice.value["gaussian_weight"] * w, choice.value["gaussian_weight"] * b
         if text is None:
             b[~gaussians.present] = ABSENT
         else:
@@ -152,47 +146,57 @@ class GDA(Method):
         covariance = "within classes" if gaussians.within else "around the mean of all"
         return Fitted(
             Head(w, bias=b, logit_scale=task.logit_scale, kind="linear", unit=True),
-            hyperparameters={**chosen, "covariance": covariance},
+            {**choice.value, "covariance": covariance},
             trained_parameters=w.numel() + b.numel(),
             selection=choice.record,
             held_out=choice.held_out,
         )
 
-    def _candidates(self, text: bool) -> list[dict[str, float]]:
-        """The safe one first: zero-shot, at the published shrinkage."""
-        weights, shrinkages = [self.gaussian_weight], [self.shrinkage]
-        if self.gaussian_weight == "auto":
-            weights = [0.0, *WEIGHTS] if text else [*WEIGHTS]
-        if self.shrinkage == "auto":
-            shrinkages = [*SHRINKAGES]
-        elif self.shrinkage == "published":
-            shrinkages = [1.0]
-        return [
-            {"gaussian_weight": float(a), "shrinkage": float(r)}
-            for r in shrinkages
-            for a in weights
-        ]
-
     def _choose(self, task: FewShotTask, gaussians: Gaussians) -> Choice:
         """The weight and the shrinkage."""
-        text = task.text_weights is not None
-        candidates = self._candidates(text)
-        default = float(f"{MILD_WEIGHT * gaussians.spread:.2g}") if text else WEIGHT_ALONE
-        weight = default if self.gaussian_weight == "auto" else float(self.gaussian_weight)
+        text, spread = task.text_weights, gaussians.spread
+        weights, mild, shrinkages = [self.gaussian_weight], self.gaussian_weight, [self.shrinkage]
+        if self.gaussian_weight == "auto":
+            weights = WEIGHTS if text is None else [0.0, *WEIGHTS]
+            mild = WEIGHT_ALONE if text is None else f"{MILD_WEIGHT * spread:.2g}"
+        if isinstance(self.shrinkage, str):
+            shrinkages = SHRINKAGES if self.shrinkage == "auto" else [1.0]
+        # A fold with one picture of each class has another covariance than all the shots.
+        folds = {
+            fold: own
+            for fold in folds_of(task.train, task.seed, text=text is not None)
+            if (own := _gaussians(task, fold.fit)).within == gaussians.within
+        }
 
-        def folds() -> list[Fold]:
-            parts = folds_of(task.train, task.seed, text=text)
-            # A fold with one picture of each class has another covariance than all the shots.
-            return [f for f in parts if _gaussians(task, f.fit).within == gaussians.within]
+        @functools.cache  # what candidates of one fold have in common is computed once
+        def zero_shot(fold: Fold) -> Tensor | float:
+            features = normalize(task.train.plain_view[fold.held_out])
+            return 0.0 if text is None else task.logit_scale * features @ normalize(text).T
+
+        @functools.cache
+        def scores(fold: Fold, shrinkage: float) -> Tensor:
+            w, b = folds[fold].weights(shrinkage)
+            if text is None:
+                b[~folds[fold].present] = ABSENT
+            return normalize(task.train.plain_view[fold.held_out]) @ w.T + b
+
+        def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
+            for fold, candidate in jobs:
+                weight = candidate["gaussian_weight"] * folds[fold].spread / spread
+                yield zero_shot(fold) + weight * scores(fold, candidate["shrinkage"])
 
         return choose(
             "gaussian_weight, shrinkage",
             "auto",
-            candidates,
-            one_shot={"gaussian_weight": weight, "shrinkage": candidates[0]["shrinkage"]},
-            folds=folds,
-            labels=task.train.labels,
-            evaluate=_evaluator(task, gaussians.spread),
+            [
+                {"gaussian_weight": float(a), "shrinkage": float(r)}
+                for r in shrinkages
+                for a in weights
+            ],
+            one_shot={"gaussian_weight": float(mild), "shrinkage": float(shrinkages[0])},
+            task=task,
+            folds=list(folds),
+            evaluate=evaluate,
         )
 
 
@@ -200,32 +204,3 @@ def _gaussians(task: FewShotTask, rows: Tensor | None = None) -> Gaussians:
     """Those of all shots, or of ``rows``."""
     train = task.train if rows is None else task.train.subset(rows)
     return Gaussians.fit(train.features, train.labels, len(task.class_names))
-
-
-def _evaluator(task: FewShotTask, spread: float) -> Evaluate:
-    """Held-out logits; what candidates of one fold have in common is computed once."""
-    text = task.text_weights
-
-    @functools.cache
-    def gaussians(fold: Fold) -> Gaussians:
-        return _gaussians(task, fold.fit)
-
-    @functools.cache
-    def zero_shot(fold: Fold) -> Tensor:
-        features = normalize(task.train.plain_view[fold.held_out])
-        no_text = torch.zeros(())
-        return no_text if text is None else task.logit_scale * features @ normalize(text).T
-
-    @functools.cache
-    def scores(fold: Fold, shrinkage: float) -> Tensor:
-        w, b = gaussians(fold).weights(shrinkage)
-        if text is None:
-            b[~gaussians(fold).present] = ABSENT
-        return normalize(task.train.plain_view[fold.held_out]) @ w.T + b
-
-    def evaluate(jobs: list[tuple[Fold, dict[str, float]]]) -> Iterator[Tensor]:
-        for fold, candidate in jobs:
-            weight = candidate["gaussian_weight"] * gaussians(fold).spread / spread
-            yield zero_shot(fold) + weight * scores(fold, candidate["shrinkage"])
-
-    return evaluate

@@ -10,18 +10,18 @@ rates of 3e-5, 3e-4 and 3e-3, and 3 or 20 epochs (sections 3.1 and 3.2). CLIP-Ad
 trained here: the class names stay the classifier.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
 from clip_adapter.towers.adapters import Houlsby
 
 
-@register
-@dataclass
+@register(
+    name="houlsby",
+    summary="two bottlenecks in each block of the visual transformer",
+    citation="Houlsby et al. 2019, arXiv 1902.00751",
+)
 class HoulsbyAdapter(BlockAdapter):
     """Bottlenecks after the attention and after the MLP of each block.
 
@@ -33,10 +33,6 @@ class HoulsbyAdapter(BlockAdapter):
         epochs: passes over the shots.
     """
 
-    name: ClassVar[str] = "houlsby"
-    summary: ClassVar[str] = "two bottlenecks in each block of the visual transformer"
-    citation: ClassVar[str] = "Houlsby et al. 2019, arXiv 1902.00751"
     adapter = Houlsby
     bottlenecks: ClassVar[int] = 2
-    weight_decay: ClassVar[float] = 1e-2
-    warmup: ClassVar[float] = 0.1
+    recipe: ClassVar[dict[str, Any]] = {"weight_decay": 1e-2, "warmup": 0.1}

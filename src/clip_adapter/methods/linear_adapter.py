@@ -12,21 +12,16 @@ tiny, and a smaller epsilon takes full steps along their noise: two classes lost
 it on the tuning part of the zoo (benchmarks/zoo).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.training.folds import Fold
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
 SCHEDULE = Schedule(
@@ -34,8 +29,12 @@ SCHEDULE = Schedule(
 )
 
 
-@register
-@dataclass
+@register(
+    name="linear-adapter",
+    summary="a linear map of the image feature, held near the identity",
+    citation="Fahes et al. 2024, arXiv 2410.05270v4",
+    trains="a square matrix on image features",
+)
 class LinearAdapter(Method):
     """A matrix on the image feature, near the identity.
 
@@ -44,11 +43,6 @@ class LinearAdapter(Method):
         lr: learning rate at the start of the cosine.
         steps: of the training; None for 40, or four passes over the shots where those are more.
     """
-
-    name: ClassVar[str] = "linear-adapter"
-    summary: ClassVar[str] = "a linear map of the image feature, held near the identity"
-    citation: ClassVar[str] = "Fahes et al. 2024, arXiv 2410.05270v4"
-    trains: ClassVar[str] = "a square matrix on image features"
 
     distance_penalty: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
     lr: Annotated[float, Bounds(above=0)] = SCHEDULE.lr
@@ -66,14 +60,13 @@ class LinearAdapter(Method):
         )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        matrices = self._train(task, [f.fit for f in folds])
-        for matrix, fold in zip(matrices, folds, strict=True):
-            mapped = task.train.plain_view[fold.held_out] @ matrix
-            yield cosine_logits(mapped, task.require_text(self.name), task.logit_scale)
+        text, plain = task.require_text(self.name), task.train.plain_view
+        for matrix, fold in zip(self._train(task, [f.fit for f in folds]), folds, strict=True):
+            yield cosine_logits(plain[fold.held_out] @ matrix, text, task.logit_scale)
 
     def _strength(self, task: FewShotTask) -> float:
-        auto = self.distance_penalty == "auto"
-        return 1 / task.mean_shots if auto else float(self.distance_penalty)
+        given = self.distance_penalty
+        return 1 / task.mean_shots if given == "auto" else float(given)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
         least = EPOCHS_AT_LEAST * len(task.train) // SCHEDULE.batch_size

@@ -9,26 +9,22 @@ that CLIP-Adapter's figures compare with (CoOp's ``lpclip``); random views, wher
 several, are as many more pictures.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import ABSENT, Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.heads import ABSENT
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.reporting import tracking
 from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold, folds_of
+from clip_adapter.training import folds_of
+from clip_adapter.training.loop import SMALL
 from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
-from clip_adapter.training.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
 BISECTIONS = 8
@@ -37,8 +33,14 @@ BISECTIONS = 8
 PUBLISHED_C, PUBLISHED_LENGTH = 0.316, 10.0
 
 
-@register
-@dataclass
+@register(
+    name="linear-probe",
+    summary="logistic regression on image features",
+    citation="Radford et al. 2021, arXiv 2103.00020",
+    trains="a linear layer on image features",
+    needs_text=False,
+    uses_text=False,
+)
 class LinearProbe(Method):
     """Logistic regression by scikit-learn.
 
@@ -48,13 +50,6 @@ class LinearProbe(Method):
         fit_intercept: learn a bias for each class. The paper's count of 1.02 M parameters on
             ImageNet (Table 1) is that of the weights alone.
     """
-
-    name: ClassVar[str] = "linear-probe"
-    summary: ClassVar[str] = "logistic regression on image features"
-    citation: ClassVar[str] = "Radford et al. 2021, arXiv 2103.00020"
-    trains: ClassVar[str] = "a linear layer on image features"
-    needs_text: ClassVar[bool] = False
-    uses_text: ClassVar[bool] = False
 
     C: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
     max_iter: Annotated[int, Bounds(least=1)] = 1000
@@ -86,22 +81,30 @@ class LinearProbe(Method):
         from threadpoolctl import threadpool_limits
 
         train = task.train if rows is None else task.train.subset(rows)
-        x = train.features.reshape(-1, train.dim).numpy()
-        y = train.labels.repeat(train.views).numpy()
+        x, classes = train.features.reshape(-1, train.dim).numpy(), len(task.class_names)
         uneven = len(train.labels.unique(return_counts=True)[1].unique()) > 1
-        small = x.size * len(task.class_names) < SMALL
+        model = LogisticRegression(
+            C=c,
+            max_iter=self.max_iter,
+            fit_intercept=self.fit_intercept,
+            class_weight="balanced" if uneven else None,
+        )
+        small = x.size * classes < SMALL
         with warnings.catch_warnings(), threadpool_limits(1 if small else None):
             # The bound on the iterations is the published one; large C rarely converge within it.
             warnings.simplefilter("ignore", ConvergenceWarning)
             # One shot of each class is no regression problem, as scikit-learn suspects.
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-            model = LogisticRegression(
-                C=c,
-                max_iter=self.max_iter,
-                fit_intercept=self.fit_intercept,
-                class_weight="balanced" if uneven else None,
-            )
-            return _expand(model.fit(x, y), len(task.class_names))
+            model.fit(x, train.labels.repeat(train.views).numpy())
+        own, biases = np.asarray(model.coef_), np.asarray(model.intercept_)
+        if len(model.classes_) == 2:  # one row is kept: the log odds of the second class
+            own = np.concatenate([-own, own]) / 2
+            biases = np.concatenate([-biases, biases]) / 2
+        weights, bias = torch.zeros(classes, train.dim), torch.full((classes,), ABSENT)
+        index = torch.as_tensor(model.classes_, dtype=torch.long)
+        weights[index] = torch.as_tensor(own).float()
+        bias[index] = torch.as_tensor(biases).float()
+        return weights, bias
 
     def _choose(self, task: FewShotTask) -> Choice:
         """What was given, or the published search with held-out shots for validation data."""
@@ -119,7 +122,9 @@ class LinearProbe(Method):
         @functools.cache
         def quality(c: float) -> tuple[float, float]:
             """Accuracy, then minus the loss to break ties."""
-            logits[c] = torch.cat(list(self._held_out(task, folds, c)))
+            solved = [(f.held_out, *self._solve(task, f.fit, c)) for f in folds]
+            plain = task.train.plain_view
+            logits[c] = torch.cat([plain[held] @ w.T + b for held, w, b in solved])
             hits, losses = score(logits[c], task.train.labels[rows], weight)
             tracker.advance()
             return 100 * mean(hits, weight), -mean(losses, weight)
@@ -145,23 +150,3 @@ class LinearProbe(Method):
             rule=f"most of {pictures} held-out pictures right, then lowest loss on them",
         )
         return Choice(chosen, selection, HeldOutLogits(logits[chosen], rows, weight))
-
-    def _held_out(self, task: FewShotTask, folds: Sequence[Fold], c: float) -> Iterator[Tensor]:
-        """(m, C) logits of the rows that each fold holds out."""
-        for fold in folds:
-            weights, bias = self._solve(task, fold.fit, c)
-            yield task.train.plain_view[fold.held_out] @ weights.T + bias
-
-
-def _expand(solved: Any, classes: int) -> tuple[Tensor, Tensor]:
-    """(C, D) weights and (C,) biases of a fitted model, also for two and for absent classes."""
-    rows, biases = np.asarray(solved.coef_), np.asarray(solved.intercept_)
-    if len(solved.classes_) == 2:  # scikit-learn keeps one row: the log odds of the second class
-        rows = np.concatenate([-rows, rows]) / 2
-        biases = np.concatenate([-biases, biases]) / 2
-    weights = torch.zeros(classes, rows.shape[1])
-    bias = torch.full((classes,), ABSENT)
-    index = torch.as_tensor(solved.classes_, dtype=torch.long)
-    weights[index] = torch.as_tensor(rows).float()
-    bias[index] = torch.as_tensor(biases).float()
-    return weights, bias

@@ -29,26 +29,20 @@ It differs from the released code in this:
 * The code learns from one random view of each picture; here from the mean of the task's views.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.cache import unit_keys
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import track
-from clip_adapter.training.cache_search import unit_keys
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import log_prior
-from clip_adapter.training.selection import choose
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.training import Fold, choose
+from clip_adapter.training.loop import log_prior, suited_threads
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
 # the accuracy no longer rose on the validation set of Caltech101 and on shots of ImageNet that were
@@ -89,8 +83,7 @@ class Blocks:
         # As long as if the pictures were shared out evenly.
         self.weights = means * (count / self.present.sum())
         self.prior = log_prior(labels, [torch.arange(count)], classes)[0]
-        cosine = (means * text).sum(1)
-        start = ALPHA_START * cosine.sum() / self.present.sum()
+        start = ALPHA_START * (means * text).sum(1).sum() / self.present.sum()
         self.alpha = start.clamp(min=0).expand(classes).clone()
         self.offset = self.weights @ self.mean
         self._velocity = torch.zeros_like(text)
@@ -133,14 +126,22 @@ class Blocks:
         else:
             self.step_weights(momentum)
 
-    def classifier(self) -> tuple[Tensor, Tensor]:
-        """(C, D) weights and (C,) biases for features of unit length."""
-        blended = self.weights + self.alpha[:, None] * self.text
-        return blended, self.offset - self.weights @ self.mean
+    def descent(self, steps: int, momentum: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """(C, D) weights and (C,) biases for features of unit length after 0, 1, ... steps."""
+        for number in range(steps + 1):
+            if number:
+                self.step(number, momentum)
+            blended = self.weights + self.alpha[:, None] * self.text
+            yield blended, self.offset - self.weights @ self.mean
 
 
-@register
-@dataclass
+@register(
+    name="lp++",
+    summary="a linear probe that blends in the text by learnt class-wise shares",
+    citation="Huang et al. 2024, arXiv 2404.02285",
+    trains="a linear layer on image features and one text share per class",
+    one_vector_per_class=True,
+)
 class LPPlusPlus(Method):
     """The text-aware linear probe.
 
@@ -151,12 +152,6 @@ class LPPlusPlus(Method):
             validation set of Caltech101 and on shots of ImageNet that were set aside).
     """
 
-    name: ClassVar[str] = "lp++"
-    summary: ClassVar[str] = "a linear probe that blends in the text by learnt class-wise shares"
-    citation: ClassVar[str] = "Huang et al. 2024, arXiv 2404.02285"
-    trains: ClassVar[str] = "a linear layer on image features and one text share per class"
-    one_vector_per_class: ClassVar[bool] = True
-
     steps: Annotated[int | Literal["auto"], Bounds(least=0)] = "auto"
     momentum: Annotated[float, Bounds(least=0, below=1)] = 0.7
 
@@ -166,24 +161,19 @@ class LPPlusPlus(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         text = normalize(task.require_text(self.name))
         with suited_threads(len(task.train) * text.numel()):
-            return self._fit(task, text)
-
-    def _fit(self, task: FewShotTask, text: Tensor) -> Fitted:
-        choice = choose(
-            "steps",
-            self.steps,
-            STEPS,
-            one_shot=ONE_SHOT_STEPS,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
-            evaluate=lambda jobs: self._held_out(task, text, jobs),
-        )
-        steps = int(choice.value)
-        blocks = Blocks(unit_keys(task.train.features), task.train.labels, text)
-        start = float(blocks.alpha[0])
-        for number in track(range(1, steps + 1), "Training"):
-            blocks.step(number, self.momentum)
-        weights, bias = blocks.classifier()
+            choice = choose(
+                "steps",
+                self.steps,
+                STEPS,
+                one_shot=ONE_SHOT_STEPS,
+                task=task,
+                evaluate=lambda jobs: self._held_out(task, text, jobs),
+            )
+            blocks = Blocks(unit_keys(task.train.features), task.train.labels, text)
+            start, steps = float(blocks.alpha[0]), int(choice.value)
+            *_, (weights, bias) = track(
+                blocks.descent(steps, self.momentum), "Training", total=steps + 1
+            )
         return Fitted(
             Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear", unit=True),
             hyperparameters={
@@ -207,16 +197,13 @@ class LPPlusPlus(Method):
         stops = {steps for _, steps in jobs}
 
         @functools.cache
-        def descent(fold: Fold) -> dict[int, Tensor]:
-            blocks = Blocks(features[fold.fit], labels[fold.fit], text)
-            logits = {}
-            for number in range(max(stops) + 1):
-                if number:
-                    blocks.step(number, self.momentum)
-                if number in stops:
-                    weights, bias = blocks.classifier()
-                    logits[number] = scored[fold.held_out] @ weights.T + bias
-            return logits
+        def logits(fold: Fold) -> dict[int, Tensor]:
+            descent = Blocks(features[fold.fit], labels[fold.fit], text).descent
+            return {
+                number: scored[fold.held_out] @ weights.T + bias
+                for number, (weights, bias) in enumerate(descent(max(stops), self.momentum))
+                if number in stops
+            }
 
         for fold, steps in jobs:
-            yield descent(fold)[steps]
+            yield logits(fold)[steps]

@@ -9,18 +9,18 @@ say of their code (jxhe/unify-parameter-efficient-tuning). AdamW with batches of
 epochs at a rate of 1e-4. CLIP-Adapter (arXiv 2110.04544) compares with it in Table 3.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from clip_adapter.methods.base import Bounds, register
 from clip_adapter.methods.block_adapter import BlockAdapter
 from clip_adapter.towers.adapters import Parallel
 
 
-@register
-@dataclass
+@register(
+    name="parallel-adapter",
+    summary="a bottleneck beside the MLP of each block of the visual transformer",
+    citation="He et al. 2022, arXiv 2110.04366",
+)
 class ParallelAdapter(BlockAdapter):
     """A bottleneck beside the MLP of each block.
 
@@ -32,13 +32,9 @@ class ParallelAdapter(BlockAdapter):
         epochs: passes over the shots.
     """
 
-    name: ClassVar[str] = "parallel-adapter"
-    summary: ClassVar[str] = "a bottleneck beside the MLP of each block of the visual transformer"
-    citation: ClassVar[str] = "He et al. 2022, arXiv 2110.04366"
     adapter = Parallel
     bottlenecks: ClassVar[int] = 1
-    weight_decay: ClassVar[float] = 0.1
-    warmup: ClassVar[float] = 0.06
+    recipe: ClassVar[dict[str, Any]] = {"weight_decay": 0.1, "warmup": 0.06}
 
     lr: Annotated[float, Bounds(above=0)] = 1e-4
     epochs: Annotated[int, Bounds(least=1)] = 10

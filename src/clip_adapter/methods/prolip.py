@@ -15,32 +15,30 @@ rates are compared on held-out shots. They cache 300 random views; here as many 
 (--views).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
 from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, train_on
+from clip_adapter.training.selection import by_candidate
 
 EPSILON = 1e-4
 # The mildest leads; it is also what one shot takes, which leaves nothing to hold out.
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
 
 
-@register
-@dataclass
+@register(
+    name="prolip",
+    summary="CLIP's last visual projection, held near its start",
+    citation="Fahes et al. 2024, arXiv 2410.05270",
+    trains="the projection of the visual tower",
+    reads="images",
+)
 class ProLIP(Method):
     """Trains the projection on features of the frozen trunk.
 
@@ -50,12 +48,6 @@ class ProLIP(Method):
         batch_size: pictures per step; 0 takes all at once, as published.
         epochs: passes over the shots.
     """
-
-    name: ClassVar[str] = "prolip"
-    summary: ClassVar[str] = "CLIP's last visual projection, held near its start"
-    citation: ClassVar[str] = "Fahes et al. 2024, arXiv 2410.05270"
-    trains: ClassVar[str] = "the projection of the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
 
     distance_penalty: Annotated[float | Literal["auto"], Bounds(least=0)] = "auto"
     lr: Annotated[float | Literal["auto"], Bounds(above=0)] = "auto"
@@ -69,34 +61,23 @@ class ProLIP(Method):
         start = Projection(*projection(backbone))
         # Held-out shots are scored on the plain view, whatever is trained on.
         features, plain = trunk_features(backbone, pictures, task.train.views)
-        auto = self.distance_penalty == "auto"
-        strength = 1 / task.mean_shots if auto else float(self.distance_penalty)
-        batch = self.batch_size or len(task.train)
+        given, batch = self.distance_penalty, self.batch_size or len(task.train)
+        strength = 1 / task.mean_shots if given == "auto" else float(given)
 
-        def fitted(rate: float, rows: list[Tensor]) -> Projection:
+        def fitted(rate: float, rows: list[Tensor]) -> list[Projection]:
             schedule = Schedule("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
             return fit_projections(start, features, task, strength, schedule, rows)
 
         def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
             """Logits of every fold and rate; the folds of a rate train in one pass."""
-            for rate, group in groupby(jobs, itemgetter(1)):
-                folds = [fold for fold, _ in group]
+            for rate, folds in by_candidate(jobs):
                 projections = fitted(rate, [fold.fit for fold in folds])
-                for run, fold in enumerate(folds):
+                for fold, own in zip(folds, projections, strict=True):
                     with torch.no_grad():
-                        mapped = take(projections, run)(plain[fold.held_out])
-                    yield cosine_logits(mapped, weights, task.logit_scale)
+                        yield cosine_logits(own(plain[fold.held_out]), weights, task.logit_scale)
 
-        choice = choose(
-            "lr",
-            self.lr,
-            RATES,
-            one_shot=RATES[0],
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
-            evaluate=held_out,
-        )
-        trained = take(fitted(choice.value, [torch.arange(len(task.train))]), 0)
+        choice = choose("lr", self.lr, RATES, one_shot=RATES[0], task=task, evaluate=held_out)
+        (trained,) = fitted(choice.value, [torch.arange(len(task.train))])
         return Fitted(
             Head(weights, trained, logit_scale=task.logit_scale),
             hyperparameters={
@@ -123,8 +104,8 @@ def fit_projections(
     strength: float,
     schedule: Schedule,
     rows: list[Tensor],
-) -> Projection:
-    """R trained projections, (R, trunk, D), one for each tensor of ``rows``.
+) -> list[Projection]:
+    """R trained projections (trunk, D), one for each tensor of ``rows``, in one pass.
 
     Args:
         start: CLIP's own, left as it is.
@@ -155,9 +136,4 @@ def fit_projections(
         features=features,
         penalty=penalty,
     )
-    return module
-
-
-def take(projections: Projection, run: int) -> Projection:
-    """Run number ``run`` of R as a projection of its own."""
-    return Projection(projections.matrix[run], projections.bias)
+    return [Projection(own, module.bias) for own in module.matrix]

@@ -11,11 +11,8 @@ training split that were not among 16 shots, 20 epochs bring 50.8 %, where zero-
 AdamW, with the decay and the warm-up of clip-adapter's fast recipe, brings 63.3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 import torch
 
@@ -32,8 +29,14 @@ STEP = 2
 WEIGHT_DECAY, WARMUP = 1e-2, 0.1
 
 
-@register
-@dataclass
+@register(
+    name="clip-adapter-inside",
+    summary="residual adapters between the blocks of the visual tower",
+    citation="Gao et al. 2024, arXiv 2110.04544",
+    trains="adapters in the visual tower",
+    reads="images",
+    uses_views=False,
+)
 class ClipAdapterInside(Method):
     """Residual adapters at chosen sites of the visual tower.
 
@@ -51,13 +54,6 @@ class ClipAdapterInside(Method):
         epochs: passes over the shots.
     """
 
-    name: ClassVar[str] = "clip-adapter-inside"
-    summary: ClassVar[str] = "residual adapters between the blocks of the visual tower"
-    citation: ClassVar[str] = "Gao et al. 2024, arXiv 2110.04544"
-    trains: ClassVar[str] = "adapters in the visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
-
     layers: int | str = "end"
     hidden: Annotated[int, Bounds(least=1)] = 512
     visual_ratio: Annotated[float, Bounds(least=0, most=1)] = 0.2
@@ -68,11 +64,14 @@ class ClipAdapterInside(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
-        inner = [site.dim or 0 for site in sites(visual)[:-1]]
-        chosen = self._chosen([*inner, task.train.dim], bool(blocks_of(visual)))
-        generator = torch.Generator().manual_seed(task.seed)
+        dims = [*(site.dim or 0 for site in sites(visual)[:-1]), task.train.dim]
+        chosen = self._chosen(dims, bool(blocks_of(visual)))
         adapter = ResidualInside.build(
-            chosen, self.hidden, self.activation, self.visual_ratio, generator
+            chosen,
+            self.hidden,
+            self.activation,
+            self.visual_ratio,
+            torch.Generator().manual_seed(task.seed),
         )
         schedule = PixelSchedule(
             "adamw",
@@ -85,9 +84,8 @@ class ClipAdapterInside(Method):
         return fit_inside(self, task, schedule, adapter=adapter, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        inner = [sizes.trunk] * sizes.blocks or sizes.stages
-        chosen = self._chosen([*inner, sizes.dim], sizes.blocks > 0)
-        return sum(2 * dim * self.hidden for dim in chosen.values())
+        dims = [*([sizes.trunk] * sizes.blocks or sizes.stages), sizes.dim]
+        return 2 * self.hidden * sum(self._chosen(dims, sizes.blocks > 0).values())
 
     def _chosen(self, dims: Sequence[int], transformer: bool) -> dict[int, int]:
         """The dimension at each site that ``layers`` names, of those at all sites."""

@@ -15,23 +15,17 @@ validation pictures the decay brings the official recipe from 96.75 to 96.93 % a
 for 0.062 nats); with three of ImageNet's four shots, 64.10 to 63.90 % of the fourth are right.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import cosine_logits
 from clip_adapter.nn.text_residual import TextResidual
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, train_on
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -56,8 +50,13 @@ def published_schedule(shots: float, classes: int) -> Schedule:
     )
 
 
-@register
-@dataclass
+@register(
+    name="taskres",
+    summary="a trained residual on each class weight",
+    citation="Yu et al. 2023, arXiv 2211.10277",
+    trains="a residual on the class weights",
+    one_vector_per_class=True,
+)
 class TaskRes(Method):
     """Task residual tuning.
 
@@ -66,12 +65,6 @@ class TaskRes(Method):
         recipe: "fast" (at most 128 steps that go as far, without weight decay), or "official".
         lr: Adam's rate in place of the published one.
     """
-
-    name: ClassVar[str] = "taskres"
-    summary: ClassVar[str] = "a trained residual on each class weight"
-    citation: ClassVar[str] = "Yu et al. 2023, arXiv 2211.10277"
-    trains: ClassVar[str] = "a residual on the class weights"
-    one_vector_per_class: ClassVar[bool] = True
 
     residual_scale: Annotated[float | Literal["auto"], Bounds(least=0)] = PUBLISHED_SCALE
     recipe: Literal["fast", "official"] = "fast"
@@ -86,13 +79,11 @@ class TaskRes(Method):
             self.residual_scale,
             CANDIDATES,
             one_shot=PUBLISHED_SCALE,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
-        scale = float(choice.value)
-        schedule = self._schedule(task, len(task.train))
-        weights = self._train(task, [scale], [torch.arange(len(task.train))], schedule)[0]
+        scale, schedule = float(choice.value), self._schedule(task, len(task.train))
+        (weights,) = self._train(task, [scale], [torch.arange(len(task.train))], schedule)
         return Fitted(
             Head(weights, logit_scale=task.logit_scale),
             {"residual_scale": scale, "recipe": self.recipe, **schedule.record},
@@ -110,9 +101,13 @@ class TaskRes(Method):
             return schedule
         published = schedule.epochs * max(count // min(schedule.batch_size, count), 1)
         steps = min(published, FAST_STEPS)
-        rate = schedule.lr * published / steps
         return dataclasses.replace(
-            schedule, lr=rate, weight_decay=0.0, steps=steps, epochs=None, warmup=0.1
+            schedule,
+            lr=schedule.lr * published / steps,
+            weight_decay=0.0,
+            steps=steps,
+            epochs=None,
+            warmup=0.1,
         )
 
     def _train(
@@ -121,9 +116,8 @@ class TaskRes(Method):
         """Weights (R, C, D) of runs, one for each scale and tensor of ``rows``."""
         text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
         module = TextResidual(text, task.train.labels, each, len(rows))
-        batch = min(schedule.batch_size, min(len(r) for r in rows))
-        work = len(rows) * batch * text.numel()
-        train_on(task, module, rows, schedule, work=work)
+        batch = min(schedule.batch_size, *(len(r) for r in rows))
+        train_on(task, module, rows, schedule, work=len(rows) * batch * text.numel())
         return module.class_weights().detach()
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:

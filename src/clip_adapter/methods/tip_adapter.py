@@ -10,44 +10,38 @@ those of the released code; it searches on validation or test pictures, we on he
 Unlike there, keys stay of unit length while they are trained: an affinity is always a cosine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.nn import Cache, normalize
-from clip_adapter.nn.cache import affinity
-from clip_adapter.training.cache_search import (
-    CacheSharpness,
-    CacheWeight,
-    Candidate,
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, register
+from clip_adapter.methods.cache import (
+    CacheMethod,
     Part,
     balanced,
     balanced_runs,
-    choose_cache,
     enough,
-    fitted_with_cache,
-    grid,
     key_schedule,
     unit_keys,
-    unsearched,
 )
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
+from clip_adapter.nn import Cache, normalize
+from clip_adapter.nn.cache import affinity
+from clip_adapter.training import Fold, Schedule, folds_of, train_on
 from clip_adapter.training.selection import Choice
 
 # The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
 LR, WEIGHT_DECAY, EPSILON, EPOCHS, BATCH = 1e-3, 1e-2, 1e-4, 20, 256
 
 
-@register
-@dataclass
-class TipAdapter(Method):
+@register(
+    name="tip-adapter",
+    summary="zero-shot plus a cache of the shots, no training",
+    citation="Zhang et al. 2022, arXiv 2111.03930",
+    trains="nothing",
+)
+class TipAdapter(CacheMethod):
     """Nothing is trained; two numbers are chosen.
 
     Attributes:
@@ -56,43 +50,30 @@ class TipAdapter(Method):
         cache_sharpness: b, how fast a shot's say falls with distance: above 0, or "auto".
     """
 
-    name: ClassVar[str] = "tip-adapter"
-    summary: ClassVar[str] = "zero-shot plus a cache of the shots, no training"
-    citation: ClassVar[str] = "Zhang et al. 2022, arXiv 2111.03930"
-    trains: ClassVar[str] = "nothing"
-
-    cache_weight: CacheWeight = "auto"
-    cache_sharpness: CacheSharpness = "auto"
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return 0
-
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights, keys = task.require_text(self.name), unit_keys(task.train.features)
-        wanted = enough(len(keys), len(weights), len(grid(self, task.logit_scale)))
+        keys, classes = unit_keys(task.train.features), len(task.require_text(self.name))
+        wanted = enough(len(keys), classes, len(self.grid(task.logit_scale)))
         folds = folds_of(task.train, task.seed, wanted)
         choice = self._choose(task, folds, [keys for _ in folds])
-        values = balanced(task.train.labels, len(weights), task.mean_shots)
-        return fitted_with_cache(task, weights, choice, keys, values)
+        values = balanced(task.train.labels, classes, task.mean_shots)
+        return self.fitted(task, choice, keys, values)
 
     def _choose(self, task: FewShotTask, folds: list[Fold], keys: Sequence[Tensor]) -> Choice:
         """Weight and sharpness; ``keys`` (N, D) are those of each fold, held-out ones included."""
-        weights, labels = task.require_text(self.name), task.train.labels
-        scaled, parts = task.logit_scale * normalize(weights).T, []
+        weights, parts = task.require_text(self.name), list[Part]()
+        scaled = task.logit_scale * normalize(weights).T
         for own, fold in zip(keys, folds, strict=True):
             rows = normalize(task.train.plain_view[fold.held_out])
-            values = balanced(labels[fold.fit], len(weights), task.mean_shots)
+            values = balanced(task.train.labels[fold.fit], len(weights), task.mean_shots)
             parts.append(Part(rows @ scaled, affinity(rows, own[fold.fit]), values))
-
-        def part(fold: int, _: Candidate) -> Part:
-            return parts[fold]
-
-        mild = unsearched(self, task.mean_shots, task.logit_scale)
-        return choose_cache(task, folds, grid(self, task.logit_scale), mild, part)
+        return self.choose(task, folds, lambda fold, _: parts[fold])
 
 
-@register
-@dataclass
+@register(
+    name="tip-adapter-f",
+    summary="zero-shot plus a cache of the shots whose keys are trained",
+    trains="the keys of a cache of the shots",
+)
 class TipAdapterF(TipAdapter):
     """The keys are trained, then weight and sharpness are chosen for what they became.
 
@@ -108,10 +89,6 @@ class TipAdapterF(TipAdapter):
             sets but EuroSAT, where it has 100.
     """
 
-    name: ClassVar[str] = "tip-adapter-f"
-    summary: ClassVar[str] = "zero-shot plus a cache of the shots whose keys are trained"
-    trains: ClassVar[str] = "the keys of a cache of the shots"
-
     recipe: Literal["fast", "official"] = "fast"
     lr: Annotated[float, Bounds(above=0)] = LR
     batch_size: Annotated[int, Bounds(least=1)] = BATCH
@@ -121,19 +98,18 @@ class TipAdapterF(TipAdapter):
         return sizes.classes * sizes.shots * sizes.dim
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        folds, trained = folds_of(task.train, task.seed), []
-        if folds:
-            trained = list(normalize(self._train(task, [f.fit for f in folds]).keys.detach()))
-        choice = self._choose(task, folds, trained)
+        folds = folds_of(task.train, task.seed)
+        runs = self._train(task, [f.fit for f in folds]).keys if folds else torch.empty(0)
+        choice = self._choose(task, folds, list(normalize(runs.detach())))
         cache = self._train(task, [torch.arange(len(task.train))])
-        return fitted_with_cache(
+        return self.fitted(
             task,
-            task.require_text(self.name),
             choice,
             normalize(cache.keys[0]),
             cache.values[0],
             trained=cache.keys.numel(),
-            more={"recipe": self.recipe, **self._schedule(len(task.train)).record},
+            recipe=self.recipe,
+            **self._schedule(len(task.train)).record,
         )
 
     def _schedule(self, pictures: int) -> Schedule:
@@ -143,18 +119,15 @@ class TipAdapterF(TipAdapter):
 
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> Cache:
         """R caches (R, N, D), one for each tensor of ``rows``; the others' values are nought."""
-        labels, weights, runs = task.train.labels, task.require_text(self.name), len(rows)
-        values = balanced_runs(labels, rows, len(weights), task.mean_shots)
-        keys = unit_keys(task.train.features)
-        start = unsearched(self, task.mean_shots, task.logit_scale)
-        cache = Cache(keys.expand(runs, -1, -1), values, *start.values())
-        unit_weights = task.logit_scale * normalize(weights).T
+        weights, keys = task.require_text(self.name), unit_keys(task.train.features)
+        values = balanced_runs(task.train.labels, rows, len(weights), task.mean_shots)
+        cache = Cache(keys.expand(len(rows), -1, -1), values, *self.mild(task).values())
+        scaled = task.logit_scale * normalize(weights).T
 
         def logits(features: Tensor) -> Tensor:
-            return normalize(features) @ unit_weights + cache(features)
+            return normalize(features) @ scaled + cache(features)
 
         schedule = self._schedule(min(len(r) for r in rows))
-        batch = min(schedule.batch_size, len(labels))
-        work = runs * batch * len(labels) * task.train.dim
+        work = len(rows) * min(schedule.batch_size, len(keys)) * len(keys) * task.train.dim
         train_on(task, cache, rows, schedule, work=work, logits=logits)
         return cache

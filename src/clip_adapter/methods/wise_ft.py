@@ -13,23 +13,20 @@ for all of ImageNet, and ours was chosen on the validation set of Caltech101. Th
 odd data: on the shots of eight files of CLIP features no gradient was longer than 0.15.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import Head
 from clip_adapter.methods.base import (
     Bounds,
     FewShotTask,
     Fitted,
+    Head,
     Method,
     Sizes,
     get_method,
@@ -39,9 +36,7 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
-from clip_adapter.training.folds import Fold, folds_of
-from clip_adapter.training.loop import Schedule, train_on
-from clip_adapter.training.selection import choose
+from clip_adapter.training import Fold, Schedule, choose, train_on
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -50,8 +45,12 @@ RATE, WEIGHT_DECAY, BATCH, STEPS, EPOCHS_AT_LEAST = 0.03, 0.1, 256, 128, 8
 MAX_NORM = 1.0
 
 
-@register
-@dataclass
+@register(
+    name="wise-ft",
+    summary="classifier weights half-way between the text's and trained ones",
+    citation="Wortsman et al. 2021, arXiv 2109.01903",
+    trains="classifier weights",
+)
 class WiseFT(Method):
     """Mixes the classifier weights of a method with the text weights.
 
@@ -61,11 +60,6 @@ class WiseFT(Method):
         mixing: a, the share of the trained weights, 0 to 1, or "auto": cross-validation on the
             shots, 0 included.
     """
-
-    name: ClassVar[str] = "wise-ft"
-    summary: ClassVar[str] = "classifier weights half-way between the text's and trained ones"
-    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
-    trains: ClassVar[str] = "classifier weights"
 
     of: str = LINEAR
     mixing: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = PUBLISHED
@@ -90,8 +84,7 @@ class WiseFT(Method):
             self.mixing,
             CANDIDATES,
             one_shot=PUBLISHED,
-            folds=lambda: folds_of(task.train, task.seed),
-            labels=task.train.labels,
+            task=task,
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
         return Fitted(
@@ -114,24 +107,26 @@ class WiseFT(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         if self.of == LINEAR:
             return linear_classifiers(task, rows)
-        method = make_method(self.of)
-        whole = len(rows) == 1 and len(rows[0]) == len(task.train)
-        parts = [
-            task if whole else dataclasses.replace(task, train=task.train.subset(r)) for r in rows
-        ]
-        return [method.fit(part) for part in parts]
+        parts = [dataclasses.replace(task, train=task.train.subset(r)) for r in rows]
+        return [make_method(self.of).fit(part) for part in parts]
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
         folds = list(dict.fromkeys(fold for fold, _ in jobs))
         trained = dict(zip(folds, self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            head = mixed(trained[fold], task, share, self.of)
-            yield head(task.train.plain_view[fold.held_out])
+            plain = task.train.plain_view[fold.held_out]
+            yield mixed(trained[fold], task, share, self.of)(plain)
 
 
-@register
-@dataclass
+@register(
+    name="wise-ft-tower",
+    summary="a visual tower half-way between CLIP's and a fine-tuned one",
+    citation="Wortsman et al. 2021, arXiv 2109.01903",
+    trains="visual tower",
+    reads="images",
+    uses_views=False,
+)
 class WiseFTTower(Method):
     """Fine-tunes the visual tower and goes back half of the way.
 
@@ -142,13 +137,6 @@ class WiseFTTower(Method):
         epochs: passes over the shots, at most; it stops early on held-out shots.
     """
 
-    name: ClassVar[str] = "wise-ft-tower"
-    summary: ClassVar[str] = "a visual tower half-way between CLIP's and a fine-tuned one"
-    citation: ClassVar[str] = "Wortsman et al. 2021, arXiv 2109.01903"
-    trains: ClassVar[str] = "visual tower"
-    reads: ClassVar[Literal["features", "images"]] = "images"
-    uses_views: ClassVar[bool] = False
-
     mixing: Annotated[float, Bounds(least=0, most=1)] = PUBLISHED
     lr: Annotated[float, Bounds(above=0)] = 1e-5
     batch_size: Annotated[int, Bounds(least=1)] = 32
@@ -156,13 +144,11 @@ class WiseFTTower(Method):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         own = {"lr": self.lr, "batch_size": self.batch_size, "epochs": self.epochs}
-        tuner = make_method("fine-tune", {"tower": "visual", "adapter": False, **own})
-        fitted = tuner.fit(task)
+        fitted = make_method("fine-tune", {"tower": "visual", "adapter": False, **own}).fit(task)
         start = WeightAdapter.start(task.require_backbone(self.name))
-        adapter = cast("WeightAdapter", fitted.tower_adapter).blended(start, self.mixing)
         return dataclasses.replace(
             fitted,
-            tower_adapter=adapter,
+            tower_adapter=cast("WeightAdapter", fitted.tower_adapter).blended(start, self.mixing),
             hyperparameters={**fitted.hyperparameters, "mixing": self.mixing},
         )
 
@@ -177,21 +163,31 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
     """
     start = task.logit_scale * normalize(task.require_text(WiseFT.name))
     module = torch.nn.ParameterDict({"weights": start.repeat(len(rows), 1, 1)})
-    features = normalize(task.train.features)
     batch = min(BATCH, max(len(r) for r in rows))
-    steps = max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH)
-    # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's length
-    # does not depend on theirs: features are of unit length.
-    rate = RATE * task.logit_scale / 100
     schedule = Schedule(
-        "adamw", rate, WEIGHT_DECAY, batch, steps=steps, warmup=0.1, max_norm=MAX_NORM
+        "adamw",
+        # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's
+        # length does not depend on theirs: features are of unit length.
+        RATE * task.logit_scale / 100,
+        WEIGHT_DECAY,
+        batch,
+        steps=max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH),
+        warmup=0.1,
+        max_norm=MAX_NORM,
     )
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
 
-    work = len(rows) * batch * start.numel()
-    train_on(task, module, rows, schedule, work=work, logits=logits, features=features)
+    train_on(
+        task,
+        module,
+        rows,
+        schedule,
+        work=len(rows) * batch * start.numel(),
+        logits=logits,
+        features=normalize(task.train.features),
+    )
     return [
         Fitted(
             Head(weights, logit_scale=task.logit_scale, kind="linear", unit=True),

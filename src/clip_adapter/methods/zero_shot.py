@@ -6,24 +6,18 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 2021 (arXiv 2103.00020), section 3.1; CLIP-Adapter, equation 2.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from clip_adapter.heads import Head
-from clip_adapter.methods.base import FewShotTask, Fitted, Method, Sizes, register
+from clip_adapter.methods.base import FewShotTask, Fitted, Head, Method, Sizes, register
 
 
-@register
-@dataclass
+@register(
+    name="zero-shot",
+    summary="the class names alone, no training",
+    citation="Radford et al. 2021, arXiv 2103.00020",
+    trains="nothing",
+    one_vector_per_class=True,
+)
 class ZeroShot(Method):
     """The text weights as they are; the shots are not read."""
-
-    name = "zero-shot"
-    summary = "the class names alone, no training"
-    citation = "Radford et al. 2021, arXiv 2103.00020"
-    trains = "nothing"
-    one_vector_per_class = True
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         return 0

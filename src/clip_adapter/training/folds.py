@@ -14,7 +14,7 @@ can tell (classes of one picture where none has two) has no weight in any fold.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,9 @@ def folds_of(
 
     Without ``text`` nothing is known of a class without pictures, so no class is left without.
     """
-    classes = len(train.class_names) if text else None
-    return stratified_folds(train.labels, seed, enough, train.digests, classes)
+    return stratified_folds(
+        train.labels, seed, enough, train.digests, len(train.class_names) if text else None
+    )
 
 
 def stopping_fold(train: FeatureSet, seed: int) -> Fold | None:
@@ -116,13 +117,18 @@ def stratified_folds(
                 wanted = c.distinct if last else numbers[order[place]]
                 part.take(c, slice((k - place) % count, None, count), wanted)
             if part.held and len(labels[part.fit].unique()) >= min(2, len(owned)):
-                if sum(p.size for p in parts) < enough or _held_classes(parts, labels) < SEVERAL:
+                held = sum(len(rows) for p in parts for _, rows in p.held)
+                if held < enough or _held_classes(parts, labels) < SEVERAL:
                     parts.append(part)
                 break
     # What is held out of one class alone would speak for a classifier that always says it.
     if _held_classes(parts, labels) < SEVERAL:
         return []
-    return _weighted(parts, numbers)
+    # How often what stands for how many counts, and how often it is asked.
+    stands = Counter(min(n, SEVERAL) for n in numbers)
+    asked = Counter(role for part in parts for role, _ in part.held)
+    share = {role: stands[role] / len(numbers) / asked[role] for role in asked}
+    return [part.fold(share) for part in parts]
 
 
 @dataclass
@@ -145,11 +151,6 @@ class _Part:
     fit: list[int]
     held: list[tuple[int, list[int]]]
 
-    @property
-    def size(self) -> int:
-        """Pictures held out."""
-        return sum(len(rows) for _, rows in self.held)
-
     def take(self, own: _Class, part: slice, wanted: int) -> None:
         """Add a class: of its units ``part`` is held out, and what is left beyond ``wanted``."""
         numbers, dealt = range(len(own.units)), list[int]()
@@ -169,39 +170,24 @@ class _Part:
             rows = [row for i in scored for row in own.units[i]]
             self.held.append((min(wanted, own.distinct, SEVERAL), rows))
 
+    def fold(self, share: Mapping[int, float]) -> Fold:
+        """The fold; ``share`` is how much what stands for so many pictures counts."""
+        weighted = [(r, share[role] / len(own)) for role, own in self.held for r in own]
+        rows, weights = zip(*sorted(weighted), strict=True)
+        weight = torch.tensor(weights, dtype=torch.float64)
+        return Fold(torch.tensor(sorted(self.fit)), torch.tensor(rows), weight)
+
 
 def _held_classes(parts: Sequence[_Part], labels: Tensor) -> int:
     """Of how many classes something is held out."""
     return len({int(labels[rows[0]]) for part in parts for _, rows in part.held})
 
 
-def _weighted(parts: list[_Part], numbers: list[int]) -> list[Fold]:
-    """The folds; ``numbers`` (C) of pictures say how often what stands for how many counts."""
-    stands = Counter(min(n, SEVERAL) for n in numbers)
-    asked = Counter(role for part in parts for role, _ in part.held)
-    folds = []
-    for part in parts:
-        rows, weights = [], []
-        for role, own in part.held:
-            rows += own
-            weights += [stands[role] / len(numbers) / asked[role] / len(own)] * len(own)
-        order = torch.tensor(rows).argsort()
-        folds.append(
-            Fold(
-                torch.tensor(sorted(part.fit)),
-                torch.tensor(rows)[order],
-                torch.tensor(weights, dtype=torch.float64)[order],
-            )
-        )
-    return folds
-
-
 def _classes(labels: Tensor, digests: Sequence[str]) -> list[_Class]:
     """The classes that have pictures, in the order of their labels."""
     groups: dict[int, dict[str | int, list[int]]] = {int(c): {} for c in labels.unique()}
     for row, label in enumerate(labels.tolist()):
-        key = (digests[row] if digests else "") or row
-        groups[label].setdefault(key, []).append(row)
+        groups[label].setdefault((digests[row] if digests else "") or row, []).append(row)
     seen_in = Counter(key for own in groups.values() for key in own)
     return [
         _Class(

@@ -6,7 +6,9 @@ work element by element, so no run sees another: R ratios, folds or seeds cost o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +23,10 @@ from torch.optim.sgd import sgd
 
 from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask
-from clip_adapter.training.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
+# Multiply-adds of one step below which a second thread costs more than it brings.
+SMALL = 100_000_000
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -58,18 +61,6 @@ class Schedule:
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-def official_schedule(shots: float, classes: int) -> Schedule:
-    """SGD 2e-3 and CoOp's epochs: 50 for 1 shot and for ImageNet, 100 for 2 and 4, 200 above.
-
-    Source: CLIP-Adapter, section 4.1.2, read with the configurations of the code it runs under
-    (the paper's 1e-5 is that code's warm-up rate). ImageNet is told by its 1,000 classes.
-    """
-    epochs = 50 if shots <= 1 or classes >= 1000 else 100 if shots <= 4 else 200
-    return Schedule(
-        "sgd", 2e-3, weight_decay=5e-4, batch_size=32, epochs=epochs, warmup=1, warmup_lr=1e-5
-    )
-
-
 class Optimizer:
     """SGD with momentum 0.9, Adam or AdamW, through torch's functional forms.
 
@@ -78,50 +69,29 @@ class Optimizer:
     """
 
     def __init__(self, module: nn.Module, schedule: Schedule) -> None:
-        self._schedule = schedule
-        self._parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
-        self._momentum: list[Tensor | None] = [None for _ in self._parameters]
-        self._mean = [torch.zeros_like(p) for p in self._parameters]
-        self._square = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros(()) for _ in self._parameters]
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        self._schedule, self._parameters = schedule, parameters
+        self._momentum: list[Tensor | None] = [None for _ in parameters]
+        self._mean = [torch.zeros_like(p) for p in parameters]
+        self._square = [torch.zeros_like(p) for p in parameters]
+        self._steps = [torch.zeros(()) for _ in parameters]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move every parameter along its gradient, then drop the gradients."""
-        schedule, parameters = self._schedule, self._parameters
+        schedule, parameters = self._schedule, list[Tensor](self._parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        decay = schedule.weight_decay
+        same: dict[str, Any] = {"lr": lr, "weight_decay": schedule.weight_decay, "maximize": False}
         if schedule.max_norm is not None:
             clip(gradients, schedule.max_norm)
         if schedule.optimizer == "sgd":
-            sgd(
-                parameters,
-                gradients,
-                self._momentum,
-                weight_decay=decay,
-                momentum=0.9,
-                lr=lr,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-            )
+            more = {"momentum": 0.9, "dampening": 0.0, "nesterov": False}
+            sgd(parameters, gradients, self._momentum, **same, **more)
         else:
             update = adam if schedule.optimizer == "adam" else adamw
-            update(
-                parameters,
-                gradients,
-                self._mean,
-                self._square,
-                [],
-                self._steps,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=lr,
-                weight_decay=decay,
-                eps=schedule.epsilon,
-                maximize=False,
-            )
+            state = (self._mean, self._square, [], self._steps)
+            more = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": schedule.epsilon}
+            update(parameters, gradients, *state, **same, **more)
         for parameter in parameters:
             parameter.grad = None
 
@@ -129,9 +99,8 @@ class Optimizer:
 def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
     """Shorten ``gradients``, each (R, ...), in place: those of a run together to ``max_norm``."""
     squares = [g.reshape(len(g), -1).square().sum(1) for g in gradients]
-    length = torch.stack(squares).sum(0).sqrt()
     # The small number is that of torch.nn.utils.clip_grad_norm_.
-    share = (max_norm / (length + 1e-6)).clamp(max=1)
+    share = (max_norm / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
     for gradient in gradients:
         gradient.mul_(share.view(-1, *[1] * (gradient.ndim - 1)))
 
@@ -185,10 +154,17 @@ def train_on(
     def scaled(x: Tensor) -> Tensor:
         return task.logit_scale * module(x)
 
-    inputs = task.train.features if features is None else features
-    random = generator or torch.Generator().manual_seed(task.seed)
     with suited_threads(work):
-        train(module, logits or scaled, inputs, task.train.labels, rows, schedule, random, penalty)
+        train(
+            module,
+            logits or scaled,
+            task.train.features if features is None else features,
+            task.train.labels,
+            rows,
+            schedule,
+            generator or torch.Generator().manual_seed(task.seed),
+            penalty,
+        )
 
 
 def train(
@@ -228,11 +204,9 @@ def train(
     optimizer = Optimizer(module, schedule)
     one = isinstance(generator, torch.Generator)
     generators = [generator] * len(rows) if one else generator
-    stream = batches(rows, schedule.batch_size, generators)
-    loss = torch.zeros(len(rows))
-    prior: Tensor | None = None
-    for step in track(range(steps), "Training"):
-        index = next(stream)
+    loss, prior = torch.zeros(len(rows)), None
+    stream = itertools.islice(batches(rows, schedule.batch_size, generators), steps)
+    for step, index in enumerate(track(stream, "Training", total=steps)):
         target = labels[index]
         if views > 1:
             drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
@@ -270,3 +244,32 @@ def learning_rate(schedule: Schedule, step: int, steps: int, per_epoch: int) -> 
     if step + 1 <= warm:
         return schedule.lr * (step + 1) / warm
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))
+
+
+@contextlib.contextmanager
+def suited_threads(multiply_adds: int | None) -> Iterator[None]:
+    """Torch keeps to one thread inside, where a step has few ``multiply_adds``; None are many.
+
+    The rule looks at the task alone, so the same task gives the same bits again.
+    """
+    threads = torch.get_num_threads()
+    if multiply_adds is not None and multiply_adds < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch, BLAS and scikit-learn keep to one thread inside.
+
+    Products of a few hundred rows are done before a second thread has woken up, and on a machine
+    that is busy with other things, waiting for it takes ten times the work itself.
+    """
+    import sklearn.linear_model  # noqa: F401 - its libraries must be loaded to be limited
+    from threadpoolctl import threadpool_limits
+
+    with suited_threads(0), threadpool_limits(1):
+        yield

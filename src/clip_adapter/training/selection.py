@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clip_adapter.task import HeldOutLogits
-from clip_adapter.training.folds import Fold
+from clip_adapter.task import FewShotTask, HeldOutLogits
+from clip_adapter.training.folds import Fold, folds_of
 
 # Powers of the square root of two; the ends are far from what any method needed.
 TEMPERATURES = tuple(2 ** (i / 2) for i in range(-10, 11))
@@ -37,6 +39,7 @@ DOUBT = 1.5
 # Said where there are no folds.
 NOTHING_HELD_OUT = "too few classes have two pictures, so that one could be held out"
 
+T = TypeVar("T")
 Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
@@ -90,9 +93,9 @@ def choose(
     among: Sequence[Candidate],
     *,
     one_shot: Candidate,
-    folds: Callable[[], Sequence[Fold]],
-    labels: Tensor,
+    task: FewShotTask,
     evaluate: Evaluate,
+    folds: Sequence[Fold] | None = None,
 ) -> Choice:
     """What was given; else what the held-out shots speak for; else ``one_shot``.
 
@@ -101,18 +104,18 @@ def choose(
         given: the option: "auto", or the value to take.
         among: the candidates; ``one_shot`` is added where it is missing.
         one_shot: the reference, taken where no class has two pictures, and in doubt.
-        folds: from :func:`~clip_adapter.training.folds.folds_of`, asked only if needed.
-        labels: (N,) of all shots.
+        task: the shots.
         evaluate: as in :func:`cross_validate`.
+        folds: of the shots; None: by :func:`~clip_adapter.training.folds.folds_of`.
     """
     if given != "auto":
         return Choice(given, Selection(parameter, [given], chosen=given))
-    candidates = list(among) if one_shot in among else [one_shot, *among]
-    parts = folds()
+    candidates, labels = list(among) if one_shot in among else [one_shot, *among], task.train.labels
+    folds = folds_of(task.train, task.seed) if folds is None else folds
     # What is held out of one class alone would speak for a candidate that always says it.
-    if parts and len(labels[gathered(parts)[0]].unique()) > 1:
+    if folds and len(labels[gathered(folds)[0]].unique()) > 1:
         reference = candidates.index(one_shot)
-        return cross_validate(parameter, candidates, parts, labels, evaluate, reference)
+        return cross_validate(parameter, candidates, folds, labels, evaluate, reference)
     rule = f"{NOTHING_HELD_OUT}: {shown(one_shot)}"
     return Choice(one_shot, Selection(parameter, candidates, chosen=one_shot, rule=rule))
 
@@ -165,18 +168,24 @@ def cross_validate(
     return Choice(candidates[best], selection, HeldOutLogits(kept, rows, weight))
 
 
+def by_candidate(jobs: Iterable[tuple[Fold, T]]) -> Iterator[tuple[T, list[Fold]]]:
+    """Each candidate with its folds, for methods that train all folds of one in one pass."""
+    for candidate, group in itertools.groupby(jobs, operator.itemgetter(1)):
+        yield candidate, [fold for fold, _ in group]
+
+
 def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
     """(n,) rows held out by all folds, and their weights (n,), which sum to at most 1."""
     rows = torch.cat([f.held_out for f in folds])
     even = torch.full((len(rows),), 1 / max(len(rows), 1), dtype=torch.float64)
-    own = [f.weight for f in folds]
-    return rows, torch.cat([w for w in own if w is not None]) if None not in own else even
+    own = [f.weight for f in folds if f.weight is not None]
+    return rows, torch.cat(own) if len(own) == len(folds) else even
 
 
 def score(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """(hits (n,), bounded losses (n,) at the best temperature) of logits (n, C)."""
-    hits = (logits.argmax(-1) == labels).double()
-    return hits, bounded(logits, labels, temperature(logits, labels, weight))
+    losses = bounded(logits, labels, temperature(logits, labels, weight))
+    return (logits.argmax(-1) == labels).double(), losses
 
 
 def bounded(logits: Tensor, labels: Tensor, factor: float) -> Tensor:
@@ -220,10 +229,9 @@ def cautious(difference: Tensor, weight: Tensor, rows: Tensor) -> float:
     """
     _, place = rows.unique(return_inverse=True)
     count = int(place.max()) + 1
-    share = torch.zeros(count, dtype=weight.dtype).index_add(0, place, weight / weight.sum())
-    summed = torch.zeros(count, dtype=weight.dtype).index_add(
-        0, place, difference * weight / weight.sum()
-    )
+    nought = torch.zeros(count, dtype=weight.dtype)
+    share = nought.index_add(0, place, weight / weight.sum())
+    summed = nought.index_add(0, place, difference * weight / weight.sum())
     centre = float(summed.sum())
     pictures = 1 / float(share.square().sum())  # if all counted alike
     spread = float((share * (summed / share - centre).square()).sum())

@@ -5,41 +5,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clip_adapter.training.cache_search import (
-    Part,
-    balanced,
-    choose_cache,
-    enough,
-    grid,
-    scores_of,
-    unit_keys,
-    unsearched,
-)
+from clip_adapter.methods.cache import Part, balanced, enough, scores_of, unit_keys
+from clip_adapter.methods.tip_adapter import TipAdapter
 from clip_adapter.training.folds import HELD_OUT_ENOUGH, Fold
 
 
-def options(weight, sharpness):
-    return SimpleNamespace(cache_weight=weight, cache_sharpness=sharpness)
-
-
 def test_the_safe_candidate_comes_first_and_none_comes_twice():
-    candidates = grid(options("auto", "auto"), 100.0)
+    candidates = TipAdapter().grid(100.0)
     assert candidates[0]["cache_weight"] == 0
     assert len({tuple(c.values()) for c in candidates}) == len(candidates) == 109
-    assert len(grid(options("auto", "auto"), 100.0, coarse=True)) == 19
+    assert len(TipAdapter().grid(100.0, coarse=True)) == 19
 
 
 def test_what_was_given_stays():
-    assert grid(options(2.0, 3.0), 10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
-    assert {c["cache_weight"] for c in grid(options(2.0, "auto"), 10.0)} == {2.0}
-    assert {c["cache_sharpness"] for c in grid(options("auto", 3.0), 10.0)} == {3.0}
+    assert TipAdapter(2.0, 3.0).grid(10.0) == [{"cache_weight": 2.0, "cache_sharpness": 3.0}]
+    assert {c["cache_weight"] for c in TipAdapter(2.0).grid(10.0)} == {2.0}
+    assert {c["cache_sharpness"] for c in TipAdapter("auto", 3.0).grid(10.0)} == {3.0}
 
 
 @pytest.mark.parametrize(("scale", "weight"), [(100.0, 2.0), (50.0, 1.0), (20.0, 0.4)])
 def test_the_weight_before_any_search_is_in_proportion_to_the_logit_scale(scale, weight):
-    start = unsearched(options("auto", "auto"), 8, scale)
+    task = SimpleNamespace(mean_shots=8, logit_scale=scale)
+    start = TipAdapter().mild(task)
     assert start == {"cache_weight": pytest.approx(weight), "cache_sharpness": 5.5}
-    assert unsearched(options(7.0, 3.0), 8, scale) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
+    assert TipAdapter(7.0, 3.0).mild(task) == {"cache_weight": 7.0, "cache_sharpness": 3.0}
 
 
 def test_the_chosen_candidate_adds_its_weight_times_the_cache(monkeypatch):
@@ -50,7 +39,7 @@ def test_the_chosen_candidate_adds_its_weight_times_the_cache(monkeypatch):
         asked.append((float(cosines[0, 0]), sharpness))
         return cosines + sharpness
 
-    monkeypatch.setattr("clip_adapter.training.cache_search.nearness", near)
+    monkeypatch.setattr("clip_adapter.methods.cache.nearness", near)
     candidates = [
         {"cache_weight": w, "cache_sharpness": b} for b in (1.0, 2.0) for w in (0.0, 3.0, 5.0)
     ]
@@ -60,7 +49,9 @@ def test_the_chosen_candidate_adds_its_weight_times_the_cache(monkeypatch):
     ]
     folds = [Fold(torch.tensor([1 - k]), torch.tensor([k])) for k in (0, 1)]
     task = SimpleNamespace(train=SimpleNamespace(labels=torch.tensor([1, 0])))
-    choice = choose_cache(task, folds, candidates, candidates[0], lambda fold, _: parts[fold])
+    choice = TipAdapter().choose(
+        task, folds, lambda fold, _: parts[fold], candidates, candidates[0]
+    )
     # Asked once for all weights, and anew for all else.
     assert asked == [(10.0, 1.0), (20.0, 1.0), (10.0, 2.0), (20.0, 2.0)]
     assert choice.selection.parameter == "cache_weight, cache_sharpness"
