@@ -12,8 +12,7 @@ from clip_adapter.nn import ResidualAdapter
 from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
 from clip_adapter.towers.lora import Lora
-from clip_adapter.towers.trunk import TrunkAdapter
-from clip_adapter.towers.weights import WeightAdapter
+from clip_adapter.towers.weights import TrunkAdapter, WeightAdapter
 
 NAN, INF = float("nan"), float("inf")
 WRONG_SIZES = (0, -1, 16.0, "16", NAN, None, True, 10**9, 10**400)

@@ -9,7 +9,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.errors import BackboneError
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
-from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
+from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 

@@ -24,7 +24,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
-from clip_adapter.nn.residual import RATIO_START, stacked
+from clip_adapter.nn.image_maps import RATIO_START, stacked
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, official_schedule, train_on
 from clip_adapter.training.recipes import (

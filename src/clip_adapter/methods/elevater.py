@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from clip_adapter.heads import ABSENT, Head
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
+from clip_adapter.nn import linear_init
+from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose

@@ -27,8 +27,7 @@ from torch import Tensor
 
 from clip_adapter.heads import Head
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.nn import cosine_logits
-from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.nn import TextResidual, cosine_logits
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import Schedule, train_on
 from clip_adapter.training.selection import choose

@@ -50,10 +50,11 @@ class TowerAdapter(nn.Module, ABC):
     def from_config(cls, config: Config) -> TowerAdapter:
         """The module that :meth:`config` described, to be made by :func:`saved.filled`.
 
-        The configuration may be forged: every size and number in it is checked here.
+        The configuration may be forged. Sizes are compared with the tensors afterwards; how many
+        parts there are, and every other number, is checked here.
 
         Raises:
-            KeyError, TypeError, ValueError: no such module can be.
+            ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: no such module can be.
         """
 
 
@@ -99,13 +100,10 @@ def adapted_copy(
         adapter: attached; moved to the device of the tower.
         dtype: number format of the copy; None keeps that of the backbone.
     """
-    visual = copy.deepcopy(visual_tower(backbone)).eval().requires_grad_(False)
-    if dtype is not None:
-        visual = visual.to(dtype)
+    visual = copy.deepcopy(visual_tower(backbone)).eval().requires_grad_(False).to(dtype=dtype)
     if adapter is not None:
         first = next(visual.parameters())
-        adapter.to(first.device, first.dtype)
-        adapter.attach(visual)
+        adapter.to(first.device, first.dtype).attach(visual)
     return visual
 
 
@@ -162,7 +160,8 @@ def build_tower_adapter(config: Config, tensors: dict[str, Tensor]) -> TowerAdap
 
     Raises:
         UnknownTowerAdapterError: nothing that is installed registers its kind.
-        KeyError, TypeError, ValueError, RuntimeError: sizes and tensors that do not fit.
+        ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: sizes and tensors that do
+            not fit.
     """
     name = config["kind"]
     if name not in TOWER_ADAPTERS:

@@ -70,13 +70,11 @@ class TextTower(nn.Module):
             )
         self.model: Any = _text_part(backbone).eval().requires_grad_(False).to(dtype=dtype)
         self._classes, self._templates = len(class_names), len(templates)
-        texts = [fill(template, name) for name in class_names for template in templates]
-        tokens = backbone.tokenize(texts)
+        tokens = backbone.tokenize([fill(t, name) for name in class_names for t in templates])
         if isinstance(getattr(self.model, "token_embedding", None), nn.Embedding):
             # 8 to 20 of CLIP's 77 tokens are left, which is as many times faster
             tokens = backbone.trim_tokens(tokens)
-        device = next(self.model.parameters()).device
-        self.tokens = nn.Buffer(tokens.to(device), persistent=False)
+        self.tokens = nn.Buffer(tokens.to(next(self.model.parameters()).device), persistent=False)
 
     def blocks(self) -> list[nn.Module]:
         """Its transformer blocks, in order.
