@@ -154,7 +154,6 @@ def train_pixels(
         method: the caller; its name and options are part of what a checkpoint is checked against.
 
     Raises:
-        MissingExtraError: lightning-fabric is not installed (extra ``train``).
         UsageError: no pictures, an unfinished checkpoint of another training, or devices that are
             not there.
         BackboneError: memory runs out.
