@@ -80,9 +80,9 @@ class Job:
         """The rows (B,) of ``step`` and their view."""
         epoch, place = divmod(step, self.per_epoch)
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        order = self.rows[torch.randperm(len(self.rows), generator=generator)]
-        size = self.schedule.batch_size
-        return order[place * size : (place + 1) * size], epoch if self.schedule.augment else None
+        order = torch.randperm(len(self.rows), generator=generator)
+        part = order.split(self.schedule.batch_size)[place]
+        return self.rows[part], epoch if self.schedule.augment else None
 
     def pixels(self, rows: Tensor, view: int | None = None) -> Tensor:
         """Pixels (B, 3, S, S) of ``rows``: those of a random view, or the plain ones."""

@@ -5,6 +5,7 @@ The user's script is not read again in them, so it needs no ``if __name__ == "__
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -13,9 +14,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -28,6 +30,7 @@ from clip_adapter.reporting import Stage, Tracker, listening, log, tracking
 
 # Files of a training: where the processes meet, what they print, and the first one's parameters.
 _MEETING, _PRINTS, _RESULT = "meeting", "prints.txt", "result.pt"
+SPAWN = multiprocessing.get_context("spawn")
 _GRACE = 60.0  # seconds that a process has to keep what it reached
 
 
@@ -42,10 +45,10 @@ def run_on_several(model: nn.Module, job: Job) -> Trained:
         UsageError: there are fewer devices, or the model or the pictures cannot be sent.
         ClipAdapterError: what a process raised.
     """
-    device, count = torch.device(job.compute.device), job.compute.devices
-    present = {"cpu": count, "cuda": torch.cuda.device_count()}.get(device.type, 1)
+    kind, count = torch.device(job.compute.device).type, job.compute.devices
+    present = {"cpu": count, "cuda": torch.cuda.device_count()}.get(kind, 1)
     if count > present:
-        raise UsageError(f"devices = {count} of {device.type}.", allowed=f"1 to {present}")
+        raise UsageError(f"devices = {count} of {kind}.", allowed=f"1 to {present}")
     before = next(model.parameters()).device
     try:
         # As bytes: multiprocessing itself would share every tensor by an open file.
@@ -57,42 +60,37 @@ def run_on_several(model: nn.Module, job: Job) -> Trained:
         ) from error
     finally:
         model.to(before)
+    processes: dict[Connection, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:  # readable by its owner alone
-        processes: dict[Connection, Any] = {}
+        folder = Path(scratch)
         try:
-            for rank in range(count):
-                receiver, process = _start(rank, Path(scratch), task)
-                processes[receiver] = process
+            # Unseen by multiprocessing, which would run the user's script in every process.
+            script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            try:
+                for rank in range(count):
+                    receiver, sender = SPAWN.Pipe(duplex=False)
+                    work = (rank, folder, task, sender)
+                    process = SPAWN.Process(target=_work, args=work, daemon=True)
+                    process.start()
+                    processes[receiver] = process
+                    sender.close()  # the process has its own: where that is closed, it has ended
+            finally:
+                sys.modules["__main__"] = script
             with tracking("Training", job.steps) as tracker:
-                trained = _listen(processes, Path(scratch), tracker)
+                trained = _listen(processes, folder, tracker)
         except (CancelledError, KeyboardInterrupt):
             # The first process keeps its state at the end of its step; the others wait for it.
-            first = next(iter(processes.values()))
-            os.kill(first.pid, signal.SIGINT)
-            first.join(_GRACE)
+            for process in itertools.islice(processes.values(), 1):
+                os.kill(process.pid, signal.SIGINT)
+                process.join(_GRACE)
             raise
         finally:
             for process in processes.values():
                 process.kill()
                 process.join()
-        parameters = torch.load(Path(scratch, _RESULT), weights_only=True)
-    model.load_state_dict(parameters, strict=False)
+        model.load_state_dict(torch.load(folder / _RESULT, weights_only=True), strict=False)
     model.eval()
     return trained
-
-
-def _start(rank: int, folder: Path, task: bytes) -> tuple[Connection, Any]:
-    """Process number ``rank``, and what it says."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(rank, folder, task, sender), daemon=True)
-    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:  # without the user's script, which multiprocessing would run in the process
-        process.start()
-    finally:
-        sys.modules["__main__"] = script
-        sender.close()  # the process has its own: where that is closed, it has ended
-    return receiver, process
 
 
 def _listen(receivers: Iterable[Connection], folder: Path, tracker: Tracker) -> Trained:
@@ -107,33 +105,20 @@ def _listen(receivers: Iterable[Connection], folder: Path, tracker: Tracker) -> 
         for receiver in cast("list[Connection]", wait(running)):
             try:
                 message = receiver.recv()
-            except EOFError:
-                prints = (folder / _PRINTS).read_text(errors="replace")
-                raise RuntimeError(
-                    f"A process of the training ended early.\n{prints[-2000:]}"
-                ) from None
+            except EOFError as error:
+                prints = (folder / _PRINTS).read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"A process of the training ended early.\n{prints}") from error
             match message:
                 case Stage():
                     tracker.at(message.done, note=message.note)
                 case Trained():
                     trained = message
                     running.remove(receiver)
-                case (level, line):
-                    log.log(level, line)
+                case logging.LogRecord():
+                    log.log(message.levelno, message.getMessage())
                 case error:
                     raise error
     return trained
-
-
-class _ToParent(logging.Handler):
-    """Sends lines to the process that started this one."""
-
-    def __init__(self, sender: Connection) -> None:
-        super().__init__()
-        self.sender = sender
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.sender.send((record.levelno, record.getMessage()))
 
 
 def _work(rank: int, folder: Path, task: bytes, sender: Connection) -> None:
@@ -142,16 +127,17 @@ def _work(rank: int, folder: Path, task: bytes, sender: Connection) -> None:
         os.dup2(prints.fileno(), 1)
         os.dup2(prints.fileno(), 2)
     if rank == 0:
-        log.addHandler(_ToParent(sender))
+        log.addHandler(QueueHandler(cast("Any", SimpleNamespace(put_nowait=sender.send))))
         log.setLevel(logging.INFO)
     else:  # Ctrl-C reaches all: the first process decides when it ends
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     model, job, threads = pickle.loads(task)  # noqa: S301 - from the process that started this one
     torch.set_num_threads(max(threads // job.compute.devices, 1))
-    if job.compute.device.startswith("cuda"):
+    on_cards = torch.device(job.compute.device).type == "cuda"
+    if on_cards:
         torch.cuda.set_device(rank)
     distributed.init_process_group(
-        "nccl" if job.compute.device.startswith("cuda") else "gloo",
+        "nccl" if on_cards else "gloo",
         init_method=(folder / _MEETING).as_uri(),
         rank=rank,
         world_size=job.compute.devices,
@@ -163,6 +149,5 @@ def _work(rank: int, folder: Path, task: bytes, sender: Connection) -> None:
         sender.send(error)
         return
     if rank == 0:
-        parameters = {k: p.detach().cpu() for k, p in trainable(model).items()}
-        torch.save(parameters, folder / _RESULT)
+        torch.save({k: p.detach().cpu() for k, p in trainable(model).items()}, folder / _RESULT)
     sender.send(trained)

@@ -70,9 +70,7 @@ def run(model: nn.Module, job: Job) -> Trained:
     rank = distributed.get_rank() if job.compute.devices > 1 else 0
     if device.type == "cuda":
         device = torch.device("cuda", rank or device.index or 0)
-        torch.cuda.init()
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             return _Run(model, job, device, rank).all()
         except (MemoryError, RuntimeError) as error:
@@ -93,7 +91,7 @@ class _Run:
         rank: the number of this process, of ``world``.
         trained: what the training came to so far.
         best: the parameters with the best held-out accuracy, or None.
-        done: whether nothing is left to do.
+        done: whether a checkpoint brought the whole result.
     """
 
     def __init__(self, model: nn.Module, job: Job, device: torch.device, rank: int) -> None:
@@ -109,10 +107,12 @@ class _Run:
         self.optimizer: torch.optim.Optimizer = OPTIMIZERS[schedule.optimizer](
             groups, schedule.lr, weight_decay=schedule.weight_decay, **own
         )
-        mixed = MIXED.get(job.compute.precision)
-        self.autocast = torch.autocast(device.type, mixed) if mixed else contextlib.nullcontext()
+        self.mixed = MIXED.get(job.compute.precision)
+        self.autocast = (
+            torch.autocast(device.type, self.mixed) if self.mixed else contextlib.nullcontext()
+        )
         # Without float16 it does nothing.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=mixed is torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed is torch.float16)
         self.trained, self.best, self.done = Trained(), None, False
         self.last_saved = time.monotonic()
         self.file = job.compute.checkpoint and job.compute.checkpoint / "training.pt"
@@ -128,23 +128,20 @@ class _Run:
 
     def all(self) -> Trained:
         """Every step that is still to be done."""
-        finished = self.done
-        if not finished:
+        if not self.done:
             self._train()
         if self.best is not None:
             self.model.load_state_dict(self.best, strict=False)
         self.model.eval()
-        if not finished:
-            self.done = True
-            self._save()
+        if not self.done:
+            self._save(done=True)
         return self.trained
 
     def _train(self) -> None:
         job, trained = self.job, self.trained
         # Steps without a better accuracy after which it stops.
-        enough = math.inf
-        if job.held_out is not None and job.schedule.patience is not None:
-            enough = job.schedule.patience * job.per_epoch
+        patience = job.schedule.patience if job.held_out is not None else None
+        enough = math.inf if patience is None else patience * job.per_epoch
         if job.held_out is not None and trained.steps == 0:
             self._evaluate()
         with (
@@ -169,7 +166,10 @@ class _Run:
                     if time.monotonic() - self.last_saved >= CHECKPOINT_EVERY:
                         self._save()
                     if self.rank == 0:
-                        tracker.at(trained.steps, note=self._note())
+                        note = f"loss {trained.loss:.3f}"
+                        for latest in trained.history[-1:] if job.held_out is not None else ():
+                            note += f", held out {latest['val_accuracy']:.1f} % right"
+                        tracker.at(trained.steps, note=note)
                 except (CancelledError, KeyboardInterrupt):
                     self._save()
                     raise
@@ -187,9 +187,8 @@ class _Run:
             own = rows[self.rank :: self.world] if len(rows) > self.rank else rows[:1]
             return rows, own, self.job.pixels(own, view)
 
-        steps = range(self.trained.steps, self.job.steps)
-        ahead = itertools.chain((pool.submit(read, step) for step in steps), [Future()])
-        for batch, _ in itertools.pairwise(ahead):
+        ahead = (pool.submit(read, i) for i in range(self.trained.steps, self.job.steps))
+        for batch, _ in itertools.pairwise(itertools.chain(ahead, [Future()])):
             yield batch.result()
 
     def _step(self, step: int, rows: Tensor, own: Tensor, pixels: Tensor) -> float:
@@ -202,8 +201,7 @@ class _Run:
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
         by_steps = replace(job.schedule, epochs=None, steps=job.steps)
         for group in self.optimizer.param_groups:
-            rate = learning_rate(by_steps, step, job.steps, job.per_epoch)
-            group["lr"] = group["rate"] * rate
+            group["lr"] = group["rate"] * learning_rate(by_steps, step, job.steps, job.per_epoch)
         # A process without a picture of its own takes part with weight 0.
         share = 0.0 if len(rows) <= self.rank else self.world / len(rows)
         count = job.compute.accumulate
@@ -213,7 +211,7 @@ class _Run:
             # Gradients of the processes are joined once a step.
             alone = self.world > 1 and i < len(parts)
             with self.wrapped.no_sync() if alone else contextlib.nullcontext():
-                scores = self._scores(self.wrapped, images)
+                scores = self._scores(self.wrapped, images.to(dtype=self.mixed))
                 # as in the loop on features
                 prior = log_prior(job.labels, [job.rows], scores.shape[-1])[0].to(self.device)
                 target = job.labels[index].to(self.device)
@@ -258,30 +256,26 @@ class _Run:
             sums[1] += F.cross_entropy(scores, target, reduction="sum").double()
         for module in training:
             module.training = True
-        joined = self._summed(sums.to(self.device, torch.float32))
-        hits, loss = (float(x) / len(job.held_out) for x in joined)
+        sums = self._summed(sums.to(self.device, torch.float32))
+        hits, loss = (float(x) / len(job.held_out) for x in sums)
         entry |= {"val_accuracy": 100 * hits, "val_loss": loss}
-        if max(trained.history, key=_quality) is entry:
+        # The accuracy decides, then the lower loss.
+        if max(trained.history, key=lambda e: (e["val_accuracy"], -e["val_loss"])) is entry:
             trained.best_step, trained.val_accuracy = trained.steps, 100 * hits
             self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
 
-    def _note(self) -> str:
-        accuracy = self.trained.history[-1].get("val_accuracy") if self.trained.history else None
-        words = "" if accuracy is None else f", held out {accuracy:.1f} % right"
-        return f"loss {self.trained.loss:.3f}{words}"
-
-    def _save(self) -> None:
+    def _save(self, done: bool = False) -> None:
         """Write the state, whole or not at all; what is finished needs its parameters alone."""
         if self.file is None or self.rank:
             return
         state = {
             "digest": self.job.digest,
-            "done": self.done,
+            "done": done,
             "parameters": {k: p.detach() for k, p in self.parameters.items()},
             "trained": vars(self.trained),
-            "best": None if self.done else self.best,
-            "optimizer": {} if self.done else self.optimizer.state_dict(),
-            "precision": {} if self.done else self.scaler.state_dict(),
+            "best": None if done else self.best,
+            "optimizer": {} if done else self.optimizer.state_dict(),
+            "precision": {} if done else self.scaler.state_dict(),
         }
         with writing(self.file), replacing(self.file) as temporary:
             torch.save(state, temporary)
@@ -341,11 +335,6 @@ def read_state(path: Path, digest: str, steps: int) -> dict[str, Any] | None:
     )
 
 
-def _quality(entry: dict[str, Any]) -> tuple[float, float]:
-    """What decides which parameters are kept: the accuracy, then the lower loss."""
-    return entry["val_accuracy"], -entry["val_loss"]
-
-
 @contextlib.contextmanager
 def _interrupts(wait: bool) -> Iterator[threading.Event]:
     """Ctrl-C waits for the end of a step, so that what is saved is whole; it sets the event.
@@ -353,11 +342,10 @@ def _interrupts(wait: bool) -> Iterator[threading.Event]:
     Elsewhere than in the main thread, or without ``wait``, Python's own way stays.
     """
     pressed = threading.Event()
-    if not wait or threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set()) if wait and main else None
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)

@@ -33,11 +33,11 @@ def filled(make: Callable[[], M], tensors: Mapping[str, Tensor]) -> M:
     """
     with torch.device("meta"):
         module = make()
-    own = module.state_dict()
-    dtypes = {name: own.get(name, tensor).dtype for name, tensor in tensors.items()}
+    own, copies = module.state_dict(), {}
     for name, tensor in tensors.items():
-        if tensor.dtype.is_floating_point != dtypes[name].is_floating_point:
+        dtype = own.get(name, tensor).dtype
+        if tensor.dtype.is_floating_point != dtype.is_floating_point:
             raise ValueError(f"the tensor {name} holds {tensor.dtype}")
-    copies = {n: t.detach().to("cpu", dtypes[n], copy=True) for n, t in tensors.items()}
-    module.load_state_dict({n: t.contiguous() for n, t in copies.items()}, assign=True)
+        copies[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+    module.load_state_dict(copies, assign=True)
     return module

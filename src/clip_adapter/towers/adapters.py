@@ -146,8 +146,9 @@ class InBlocks(TowerAdapter):
         hidden: int,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.width, self.hidden = width, hidden
+        super().__init__(blocks=sorted(blocks), width=width, hidden=hidden)
+        if not blocks or len(blocks) > len(set(blocks) & set(range(1, MAX_BLOCKS + 1))):
+            raise ValueError(f"the blocks are no distinct numbers of 1 to {MAX_BLOCKS}")
         self.branches = nn.ModuleDict()
         for block in sorted(blocks):
             every = [Branch(width, hidden, self.parallel, generator) for _ in self.places]
@@ -156,10 +157,10 @@ class InBlocks(TowerAdapter):
 
     def attach(self, visual: nn.Module) -> None:  # noqa: D102
         blocks, width = transformer_blocks(visual, f"The {self.kind} adapter"), width_of(visual)
-        last = max(map(int, self.branches))
-        if last > len(blocks) or width != self.width:
+        last, own_width = self.settings["blocks"][-1], self.settings["width"]
+        if last > len(blocks) or width != own_width:
             raise BackboneError(
-                f"Adapters of width {self.width} up to block {last} do not fit a visual tower of "
+                f"Adapters of width {own_width} up to block {last} do not fit a visual tower of "
                 f"{len(blocks)} blocks of width {width}.",
                 hint="Take the backbone that they were made for.",
             )
@@ -168,16 +169,6 @@ class InBlocks(TowerAdapter):
             for place, branch in zip(self.places, every, strict=True):
                 module = getattr(blocks[int(name) - 1], place)
                 module.register_forward_hook(cast("Branch", branch).add)
-
-    def config(self) -> Config:  # noqa: D102
-        return {"blocks": [*map(int, self.branches)], "width": self.width, "hidden": self.hidden}
-
-    @classmethod
-    def from_config(cls, config: Config) -> InBlocks:  # noqa: D102
-        blocks = config["blocks"]
-        if not blocks or len(blocks) > len(set(blocks) & set(range(1, MAX_BLOCKS + 1))):
-            raise ValueError(f"the blocks are no distinct numbers of 1 to {MAX_BLOCKS}")
-        return cls(blocks, config["width"], config["hidden"])
 
 
 @register_tower_adapter

@@ -27,9 +27,17 @@ class TowerAdapter(nn.Module, ABC):
 
     A subclass is an ordinary module. It is saved as its :meth:`config` and its state dict, so the
     two must be enough to make it again.
+
+    Attributes:
+        kind: its name in saved classifiers.
+        settings: the arguments that make it again, JSON types only.
     """
 
     kind: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
 
     @abstractmethod
     def attach(self, visual: nn.Module) -> None:
@@ -41,21 +49,22 @@ class TowerAdapter(nn.Module, ABC):
             BackboneError: the tower has no such place; says which towers have.
         """
 
-    @abstractmethod
     def config(self) -> Config:
         """What :meth:`from_config` needs, JSON types only."""
+        return self.settings
 
     @classmethod
-    @abstractmethod
     def from_config(cls, config: Config) -> TowerAdapter:
         """The module that :meth:`config` described, to be made by :func:`saved.filled`.
 
         The configuration may be forged. Sizes are compared with the tensors afterwards; how many
-        parts there are, and every other number, is checked here.
+        parts there are, and every other number, is checked where the module is made.
 
         Raises:
-            ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: no such module can be.
+            ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: no such module can
+                be.
         """
+        return cls(**{name: value for name, value in config.items() if name != "kind"})
 
 
 TOWER_ADAPTERS: dict[str, type[TowerAdapter]] = {}
@@ -160,8 +169,8 @@ def build_tower_adapter(config: Config, tensors: dict[str, Tensor]) -> TowerAdap
 
     Raises:
         UnknownTowerAdapterError: nothing that is installed registers its kind.
-        ArithmeticError, KeyError, RuntimeError, TypeError, ValueError: sizes and tensors that do
-            not fit.
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: sizes and tensors that
+            do not fit.
     """
     name = config["kind"]
     if name not in TOWER_ADAPTERS:

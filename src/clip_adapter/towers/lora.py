@@ -22,7 +22,7 @@ from torch.func import functional_call
 from clip_adapter.errors import BackboneError
 from clip_adapter.nn import linear_init
 from clip_adapter.nn.saved import MAX_FLOAT
-from clip_adapter.towers.base import MAX_BLOCKS, Config, TowerAdapter, register_tower_adapter
+from clip_adapter.towers.base import MAX_BLOCKS, TowerAdapter, register_tower_adapter
 from clip_adapter.towers.sites import transformer_blocks
 
 MATRICES = 3  # query, key and value, in the order of torch's fused in_proj_weight
@@ -85,9 +85,12 @@ class LoraAttention(nn.Module):
 
     def merged(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """W + s B A in the place of W."""
-        weight = {"in_proj_weight": self.attention.in_proj_weight + self.low_rank.delta()}
-        options = {"need_weights": False, "attn_mask": attn_mask}
-        return functional_call(self.attention, weight, (x, x, x), options)[0]
+        return functional_call(
+            self.attention,
+            {"in_proj_weight": self.attention.in_proj_weight + self.low_rank.delta()},
+            (x, x, x),
+            {"need_weights": False, "attn_mask": attn_mask},
+        )[0]
 
     def unmerged(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """W and s B A apart, with dropout before A while training."""
@@ -127,9 +130,12 @@ class Lora(TowerAdapter):
         dropout: float = 0.25,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        options = {"rank": rank, "alpha": alpha, "dropout": dropout}
-        self.options: Config = {"blocks": blocks, "width": width, **options}
+        super().__init__(blocks=blocks, width=width, rank=rank, alpha=alpha, dropout=dropout)
+        if not (0 < blocks <= MAX_BLOCKS and 0 <= alpha <= MAX_FLOAT and 0 <= dropout <= 1):
+            raise ValueError(
+                f"{blocks} blocks, alpha {alpha} and dropout {dropout} are not in 1 to "
+                f"{MAX_BLOCKS}, 0 to {MAX_FLOAT:g} and 0 to 1"
+            )
         self.parts: Any = nn.ModuleList(
             LowRank(width, rank, alpha, dropout, generator) for _ in range(blocks)
         )
@@ -159,7 +165,7 @@ class Lora(TowerAdapter):
         Raises:
             BackboneError: their number, their width or the kind of their attention is another.
         """
-        attentions, own = _attentions(blocks), self.options
+        attentions, own = _attentions(blocks), self.settings
         if (own["blocks"], own["width"]) != (len(blocks), attentions[0].embed_dim):
             raise BackboneError(
                 f"Low-rank changes of {own['blocks']} blocks of width {own['width']} do not fit a "
@@ -168,18 +174,6 @@ class Lora(TowerAdapter):
             )
         for block, attention, part in zip(blocks, attentions, self.parts, strict=True):
             block.attn = LoraAttention(attention, part)
-
-    def config(self) -> Config:  # noqa: D102
-        return dict(self.options)
-
-    @classmethod
-    def from_config(cls, config: Config) -> Lora:  # noqa: D102
-        options = {name: config[name] for name in ("blocks", "width", "rank", "alpha", "dropout")}
-        if not 0 < options["blocks"] <= MAX_BLOCKS:
-            raise ValueError(f"the number of blocks is not in 1 to {MAX_BLOCKS}")
-        if not (0 <= options["alpha"] <= MAX_FLOAT and 0 <= options["dropout"] <= 1):
-            raise ValueError("alpha is no number of 0 or more, or dropout none in 0 to 1")
-        return cls(**options)
 
 
 def _attentions(blocks: list[nn.Module]) -> list[nn.MultiheadAttention]:

@@ -151,15 +151,6 @@ class TrunkAdapter(TowerAdapter):
         new.weight.copy_(torch.eye(width))
         new.bias.zero_()
 
-    def config(self) -> Config:
-        """Nothing: the tower says all."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: Config) -> TrunkAdapter:
-        """The adapter."""
-        return cls()
-
 
 def projection(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     """The projection that :class:`TrunkAdapter` takes out: (matrix (trunk, D), bias (D,) or None).
