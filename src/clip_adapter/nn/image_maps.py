@@ -38,8 +38,9 @@ def linear_init(shape: tuple[int, ...], fan_in: int, generator: torch.Generator 
     differ in a hyper-parameter are compared from one point.
     """
     bound = 1.0 / math.sqrt(fan_in)
-    start = torch.empty(shape[-2:]).uniform_(-bound, bound, generator=generator)
-    return start.expand(shape).clone()
+    return (
+        torch.empty(shape[-2:]).uniform_(-bound, bound, generator=generator).expand(shape).clone()
+    )
 
 
 def blend(new: Tensor, old: Tensor, ratio: float | Tensor) -> Tensor:
@@ -145,8 +146,10 @@ class ResidualAdapter(nn.Module):
 
     def take(self, run: int) -> ResidualAdapter:
         """Run number ``run`` of R as an adapter of its own, without the leading dimension."""
-        own = {k: v[run] for k, v in self.state_dict().items()}
-        return filled(lambda: ResidualAdapter.from_config(self.config()), own)
+        return filled(
+            lambda: ResidualAdapter.from_config(self.config()),
+            {name: tensor[run] for name, tensor in self.state_dict().items()},
+        )
 
     def config(self) -> dict[str, Any]:
         """What :meth:`from_config` needs to build the same module, without its weights."""

@@ -50,24 +50,14 @@ class WeightAdapter(TowerAdapter):
         )
 
     @classmethod
-    def start(cls, backbone: Backbone, names: Sequence[str] | None = None) -> WeightAdapter:
-        """The backbone's own values: attached, they change nothing.
-
-        Args:
-            backbone: left as it is.
-            names: of the parameters to be trained; None takes all of the visual tower.
+    def start(cls, backbone: Backbone) -> WeightAdapter:
+        """All values of the visual tower of ``backbone``: attached, they change nothing.
 
         Raises:
-            BackboneError: it has no visual tower of its own, or no such parameter.
+            BackboneError: it has no visual tower of its own.
         """
         own = dict(visual_tower(backbone).named_parameters())
-        chosen = list(own) if names is None else list(names)
-        if missing := [n for n in chosen if n not in own]:
-            raise BackboneError(
-                f"The visual tower of {backbone.name} has no parameter {missing[0]!r}.",
-                allowed=", ".join(list(own)[:8]) + f" and {max(len(own) - 8, 0)} more",
-            )
-        return cls(chosen, [own[n].cpu() for n in chosen])
+        return cls(list(own), [value.cpu() for value in own.values()])
 
     def blended(self, start: WeightAdapter, share: float) -> WeightAdapter:
         """``(1 - share) * start + share * self``, parameter by parameter.
@@ -114,16 +104,10 @@ class WeightAdapter(TowerAdapter):
         Raises:
             KeyError, RuntimeError, TypeError, ValueError: no such names and shapes.
         """
-        names, shapes = config["names"], config["shapes"]
-        if (
-            not isinstance(names, list)
-            or not {*map(type, names)} <= {str}
-            or len(set(names)) < len(names)
-        ):
-            raise ValueError("the names of the changed weights are no distinct words")
-        if len(names) != len(shapes):
-            raise ValueError(f"{len(names)} names of changed weights and {len(shapes)} shapes")
-        return cls(names, [torch.zeros(shape) for shape in shapes])
+        shapes = dict(zip(config["names"], config["shapes"], strict=True))
+        if [*shapes] != config["names"] or not {*map(type, shapes)} <= {str}:
+            raise ValueError("the names of the changed weights are no list of distinct words")
+        return cls([*shapes], [torch.zeros(shape) for shape in shapes.values()])
 
 
 @register_tower_adapter
