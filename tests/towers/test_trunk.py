@@ -39,12 +39,6 @@ def test_projected_trunk_features_are_the_towers(tower):
         assert bias.abs().sum() > 0
 
 
-def test_the_global_generator_is_left_alone(tower):
-    state = torch.get_rng_state()
-    tuned(tower, TrunkAdapter())
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_the_projection_is_a_copy(tower):
     matrix, _ = projection(tower)
     before = matrix.clone()

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError, UsageError
@@ -126,14 +125,12 @@ class TrunkAdapter(TowerAdapter):
         if kind == "transformer":
             tower.proj = None
             return
-        old = tower.attnpool.c_proj
         # The pooling applies its projection inside one call of torch, so it is given one that
-        # leaves everything as it is. The random start of a layer would move the global generator.
-        width, weight = old.in_features, old.weight
-        new: Any = skip_init(nn.Linear, width, width, device=weight.device, dtype=weight.dtype)
-        tower.attnpool.c_proj = new.requires_grad_(False)
-        new.weight.copy_(torch.eye(width))
-        new.bias.zero_()
+        # leaves everything as it is.
+        layer = tower.attnpool.c_proj
+        unchanged = torch.eye(layer.in_features).to(layer.weight)
+        layer.weight = nn.Parameter(unchanged, requires_grad=False)
+        layer.bias = nn.Parameter(torch.zeros_like(unchanged[0]), requires_grad=False)
 
 
 def projection(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
