@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from pixel_training import SCHEDULE, SIZE, D, Some
+from pixel_training import SCHEDULE, SIZE, D, Dying, Some
 from torch import nn
 
 from clip_adapter.errors import (
@@ -306,6 +306,13 @@ def test_two_processes_stop_with_the_error_of_one(task, tmp_path):
     (tmp_path / "5.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"5\.png"):
         go(task, compute=Compute(devices=2))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_where_one_dies(task):
+    model = PixelModel(nn.Sequential(nn.Flatten(), Dying(3 * SIZE**2, D)), task.text_weights, 1.0)
+    with pytest.raises(RuntimeError, match=r"ended early\.\n(.*\n)*last words"):
+        go(task, compute=Compute(devices=2), model=model)
 
 
 @pytest.mark.slow
