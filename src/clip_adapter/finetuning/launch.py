@@ -13,6 +13,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
@@ -63,6 +64,7 @@ def run_on_several(model: nn.Module, job: Job) -> Trained:
     processes: dict[Connection, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:  # readable by its owner alone
         folder = Path(scratch)
+        (folder / _PRINTS).touch()
         try:
             # Unseen by multiprocessing, which would run the user's script in every process.
             script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -147,7 +149,8 @@ def _work(rank: int, folder: Path, task: bytes, sender: Connection) -> None:
             trained = run(model, job)
     except ClipAdapterError as error:
         sender.send(error)
-        return
-    if rank == 0:
-        torch.save({k: p.detach().cpu() for k, p in trainable(model).items()}, folder / _RESULT)
-    sender.send(trained)
+        time.sleep(_GRACE)  # ended by then: those who miss this process fail with less to say
+    else:
+        if rank == 0:
+            torch.save({k: p.detach().cpu() for k, p in trainable(model).items()}, folder / _RESULT)
+        sender.send(trained)
