@@ -142,9 +142,13 @@ def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[
     return contextlib.closing(Tracker(title, total, unit))
 
 
-def track(items: Iterable[T], title: str, unit: str = "steps") -> Iterator[T]:
-    """``items``, one after the other, counted."""
-    with tracking(title, len(items) if isinstance(items, Sized) else 0, unit) as tracker:
+def track(
+    items: Iterable[T], title: str, unit: str = "steps", *, total: int | None = None
+) -> Iterator[T]:
+    """``items``, one after the other, counted; ``total`` is how many, where they do not know it."""
+    if total is None:
+        total = len(items) if isinstance(items, Sized) else 0
+    with tracking(title, total, unit) as tracker:
         for item in items:
             yield item
             tracker.advance()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from clip_adapter.methods.clap import distance, penalty_weights
-from clip_adapter.nn.text_residual import RAW_LENGTH, TextResidual
+from clip_adapter.nn.cosine import RAW_LENGTH, TextResidual
 
 V, N, C, D, SCALE = 2, 7, 4, 6, 9.0
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.nn.cosine import TextResidual
 
 B, C, D, SCALE, SHARE = 6, 4, 7, 12.0, 0.5
 

@@ -11,7 +11,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.methods.clap import distance, penalty_weights
 from clip_adapter.nn import normalize
-from clip_adapter.nn.text_residual import RAW_LENGTH, TextResidual
+from clip_adapter.nn.cosine import RAW_LENGTH, TextResidual
 from clip_adapter.task import Sizes
 
 C, D = 4, 12

@@ -14,7 +14,7 @@ from clip_adapter.methods.elevater import RATES
 from clip_adapter.nn import normalize
 from clip_adapter.task import VIT_B_16
 from clip_adapter.towers import tuned
-from clip_adapter.towers.trunk import projection
+from clip_adapter.towers.weights import projection
 from clip_adapter.training.folds import folds_of
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}

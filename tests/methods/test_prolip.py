@@ -13,7 +13,7 @@ from clip_adapter.methods import make_method
 from clip_adapter.methods.prolip import RATES
 from clip_adapter.task import RN50, VIT_B_16, Compute
 from clip_adapter.towers import tuned
-from clip_adapter.towers.trunk import projection
+from clip_adapter.towers.weights import projection
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 

@@ -11,7 +11,6 @@ import contextlib
 
 import pytest
 import torch
-from lightning_fabric.accelerators import ACCELERATOR_REGISTRY, Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -92,40 +91,6 @@ def run(func, args, kwargs):
     return tree_map_only(torch.Tensor, placed, func(*args, **kwargs))
 
 
-class CardForFabric(Accelerator):
-    """What Lightning asks of an accelerator."""
-
-    def setup_device(self, device):
-        """Nothing."""
-
-    def teardown(self):
-        """Nothing."""
-
-    @staticmethod
-    def parse_devices(devices):
-        return devices
-
-    @staticmethod
-    def get_parallel_devices(devices):
-        return [CARD]
-
-    @staticmethod
-    def auto_device_count():
-        return 1
-
-    @staticmethod
-    def is_available():
-        return True
-
-    @staticmethod
-    def name():
-        return CARD.type
-
-    @classmethod
-    def register_accelerators(cls, accelerator_registry):
-        """Done by hand."""
-
-
 @contextlib.contextmanager
 def present():
     """The pretend accelerator is in the machine, and the device "auto" finds it."""
@@ -136,8 +101,6 @@ def present():
     def resolve_device(device="auto", *say):
         return str(CARD) if device in ("auto", str(CARD)) else resolve(device, *say)
 
-    if CARD.type not in ACCELERATOR_REGISTRY:
-        ACCELERATOR_REGISTRY.register(CARD.type, CardForFabric)
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch, Present():
         patch.setattr(names, "resolve_device", resolve_device)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from tower_adapters import one_of_each
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import BackboneError
@@ -12,29 +13,15 @@ from clip_adapter.nn import ResidualAdapter
 from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
 from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
 from clip_adapter.towers.lora import Lora
-from clip_adapter.towers.trunk import TrunkAdapter
-from clip_adapter.towers.weights import WeightAdapter
+from clip_adapter.towers.weights import TrunkAdapter, WeightAdapter
 
 NAN, INF = float("nan"), float("inf")
 WRONG_SIZES = (0, -1, 16.0, "16", NAN, None, True, 10**9, 10**400)
 
 
-def adapters():
-    """One of each kind, for the demo's tower of 4 blocks of width 128."""
-    source = torch.Generator().manual_seed(0)
-    return {
-        "lora": Lora(4, 128, generator=source),
-        "houlsby": Houlsby([1, 4], 128, 2, source),
-        "parallel": Parallel([2], 128, 2, source),
-        "residual-inside": ResidualInside.build({0: 128, 2: 128}, 2, generator=source),
-        "weights": WeightAdapter(["proj"], [torch.zeros(128, 64)]),
-        "trunk": TrunkAdapter(),
-    }
-
-
-@pytest.mark.parametrize("kind", list(adapters()))
+@pytest.mark.parametrize("kind", list(one_of_each()))
 def test_built_again_is_its_own_copy_that_can_be_trained(kind):
-    adapter = adapters()[kind]
+    adapter = one_of_each()[kind]
     config, tensors = describe_tower_adapter(adapter)
     state = torch.get_rng_state()
     again = build_tower_adapter(config, tensors)
@@ -65,7 +52,7 @@ def test_built_again_is_its_own_copy_that_can_be_trained(kind):
     ],
 )
 def test_sizes_and_numbers_that_cannot_be(kind, name, values):
-    config, tensors = describe_tower_adapter(adapters()[kind])
+    config, tensors = describe_tower_adapter(one_of_each()[kind])
     for value in values:
         with pytest.raises((ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)):
             build_tower_adapter({**config, name: value}, tensors)
@@ -89,7 +76,7 @@ def test_sizes_and_numbers_that_cannot_be(kind, name, values):
     ],
 )
 def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
-    config, tensors = describe_tower_adapter(adapters()[kind])
+    config, tensors = describe_tower_adapter(one_of_each()[kind])
     start = time.perf_counter()
     with small_tensors, pytest.raises((RuntimeError, ValueError)):
         build_tower_adapter({**config, **forged}, tensors)
@@ -97,7 +84,7 @@ def test_a_few_bytes_do_not_take_gigabytes(kind, forged, small_tensors):
 
 
 def test_wrong_tensors():
-    for adapter in adapters().values():
+    for adapter in one_of_each().values():
         config, tensors = describe_tower_adapter(adapter)
         with pytest.raises(RuntimeError):
             build_tower_adapter(config, {**tensors, "more": torch.zeros(1)})

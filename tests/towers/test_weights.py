@@ -27,8 +27,15 @@ def pixels():
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
+def start(backbone, names=None):
+    """All of the tower's own values, or those of some names."""
+    every = WeightAdapter.start(backbone)
+    own = dict(zip(every.names, every.values, strict=True))
+    return every if names is None else WeightAdapter(names, [own[name] for name in names])
+
+
 def moved(backbone, names=None, by=0.1):
-    adapter = WeightAdapter.start(backbone, names)
+    adapter = start(backbone, names)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in adapter.values:
@@ -38,7 +45,7 @@ def moved(backbone, names=None, by=0.1):
 
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_the_start_changes_nothing_and_gradients_reach_every_value(backbone, pixels, names):
-    adapter = WeightAdapter.start(backbone, names)
+    adapter = start(backbone, names)
     visual = adapted_copy(backbone, adapter)
     out = visual(pixels)
     # torch's kernels with and without gradients differ in the last bit
@@ -63,21 +70,21 @@ def test_used_as_trained(backbone, pixels):
 
 
 def test_blended_is_exact_at_both_ends_and_linear_between(backbone):
-    start, adapter = WeightAdapter.start(backbone), moved(backbone)
+    origin, adapter = start(backbone), moved(backbone)
     for share in (0.0, 0.25, 1.0):
-        mixed = adapter.blended(start, share)
+        mixed = adapter.blended(origin, share)
         assert mixed.names == adapter.names
-        for a, b, got in zip(start.values, adapter.values, mixed.values, strict=True):
+        for a, b, got in zip(origin.values, adapter.values, mixed.values, strict=True):
             if share in (0, 1):
                 assert torch.equal(got, b if share else a)
             torch.testing.assert_close(got, a + share * (b - a), atol=1e-6, rtol=1e-5)
     with pytest.raises(UsageError, match="same parameters"):
-        adapter.blended(WeightAdapter.start(backbone, NAMES), 0.5)
+        adapter.blended(start(backbone, NAMES), 0.5)
 
 
 def test_other_places_are_refused(backbone, make_folder):
     with pytest.raises(BackboneError, match="no_such"):
-        WeightAdapter.start(backbone, ["no_such"])
+        adapted_copy(backbone, WeightAdapter(["no_such"], [torch.zeros(1)]))
     wider = load_backbone(f"local-dir:{make_folder(embed_dim=8)}", device="cpu")
     with pytest.raises(BackboneError, match="proj"):
         adapted_copy(wider, WeightAdapter.start(backbone))

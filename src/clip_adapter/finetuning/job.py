@@ -1,11 +1,8 @@
-"""What a training on pixels is given and gives back, and how its pixels are read ahead."""
+"""What a training on pixels is given and gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +52,7 @@ class Job:
         seed: the only source of randomness.
         compute: where and how.
         digest: of everything that decides the result.
+        plain: pixels (3, S, S) of plain views by row, as far as they are kept.
     """
 
     pictures: Pictures
@@ -65,11 +63,7 @@ class Job:
     seed: int
     compute: Compute
     digest: str
-
-    @property
-    def state_file(self) -> Path | None:
-        """Where the state of the training is kept, if it is."""
-        return self.compute.checkpoint and self.compute.checkpoint / "training.pt"
+    plain: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def per_epoch(self) -> int:
@@ -79,17 +73,27 @@ class Job:
     @property
     def steps(self) -> int:
         """All steps."""
-        if self.schedule.epochs is not None:
-            return self.schedule.epochs * self.per_epoch
-        return int(self.schedule.steps or 0)
+        epochs = self.schedule.epochs
+        return int(self.schedule.steps or 0) if epochs is None else epochs * self.per_epoch
 
     def batch(self, step: int) -> tuple[Tensor, int | None]:
         """The rows (B,) of ``step`` and their view."""
         epoch, place = divmod(step, self.per_epoch)
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        order = self.rows[torch.randperm(len(self.rows), generator=generator)]
-        size = self.schedule.batch_size
-        return order[place * size : (place + 1) * size], epoch if self.schedule.augment else None
+        order = torch.randperm(len(self.rows), generator=generator)
+        part = order.split(self.schedule.batch_size)[place]
+        return self.rows[part], epoch if self.schedule.augment else None
+
+    def pixels(self, rows: Tensor, view: int | None = None) -> Tensor:
+        """Pixels (B, 3, S, S) of ``rows``: those of a random view, or the plain ones."""
+        if view is not None:
+            return self.pictures.batch(rows, view)
+        missing = [row for row in rows.tolist() if row not in self.plain]
+        read = dict(zip(missing, self.pictures.batch(missing), strict=True)) if missing else {}
+        images = torch.stack([read[r] if r in read else self.plain[r] for r in rows.tolist()])
+        if images[0].nbytes * len(self.pictures) <= KEPT_PIXELS:
+            self.plain.update(read)
+        return images
 
 
 @dataclass
@@ -120,44 +124,3 @@ def mixed_seed(seed: int, number: int) -> int:
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that ask for gradients, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-class Loader:
-    """Pixels, read one batch after the other in the only thread of ``pool``."""
-
-    def __init__(self, job: Job, pool: Executor) -> None:
-        self._job, self._pool = job, pool
-        self._plain: dict[int, Tensor] = {}
-
-    def load(self, rows: Tensor, view: int | None) -> Future[Tensor]:
-        """Pixels (B, 3, S, S) of ``rows``, soon."""
-        return self._pool.submit(self._read, rows, view)
-
-    def batches(self, first: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each step from ``first`` on: all rows, this process's, and the pixels of these.
-
-        The next step's pixels are read meanwhile.
-        """
-
-        def ask(step: int) -> tuple[Tensor, Tensor, Future[Tensor]]:
-            rows, view = self._job.batch(step)
-            own = rows[rank::world] if len(rows) > rank else rows[:1]
-            return rows, own, self.load(own, view)
-
-        asked = map(ask, range(first, self._job.steps))
-        following = next(asked, None)
-        while following is not None:
-            (rows, own, pixels), following = following, next(asked, None)
-            yield rows, own, pixels.result()
-
-    def _read(self, rows: Tensor, view: int | None) -> Tensor:
-        pictures, index = self._job.pictures, rows.tolist()
-        if view is not None:
-            return pictures.batch(rows, view)
-        known = self._plain
-        if missing := [i for i in index if i not in known]:
-            known = known | dict(zip(missing, pictures.batch(missing), strict=True))
-        images = torch.stack([known[i] for i in index])
-        if images[0].nbytes * len(pictures) <= KEPT_PIXELS:
-            self._plain = known
-        return images

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clip_adapter._version import __version__
 from clip_adapter.finetuning.job import Job, PixelSchedule, Trained, trainable
+from clip_adapter.finetuning.launch import run_on_several
 from clip_adapter.finetuning.loop import run
 from clip_adapter.heads import Head
 from clip_adapter.nn import ResidualAdapter, cosine_logits, normalize
@@ -107,9 +108,14 @@ def fit_inside(
     """
     task.require_pictures(method.name)
     weights = task.require_text(method.name)
-    visual = adapted_copy(task.require_backbone(method.name), adapter, torch.float32)
-    unit = task.train.feature_norm == "unit"
-    model = PixelModel(visual, text or weights, task.logit_scale, image_map, adapter, unit)
+    model = PixelModel(
+        adapted_copy(task.require_backbone(method.name), adapter, torch.float32),
+        text or weights,
+        task.logit_scale,
+        image_map,
+        adapter,
+        unit=task.train.feature_norm == "unit",
+    )
     count = sum(p.numel() for p in trainable(model).values())
     trained = train_pixels(model, task, schedule, method)
     with torch.no_grad():
@@ -154,7 +160,6 @@ def train_pixels(
         method: the caller; its name and options are part of what a checkpoint is checked against.
 
     Raises:
-        MissingExtraError: lightning-fabric is not installed (extra ``train``).
         UsageError: no pictures, an unfinished checkpoint of another training, or devices that are
             not there.
         BackboneError: memory runs out.
@@ -174,11 +179,7 @@ def train_pixels(
         compute=task.compute,
         digest=_digest(model, task, schedule, method, rows),
     )
-    if task.compute.devices > 1:
-        from clip_adapter.finetuning.launch import run_on_several
-
-        return run_on_several(model, job)
-    return run(model, job)
+    return run_on_several(model, job) if task.compute.devices > 1 else run(model, job)
 
 
 def _digest(

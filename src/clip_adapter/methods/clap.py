@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import cosine_logits
-from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.nn import TextResidual, cosine_logits
 from clip_adapter.training import Fold, Schedule, train_on
 
 OFFICIAL = Schedule(

@@ -20,7 +20,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
-from clip_adapter.nn.residual import RATIO_START, stacked
+from clip_adapter.nn.image_maps import RATIO_START, stacked
 from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 from clip_adapter.training.recipes import (
     CANDIDATES,

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
+from clip_adapter.nn import linear_init
+from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
 from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
 from clip_adapter.training.selection import by_candidate
 

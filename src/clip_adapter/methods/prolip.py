@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.towers.trunk import TrunkAdapter, projection, trunk_features
+from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
 from clip_adapter.training import Fold, Schedule, choose, train_on
 from clip_adapter.training.selection import by_candidate
 

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import cosine_logits
-from clip_adapter.nn.text_residual import TextResidual
+from clip_adapter.nn import TextResidual, cosine_logits
 from clip_adapter.training import Fold, Schedule, choose, train_on
 
 PUBLISHED_SCALE = 0.5

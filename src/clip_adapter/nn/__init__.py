@@ -1,23 +1,25 @@
 """Trainable parts, torch only. Each takes a leading shape of runs, so that many train at once."""
 
-from clip_adapter.nn.bottleneck import Activation, Bottleneck
 from clip_adapter.nn.cache import Cache
-from clip_adapter.nn.cosine import cosine_logits, normalize
-from clip_adapter.nn.projection import Projection
-from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
-from clip_adapter.nn.residual import ResidualAdapter, blend
+from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize
+from clip_adapter.nn.image_maps import (
+    Activation,
+    Projection,
+    ResidualAdapter,
+    blend,
+    linear_init,
+    stacked,
+)
 
 __all__ = [
     "Activation",
-    "Bottleneck",
     "Cache",
-    "FixedRatio",
-    "HypernetworkRatio",
-    "LearnableRatio",
     "Projection",
-    "Ratio",
     "ResidualAdapter",
+    "TextResidual",
     "blend",
     "cosine_logits",
+    "linear_init",
     "normalize",
+    "stacked",
 ]

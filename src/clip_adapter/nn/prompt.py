@@ -46,10 +46,9 @@ class Frame:
     def of(cls, tokenize: Tokenize) -> Frame:
         """The frame of ``tokenize``: texts (B) -> ids (B, L)."""
         empty, word = tokenize(["", "a"]).tolist()
-        padding = empty[-1]
-        bare = _unpadded(empty, padding)
-        starts = int(bool(bare) and word[0] == bare[0])
-        return cls(bare[:starts], bare[starts:], padding, len(empty))
+        bare = _unpadded(empty, empty[-1])
+        starts = int(word[:1] == bare[:1])
+        return cls(bare[:starts], bare[starts:], empty[-1], len(empty))
 
     def words(self, row: list[int]) -> list[int]:
         """The ids of ``row`` (L) without the frame."""
@@ -93,13 +92,14 @@ def lay_out(
     """
     frame = Frame.of(tokenize)
     before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
-    ids, columns = [], []
+    # The full stop is told from the name by what it adds to it.
     names = tokenize(list(class_names)).tolist()
     closed = tokenize([f"{name}." for name in class_names]).tolist()
+    ids, columns = [], []
     for class_name, name_row, closed_row in zip(class_names, names, closed, strict=True):
         words, length = frame.words(closed_row), len(frame.words(name_row))
-        name, stop = words[:length], words[length:]
-        row = [*frame.start, *context[:before], *name, *context[before:], *stop, *frame.end]
+        middle = [*context[:before], *words[:length], *context[before:], *words[length:]]
+        row = [*frame.start, *middle, *frame.end]
         if len(row) > frame.length:
             raise UsageError(
                 f"The class {class_name!r} and {len(context)} context tokens make {len(row)} "
@@ -108,9 +108,7 @@ def lay_out(
                 "(--class-names).",
             )
         ids.append(row + [frame.padding] * (frame.length - len(row)))
-        first = len(frame.start)
-        places = range(first, first + len(context))
-        columns.append([*places[:before], *(len(name) + place for place in places[before:])])
+        columns.append([len(frame.start) + i + length * (i >= before) for i in range(len(context))])
     return torch.tensor(ids), torch.tensor(columns)
 
 

@@ -3,7 +3,7 @@
 The backbone itself is never changed: a :class:`TowerAdapter` is attached to a copy.
 """
 
-from clip_adapter.towers import adapters, lora, trunk, weights  # noqa: F401 - they register
+from clip_adapter.towers import adapters, lora, weights  # noqa: F401 - they register
 from clip_adapter.towers.base import (
     TOWER_ADAPTERS,
     TowerAdapter,

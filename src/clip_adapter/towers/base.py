@@ -27,9 +27,17 @@ class TowerAdapter(nn.Module, ABC):
 
     A subclass is an ordinary module. It is saved as its :meth:`config` and its state dict, so the
     two must be enough to make it again.
+
+    Attributes:
+        kind: its name in saved classifiers.
+        settings: the arguments that make it again, JSON types only.
     """
 
     kind: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
 
     @abstractmethod
     def attach(self, visual: nn.Module) -> None:
@@ -41,20 +49,22 @@ class TowerAdapter(nn.Module, ABC):
             BackboneError: the tower has no such place; says which towers have.
         """
 
-    @abstractmethod
     def config(self) -> Config:
         """What :meth:`from_config` needs, JSON types only."""
+        return self.settings
 
     @classmethod
-    @abstractmethod
     def from_config(cls, config: Config) -> TowerAdapter:
         """The module that :meth:`config` described, to be made by :func:`saved.filled`.
 
-        The configuration may be forged: every size and number in it is checked here.
+        The configuration may be forged. Sizes are compared with the tensors afterwards; how many
+        parts there are, and every other number, is checked where the module is made.
 
         Raises:
-            KeyError, TypeError, ValueError: no such module can be.
+            ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: no such module can
+                be.
         """
+        return cls(**{name: value for name, value in config.items() if name != "kind"})
 
 
 TOWER_ADAPTERS: dict[str, type[TowerAdapter]] = {}
@@ -99,13 +109,10 @@ def adapted_copy(
         adapter: attached; moved to the device of the tower.
         dtype: number format of the copy; None keeps that of the backbone.
     """
-    visual = copy.deepcopy(visual_tower(backbone)).eval().requires_grad_(False)
-    if dtype is not None:
-        visual = visual.to(dtype)
+    visual = copy.deepcopy(visual_tower(backbone)).eval().requires_grad_(False).to(dtype=dtype)
     if adapter is not None:
         first = next(visual.parameters())
-        adapter.to(first.device, first.dtype)
-        adapter.attach(visual)
+        adapter.to(first.device, first.dtype).attach(visual)
     return visual
 
 
@@ -162,7 +169,8 @@ def build_tower_adapter(config: Config, tensors: dict[str, Tensor]) -> TowerAdap
 
     Raises:
         UnknownTowerAdapterError: nothing that is installed registers its kind.
-        KeyError, TypeError, ValueError, RuntimeError: sizes and tensors that do not fit.
+        ArithmeticError, LookupError, RuntimeError, TypeError, ValueError: sizes and tensors that
+            do not fit.
     """
     name = config["kind"]
     if name not in TOWER_ADAPTERS:

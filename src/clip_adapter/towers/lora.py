@@ -12,7 +12,7 @@ rank, a dropout of its own for each matrix, and A's start, which is that of a li
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clip_adapter.errors import BackboneError
-from clip_adapter.nn.bottleneck import linear_init
-from clip_adapter.nn.saved import number, whole
-from clip_adapter.towers.base import MAX_BLOCKS, Config, TowerAdapter, register_tower_adapter
+from clip_adapter.nn import linear_init
+from clip_adapter.nn.saved import MAX_FLOAT
+from clip_adapter.towers.base import MAX_BLOCKS, TowerAdapter, register_tower_adapter
 from clip_adapter.towers.sites import transformer_blocks
 
 MATRICES = 3  # query, key and value, in the order of torch's fused in_proj_weight
@@ -49,11 +49,9 @@ class LowRank(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.dropout = alpha / math.sqrt(rank), dropout
-        # filled and not stacked: without memory, torch stacks by Python code that loads for seconds
-        starts = torch.empty(MATRICES, rank, width)
-        for start in starts:
-            start.copy_(linear_init((rank, width), width, generator))
-        self.a = nn.Parameter(starts)
+        # three starts of a linear layer, drawn one after the other
+        starts = linear_init((MATRICES * rank, width), width, generator)
+        self.a = nn.Parameter(starts.view(MATRICES, rank, width))
         self.b = nn.Parameter(torch.zeros(MATRICES, width, rank))
 
     def delta(self) -> Tensor:
@@ -87,15 +85,17 @@ class LoraAttention(nn.Module):
 
     def merged(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """W + s B A in the place of W."""
-        weight = self.attention.in_proj_weight + self.low_rank.delta()
-        options = {"need_weights": False, "attn_mask": attn_mask}
-        return functional_call(self.attention, {"in_proj_weight": weight}, (x, x, x), options)[0]
+        return functional_call(
+            self.attention,
+            {"in_proj_weight": self.attention.in_proj_weight + self.low_rank.delta()},
+            (x, x, x),
+            {"need_weights": False, "attn_mask": attn_mask},
+        )[0]
 
     def unmerged(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """W and s B A apart, with dropout before A while training."""
         base = self.attention
-        if not base.batch_first:
-            x = x.transpose(0, 1)
+        x = x if base.batch_first else x.transpose(0, 1)
         fused = F.linear(x, base.in_proj_weight, base.in_proj_bias) + self.low_rank(x)
         # (B, L, 3 W) -> three of (B, heads, L, W / heads)
         heads = fused.unflatten(-1, (MATRICES, base.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -130,15 +130,13 @@ class Lora(TowerAdapter):
         dropout: float = 0.25,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.options: Config = {
-            "blocks": blocks,
-            "width": width,
-            "rank": rank,
-            "alpha": alpha,
-            "dropout": dropout,
-        }
-        self.parts = nn.ModuleList(
+        super().__init__(blocks=blocks, width=width, rank=rank, alpha=alpha, dropout=dropout)
+        if not (0 < blocks <= MAX_BLOCKS and 0 <= alpha <= MAX_FLOAT and 0 <= dropout <= 1):
+            raise ValueError(
+                f"{blocks} blocks, alpha {alpha} and dropout {dropout} are not in 1 to "
+                f"{MAX_BLOCKS}, 0 to {MAX_FLOAT:g} and 0 to 1"
+            )
+        self.parts: Any = nn.ModuleList(
             LowRank(width, rank, alpha, dropout, generator) for _ in range(blocks)
         )
 
@@ -167,7 +165,7 @@ class Lora(TowerAdapter):
         Raises:
             BackboneError: their number, their width or the kind of their attention is another.
         """
-        attentions, own = _attentions(blocks), self.options
+        attentions, own = _attentions(blocks), self.settings
         if (own["blocks"], own["width"]) != (len(blocks), attentions[0].embed_dim):
             raise BackboneError(
                 f"Low-rank changes of {own['blocks']} blocks of width {own['width']} do not fit a "
@@ -175,20 +173,7 @@ class Lora(TowerAdapter):
                 hint="Take the backbone that they were made for.",
             )
         for block, attention, part in zip(blocks, attentions, self.parts, strict=True):
-            block.attn = LoraAttention(attention, cast("LowRank", part))
-
-    def config(self) -> Config:  # noqa: D102
-        return dict(self.options)
-
-    @classmethod
-    def from_config(cls, config: Config) -> Lora:  # noqa: D102
-        return cls(
-            whole(config["blocks"], "the number of blocks", highest=MAX_BLOCKS),
-            whole(config["width"], "the width of the blocks"),
-            whole(config["rank"], "the rank"),
-            number(config["alpha"], "alpha", lowest=0),
-            number(config["dropout"], "dropout", lowest=0, highest=1),
-        )
+            block.attn = LoraAttention(attention, part)
 
 
 def _attentions(blocks: list[nn.Module]) -> list[nn.MultiheadAttention]:

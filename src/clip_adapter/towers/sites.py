@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
@@ -31,29 +32,21 @@ class Site:
 
     def attach(self, adapter: nn.Module) -> None:
         """Send the tensor there through ``adapter``, (..., dim) -> (..., dim), for good."""
-        hook = _Through(adapter, self.channels_first)
+        hook = partial(_through, adapter, self.channels_first)
         if self.before:
             self.module.register_forward_pre_hook(hook)
         else:
             self.module.register_forward_hook(hook)
 
 
-@dataclass(frozen=True)
-class _Through:
-    """A hook that sends a tensor through ``adapter``: an object, not a closure, so it pickles."""
-
-    adapter: nn.Module
-    channels_first: bool
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> Any:
-        """The output, or for a pre-hook the inputs, with the first tensor changed."""
-        changed = inputs if output is None else output
-        x, *others = changed if isinstance(changed, tuple) else (changed,)
-        if self.channels_first:
-            x = self.adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous()
-        else:
-            x = self.adapter(x)
-        return (x, *others) if isinstance(changed, tuple) else x
+def _through(
+    adapter: nn.Module, channels_first: bool, module: nn.Module, inputs: Any, output: Any = None
+) -> Any:
+    """The hook: the output, or of a pre-hook the inputs, with the first tensor changed."""
+    whole = inputs if output is None else output
+    x, *others = whole if isinstance(whole, tuple) else (whole,)
+    x = adapter(x.movedim(1, -1)).movedim(-1, 1).contiguous() if channels_first else adapter(x)
+    return (x, *others) if isinstance(whole, tuple) else x
 
 
 def sites(visual: nn.Module) -> list[Site]:
@@ -63,19 +56,18 @@ def sites(visual: nn.Module) -> list[Site]:
     (Gao et al., Table 2, where n = 12). A ResNet: 0 is after the stem, 1 to 4 after the stages, 5
     the end. Other towers have their end alone.
     """
-    end = Site(visual, dim=getattr(visual, "output_dim", None))
+    inner: list[Site] = []
     if blocks := blocks_of(visual):
         width = width_of(visual)
-        inner = [Site(block, dim=width) for block in blocks[:-1]]
-        return [Site(blocks[0], before=True, dim=width), *inner, end]
-    if all(hasattr(visual, name) for name in (*STAGES, "attnpool", "avgpool")):
-        tower: Any = visual
-        stages = [getattr(tower, name) for name in STAGES]
+        inner = [Site(blocks[0], before=True, dim=width)]
+        inner += [Site(block, dim=width) for block in blocks[:-1]]
+    elif all(hasattr(visual, name) for name in (*STAGES, "attnpool", "avgpool")):
+        tower = cast("Any", visual)
         # The last convolutions, of the stem and of the stages, tell the channels.
-        ends = [(tower.avgpool, tower.conv3), *((stage, stage[-1].conv3) for stage in stages)]
+        ends = [(tower.avgpool, tower.conv3)]
+        ends += [(stage, stage[-1].conv3) for stage in map(partial(getattr, tower), STAGES)]
         inner = [Site(m, channels_first=True, dim=int(c.out_channels)) for m, c in ends]
-        return [*inner, end]
-    return [end]
+    return [*inner, Site(visual, dim=getattr(visual, "output_dim", None))]
 
 
 def blocks_of(visual: nn.Module) -> list[nn.Module]:
@@ -94,15 +86,14 @@ def transformer_blocks(visual: nn.Module, what: str) -> list[nn.Module]:
     Raises:
         BackboneError: the tower is no vision transformer of open_clip.
     """
-    blocks = blocks_of(visual)
-    if not blocks:
-        raise BackboneError(
-            f"{what} goes into the blocks of a vision transformer, and this visual tower "
-            f"({type(visual).__name__}) has none.",
-            allowed="vision transformers of open_clip, such as ViT-B-32/openai or ViT-B-16/openai",
-            hint="Take one of them, or clip-adapter-inside, which also fits ResNets.",
-        )
-    return blocks
+    if blocks := blocks_of(visual):
+        return blocks
+    raise BackboneError(
+        f"{what} goes into the blocks of a vision transformer, and this visual tower "
+        f"({type(visual).__name__}) has none.",
+        allowed="vision transformers of open_clip, such as ViT-B-32/openai or ViT-B-16/openai",
+        hint="Take one of them, or clip-adapter-inside, which also fits ResNets.",
+    )
 
 
 def numbers(
@@ -119,17 +110,12 @@ def numbers(
     Raises:
         UsageError: anything else; the allowed numbers are named.
     """
-    chosen: set[int] = set()
-    for part in str(given).split(","):
-        word = part.strip()
-        if word in words:
-            chosen.update(words[word])
-        elif word.isdecimal() and int(word) in allowed:
-            chosen.add(int(word))
-        else:
-            raise UsageError(
-                f"{option} = {given!r}.",
-                allowed=f"{', '.join(words)}, or numbers of {', '.join(map(str, allowed))} with "
-                "commas between them",
-            )
-    return sorted(chosen)
+    meanings = {str(number): [number] for number in allowed} | dict(words)
+    try:
+        return sorted({n for part in str(given).split(",") for n in meanings[part.strip()]})
+    except KeyError:
+        raise UsageError(
+            f"{option} = {given!r}.",
+            allowed=f"{', '.join(words)}, or numbers of {', '.join(map(str, allowed))} with "
+            "commas between them",
+        ) from None

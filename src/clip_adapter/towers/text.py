@@ -16,12 +16,13 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.nn import normalize
+from clip_adapter.towers.sites import blocks_of
 
 # Prompts of one pass. Where there are more, each pass is run again on the way back, so that the
 # activations of one of them are in memory at a time: 1,000 classes fit where 128 do.
 CHUNK = 128
-# Parameters of a whole CLIP that are part of neither tower.
-OF_NEITHER = ("logit_scale", "logit_bias")
+# What a whole CLIP has beside its text tower.
+OTHERS = ("visual", "logit_scale", "logit_bias")
 
 
 def in_passes(encode: Callable[..., Tensor], *prompts: Tensor) -> Tensor:
@@ -70,13 +71,11 @@ class TextTower(nn.Module):
             )
         self.model: Any = _text_part(backbone).eval().requires_grad_(False).to(dtype=dtype)
         self._classes, self._templates = len(class_names), len(templates)
-        texts = [fill(template, name) for name in class_names for template in templates]
-        tokens = backbone.tokenize(texts)
+        tokens = backbone.tokenize([fill(t, name) for name in class_names for t in templates])
         if isinstance(getattr(self.model, "token_embedding", None), nn.Embedding):
             # 8 to 20 of CLIP's 77 tokens are left, which is as many times faster
             tokens = backbone.trim_tokens(tokens)
-        device = next(self.model.parameters()).device
-        self.tokens = nn.Buffer(tokens.to(device), persistent=False)
+        self.tokens = nn.Buffer(tokens.to(next(self.model.parameters()).device), persistent=False)
 
     def blocks(self) -> list[nn.Module]:
         """Its transformer blocks, in order.
@@ -84,13 +83,12 @@ class TextTower(nn.Module):
         Raises:
             BackboneError: the tower is not one of open_clip's transformers.
         """
-        blocks = getattr(getattr(self.model, "transformer", None), "resblocks", None)
-        if blocks is None:
-            raise BackboneError(
-                "The text tower of this backbone is not one of open_clip's transformers.",
-                allowed="backbones with a CLIP text transformer, as ViT-B-32/openai",
-            )
-        return list(blocks)
+        if blocks := blocks_of(self.model):
+            return blocks
+        raise BackboneError(
+            "The text tower of this backbone is not one of open_clip's transformers.",
+            allowed="backbones with a CLIP text transformer, as ViT-B-32/openai",
+        )
 
     def forward(self) -> Tensor:
         """Class weights (C, D) of unit length, float32, differentiable.
@@ -106,8 +104,10 @@ class TextTower(nn.Module):
         model, length = self.model, tokens.shape[1]
         shorter: dict[str, Tensor] = {}
         if length < getattr(model, "context_length", length):
-            shorter["positional_embedding"] = model.positional_embedding[:length]
-            shorter["attn_mask"] = model.attn_mask[:length, :length]
+            shorter = {
+                "positional_embedding": model.positional_embedding[:length],
+                "attn_mask": model.attn_mask[:length, :length],
+            }
         # The embeddings are cut for this call alone, so the tower keeps all of its parameters.
         out = functional_call(model, shorter, (tokens,))
         return out[0] if isinstance(out, tuple) else out
@@ -124,11 +124,7 @@ def _text_part(backbone: Backbone) -> nn.Module:
             allowed="models of open_clip",
             hint="Take a method that does not train it: 'clip-adapter ls methods' tells which.",
         )
-    # The text tower of a plain CLIP lies in the whole model itself. A shallow copy shares these
-    # tables with the backbone, so it gets tables of its own.
-    half: Any = copy.copy(model)
-    half._modules = {k: v for k, v in model._modules.items() if k != "visual"}
-    half._parameters = {k: v for k, v in model._parameters.items() if k not in OF_NEITHER}
-    half = copy.deepcopy(half)
+    # The text tower of a plain CLIP lies in the whole model itself: the copy has None for the rest.
+    half: Any = copy.deepcopy(model, {id(getattr(model, name, None)): None for name in OTHERS})
     half.forward = half.encode_text
     return half

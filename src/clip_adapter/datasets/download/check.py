@@ -238,7 +238,5 @@ def _decode_all(folder: Path, files: list[str]) -> list[tuple[str, str]]:
 
     with ThreadPool() as threads:
         faults = threads.imap(fault, files, _AT_ONCE)
-        counted_files = track(files, "Decoding", "pictures")
-        return [
-            (shown(f), reason) for f, reason in zip(counted_files, faults, strict=True) if reason
-        ]
+        counted_faults = track(faults, "Decoding", "pictures", total=len(files))
+        return [(shown(file), why) for file, why in zip(files, counted_faults, strict=True) if why]
