@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import threading
 import time
@@ -22,7 +23,6 @@ from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.methods import Method, get_method, make_method, method_names
-from clip_adapter.methods.base import check_fitted
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import PictureSource, Source, open_source
@@ -162,10 +162,10 @@ def make_classifier(
     """The classifier of ``fitted``, checked, with the record of how it was made.
 
     Raises:
-        UsageError: ``method`` returned something else, see :func:`check_fitted`.
+        UsageError: ``method`` returned something else, or what no classifier can be made of.
         ClassifierError: it does not score every class, or scores the shots as NaN or infinite.
     """
-    check_fitted(fitted, method, task)
+    _check_fitted(fitted, method, task)
     # Features of an adapted tower are not at hand, and may be of another size than those of the
     # task; its parameters were checked.
     probe = task.train.subset(list(range(min(PROBED, len(task.train)))))
@@ -204,6 +204,32 @@ def make_classifier(
             "versions": versions(),
         },
     )
+
+
+def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
+    """Check that ``method`` returned what a classifier can be made of.
+
+    Raises:
+        UsageError: no ``Fitted``, weights that do not fit the features, or hyper-parameters that
+            JSON does not hold; names the class.
+    """
+    found, allowed = f"{type(method).__qualname__}.fit ({method.name}) returned ", ""
+    if not isinstance(fitted, Fitted):
+        found += type(fitted).__name__
+        allowed = "a Fitted, with the head that was learnt; docs/add-a-method.md shows one"
+    else:
+        try:
+            if fitted.tower_adapter is None:
+                fitted.logits(task.train.subset([0]))
+            json.dumps([dict(fitted.hyperparameters), *map(dict, fitted.selection)])
+        except RuntimeError as error:
+            found += f"a head that does not take the features: {error}"
+            allowed = f"weights (classes, dimension) = {len(task.class_names), task.train.dim}"
+        except (TypeError, ValueError) as error:
+            found += f"hyper-parameters that JSON does not hold: {error}"
+            allowed = "numbers, strings, true, false, none and lists of them: tensor.tolist()"
+    if allowed:
+        raise UsageError(f"{found}.", allowed=allowed)
 
 
 def _on_held_out(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import json
 import pkgutil
 import typing
 import warnings
@@ -162,32 +161,6 @@ def register(cls: Any = None, /, **about: Any) -> Any:
         )
     _REGISTRY[cls.name] = cls
     return cls
-
-
-def check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
-    """Check that ``method`` returned what a classifier can be made of.
-
-    Raises:
-        UsageError: no ``Fitted``, weights that do not fit the features, or hyper-parameters that
-            JSON does not hold; names the class.
-    """
-    found, allowed = f"{type(method).__qualname__}.fit ({method.name}) returned ", ""
-    if not isinstance(fitted, Fitted):
-        found += type(fitted).__name__
-        allowed = "a Fitted, with the head that was learnt; docs/add-a-method.md shows one"
-    else:
-        try:
-            if fitted.tower_adapter is None:
-                fitted.logits(task.train.subset([0]))
-            json.dumps([dict(fitted.hyperparameters), *map(dict, fitted.selection)])
-        except RuntimeError as error:
-            found += f"a head that does not take the features: {error}"
-            allowed = f"weights (classes, dimension) = {len(task.class_names), task.train.dim}"
-        except (TypeError, ValueError) as error:
-            found += f"hyper-parameters that JSON does not hold: {error}"
-            allowed = "numbers, strings, true, false, none and lists of them: tensor.tolist()"
-    if allowed:
-        raise UsageError(f"{found}.", allowed=allowed)
 
 
 def _discover() -> None:
