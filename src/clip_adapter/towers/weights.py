@@ -72,9 +72,11 @@ class WeightAdapter(TowerAdapter):
                 allowed="a start with the same parameters",
             )
         pairs = zip(start.values, self.values, strict=True)
-        return WeightAdapter(
-            self.names, [(1 - share) * a.detach() + share * b.detach() for a, b in pairs]
-        )
+        mixed = [
+            (1 - share) * a.detach().to(b.device) + share * b.detach()  # trained on a GPU, perhaps
+            for a, b in pairs
+        ]
+        return WeightAdapter(self.names, mixed)
 
     def attach(self, visual: nn.Module) -> None:
         """Put the values in the place of the tower's own.
