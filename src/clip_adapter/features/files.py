@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
@@ -257,7 +258,7 @@ def _numbered(
 ) -> tuple[list[int], list[str] | None]:
     """Labels (N,) as numbers, and the names of the classes as far as they are known."""
     if known := {label for label in labels if isinstance(label, str)}:
-        class_names = sorted(known) if class_names is None else class_names
+        class_names = in_order(known) if class_names is None else class_names
         if strange := sorted(known - set(class_names)):
             raise DataError(
                 f"Labels that are not among the class names: {listed(strange, _SHOWN)}.",
