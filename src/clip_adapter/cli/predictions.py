@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.folder import is_picture
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import UsageError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import FeatureStore

@@ -83,9 +83,7 @@ def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
     else:
         plain = {}
     return [
-        row._replace(
-            path=turned.get(row.path, row.path), label=plain.get(row.label, row.label)
-        )
+        row._replace(path=turned.get(row.path, row.path), label=plain.get(row.label, row.label))
         for row in rows
     ], notes
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import source_options
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
@@ -176,6 +177,8 @@ def _score(
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
     labels = _map_labels(features, classifier, only_its_classes)
+    if note := alike_note(classifier.text_weights, classifier.class_names):
+        log.warning(note)
     seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
     rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
     if not len(rows):
@@ -231,7 +234,7 @@ def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tens
 def open_for(
     classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]
 ) -> Source:
-    """The source of ``data``, read as the classifier's training data was and fit to be scored by it.
+    """The source of ``data``, read as the training data was and fit for ``classifier``.
 
     Args:
         classifier: what is to score it.

@@ -93,7 +93,8 @@ def _open_npz(path: Path) -> FeatureFile:
         is_matrix = key == "text" or key.endswith("features")
         return torch.from_numpy(file[key]) if is_matrix else file[key].tolist()
 
-    entries = ("logit_scale", "backbone", "feature_norm", "note")
+    entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")
+    entries += ("feature_norm", "note")
     meta = {key: str(file[key]) for key in entries if key in file}
     for key in ("classes", "class_names"):  # where there are both, the second counts
         meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}

@@ -2,7 +2,7 @@
 
 from clip_adapter.nn.bottleneck import Activation, Bottleneck
 from clip_adapter.nn.cache import Cache
-from clip_adapter.nn.cosine import cosine_logits, normalize
+from clip_adapter.nn.cosine import cosine_logits, normalize, other_readings
 from clip_adapter.nn.projection import Projection
 from clip_adapter.nn.ratio import FixedRatio, HypernetworkRatio, LearnableRatio, Ratio
 from clip_adapter.nn.residual import ResidualAdapter, blend
@@ -20,4 +20,5 @@ __all__ = [
     "blend",
     "cosine_logits",
     "normalize",
+    "other_readings",
 ]
