@@ -108,11 +108,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if names is not None:
                 raise ValueError("class_names without text_weights would change nothing.")
             return None
+        if isinstance(given, Mapping):
+            if names is not None:
+                raise ValueError("text_weights is a mapping: it names the labels, not class_names.")
+            names, given = list(given), list(given.values())
         try:
-            if isinstance(given, Mapping):
-                if names is not None:
-                    raise ValueError("text_weights is a mapping, which names its labels itself")
-                names, given = list(given), list(given.values())
             text = np.array([np.asarray(row, np.float32) for row in given])
         except (TypeError, ValueError) as error:
             raise ValueError(f"text_weights are no array of numbers: {error}.") from error

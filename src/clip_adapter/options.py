@@ -230,8 +230,8 @@ class SourceOptions:
         ClassNames | None,
         Help(
             "Better names for the classes than the folder names or labels: a CSV with the columns "
-            "label,name (or folder,name), a JSON object {label: name}, or a text file with one name "
-            "per line, in the order of the labels.",
+            "label,name (or folder,name), a JSON object {label: name}, or a text file with one "
+            "name per line, in the order of the labels.",
             metavar="FILE",
         ),
     ] = None
