@@ -28,10 +28,11 @@ _GENERIC = ("2750", "images", "jpg", "data", "101_ObjectCategories", "UCF-101-mi
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
     """Read ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
 
-    Classes are the folder names, sorted; by number where all are whole numbers. Pictures in deeper
-    folders belong to their class; pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and ``testing``
-    are understood. A class folder without pictures stays a class. Hidden files are skipped, files
-    with other endings counted in the notes. A folder that holds one folder only is looked into.
+    Classes are the folder names, sorted (numbers by number); pictures in deeper folders belong to
+    their class; pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and
+    ``testing`` are understood. A class folder without pictures stays a class. Hidden files are
+    skipped, files with other endings counted in the notes. A folder that holds one folder only is
+    looked into.
 
     Args:
         root: the folder.

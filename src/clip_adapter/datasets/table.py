@@ -70,7 +70,7 @@ def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
         for row in rows
         if "\\" in row.path
         and not os.path.exists(base / row.path)
-        and os.path.exists(base / (forward := row.path.replace("\\", "/")))
+        and os.path.isfile(base / (forward := row.path.replace("\\", "/")))
     }
     if turned:
         what = counted(len(turned), "path")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -255,7 +254,7 @@ def _scale(meta: Mapping[str, str]) -> float | None:
         DataError: it is no positive number, or may be a logarithm.
     """
     if _LOGARITHM in meta:
-        scale = float(np.exp(float(meta[_LOGARITHM])))
+        scale = math.exp(float(meta[_LOGARITHM]))
     elif _SCALE in meta:
         scale = float(meta[_SCALE])
     else:
