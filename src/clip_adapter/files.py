@@ -175,7 +175,8 @@ def read_csv(
         rows = []
         for cells in trimmed:
             start = reader.line_num + 1
-            rows += [(reader.line_num, cells)] if any(cells) else []
+            if any(cells):
+                rows.append((reader.line_num, cells))
         return rows
     except csv.Error as error:
         raise DataError(
