@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from clip_adapter.errors import DataError, MissingTextError
@@ -34,7 +35,7 @@ def shots(seed=0, per_class=6):
     centres = generator.normal(size=(3, 16)).astype(np.float32)
     y = np.repeat(["ant", "bee", "cow"], per_class)
     x = centres[np.repeat(range(3), per_class)] + generator.normal(size=(len(y), 16)) * 0.3
-    return x.astype(np.float32), y, centres
+    return x.astype(np.float32), y, dict(zip(("ant", "bee", "cow"), centres, strict=True))
 
 
 def test_clip_adapter_with_text_weights():
@@ -74,9 +75,90 @@ def test_text_weights_that_are_none_are_refused():
     x, y, centres = shots()
     with pytest.raises(ValueError, match="text_weights are no array of numbers"):
         FewShotClassifier(text_weights=["ant", "bee", "cow"]).fit(x, y)
-    centres[1] = 0
+    centres["bee"][:] = 0
     with pytest.raises(DataError, match="text weights of 'bee' are all 0"):
         FewShotClassifier(text_weights=centres).fit(x, y)
+
+
+def zero_shot(text, **named):
+    return FewShotClassifier("zero-shot", text_weights=text, logit_scale=20.0, **named)
+
+
+def as_objects(y):
+    return np.array([str(label) for label in y], dtype=object)
+
+
+@pytest.mark.parametrize("labels", [np.asarray, list, as_objects])
+def test_text_in_any_order_goes_to_the_labels_that_are_named(labels):
+    x, y, centres = shots()
+    order = ["cow", "ant", "bee"]  # of a file; scikit-learn sorts
+    rows = np.stack([centres[name] for name in order])
+    by_label = zero_shot({name: centres[name] for name in order}).fit(x, labels(y))
+    by_order = zero_shot(rows, class_names=np.array(order)).fit(x, labels(y))
+    for model in (by_label, by_order, clone(by_order).fit(x, labels(y))):
+        assert model.score(x, y) == 1
+        assert list(model.predict_proba(x[:1]).argmax(1)) == [0]
+    with pytest.raises(ValueError, match=r"cannot be seen. Give \{label: vector\}"):
+        zero_shot(rows).fit(x, labels(y))
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (7, 10, 9), (2.0, 0.0, 1.0)])
+def test_bare_rows_go_to_numbers_in_their_order(values):
+    x, y, centres = shots()
+    names = sorted(centres)
+    y = np.array(values)[[names.index(label) for label in y]]
+    rows = np.stack([centres[names[i]] for i in np.argsort(values)])
+    assert zero_shot(rows).fit(x, y).score(x, y) == 1
+
+
+def test_bare_rows_go_to_false_and_true():
+    x, y, centres = shots()
+    x, y = x[y != "cow"], y[y != "cow"] == "bee"
+    assert zero_shot([centres["ant"], centres["bee"]]).fit(x, y).score(x, y) == 1
+    assert zero_shot({True: centres["bee"], False: centres["ant"]}).fit(x, y).score(x, y) == 1
+
+
+def test_text_of_labels_that_a_fold_lacks_is_left_aside():
+    x, y, centres = shots()
+    kept = y != "ant"
+    model = zero_shot(centres).fit(x[kept], y[kept])
+    assert list(model.classes_) == ["bee", "cow"]
+    assert model.score(x[kept], y[kept]) == 1
+    folds = KFold(3)  # of sorted labels: each lacks one
+    assert len(cross_val_score(zero_shot(centres), x, y, cv=folds)) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "message"),
+    [
+        ("fewer", None, "no row for 'bee'; it has rows for 'ant', 'cow'. Labels are spelled"),
+        ("all", ["ant", "bee", "cow"], "a mapping"),
+        ("rows", ["ant", "bee"], r"shape \(3, 16\); there are 2 classes"),
+        ("rows", ["ant", "bee", "bee"], "twice"),
+        ("rows", ["Ant", "bee", "cow"], "no row for 'ant'"),
+        (None, ["ant", "bee", "cow"], "without text_weights"),
+    ],
+)
+def test_text_that_does_not_fit_the_labels_is_refused(text, names, message):
+    x, y, centres = shots()
+    given = {
+        "fewer": {name: row for name, row in centres.items() if name != "bee"},
+        "all": centres,
+        "rows": np.stack(list(centres.values())),
+        None: None,
+    }[text]
+    with pytest.raises(ValueError, match=message):
+        zero_shot(given, class_names=names).fit(x, y)
+
+
+def test_what_text_cannot_tell_apart_and_a_scale_that_may_be_a_logarithm_warn():
+    x, y, centres = shots()
+    centres["cow"] = centres["ant"] * 2
+    with pytest.warns(UserWarning, match="cannot tell these classes apart: 'ant' and 'cow'"):
+        zero_shot(centres).fit(x, y)
+    centres.pop("cow")
+    with pytest.warns(UserWarning, match=r"4\.6052 is taken as 1/tau; .* it is 100\.0"):
+        FewShotClassifier("zero-shot", centres, 4.6052).fit(x[y != "cow"], y[y != "cow"])
 
 
 @pytest.mark.parametrize("method", ["auto", "gda", "tip-adapter-f"])

@@ -263,3 +263,16 @@ def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, tmp_path
     assert not any("fewer" in line for line in lines.messages)
     clip_adapter.fit(folder, shots=3, **given)
     assert "Classes with fewer than 3 pictures: 'red (2)'." in lines.messages
+
+
+def test_fit_and_evaluate_name_classes_that_text_cannot_tell_apart(folder, tiny, lines):
+    names = {"red": "Circle", "blue": "circle"}
+    classifier = clip_adapter.fit(folder, backbone=tiny, method="zero-shot", class_names=names)
+    assert any("apart: 'circle' and 'Circle'" in message for message in lines.messages)
+    lines.clear()
+    with pytest.raises(DataError, match="trained on"):
+        clip_adapter.evaluate(classifier, folder, class_names=names)
+    assert any("apart: 'circle' and 'Circle'" in message for message in lines.messages)
+    lines.clear()
+    clip_adapter.fit(folder, backbone=tiny, method="zero-shot")
+    assert not any("apart" in message for message in lines.messages)

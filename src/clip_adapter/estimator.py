@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from clip_adapter.datasets.coverage import coverage
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import row_digests
+from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
+from clip_adapter.nn import other_readings
 from clip_adapter.options import DEFAULT_METHOD
+from clip_adapter.wording import listed
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -26,11 +30,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     Args:
         method: a name from ``clip-adapter ls methods``. The default uses
             text weights where it is given any.
-        text_weights: (C, D) text features in the order of ``sorted(set(y))``, for the methods that
-            need them.
+        text_weights: text features, for the methods that need them: {label: vector (D,)}, or
+            (C, D) with ``class_names``. Without these, (C, D) in the order of ``sorted(set(y))``,
+            where labels are numbers. Vectors of labels that are not in ``y`` are left aside.
         logit_scale: 1/tau of the backbone, about 100.
         options: hyper-parameters of the method, by name.
         seed: the only source of randomness.
+        class_names: the labels of the rows of ``text_weights``, as they stand in ``y``.
 
     Attributes:
         classifier_: the fitted :class:`~clip_adapter.Classifier`.
@@ -44,18 +50,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         logit_scale: float = 100.0,
         options: Mapping[str, Any] | None = None,
         seed: int = 1,
+        class_names: Any = None,
     ) -> None:
         self.method = method
         self.text_weights = text_weights
         self.logit_scale = logit_scale
         self.options = options
         self.seed = seed
+        self.class_names = class_names
 
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's names
         """Learn from features X (n, D) and labels y (n,).
 
         Raises:
-            ValueError: fewer than two classes, or X and y that do not fit.
+            ValueError: fewer than two classes, X and y that do not fit, or text weights of which
+                it is not beyond doubt which row is of which label.
             ClipAdapterError: from the method.
         """
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
@@ -65,15 +74,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
             )
-        try:
-            text = None if self.text_weights is None else np.asarray(self.text_weights, np.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"text_weights are no array of numbers: {error}.") from error
-        if text is not None and text.shape != (len(self.classes_), X.shape[1]):
-            raise ValueError(
-                f"text_weights has shape {text.shape}; y has {len(self.classes_)} classes and X "
-                f"{X.shape[1]} features."
-            )
+        text = self._text(X.shape[1])
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
         rows, notes, _ = coverage(labels.tolist(), digests)
@@ -88,8 +89,55 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.logit_scale,
             self.seed,
         )
+        if note := alike_note(task.text_weights, task.class_names):
+            warnings.warn(note, UserWarning, stacklevel=2)
+        if other := other_readings(self.logit_scale):
+            note = f"logit_scale {self.logit_scale:g} is taken as 1/tau; {other}."
+            warnings.warn(note, UserWarning, stacklevel=2)
         self.classifier_ = fit_task(make_method(self.method, self.options), task, {})
         return self
+
+    def _text(self, dim: int) -> np.ndarray | None:
+        """The text weights (C, ``dim``) in the order of ``classes_``.
+
+        Raises:
+            ValueError: see :meth:`fit`.
+        """
+        given, names = self.text_weights, self.class_names
+        if given is None:
+            if names is not None:
+                raise ValueError("class_names without text_weights would change nothing.")
+            return None
+        if isinstance(given, Mapping):
+            if names is not None:
+                raise ValueError("text_weights is a mapping: it names the labels, not class_names.")
+            names, given = list(given), list(given.values())
+        try:
+            text = np.array([np.asarray(row, np.float32) for row in given])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"text_weights are no array of numbers: {error}.") from error
+        if names is None:
+            if not all(isinstance(label, Number | np.bool_) for label in self.classes_):
+                raise ValueError(
+                    "text_weights is a bare array, and the labels are no numbers: whether its rows "
+                    f"are in their sorted order ({listed(self.classes_)}) cannot be seen. Give "
+                    "{label: vector}, or the labels of the rows as class_names=[...]."
+                )
+            names = self.classes_
+        rows = {label: row for row, label in enumerate(names)}
+        if text.shape != (len(names), dim):
+            raise ValueError(
+                f"text_weights has shape {text.shape}; there are {len(names)} classes and X has "
+                f"{dim} features."
+            )
+        if len(rows) < len(names):
+            raise ValueError("class_names holds a label twice.")
+        if missing := [label for label in self.classes_ if label not in rows]:
+            raise ValueError(
+                f"text_weights has no row for {listed(missing)}; it has rows for {listed(rows)}. "
+                "Labels are spelled there as in y."
+            )
+        return text[[rows[label] for label in self.classes_]]
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Scores (n, C); for two classes (n,), as scikit-learn has it."""

@@ -164,9 +164,23 @@ def read_csv(
         header = text.split("\n", 1)[0].lower().split(delimiter)
         return len({*wanted} & {cell.strip().strip('"') for cell in header})
 
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(delimiters, key=hits))
+    lines = io.StringIO(text, newline="")
+    # Strict: else a quote that is never closed takes all rows after it into one cell.
+    reader = csv.reader(
+        lines, delimiter=max(delimiters, key=hits), skipinitialspace=True, strict=True
+    )
+    start = 1
     try:
         trimmed = ([cell.strip() for cell in cells] for cells in reader)
-        return [(reader.line_num, cells) for cells in trimmed if any(cells)]
+        rows = []
+        for cells in trimmed:
+            start = reader.line_num + 1
+            if any(cells):
+                rows.append((reader.line_num, cells))
+        return rows
     except csv.Error as error:
-        raise DataError(f"{what} {shown(path)} is no CSV: {error}.", allowed=allowed) from error
+        raise DataError(
+            f"{what} {shown(path)} is no CSV from line {start} on: {error}.",
+            allowed=allowed,
+            hint='Close every quote; double those inside a quoted cell ("").',
+        ) from error

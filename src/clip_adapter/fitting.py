@@ -22,6 +22,7 @@ from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
+from clip_adapter.features.text import alike_note
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
@@ -374,6 +375,8 @@ def make_task(
         templates=tuple(source.templates),
         compute=where,
     )
+    if note := alike_note(task.text_weights, task.class_names):
+        log.warning(note)
     return task, {
         **source.facts(),
         "views": views,

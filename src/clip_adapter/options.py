@@ -229,8 +229,9 @@ class SourceOptions:
     class_names: Annotated[
         ClassNames | None,
         Help(
-            "Better names for the classes than the folder names: a CSV with the columns "
-            "folder,name, a JSON object {folder: name}, or a text file with one name per line.",
+            "Better names for the classes than the folder names or labels: a CSV with the columns "
+            "label,name (or folder,name), a JSON object {label: name}, or a text file with one "
+            "name per line, in the order of the labels.",
             metavar="FILE",
         ),
     ] = None

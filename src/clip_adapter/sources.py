@@ -262,8 +262,6 @@ class FeatureSource(Source):
             refuse(spec, "features, and no backbone is named", ("descriptions",), options)
         stated = {"dtype": "float32", **file.meta}
         super().__init__(spec, self._features.class_names, templates, options, file.notes, stated)
-        if unlabelled := int((self._features.labels < 0).sum()):
-            raise DataError(f"{spec}: {unlabelled} rows have no label.", hint="Label them.")
 
     def _loaded(self) -> Backbone:
         if self._backbone is not None:
@@ -290,7 +288,13 @@ class FeatureSource(Source):
         return backbone
 
     def labels(self, split: str) -> list[int]:
-        """Label of every row, whatever the split: the set was named by the user."""
+        """Label of every row, whatever the split: the set was named by the user.
+
+        Raises:
+            DataError: a row has none.
+        """
+        if unlabelled := int((self._features.labels < 0).sum()):
+            raise DataError(f"{self.name}: {unlabelled} rows have no label.", hint="Label them.")
         return self._features.labels.tolist()
 
     def features(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from clip_adapter import Classifier
 from clip_adapter.errors import DecodeError
@@ -128,6 +129,42 @@ def test_another_backbone_is_refused(run, saved, test_folder, tmp_path):
     result = run("predict", other, test_folder)
     assert result.exit_code == 1
     assert "this classifier was trained with (" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("dim", "fingerprint", "norm", "words"),
+    [
+        (16, "b" * 64, "raw", "with the weights bbbbbbbbbbbb; the classifier was trained on"),
+        (16, "", "unit", "whose length counts in its scores"),
+        (15, "", "raw", "Features of shape (4, 15)"),
+        (16, "", "raw", ""),
+    ],
+)
+def test_features_are_checked_as_evaluate_does(run, tmp_path, dim, fingerprint, norm, words):
+    from clip_adapter.features.feature_set import FeatureSet
+    from clip_adapter.features.files import write_features
+    from clip_adapter.heads import Head
+
+    generator = torch.Generator().manual_seed(0)
+    head = Head(torch.randn(2, 16, generator=generator), bias=torch.ones(2), kind="linear")
+    info = {"backbone": "mine", "backbone_fingerprint": "a" * 64}
+    saved = Classifier(head, ["x", "y"], info=info).save(tmp_path / "classifier")
+    rows = torch.randn(4, dim, generator=generator) * 3
+    features = FeatureSet(rows, torch.tensor([0, 1, 0, 1]), ["x", "y"], feature_norm=norm)
+    meta = {"backbone": "mine", "backbone_fingerprint": fingerprint or None}
+    write_features(tmp_path / "f.safetensors", {"test": features}, None, meta)
+    results = [
+        run(command, saved, f"{tmp_path}/f.safetensors#test", "--json")
+        for command in ("predict", "evaluate")
+    ]
+    for result in results:
+        assert result.exit_code == (1 if words else 0), result.stderr
+        assert words in result.stderr
+    if words:
+        assert results[0].stdout == results[1].stdout
+    else:
+        answers = Classifier.load(saved).predict(features)
+        assert [one["label"] for one in json.loads(results[0].stdout)] == answers
 
 
 def test_a_folder_in_python_says_what_to_pass(saved, test_folder):

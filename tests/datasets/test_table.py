@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_adapter.datasets.labels import in_order, same_numbers
 from clip_adapter.datasets.table import load_table
 from clip_adapter.errors import DataError, UsageError
 
@@ -67,6 +68,18 @@ def test_root_and_absolute_paths(put, tmp_path):
         ("path,label,split\n1.png,a,\n", "unknown split '': row 2"),
         ("path,label\nx.png,a\ny.png,b\n", "None of the 2 pictures"),
         ("path,label\n1\0.png,a\n", "."),
+        ("path,label\n1.png,a\n2.png,circle, red\n", "1 row of .* more cells than .*: row 3"),
+        ("label;path\ncircle; red;1.png\n", "more cells than columns: row 2"),
+        ("path,label,\n1.png,a,\n2.png,circle, red\n", "more cells than columns: row 3"),
+        ("path\tlabel\tsplit\r\n1.png\ta\ttrain\tx\r\n", "more cells than columns: row 2"),
+        ("path,Label,label\n1.png,a,b\n", "more than one column 'label'"),
+        ("split,path,label,split\ntrain,1.png,b,train\n", "more than one column 'split'"),
+        ("path,label\n1.png,a\n2.png,nan\n", "1 row of .* written nan,: row 3"),
+        ("path,label\n1.png,1.0\n2.png,<NA>\n", "written nan,: row 3"),
+        ("path,label\n1.png,2\n2.png,1\n3.png,1.0\n", "spelled in two ways '1', '1.0': row 3, 4"),
+        ("path,label\n1.png,01\n2.png,1\n3.png,x\n", "spelled in two ways '01', '1': row 2, 3"),
+        ('path,label\n1.png,a\n2.png,"b\n3.png,c\n', "no CSV from line 3 on: unexpected end"),
+        ('path,label\n1.png,"a\n2.png,"b\n3.png,c\n', "no CSV from line 2 on: ',' expected"),
     ],
 )
 def test_errors_name_rows_and_columns(table, text, message):
@@ -116,6 +129,50 @@ def test_number_labels_are_sorted_as_numbers(table):
     assert load_table(path, class_names=["x", "y", "z"]).class_names == ["x", "y", "z"]
 
 
+def test_whole_numbers_of_a_column_with_gaps(table):
+    path = table("path,label\n1.png,10.0\n2.png,9.0\n3.png,11\n")
+    dataset = load_table(path)
+    assert dataset.class_names == ["9", "10", "11"]
+    assert [sample.label for sample in dataset.splits["all"]] == [1, 0, 2]
+    assert dataset.notes[0] == "Labels with a decimal point are whole numbers: 10.0 is 10."
+    assert "labels are numbers" in dataset.notes[1]
+    names = {"9.0": "x", "10": "y", "11.0": "z"}  # written by the same program
+    assert load_table(path, class_names=names).class_names == ["x", "y", "z"]
+
+
+def test_versions_are_words(table):
+    dataset = load_table(table("path,label\n1.png,1.10\n2.png,1.9\n3.png,2.0\n"))
+    assert dataset.class_names == ["1.10", "1.9", "2.0"]
+    assert dataset.notes == []
+
+
+def test_words_for_a_missing_label_are_told(table):
+    dataset = load_table(table("path,label\n1.png,None\n2.png,b\n3.png,none\n"))
+    assert dataset.class_names == ["None", "b", "none"]
+    assert dataset.notes == ["'None', as programs write a missing label, is read as a class."]
+
+
+def test_cells_that_are_no_loss(table):
+    text = ',path,label,\n0,1.png,"circle, red",\n1,2.png, "two\nlines",,\n2,3.png,a "b",\n'
+    dataset = load_table(table(text))  # an index of pandas in front, blank cells behind
+    assert dataset.class_names == ['a "b"', "circle, red", "two lines"]
+    assert dataset.notes == []
+
+
+def test_paths_as_windows_writes_them(put):
+    root = put("a b/1.png", "a b/2.png", "c/3.png", "c/back\\slash.png")
+    rows = [("a b\\1.png", "a", "train"), ("a b/2.png", "a", "train"), ("c\\3.png", "c", "train")]
+    rows += [("c/back\\slash.png", "c", "train"), ("a b/1.png", "a", "test")]
+    lines = ["path,label,split", *map(",".join, rows)]
+    (root / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    dataset = load_table(root / "t.csv")
+    train = dataset.splits["train"]
+    assert [s.name for s in train] == ["a b/1.png", "a b/2.png", "c/3.png", "c/back\\slash.png"]
+    assert all(sample.read() for sample in train)
+    assert "2 paths with backslashes read as 'a b/1.png' and 1 more." in dataset.notes
+    assert any("1 picture both in test" in note for note in dataset.notes)
+
+
 def test_a_label_of_300_characters(table):
     long = "very " * 60
     dataset = load_table(table(f"path,label\n1.png,{long}\n2.png,b\n"))
@@ -147,6 +204,15 @@ def test_parquet(put):
     pq.write_table(pa.table({"path": ["1.png", "2.png"], "label": [3, None]}), root / "t.parquet")
     with pytest.raises(DataError, match="without a label: row 2"):
         load_table(root / "t.parquet")
+    columns = {"path": ["1.png", "2.png"], "label": [3.0, float("nan")]}
+    pq.write_table(pa.table(columns), root / "t.parquet")
+    with pytest.raises(DataError, match="written nan,: row 2"):
+        load_table(root / "t.parquet")
+    names = ["path", "label", "label"]
+    twice = pa.Table.from_arrays([pa.array(["1.png"]), pa.array(["a"]), pa.array(["b"])], names)
+    pq.write_table(twice, root / "t.parquet")
+    with pytest.raises(DataError, match="more than one column 'label'"):
+        load_table(root / "t.parquet")
     (root / "t.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         load_table(root / "t.parquet")
@@ -177,10 +243,12 @@ def test_what_is_written_is_read(tmp_path_factory, rows, delimiter, quoting):
         writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
         writer.writerow(("path", "label", "split"))
         writer.writerows(rows)
-    dataset = load_table(path)
-    labels = sorted({unicodedata.normalize("NFC", label) for _, label, _ in rows})
-    if all(label.isascii() and label.isdigit() for label in labels):
-        labels.sort(key=int)
+    labels = {unicodedata.normalize("NFC", label) for _, label, _ in rows}
+    if same_numbers(labels):
+        with pytest.raises(DataError, match="two ways"):
+            load_table(path)
+        return
+    dataset, labels = load_table(path), in_order(labels)
     for split in ("train", "val", "test"):
         expected = [
             (file, labels.index(unicodedata.normalize("NFC", label)))

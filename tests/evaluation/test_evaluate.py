@@ -124,6 +124,29 @@ def test_a_raw_linear_head_takes_no_unit_features(tmp_path):
     assert evaluate(linear("raw"), data()).n == N
 
 
+def test_raw_linear_scores_of_unit_features_are_refused_in_python_too():
+    for call in (linear("raw").predict, linear("raw").predict_proba, linear("raw").logits):
+        with pytest.raises(DataError, match="length counts"):
+            call(unit(data()))
+    assert len(linear("unit").predict(data())) == N
+
+
+def test_another_name_of_the_backbone_is_told(classifier, tmp_path, lines):
+    path = tmp_path / "raw.safetensors"
+    write_features(path, {"test": data()}, meta={"backbone": "RN50"})
+    classifier.info = {"backbone": "RN101"}
+    evaluate(classifier, f"{path}#test")
+    assert any("'RN50' made its features" in m and "'RN101'" in m for m in lines.messages)
+
+
+def test_classes_that_text_cannot_tell_apart_are_named(classifier, lines):
+    evaluate(classifier, data())
+    assert not any("cannot tell" in message for message in lines.messages)
+    classifier.text_weights[2] = classifier.text_weights[0]
+    evaluate(classifier, data())
+    assert any(f"apart: '{NAMES[0]}' and '{NAMES[2]}'" in message for message in lines.messages)
+
+
 def test_a_cosine_head_takes_both(classifier):
     assert evaluate(classifier, unit(data())).top1 == evaluate(classifier, data()).top1
 

@@ -205,6 +205,10 @@ ZEROS = torch.zeros(4, dtype=torch.long)
         ({"features": features(), "labels": ZEROS}, {"classes": "cat"}, "cannot be read"),
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "-1"}, "logit_scale"),
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "x"}, "cannot be read"),
+        ({"features": features(), "labels": ZEROS}, {"logit_scale": "4.6052"}, "it is 100.003"),
+        ({"features": features(), "labels": ZEROS}, {"logit_scale": "0.01"}, "as tau 100"),
+        ({"features": features(), "labels": ZEROS}, {"logit_scale": "2.6593"}, "it is 14.28"),
+        ({"features": features(), "labels": ZEROS}, {"log_logit_scale": "800"}, "math range"),
         ({"features": features(), "labels": ZEROS}, {"feature_norm": "l2"}, "feature_norm='l2'"),
         (
             {"features": features(), "labels": ZEROS, "text": torch.ones(2, 5)},
@@ -221,6 +225,34 @@ def test_what_does_not_fit_is_refused(safetensors_file, tensors, meta, message):
     with pytest.raises(DataError, match=message) as error:
         load_features(path)
     assert str(path) in str(error.value)
+
+
+def test_a_scale_may_be_stated_by_its_logarithm(safetensors_file, tmp_path):
+    path = safetensors_file(meta={"log_logit_scale": "4.60517"})
+    assert load_features(path).logit_scale == pytest.approx(100, abs=1e-3)
+    np.savez(tmp_path / "f.npz", features=features(), labels=[0] * 4, log_logit_scale=4.60517)
+    assert load_features(tmp_path / "f.npz").logit_scale == pytest.approx(100, abs=1e-3)
+    with pytest.raises(DataError, match="100") as caught:
+        load_features(safetensors_file(meta={"logit_scale": "4.6052"}))
+    assert "if 1/tau is 4.6052, write log_logit_scale=1.52719" in caught.value.hint
+    kept = load_features(tmp_path / "f.npz").feature_set
+    for scale in (4.6052, 10.0):  # a backbone of one's own may have a small one
+        write_features(tmp_path / "own.safetensors", {"train": kept}, None, {"logit_scale": scale})
+        assert load_features(tmp_path / "own.safetensors").logit_scale == pytest.approx(scale)
+
+
+def test_labels_that_are_words_of_numbers_are_in_the_order_of_numbers(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels = ["10", "9", "2", "0"]
+    rows = features().tolist()
+    pq.write_table(pa.table({"features": rows, "label": labels}), tmp_path / "f.parquet")
+    np.savez(tmp_path / "f.npz", features=features(), labels=labels)
+    for name in ("f.parquet", "f.npz"):
+        feature_set = load_features(tmp_path / name).feature_set
+        assert feature_set.class_names == ["0", "2", "9", "10"]
+        assert feature_set.labels.tolist() == [3, 2, 1, 0]
 
 
 def test_wrong_paths(tmp_path):

@@ -3,7 +3,7 @@ import torch
 
 from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore
-from clip_adapter.features.text import text_weights
+from clip_adapter.features.text import alike_note, text_weights
 from clip_adapter.nn.cosine import normalize
 
 NAMES = ["cat", "dog"]
@@ -87,3 +87,34 @@ def test_nothing_to_encode(tiny):
         text_weights(tiny, [], ["a {}"])
     with pytest.raises(UsageError):
         text_weights(tiny, NAMES, [])
+
+
+SPELLINGS = ["red circle", "Red Circle", "red\N{NO-BREAK SPACE}circle", "red  circle"]
+
+
+def test_names_that_the_text_tower_reads_alike_are_named(tiny):
+    names = [*SPELLINGS, "cats & dogs", "blue square", "cats &amp; dogs"]
+    note = alike_note(text_weights(tiny, names, ["a photo of a {}."]), names)
+    assert (
+        "'red circle' and 'Red Circle' and 'red\\xa0circle', 'cats & dogs' and 'cats &amp" in note
+    )
+    assert "blue" not in note
+
+
+def test_names_that_differ_beyond_the_limit_are_named(tiny):
+    names = ["so " * 30 + end for end in ("red", "blue")]
+    assert "cannot tell" in alike_note(text_weights(tiny, names, ["a {}"]), names)
+
+
+def test_only_text_that_is_nearly_the_same_is_named():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(2000, 16, generator=generator, dtype=torch.float64)
+    names = [f"n{i}" for i in range(2000)]
+    weights[1500] = weights[3] * 7
+    assert "'n3' and 'n1500'" in alike_note(weights, names)
+    assert alike_note(weights, names).count("'") == 4
+    aside = normalize(weights[1500] - weights[1500].roll(1)) * weights[1500].norm()
+    for angle, named in ((0.005, True), (0.05, False)):
+        weights[3] = weights[1500] + aside * angle
+        assert bool(alike_note(weights, names)) == named
+    assert alike_note(None, names) == ""

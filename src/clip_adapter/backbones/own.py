@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from clip_adapter.backbones.base import Preprocess, resolve_device
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
+from clip_adapter.nn.cosine import other_readings
 from clip_adapter.reporting import log
 
 GROUP = "clip_adapter.backbones"
@@ -199,6 +200,10 @@ def _scale(model: Any) -> float:
     with contextlib.suppress(AttributeError, TypeError, ValueError, RuntimeError):
         number = given if isinstance(given, float | int) else float(given.detach().exp())
         if 0 < number < 1e6 and not isinstance(given, bool):
+            if isinstance(given, float | int) and (other := other_readings(number)):
+                log.warning(
+                    f"Warning: the backbone's logit_scale {number:g} is taken as 1/tau; {other}."
+                )
             return float(number)
     raise _wrong(
         model,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.classifier import saving
-from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
+from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
@@ -97,6 +97,7 @@ class Classifier:
 
         Raises:
             ClassifierError: features of another dimension.
+            DataError: features of length 1, where that of raw ones counts.
             DecodeError: a picture cannot be read.
             CancelledError: ``cancel`` was set.
         """
@@ -130,6 +131,12 @@ class Classifier:
     def _scores(self, head: Head | Mixture, inputs: Inputs, *, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.plain_view
+            if head.sees_length and (self.feature_norm, inputs.feature_norm) == ("raw", "unit"):
+                raise DataError(
+                    "The features have length 1 (feature_norm unit), and the classifier was "
+                    "trained on raw ones, whose length counts in its scores.",
+                    hint="Give raw features, or fit again with --feature-norm unit.",
+                )
         elif isinstance(inputs, Tensor | np.ndarray):
             features = torch.as_tensor(inputs).float()
         else:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.folder import is_picture
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import UsageError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.files import load_features
 from clip_adapter.features.store import FeatureStore
 from clip_adapter.wording import shortened, shown
 
@@ -112,14 +111,11 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
     """One record per row of a set of features.
 
     Raises:
-        DataError: the classifier trained inside its backbone.
+        DataError: the features are not such as the classifier takes.
     """
-    if classifier.tower_adapter is not None:
-        raise DataError(
-            f"{spec} holds features of a backbone as it was; this classifier trained inside it.",
-            hint="Give the pictures.",
-        )
-    features = load_features(spec, feature_norm=classifier.feature_norm).feature_set
+    from clip_adapter.evaluation.evaluate import DEFAULT_SPLIT, open_for
+
+    features, _ = open_for(classifier, spec, DEFAULT_SPLIT, {}).features(DEFAULT_SPLIT)
     answers = _answers(classifier, features, top)
     return [{"path": n, **answer} for n, answer in zip(features.names, answers, strict=True)]
 

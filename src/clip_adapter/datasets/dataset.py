@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_adapter.datasets.class_names import ClassNames, name_classes
+from clip_adapter.datasets.labels import label_notes
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.templates import known_dataset, resolve_templates
 from clip_adapter.errors import DataError
@@ -132,5 +133,5 @@ def make_dataset(
             on_classes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
     if len(names) == 1:
         on_classes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
-    templates = resolve_templates(None, name)
-    return Dataset(name, names, present, templates, [*on_classes, *notes], copy_of)
+    notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]
+    return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
 from clip_adapter.wording import counted, listed, shown
@@ -27,10 +28,11 @@ _GENERIC = ("2750", "images", "jpg", "data", "101_ObjectCategories", "UCF-101-mi
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
     """Read ``root/class/...`` (split "all") or ``root/train|val|test/class/...``.
 
-    Classes are the folder names, sorted; pictures in deeper folders belong to their class;
-    pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and ``testing``
-    are understood. A class folder without pictures stays a class. Hidden files are skipped, files
-    with other endings counted in the notes. A folder that holds one folder only is looked into.
+    Classes are the folder names, sorted (numbers by number); pictures in deeper folders belong to
+    their class; pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and
+    ``testing`` are understood. A class folder without pictures stays a class. Hidden files are
+    skipped, files with other endings counted in the notes. A folder that holds one folder only is
+    looked into.
 
     Args:
         root: the folder.
@@ -60,7 +62,7 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
         notes.append(f"Not train, val or test, left out: {listed(f.name for f in others)}.")
     classes = [(known_split(f.name) or UNSPLIT, own) for f in split_folders for own in folders(f)]
     classes = classes if split_folders else [(UNSPLIT, folder) for folder in others]
-    labels = sorted({nfc(folder.name) for _, folder in classes})
+    labels = in_order(nfc(folder.name) for _, folder in classes)
     files: list[tuple[int, str, Path]] = []
     endings: Counter[str] = Counter()
     for split, folder in classes:

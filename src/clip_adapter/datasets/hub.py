@@ -10,6 +10,7 @@ from typing import Any
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.labels import in_order
 from clip_adapter.errors import DataError, MissingExtraError, UsageError
 from clip_adapter.wording import counted, first_line, listed, shown
 
@@ -59,8 +60,8 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
         index = {number: number for number in range(len(labels))}
     else:
         # A column without names: its values, sorted.
-        values = sorted({v for rows in chosen.values() for v in rows[label] if v is not None})
-        labels = list(dict.fromkeys(nfc(str(value)) for value in values))
+        values = {v for rows in chosen.values() for v in rows[label] if v is not None}
+        labels = in_order(nfc(str(value)) for value in values)
         place = {name: number for number, name in enumerate(labels)}
         index = {value: place[nfc(str(value))] for value in values}
     samples: dict[str, list[Sample]] = {}

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.labels import GAPS, all_whole, in_order, same_numbers, whole_number
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
 from clip_adapter.files import read_csv
 from clip_adapter.wording import counted, listed, shown, some_of
 
+_WANTED = ("path", "label", "split")
 COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
 
 
@@ -31,47 +33,92 @@ def load_table(
 ) -> Dataset:
     """Read ``.csv`` or ``.tsv`` (UTF-8; comma, semicolon or tab) or ``.parquet``.
 
-    Classes are the labels, sorted; by number where all are whole numbers. The order of the rows is
-    kept. Relative paths start at ``root``, or at the table's folder. A picture that is missing
-    stays in the data set, where it counts as broken; that all are missing is an error.
+    Classes are the labels, sorted; by number where all are whole numbers, which are then spelled
+    as such (``9`` for ``9.0``, as pandas writes a column with gaps). The order of the rows is
+    kept. Relative paths start at ``root``, or at the table's folder; those with backslashes are
+    understood. A picture that is missing stays in the data set, where it counts as broken; that
+    all are missing is an error.
 
     Raises:
-        DataError: the table cannot be read, lacks a column, has empty cells or unknown splits, or
-            none of its pictures is there.
+        DataError: the table cannot be read, lacks a column or has one twice, has empty cells,
+            cells beyond its columns, one number spelled in two ways or unknown splits, or none of
+            its pictures is there.
         UsageError: ``class_names`` does not fit the labels.
     """
     path = Path(path)
     base = Path(root) if root is not None else path.parent
-    rows = _read(path)
-    labels = sorted({row.label for row in rows})
-    numbers = all(label.isascii() and label.isdigit() and len(label) < 18 for label in labels)
-    if numbers:
-        labels.sort(key=int)
+    rows, notes = _spelled(_read(path), base)
+    labels = in_order(row.label for row in rows)
     index = {label: i for i, label in enumerate(labels)}
     splits: dict[str, list[Sample]] = {}
     for row in rows:
         own = splits.setdefault(known_split(row.split) or UNSPLIT, [])
         own.append(Sample(shown(row.path), index[row.label], base / row.path))
-    notes = _notes(rows, base, path)
-    if class_names is None and numbers:
-        notes.append("The labels are numbers: give their names with --class-names.")
+    notes += _notes(rows, base, path)
     known = known_dataset(path.stem, base.resolve().name)
     return make_dataset(known or path.stem, labels, splits, class_names, notes)
 
 
+def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
+    """Rows with paths and labels as they are meant, and what was changed.
+
+    Windows writes paths with backslashes, pandas whole numbers in a column with gaps as 9.0.
+    """
+    notes = []
+    turned = {
+        row.path: forward
+        for row in rows
+        if "\\" in row.path
+        and not os.path.exists(base / row.path)
+        and os.path.isfile(base / (forward := row.path.replace("\\", "/")))
+    }
+    if turned:
+        what = counted(len(turned), "path")
+        notes.append(f"{what} with backslashes read as {listed(turned.values(), 1)}.")
+    labels = {row.label for row in rows}
+    plain = {label: str(whole_number(label)) for label in labels if "." in label}
+    if plain and all_whole(labels):
+        first = min(plain)
+        notes.append(f"Labels with a decimal point are whole numbers: {first} is {plain[first]}.")
+    else:
+        plain = {}
+    return [
+        row._replace(path=turned.get(row.path, row.path), label=plain.get(row.label, row.label))
+        for row in rows
+    ], notes
+
+
 def _read(path: Path) -> list[_Row]:
-    """The rows of a table, each with a path, a label and, if there are any, a known split."""
+    """The rows of a table, each with a path, a label and, if there are any, a known split.
+
+    Nothing that a row holds is left out but cells under the names of other columns.
+    """
     if path.suffix.lower() == ".parquet":
         header, *lines = _parquet(path)
     else:
-        header, *lines = read_csv(path, "The table", ("path", "label"), COLUMNS) or [(0, [])]
+        header, *lines = read_csv(path, "The table", _WANTED[:2], COLUMNS) or [(0, [])]
     columns = [name.lower() for name in header[1]]
+    while columns and not columns[-1]:  # a blank column at the end names nothing
+        columns.pop()
     if missing := [name for name in ("path", "label") if name not in columns]:
         raise DataError(
             f"The table {shown(path)} has no column {listed(missing)}; its columns: "
             f"{listed(columns, 10)}.",
             allowed=COLUMNS,
             hint="Name the columns in the first row.",
+        )
+    if twice := [name for name in _WANTED if columns.count(name) > 1]:
+        raise DataError(
+            f"The table {shown(path)} has more than one column {listed(twice)}.",
+            allowed=COLUMNS,
+            hint="Keep one of each, or give the others other names.",
+        )
+    if beyond := [number for number, values in lines if any(values[len(columns) :])]:
+        raise DataError(
+            f"{counted(len(beyond), 'row')} of {shown(path)} with more cells than columns: row "
+            f"{some_of(map(str, beyond))}.",
+            allowed=COLUMNS,
+            hint='Put a cell that holds a comma in quotes: "circle, red".',
         )
     rows = [
         _Row(number, own.get("path", ""), nfc(own.get("label", "")), own.get("split", ""))
@@ -80,10 +127,13 @@ def _read(path: Path) -> list[_Row]:
     ]
     if not rows:
         raise DataError(f"The table {shown(path)} has no rows.", allowed=COLUMNS)
+    alike = same_numbers({row.label for row in rows})
     unknown = [row for row in rows if "split" in columns and known_split(row.split) is None]
     faults = {
         "without a path": [row for row in rows if not row.path],
         "without a label": [row for row in rows if not row.label],
+        "with a missing label, written nan,": [row for row in rows if row.label in GAPS],
+        f"with a number spelled in two ways {listed(alike)}": [r for r in rows if r.label in alike],
         "with a zero byte": [row for row in rows if "\0" in row.path + row.label],
         f"with an unknown split {listed(dict.fromkeys(row.split for row in unknown))}": unknown,
     }
@@ -93,7 +143,7 @@ def _read(path: Path) -> list[_Row]:
                 f"{counted(len(bad), 'row')} of {shown(path)} {fault}: row "
                 f"{some_of(str(row.number) for row in bad)}.",
                 allowed=COLUMNS,
-                hint="Fill the cells, or remove the rows.",
+                hint="Mend the cells, or remove the rows.",
             )
     return rows
 
@@ -106,8 +156,9 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
     try:
         names = pq.read_schema(path).names
         # Others may hold the pictures themselves.
-        chosen = [name for name in names if name.strip().lower() in ("path", "label", "split")]
-        rows = pq.read_table(path, columns=chosen).to_pylist()
+        chosen = [name for name in names if name.strip().lower() in _WANTED]
+        twice = len(set(chosen)) < len(chosen)  # pyarrow cannot choose, and it is an error anyway
+        rows = [] if twice else pq.read_table(path, columns=chosen).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The table {shown(path)} cannot be read as Parquet: {error}", allowed=COLUMNS

@@ -16,8 +16,9 @@ from torch import Tensor
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import source_options
-from clip_adapter.reporting import Progress, listening
+from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import counted, listed
 
@@ -139,7 +140,7 @@ def evaluate(
         plain = data if classifier.tower_adapter is None else None
         return _score(classifier, data, plain, "features", only_its_classes)
     with listening(progress, cancel):
-        opened = _open(classifier, data, split, source)
+        opened = open_for(classifier, data, split, source)
         features, bad = opened.features(split)
         plain = features
         if classifier.tower_adapter is not None:
@@ -175,14 +176,9 @@ def _score(
     keep_seen: bool = True,
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
-    kinds = classifier.feature_norm, features.feature_norm
-    if classifier.head.sees_length and kinds == ("raw", "unit"):
-        raise DataError(
-            f"{name} has features of length 1 (feature_norm unit), and the classifier was trained "
-            "on raw ones, whose length counts in its scores.",
-            hint="Give raw features, or fit again with --feature-norm unit.",
-        )
     labels = _map_labels(features, classifier, only_its_classes)
+    if note := alike_note(classifier.text_weights, classifier.class_names):
+        log.warning(note)
     seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
     rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
     if not len(rows):
@@ -235,8 +231,16 @@ def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tens
     return kept
 
 
-def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]) -> Source:
-    """The source of ``data``, read as the classifier's training data was.
+def open_for(
+    classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]
+) -> Source:
+    """The source of ``data``, read as the training data was and fit for ``classifier``.
+
+    Args:
+        classifier: what is to score it.
+        data: as for :func:`evaluate`.
+        split: of it.
+        given: fields of :class:`~clip_adapter.options.SourceOptions`.
 
     Raises:
         UsageError: an option that would be ignored, or a set that ``split`` does not mean.
@@ -281,6 +285,12 @@ def _open(classifier: Classifier, data: str | Path, split: str, given: Mapping[s
             f"weights {theirs[:12]}; the classifier was trained on {classifier.backbone_name}, "
             f"{ours[:12]}.",
             hint="Embed the pictures with the classifier's backbone.",
+        )
+    made_by, trained_on = source.made_by()["backbone"], info.get("backbone")
+    if not (ours and theirs) and made_by and trained_on and made_by != trained_on:
+        log.warning(
+            f"Warning: {source.name} says that {made_by!r} made its features; the classifier was "
+            f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing."
         )
     return source
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import replacing, writing
+from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.wording import first_line, listed
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
+_SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
 _SHOWN = 10  # names in a message
@@ -38,7 +42,8 @@ class Precomputed:
         feature_set: features (V, N, D), labels, class names, names and digests. The digests are
             those the file gives, else of each row's stored bytes.
         text: (C, D) float32 text weights as stored, or None.
-        logit_scale: 1/tau; 100 where the file does not state it.
+        logit_scale: 1/tau, as the entry ``logit_scale`` or, as its logarithm, ``log_logit_scale``
+            states it; 100 where there is neither.
         backbone: the name of what made the features, as the file states it.
         set_name: the set inside the file; "" for a file with one nameless set.
         sets: all sets of the file.
@@ -141,6 +146,8 @@ def write_features(
     header = {key: str(value) for key, value in (meta or {}).items() if value is not None}
     header["classes"] = json.dumps(first.class_names, ensure_ascii=False)
     header["feature_norm"] = first.feature_norm
+    if _SCALE in header and other_readings(float(header[_SCALE])):
+        header[_LOGARITHM] = str(math.log(float(header[_SCALE])))
     with writing(path), replacing(path) as temporary:
         write(temporary, feature_sets, text, header)
 
@@ -217,10 +224,9 @@ def _read(
         )
     if text is not None and not torch.isfinite(text).all():
         raise DataError("The text weights hold NaN or infinite values.")
-    scale = float(file.meta.get("logit_scale", DEFAULT_LOGIT_SCALE))
-    if not 0 < scale < float("inf"):
-        raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
-    if "logit_scale" not in file.meta:
+    scale = _scale(file.meta)
+    if scale is None:
+        scale = DEFAULT_LOGIT_SCALE
         notes.append(f"The file tells no logit_scale: {scale:g} is taken, as in CLIP.")
     return Precomputed(
         FeatureSet(
@@ -241,6 +247,31 @@ def _read(
     )
 
 
+def _scale(meta: Mapping[str, str]) -> float | None:
+    """1/tau of the entry ``log_logit_scale`` or ``logit_scale``, or None where there is neither.
+
+    Raises:
+        DataError: it is no positive number, or may be a logarithm.
+    """
+    if _LOGARITHM in meta:
+        scale = math.exp(float(meta[_LOGARITHM]))
+    elif _SCALE in meta:
+        scale = float(meta[_SCALE])
+    else:
+        return None
+    if not 0 < scale < math.inf:
+        raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
+    if _LOGARITHM not in meta and (other := other_readings(scale)):
+        raise DataError(
+            f"logit_scale is {scale:g}: as 1/tau that leaves all classes nearly alike; {other}.",
+            allowed=f"logit_scale, 1/tau, of {LEAST_SCALE:g} or more; or {_LOGARITHM}, its "
+            "logarithm",
+            hint=f"Write the one that it is, for instance {_SCALE}=100; if 1/tau is {scale:g}, "
+            f"write {_LOGARITHM}={math.log(scale):.6g}.",
+        )
+    return scale
+
+
 def _norm(file: FeatureFile, features: Tensor) -> FeatureNorm:
     stated = file.meta.get("feature_norm")
     if stated not in (None, "raw", "unit"):
@@ -257,7 +288,7 @@ def _numbered(
 ) -> tuple[list[int], list[str] | None]:
     """Labels (N,) as numbers, and the names of the classes as far as they are known."""
     if known := {label for label in labels if isinstance(label, str)}:
-        class_names = sorted(known) if class_names is None else class_names
+        class_names = in_order(known) if class_names is None else class_names
         if strange := sorted(known - set(class_names)):
             raise DataError(
                 f"Labels that are not among the class names: {listed(strange, _SHOWN)}.",

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clip_adapter.datasets.labels import in_order
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.files import of_form
@@ -92,7 +93,8 @@ def _open_npz(path: Path) -> FeatureFile:
         is_matrix = key == "text" or key.endswith("features")
         return torch.from_numpy(file[key]) if is_matrix else file[key].tolist()
 
-    entries = ("logit_scale", "backbone", "feature_norm", "note")
+    entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")
+    entries += ("feature_norm", "note")
     meta = {key: str(file[key]) for key in entries if key in file}
     for key in ("classes", "class_names"):  # where there are both, the second counts
         meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}
@@ -132,7 +134,7 @@ def _open_parquet(path: Path) -> FeatureFile:
     labels = set(columns["labels"].to_pylist()) if "labels" in columns else set()
     if "classes" not in meta and any(isinstance(label, str) for label in labels):
         # Over every split, so that training and test rows agree on the numbers.
-        meta["classes"] = json.dumps(sorted(str(label) for label in labels if label is not None))
+        meta["classes"] = json.dumps(in_order(str(lb) for lb in labels if lb is not None))
 
     def get(key: str) -> Any:
         if key == "text":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
@@ -15,9 +16,13 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.store import FeatureStore, content_digest
 from clip_adapter.nn.cosine import normalize
 from clip_adapter.reporting import log
-from clip_adapter.wording import listed
+from clip_adapter.wording import listed, some_of
 
 _SHOWN = 40  # characters of a name that was cut
+# 1 - cosine of two text weights. Names that CLIP reads as one are off by 1e-7, the nearest of 196
+# kinds of cars by 5e-3.
+_ALIKE = 1e-4
+_BLOCK = 1024  # rows compared with all others at once
 
 
 def text_weights(
@@ -61,6 +66,24 @@ def text_weights(
     features = _encode(backbone, list(dict.fromkeys(chain.from_iterable(texts))), store)
     means = [normalize(torch.stack([features[t] for t in own])).mean(0) for own in texts]
     return normalize(torch.stack(means))
+
+
+def alike_note(weights: Tensor | None, class_names: Sequence[str]) -> str:
+    """A line on the classes whose text ``weights`` (C, D) are equal or nearly so; "" for none."""
+    if weights is None:
+        return ""
+    rows, alike = normalize(weights.float()), defaultdict(list)
+    for start in range(0, len(rows), _BLOCK):
+        close = rows[start : start + _BLOCK] @ rows.T > 1 - _ALIKE
+        for row, first in enumerate(close.int().argmax(1).tolist(), start):
+            alike[first].append(class_names[row])
+    groups = [" and ".join(map(repr, names[:3])) for names in alike.values() if len(names) > 1]
+    if not groups:
+        return ""
+    return (
+        f"Warning: text cannot tell these classes apart: {some_of(groups)}. To CLIP, names that "
+        "differ in case, in spaces or beyond its limit are one; give other names (--class-names)."
+    )
 
 
 def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) -> dict[str, Tensor]:

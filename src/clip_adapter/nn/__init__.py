@@ -1,7 +1,7 @@
 """Trainable parts, torch only. Each takes a leading shape of runs, so that many train at once."""
 
 from clip_adapter.nn.cache import Cache
-from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize
+from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize, other_readings
 from clip_adapter.nn.image_maps import (
     Activation,
     Projection,
@@ -21,5 +21,6 @@ __all__ = [
     "cosine_logits",
     "linear_init",
     "normalize",
+    "other_readings",
     "stacked",
 ]

@@ -9,6 +9,8 @@ zero-shot weights (CLAP, Silva-Rodriguez et al. 2024, arXiv 2312.12730) is the s
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 # length: a step of one size turns a long vector less. 8.7 is their mean length over ImageNet's
 # class names with OpenAI's ViT-B/32; here text weights have length 1, so they are stretched again.
 RAW_LENGTH = 8.7
+
+LEAST_SCALE = 10.0
+"""The least 1/tau that is taken as it stands: below it may be a logarithm (CLIP's is 4.6)."""
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -33,6 +38,14 @@ def cosine_logits(features: Tensor, weights: Tensor, logit_scale: float | Tensor
         logit_scale: 1/tau, about 100 for CLIP.
     """
     return logit_scale * normalize(features) @ normalize(weights).transpose(-1, -2)
+
+
+def other_readings(logit_scale: float) -> str:
+    """What a doubtful ``logit_scale`` would be as something else than 1/tau; "" for one that is."""
+    if not 0 < logit_scale < LEAST_SCALE:
+        return ""
+    logarithm = f"read as a logarithm, as CLIP keeps it, it is {math.exp(logit_scale):g}"
+    return logarithm + (f", as tau {1 / logit_scale:g}" if logit_scale < 1 else "")
 
 
 class TextResidual(nn.Module):
