@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
+from clip_adapter.wording import shown
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,19 @@ def _expand(word: str, recursive: bool) -> list[Item]:
 
 
 def pictures(folder: Path, recursive: bool) -> list[Item]:
-    """Files with a picture's ending in ``folder``, sorted; hidden ones are left out."""
-    from clip_adapter.datasets.folder import PICTURE_SUFFIXES
+    """The pictures in ``folder``, sorted, and folders in it that cannot be opened.
 
-    items: list[Item] = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
-        items += [
-            Item(os.path.join(here, name))
-            for name in sorted(files)
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-        ]
-    return items
+    What else is left out is logged; docs/decisions/0009 has the rule.
+    """
+    from clip_adapter.datasets.walk import LOCKED, Walk
+    from clip_adapter.reporting import log
+
+    walk = Walk(folder)
+    try:
+        paths = walk.pictures() if recursive else walk.read(folder).pictures
+    except DataError as error:
+        return [Item(str(folder), error.found)]
+    for note in walk.notes():
+        log.warning(f"{shown(folder)}: {note}")
+    locked = [path for path, why in walk.left_out.items() if why == LOCKED]
+    return [Item(str(path)) for path in paths] + [Item(str(path), LOCKED) for path in locked]
