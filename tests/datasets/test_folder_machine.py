@@ -191,13 +191,14 @@ class Folders(RuleBasedStateMachine):
     def check_sample(self, base, split, class_name, path):
         parts = path.relative_to(base).parts
         if split == "all":
-            top = {folder.name for folder in base.iterdir() if folder.is_dir()}
+            inside = [f for f in base.iterdir() if f.is_dir() and not self.left_out(f / "any")]
+            top = {folder.name for folder in inside}
             assert not top & {*SPLITS, *UNCLEAR} - {"train"} or self.papers(base, top)
         else:
             assert SPLITS[parts[0]] == split
             real = Path(os.path.realpath(path))
             own = real.relative_to(base).parts[0] if below(real, base) else ""
-            assert SPLITS.get(own, split) == split
+            assert SPLITS.get(own, split) == split or self.left_out(real)
             parts = parts[1:]
         assert class_name in (parts[0], parts[0].replace("_", " "))
         assert not {*parts[1:-1]} & {*SPLITS, *UNCLEAR} - {"train"}
@@ -210,8 +211,13 @@ class Folders(RuleBasedStateMachine):
             below(Path(os.path.realpath(file)), Path(os.path.realpath(base / name)))
             for name in names & {*SPLITS, *UNCLEAR} - {"train"}
             for file in files
-            if not file.name.startswith(".")
+            if not file.name.startswith(".") and not self.left_out(file)
         )
+
+    def left_out(self, file):
+        """Whether ``file`` lies in a folder that never counts under its own name."""
+        inside = [folder for folder in file.parents if self.root in folder.parents]
+        return any(f.name in NEVER or (f / "classifier.json").exists() for f in inside)
 
     def loose(self, notes):
         """Pictures that are told as lying beside the class folders."""
