@@ -16,6 +16,9 @@ from typing import Any
 from clip_adapter.errors import DataError
 from clip_adapter.wording import shown
 
+OUTPUT_MARK = ".clip-adapter-output"
+"""Lies in folders that were made for figures: these are no pictures to learn from."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -44,6 +47,19 @@ def write_file(path: Path, data: bytes) -> Path:
     """
     with writing(path), replacing(path) as temporary:
         temporary.write_bytes(data)
+    return path
+
+
+def write_output(path: Path, data: bytes) -> Path:
+    """As :func:`write_file`; a folder that must be made for it gets :data:`OUTPUT_MARK`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
+    write_file(path, data)
+    if missing:
+        write_file(missing[-1] / OUTPUT_MARK, b"")
     return path
 
 

@@ -54,11 +54,10 @@ def test_hidden_things_are_skipped_and_other_endings_counted(put):
     dataset = load_folder(root)
     assert dataset.class_names == ["a", "b"]
     assert names(dataset) == ["a/1.png", "b/1.PNG"]
-    (note,) = dataset.notes
-    assert "4 files left out" in note
-    assert "2 .txt" in note
-    assert "1 .db" in note
-    assert "1 without ending" in note
+    assert dataset.notes == [
+        "4 files left out, not pictures by their ending (1 .db, 2 .txt, 1 without ending).",
+        "Left out: '.git', 'a/._1.png', 'a/.hidden.png' (hidden); '__MACOSX' (of the system).",
+    ]
 
 
 def test_deeper_folders_belong_to_their_class(put):
@@ -95,7 +94,10 @@ def test_an_archive_folder_around_the_classes_is_looked_into(put):
     dataset = load_folder(root)
     assert dataset.class_names == ["Forest", "River"]
     assert names(dataset) == ["2750/Forest/1.jpg", "2750/River/1.jpg"]
-    assert dataset.notes == ["The classes were found in 2750/."]
+    assert dataset.notes == [
+        "The classes were found in 2750/.",
+        "1 file left out, not pictures by their ending (1 .json).",
+    ]
     dataset = load_folder(put("deep/photos/train/a/1.png", "deep/photos/test/a/1.png") / "deep")
     assert list(dataset.splits) == ["train", "test"]
 
@@ -104,6 +106,7 @@ def test_a_class_may_be_called_train(put):
     dataset = load_folder(put("train/1.png", "car/1.png", "train/steam/2.png"))
     assert dataset.class_names == ["car", "train"]
     assert names(dataset) == ["car/1.png", "train/1.png", "train/steam/2.png"]
+    assert "'train' is taken for a class" in dataset.notes[0]
 
 
 def test_other_folders_beside_splits_are_told(put):

@@ -138,7 +138,10 @@ def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
     backbone = reading.load_backbone()
     features, skipped = embed_samples(
         backbone,
-        [Sample(path, -1, Path(path)) for path in pictures(str(folder), recursive=True)],
+        [
+            Sample(record["path"], -1, Path(record["path"]))
+            for record in pictures(str(folder), recursive=True)
+        ],
         [],
         store=reading.store(),
         preprocess=reading.preprocess,

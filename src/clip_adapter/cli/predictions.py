@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.folder import is_picture
-from clip_adapter.errors import UsageError
+from clip_adapter.datasets.walk import LOCKED, Walk
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import FeatureStore
+from clip_adapter.reporting import log
 from clip_adapter.wording import shortened, shown
 
 if TYPE_CHECKING:
@@ -58,22 +59,32 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
-        files = [pictures(one, recursive) if os.path.isdir(one) else [one] for one in matches]
+        records: list[list[Record]] = [
+            pictures(one, recursive) if os.path.isdir(one) else [{"path": one}] for one in matches
+        ]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
     nothing = "nothing matches this pattern" if glob.has_magic(word) else "no such file"
     fault = "the folder holds no picture" if matches else nothing
-    return [{"path": file} for file in chain(*files)] or [{"path": word, "error": fault}]
+    return [*chain(*records)] or [{"path": word, "error": fault}]
 
 
-def pictures(folder: str, recursive: bool) -> list[str]:
-    """Files with a picture's ending in ``folder``, sorted; hidden ones are left out."""
-    found: list[str] = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if recursive and not f.startswith("."))
-        names = [name for name in sorted(files) if is_picture(name) and not name.startswith(".")]
-        found += [os.path.join(here, name) for name in names]
-    return found
+def pictures(folder: str, recursive: bool) -> list[Record]:
+    """The pictures in ``folder``, sorted, and folders in it that cannot be opened.
+
+    What else is left out is logged; docs/decisions/0009-folders.md has the rule.
+    """
+    walk = Walk(Path(folder))
+    try:
+        paths = walk.pictures() if recursive else walk.read(Path(folder)).pictures
+    except DataError as error:
+        return [{"path": folder, "error": error.found}]
+    for note in walk.notes():
+        log.warning(f"{shown(folder)}: {note}")
+    locked = [path for path, why in walk.left_out.items() if why == LOCKED]
+    return [{"path": str(path)} for path in paths] + [
+        {"path": str(path), "error": LOCKED} for path in locked
+    ]
 
 
 def of_pictures(

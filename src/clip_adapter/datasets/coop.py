@@ -19,8 +19,8 @@ from pydantic import Field, StringConstraints
 from clip_adapter.datasets.catalog import Benchmark, HubCopy, SideFile, get_benchmark
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, make_dataset
-from clip_adapter.datasets.folder import folders, pictures
 from clip_adapter.datasets.hub import load_hub
+from clip_adapter.datasets.walk import folders, pictures
 from clip_adapter.errors import DataError
 from clip_adapter.files import of_form, read_json, read_text
 from clip_adapter.wording import counted, listed, shown

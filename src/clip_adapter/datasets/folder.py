@@ -1,28 +1,30 @@
-"""``load_folder``: pictures in class folders; and what a folder holds, in one order everywhere."""
+"""``load_folder``: pictures in class folders, with or without splits above them."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
-from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
+from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, make_dataset
 from clip_adapter.datasets.labels import in_order
+from clip_adapter.datasets.split_names import may_be_class, split_names
 from clip_adapter.datasets.templates import known_dataset
-from clip_adapter.errors import DataError
+from clip_adapter.datasets.walk import DEAD, ENDING, NO_CLASS, OWN, Walk
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.wording import counted, listed, shown
 
-# Endings of the formats that decode reads; other files are counted, not opened.
-PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".jp2", ".j2k", ".jpx", ".avif"}
-)
 LAYOUTS = "FOLDER/class/picture.jpg, or FOLDER/train|val|test/class/picture.jpg"
 _HOW = "Put the pictures of each class into a folder of its own."
 # Names that say nothing of the data set; the folder above does.
 _GENERIC = ("2750", "images", "jpg", "data", "101_ObjectCategories", "UCF-101-midframes")
+# What lies beside pictures: lists, features, notes, programs. A folder of these alone is no class.
+_PAPERS = frozenset(
+    {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".safetensors", ".npz", ".npy"}
+    | {".txt", ".md", ".html", ".xml", ".yaml", ".yml", ".toml", ".tex", ".log", ".py", ".ipynb"}
+)
 
 
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
@@ -30,53 +32,70 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
 
     Classes are the folder names, sorted (numbers by number); pictures in deeper folders belong to
     their class; pictures are sorted by path. ``training``, ``valid``, ``validation``, ``dev`` and
-    ``testing`` are understood. A class folder without pictures stays a class. Hidden files are
-    skipped, files with other endings counted in the notes. A folder that holds one folder only is
-    looked into.
+    ``testing`` are understood, in any case. A class folder without pictures stays a class. What is
+    left out is in the notes. A folder that holds one folder only is looked into. The whole rule is
+    in ``docs/decisions/0009-folders.md``.
 
     Args:
         root: the folder.
         class_names: names for the prompts, see :func:`~.class_names.name_classes`.
 
     Raises:
-        DataError: no such folder, or no class folders with pictures in it.
-        UsageError: ``class_names`` does not fit the classes.
+        DataError: no such folder, no class folders with pictures in it, or a class folder that
+            cannot be read.
+        UsageError: folders that may be splits and are not understood, or ``class_names`` does not
+            fit the classes.
     """
     root = Path(root)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"The folder {shown(root)} {what}.", allowed=LAYOUTS)
-    base, notes = _descend(root), []
+    walk, notes = Walk(root), []
+    base = _descend(walk, root)
     if base != root:
         notes.append(f"The classes were found in {shown(base.relative_to(root))}/.")
-    inside = folders(base)
-    split_folders = _split_folders(base, inside)
+    splits, others = _split_folders(walk, base)
+    if splits and others:
+        notes.append(
+            f"Not train, val or test, {counted(len(others), 'folder')} left out: "
+            f"{listed((f.name for f in others), len(others))}."
+        )
+    parents = splits or {base: UNSPLIT}
     notes += (
         f"{counted(len(loose), 'picture')} directly in {shown(folder)} without a class folder: "
         "left out. Move them into the folder of their class to have them read."
-        for folder in (base, *split_folders)
-        if (loose := pictures(folder))
+        for folder in dict.fromkeys((base, *parents))
+        if (loose := walk.read(folder).pictures)
     )
-    others = [folder for folder in inside if folder not in split_folders]
-    if split_folders and others:
-        notes.append(f"Not train, val or test, left out: {listed(f.name for f in others)}.")
-    classes = [(known_split(f.name) or UNSPLIT, own) for f in split_folders for own in folders(f)]
-    classes = classes if split_folders else [(UNSPLIT, folder) for folder in others]
-    labels = in_order(nfc(folder.name) for _, folder in classes)
+    classes = [
+        (split, folder)
+        for parent, split in parents.items()
+        for folder in _candidates(walk, parent)
+        if walk.enter(folder, (split, nfc(folder.name)))
+    ]
+    if splits:
+        _refuse_splits(base, {folder.name for _, folder in classes})
+    elif called := split_names([folder.name for _, folder in classes]):
+        notes.append(
+            f"{listed(called)} is taken for a class: pictures lie directly in it, and no folder "
+            "beside it is called like a split."
+        )
     files: list[tuple[int, str, Path]] = []
-    endings: Counter[str] = Counter()
+    deeper: list[Path] = []
+    labels = in_order({nfc(folder.name) for _, folder in classes})
     for split, folder in classes:
         label = labels.index(nfc(folder.name))
-        for entry in files_below(folder):
-            # A pipe is none, whatever it is called; a link that leads nowhere is a broken one.
-            if is_picture(entry.name) and (entry.is_symlink() or entry.is_file()):
-                files.append((label, split, Path(entry.path)))
-            else:
-                endings[os.path.splitext(entry.name)[1].lower()] += 1
-    if endings:
-        each = ", ".join(f"{count} {end or 'without ending'}" for end, count in endings.items())
-        what = counted(endings.total(), "file")
-        notes.append(f"{what} left out, not pictures by their ending ({each}).")
+        for here, content in walk.below(folder, (split, labels[label])):
+            _refuse_splits(here, {inner.name for inner in content.folders})
+            files += ((label, split, path) for path in content.pictures)
+            deeper += content.pictures if here != folder else []
+    if deeper:
+        where = dict.fromkeys(shown(path.parent.relative_to(base)) for path in deeper)
+        notes.append(
+            f"{counted(len(deeper), 'picture')} in folders below the class folders count for the "
+            f"class above ({listed(where)})."
+        )
+    notes += walk.notes()
     if not files:
         what = f"class folders {listed(labels)}, but no picture" if labels else "no class folder"
         raise DataError(
@@ -84,87 +103,121 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
             allowed=LAYOUTS,
             hint=" ".join(notes) or _HOW,
         )
-    splits: defaultdict[str, list[Sample]] = defaultdict(list)
+    samples: defaultdict[str, list[Sample]] = defaultdict(list)
     for label, split, path in sorted(files, key=lambda file: (file[0], file[2].as_posix())):
-        splits[split].append(Sample(shown(path.relative_to(root).as_posix()), label, path))
+        samples[split].append(Sample(shown(path.relative_to(root).as_posix()), label, path))
     full = root.resolve()
     known = known_dataset(full.parent.name if full.name in _GENERIC else full.name)
-    return make_dataset(known or full.name or "pictures", labels, splits, class_names, notes)
+    return make_dataset(known or full.name or "pictures", labels, samples, class_names, notes)
 
 
-def _descend(base: Path) -> Path:
+def _descend(walk: Walk, base: Path) -> Path:
     """``base``, or the folder in it where it only wraps one, as an unpacked archive does."""
-    inside = folders(base)
-    if len(inside) != 1 or pictures(base) or known_split(inside[0].name) or not folders(inside[0]):
-        return base
-    return _descend(inside[0])
+    walk.enter(base)
+    while True:
+        inside, loose = _candidates(walk, base), walk.read(base).pictures
+        if len(inside) != 1 or loose or split_names([inside[0].name]):
+            return base
+        if not walk.look(inside[0]).folders or not walk.enter(inside[0]):
+            return base
+        base = inside[0]
 
 
-def _split_folders(base: Path, inside: list[Path]) -> list[Path]:
-    """The folders that are splits: named so and holding folders.
+def _candidates(walk: Walk, parent: Path) -> list[Path]:
+    """The folders in ``parent`` but those that hold papers or our own outputs alone.
 
-    A class may be called "train" too, so one such name among others is a class.
+    Raises:
+        DataError: it cannot be listed, or has a link that leads nowhere and may be a class.
     """
-    named = [folder for folder in inside if known_split(folder.name)]
-    structured = [folder for folder in named if folders(folder)]
-    if len(structured) >= 2 or (structured and len(named) == len(inside)):
-        return structured
-    if named and len(named) == len(inside):
+    content = walk.look(parent)
+    if lost := [link for link in content.without(DEAD) if not link.suffix]:
         raise DataError(
-            f"In {shown(base)}, {listed(folder.name for folder in named)} have no class folders.",
+            f"{shown(lost[0])} is a link that leads nowhere.",
+            hint="A class may be missing. Mend the link, or remove it.",
+        )
+    papers = [folder for folder in content.folders if _holds_papers(walk, folder)]
+    for folder in papers:
+        walk.left_out[folder] = NO_CLASS
+        list(walk.below(folder))  # its files are counted
+    return [folder for folder in content.folders if folder not in papers]
+
+
+def _holds_papers(walk: Walk, folder: Path) -> bool:
+    """Whether there is something in ``folder``, and nothing that may have been a picture."""
+    todo, visited, papers = [folder], set(), False
+    while todo:
+        here = todo.pop()
+        if (real := os.path.realpath(here)) in visited:
+            continue
+        visited.add(real)
+        try:
+            content = walk.look(here)
+        except DataError:
+            return False
+        others = content.without(ENDING)
+        if content.pictures or any(path.suffix.lower() not in _PAPERS for path in others):
+            return False
+        papers = papers or bool(others or content.without(OWN))
+        todo += content.folders
+    return papers
+
+
+def _split_folders(walk: Walk, base: Path) -> tuple[dict[Path, str], list[Path]]:
+    """Folders in ``base`` that are splits, each with its split, and the others beside splits.
+
+    Raises:
+        DataError: splits without class folders.
+        UsageError: some look like splits, and what all of them mean is not sure.
+    """
+    inside = _candidates(walk, base)
+    names = [folder.name for folder in inside]
+    splits = split_names(names)
+    folders = {folder: splits[folder.name] for folder in inside if folder.name in splits}
+    others = [folder for folder in inside if folder not in folders]
+    structured = [folder for folder in folders if walk.look(folder).folders]
+    if not folders or (may_be_class(splits, names) and walk.look(next(iter(folders))).pictures):
+        return {}, []
+    twice = len(set(splits.values())) < len(splits)
+    sure = structured and (not others or len(splits) > 1)
+    if "" in splits.values() or twice or (others and not sure):
+        raise _unclear(base, splits, [folder.name for folder in others])
+    if not structured:
+        raise DataError(
+            f"In {shown(base)}, {listed(names)} have no class folders.",
             allowed=LAYOUTS,
             hint=_HOW,
         )
-    return []
+    return {f: split for f, split in folders.items() if walk.enter(f, (split,))}, others
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its ending."""
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-
-
-def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in ``folder`` and is not hidden, sorted by name.
+def _refuse_splits(folder: Path, names: Iterable[str]) -> None:
+    """Stop at splits among the class folders of ``folder``, or below one.
 
     Raises:
-        DataError: the folder cannot be listed.
+        UsageError: there are such.
     """
-    try:
-        with os.scandir(folder) as listing:
-            visible = [e for e in listing if not e.name.startswith(".") and e.name != "__MACOSX"]
-    except OSError as error:
-        raise DataError(
-            f"The folder {shown(folder)} cannot be listed: {error.strerror}."
-        ) from error
-    return sorted(visible, key=lambda entry: entry.name)
+    names = sorted(names)
+    splits = split_names(names)
+    if splits and not may_be_class(splits, names):
+        others = [name for name in names if name not in splits]
+        raise _unclear(folder, splits, others, "Put splits above the classes (train/cat/1.jpg)")
 
 
-def folders(folder: Path) -> list[Path]:
-    """The folders directly in ``folder``."""
-    return [folder / entry.name for entry in entries(folder) if _is_dir(entry)]
-
-
-def pictures(folder: Path) -> list[str]:
-    """Names of the pictures directly in ``folder``."""
-    return [e.name for e in entries(folder) if is_picture(e.name) and not _is_dir(e)]
-
-
-def files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """All files in and below ``folder``; symbolic links are followed, circles are not."""
-    todo, visited = [folder], set()
-    while todo:
-        here = todo.pop()
-        real = os.path.realpath(here)
-        if real in visited:
-            continue
-        visited.add(real)
-        for entry in entries(here):
-            if _is_dir(entry):
-                todo.append(here / entry.name)
-            else:
-                yield entry
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    # Only the second takes a link that points at itself for none.
-    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+def _unclear(
+    folder: Path,
+    splits: dict[str, str],
+    others: Sequence[str],
+    hint: str = "Rename or move these folders, name the folder of one split alone",
+) -> UsageError:
+    understood = "; ".join(
+        f"{name!r} is {f'the split {split}' if split else 'no split that is known'}"
+        for name, split in splits.items()
+    )
+    beside = f"; beside them {listed(others)}" if others else ""
+    return UsageError(
+        f"In {shown(folder)} there are folders called like splits, and which pictures are for "
+        f"training is not sure: {understood}{beside}.",
+        allowed=f"{LAYOUTS}, each split once and nothing else beside them",
+        hint=f"{hint}, or give a table with path,label,split. A class that is called so: name its "
+        "folder otherwise, and tell its name by --class-names.",
+    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clip_adapter.evaluation.evaluate import Report
-from clip_adapter.files import write_file
+from clip_adapter.files import write_output
 from clip_adapter.training.selection import shown
 from clip_adapter.wording import shortened
 
@@ -181,7 +181,7 @@ def shots_figure(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG whole or not at all.
+    """Write a PNG whole or not at all; a folder made for it is marked as output.
 
     Raises:
         DataError: it cannot be written.
@@ -191,7 +191,7 @@ def save(figure: Figure, path: Path) -> Path:
         # The font lacks some scripts; such a letter is drawn as a box, and the rest is right.
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=DPI)
-    return write_file(path, buffer.getvalue())
+    return write_output(path, buffer.getvalue())
 
 
 def _figure(

@@ -26,7 +26,7 @@ from clip_adapter.datasets.coop import (
 )
 from clip_adapter.datasets.dataset import SPLITS
 from clip_adapter.datasets.decode import decode, fault_of
-from clip_adapter.datasets.folder import files_below, is_picture
+from clip_adapter.datasets.walk import ENDING, Walk, is_picture
 from clip_adapter.errors import DecodeError
 from clip_adapter.reporting import Progress, listening, track
 from clip_adapter.wording import counted, shown
@@ -129,7 +129,8 @@ def check_benchmark(
 def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) -> list[str]:
     """Fill in what is there and what is missing; return the listed files that are there."""
     counts = Counter(file for files in listing.files.values() for file, _ in files)
-    on_disk = _on_disk(record, folder)
+    walk = Walk(folder)
+    on_disk = _on_disk(record, walk)
     there = [file for file in counts if file in on_disk]
     check.classes, check.files = len(listing.labels), len(there)
     check.sizes = {
@@ -147,21 +148,20 @@ def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) ->
     check.unexpected = [file for file in extra if file in faults]
     if unused := sum(is_picture(file) and file not in faults for file in extra):
         check.notes.append(f"{counted(unused, 'picture')} that CoOp's splits do not use.")
-    if others := sum(not is_picture(file) for file in extra):
-        check.notes.append(f"{counted(others, 'file')} that are no pictures.")
+    check.notes += walk.notes()
     if twice := [file for file, count in counts.items() if count > 1]:
         check.wrong.append(f"{counted(len(twice), 'picture')} named twice, as {twice[0]}.")
     return there
 
 
-def _on_disk(record: Benchmark, folder: Path) -> set[str]:
+def _on_disk(record: Benchmark, walk: Walk) -> set[str]:
     """All files of the set's folders but those that CoOp leaves out, relative to its own."""
-    start = len(os.path.join(folder, ""))
     files = {
-        entry.path[start:].replace(os.sep, "/")
+        path.relative_to(walk.root).as_posix()
         for top in record.picture_folders
-        if (folder / top).is_dir()
-        for entry in files_below(folder / top)
+        if (walk.root / top).is_dir()
+        for _, content in walk.below(walk.root / top)
+        for path in (*content.pictures, *content.without(ENDING))
     }
     return {f for f in files if not f.startswith(tuple(f"{inner}/" for inner in record.left_out))}
 
