@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import replacing, writing
+from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.wording import first_line, listed
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
@@ -158,6 +159,8 @@ def _open(path: Path) -> FeatureFile:
         raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
     if not path.is_file():
         raise DataError(f"No feature file {path}.", hint="Check the path.")
+    if not os.access(path, os.R_OK):
+        raise not_permitted(str(path))
     with _reading(str(path)):
         file = open_(path)
     if not file.sets:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import replacing, writing
+from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.reporting import log
 
 DAMAGE = (
@@ -68,12 +68,14 @@ def read_state(path: Path, digest: str, steps: int) -> State | None:
 
     Raises:
         UsageError: an unfinished state of another training.
-        DataError: the file is damaged.
+        DataError: the file is damaged, or may not be read.
     """
     if not path.exists():
         return None
     try:
         state = State(**torch.load(path, map_location="cpu", weights_only=True))
+    except PermissionError as error:
+        raise not_permitted(f"The checkpoint {path}") from error
     except DAMAGE as error:
         raise DataError(
             f"The checkpoint {path} cannot be read.",
