@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,28 +63,26 @@ def write_folder(folder: Path, **parts: Any) -> Path:
         ) from error
     with writing_errors(folder, "choose another folder", ClassifierError):
         Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
-        _replace(folder, files, _recorded(folder))
+        _replace(folder, files)
     return folder
 
 
-def _replace(folder: Path, files: Files, before: Mapping[str, str]) -> None:
-    """Write ``files``; ``before`` has the digests of the files of the older classifier."""
+def _replace(folder: Path, files: Files) -> None:
+    """Write ``files``, and remove what is left of the older classifier."""
+    if not _is_own_card(folder):
+        files = {name: data for name, data in files.items() if name != CARD}
+        log.warning(f"{folder / CARD} was written by hand and stays as it is.")
     with contextlib.ExitStack() as undo:
-        for name in files.keys() & {*PARTS}:
+        for name in files.keys() - {CONFIG}:
             new = folder / _NEW.format(name, digest(files[name]))
             undo.callback(new.unlink, missing_ok=True)
             new.write_bytes(files[name])
         _write(folder / CONFIG, files[CONFIG])
         undo.pop_all()
-    if _is_own_card(folder / CARD, before.get(CARD)):
-        _write(folder / CARD, files[CARD])
-    else:
-        log.warning(f"{folder / CARD} was written by hand and stays as it is.")
-    for name in PARTS:
-        if name in files:
-            _write(folder / name, files[name])
-        elif name in before:
-            (folder / name).unlink(missing_ok=True)
+    for name in files.keys() - {CONFIG}:
+        _write(folder / name, files[name])
+    for name in {*PARTS} - files.keys():
+        (folder / name).unlink(missing_ok=True)
     for path in list(folder.iterdir()):
         if _UNDER_WAY.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -96,23 +93,17 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _recorded(folder: Path) -> dict[str, str]:
-    """The digests that the ``classifier.json`` in ``folder`` tells; none where it tells none."""
-    with contextlib.suppress(OSError, ValueError):
-        record = Record.model_validate_json((folder / CONFIG).read_bytes())
-        known = {**record.sha256, **record.side_files}
-        return {name: value for name, value in known.items() if value}
-    return {}
-
-
-def _is_own_card(path: Path, recorded: str | None) -> bool:
-    """Whether a model card is as it was written; there may be none."""
+def _is_own_card(folder: Path) -> bool:
+    """Whether the model card is as it was written, or was to be replaced; there may be none."""
     try:
-        data = path.read_bytes()
-    except OSError:
-        return True
-    # Classifiers of before do not tell its digest.
-    return digest(data) == recorded if recorded else b"library_name: clip-adapter" in data
+        data = (folder / CARD).read_bytes()
+        record = Record.model_validate_json((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return not os.path.lexists(folder / CARD)
+    recorded = record.side_files.get(CARD)
+    if recorded is None:  # as in classifiers of before
+        return b"library_name: clip-adapter" in data
+    return digest(data) == recorded or (folder / _NEW.format(CARD, recorded)).is_file()
 
 
 def check_target(folder: Path) -> None:
