@@ -84,9 +84,9 @@ def predict(
     with Output(json or form == "json") as output:
         if json and form not in (None, "json"):
             raise UsageError(f"--json and --format {form}.", allowed="one of the two")
-        form = form_of(out, "json" if json else form)
         if out is not None:
             check_file(out, inputs=[*paths, *(path.rpartition("#")[0] for path in paths)])
+        form = form_of(out, "json" if json else form)
         from clip_adapter.classifier import Classifier
         from clip_adapter.classifier.saving import FILES
         from clip_adapter.cli import predictions
