@@ -23,7 +23,7 @@ from clip_adapter.classifier.saving import (
     reason_of,
     unpack,
 )
-from clip_adapter.errors import ClassifierError, UnknownTowerAdapterError
+from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
 from clip_adapter.files import check_folder, not_permitted, replacing, writing_errors
 from clip_adapter.reporting import log
 
@@ -142,20 +142,23 @@ def read_folder(folder: Path) -> dict[str, Any]:
     Raises:
         ClassifierError: missing, damaged, of a newer format, or it may not be read.
     """
-    if not os.path.lexists(folder / CONFIG):
+    try:
+        config = (folder / CONFIG).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ClassifierError(
             f"{folder} is not a saved classifier: it has no {CONFIG}.",
             hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
-        )
+        ) from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     try:
-        config = (folder / CONFIG).read_bytes()
         saved_as = Version.model_validate_json(config).format
         if saved_as <= FORMAT:
             return unpack({CONFIG: config, **_read_parts(folder, config)})
     except UnknownTowerAdapterError:
         raise
-    except PermissionError as error:
-        raise not_permitted(error.filename or str(folder), ClassifierError) from error
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     except Exception as error:  # forged files can raise any; nobody but us is to meet it
         raise ClassifierError(
             f"The classifier in {folder} is damaged: {reason_of(error)}.",
@@ -163,6 +166,15 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ) from error
     raise ClassifierError(
         f"{folder} has format {saved_as}.", allowed=f"at most {FORMAT}", hint="Update clip-adapter."
+    )
+
+
+def _unreadable(folder: Path, error: OSError) -> ClipAdapterError:
+    if isinstance(error, PermissionError):
+        return not_permitted(error.filename or str(folder), ClassifierError)
+    return ClassifierError(
+        f"The classifier in {folder} cannot be read: {error.strerror or error}.",
+        hint="Copy it again, or fit it again.",
     )
 
 
