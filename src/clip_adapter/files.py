@@ -1,19 +1,24 @@
-"""Files: written whole or not at all, digested, and read as text, JSON or rows of cells."""
+"""Files: checked before the work, written whole or not at all, digested, and read."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.errors import DataError
+from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.wording import shown
 
 OUTPUT_MARK = ".clip-adapter-output"
@@ -22,25 +27,140 @@ OUTPUT_MARK = ".clip-adapter-output"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes ``path``'s place at the end of the block.
+    """A path to write to; what it holds is written to ``path`` at the end of the block.
 
-    After an error inside the block nothing is left of it, and ``path`` is as it was.
+    A file appears whole or not at all, through links, with the mode that the umask gives. What is
+    no place to rename to (a pipe, a device, a file that is mounted) is written into. After an error
+    inside the block nothing is left of it, and ``path`` is as it was.
 
     Raises:
         OSError: it cannot be written.
     """
-    # The numbers keep two processes, or threads, that write one file apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
+    target, number = Path(os.path.realpath(path)), _descriptor(path)
+    beside = not is_stream(path) and not (
+        os.path.isfile(target) and not os.access(target.parent, os.W_OK)
+    )
+    with contextlib.ExitStack() as stack:
+        folder = target.parent
+        if not beside:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # The token keeps two processes, or threads, that write one file apart.
+        temporary = folder / f".{target.name[:32]}.{secrets.token_hex(8)}.tmp"
+        stack.callback(_remove, temporary)
         yield temporary
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if beside and _moved(temporary, target):
+            return
+        end = path if number is None else os.dup(number)
+        with open(temporary, "rb") as source, open(end, "wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Rename ``source`` to ``target``; False where a file is mounted at that place."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno == errno.EBUSY and target.is_file():
+            return False
+        raise
+    return True
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """The number of the open file that ``path`` names, as ``/dev/stdout`` and ``/dev/fd/5`` do."""
+    name = re.fullmatch(
+        r"/(?:dev|dev/fd|proc/self/fd)/(stdout|stderr|\d+)", os.path.abspath(os.fspath(path))
+    )
+    return None if name is None else int({"stdout": 1, "stderr": 2}.get(name[1], name[1]))
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is written into and not replaced: a pipe, a terminal, an open file."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def check_file(path: Path, inputs: Iterable[str | Path | int] = ()) -> None:
+    """Check that a file may be written to ``path``: to be asked before the work.
+
+    Args:
+        path: where to.
+        inputs: what the work reads, as paths or numbers of open files. None of them may be
+            ``path``, by whatever name; those that are not there do not count.
+
+    Raises:
+        UsageError: something other than a file is there, or it is one of ``inputs``.
+        DataError: it may not be written.
+    """
+    if os.path.isdir(path):
+        raise UsageError(
+            f"{shown(path)} is a folder, and a file is written.",
+            hint=f"Name a file, such as {shown(path / 'NAME')}.",
+        )
+    if is_stream(path):
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{shown(path)} is neither a file nor a pipe.", hint="Name another file.")
+    with contextlib.suppress(OSError):
+        there = os.stat(path)
+        if any(os.path.samestat(there, one) for one in _states(inputs)):
+            raise UsageError(
+                f"{shown(path)} is what this command reads: it would be lost.",
+                hint="Name another file.",
+            )
+    _check_place(path)
+
+
+def check_folder(path: Path) -> None:
+    """Check that files may be written into the folder ``path``: to be asked before the work.
+
+    Raises:
+        UsageError: something other than a folder is there.
+        DataError: it may not be written.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise UsageError(f"{shown(path)} is no folder.", hint="Name a folder.")
+    _check_place(path)
+
+
+def _states(inputs: Iterable[str | Path | int]) -> Iterator[os.stat_result]:
+    for one in inputs:
+        with contextlib.suppress(OSError, ValueError):
+            yield os.stat(one)
+
+
+def _check_place(path: Path) -> None:
+    """Try whether ``path`` can be made or changed, and leave nothing behind."""
+    place = Path(os.path.realpath(path))
+    with writing_errors(path):
+        try:
+            os.stat(place)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            while not os.path.exists(place):
+                place = place.parent
+            if not place.is_dir():
+                raise UsageError(
+                    f"{shown(path)} cannot be made: {shown(place)} is no folder.",
+                    hint="Name another place.",
+                ) from None
+        if place.is_dir():
+            tempfile.TemporaryFile(dir=place).close()
+        else:
+            open(place, "ab").close()
 
 
 def write_file(path: Path, data: bytes) -> Path:
-    """Write ``data`` to ``path``, whole or not at all, and make its folder.
+    """Write ``data`` to ``path``, see :func:`replacing`, and make its folder.
 
     Raises:
         DataError: it cannot be written.
@@ -64,19 +184,58 @@ def write_output(path: Path, data: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def writing(path: Path, hint: str = "Free some space, or name another file.") -> Iterator[None]:
+def writing(path: Path, other: str = "name another file") -> Iterator[None]:
     """Make the folder of ``path``, and turn an OSError of the block into a message.
 
     Raises:
-        DataError: it cannot be written; ``hint`` says what to do.
+        DataError: it cannot be written; ``other`` says what else to do.
+    """
+    with writing_errors(path, other):
+        if not is_stream(path):
+            Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+@contextlib.contextmanager
+def writing_errors(
+    path: Path, other: str = "name another place", kind: type[ClipAdapterError] = DataError
+) -> Iterator[None]:
+    """Turn an OSError of the block into a message; that of a pipe that nobody reads stays.
+
+    Raises:
+        ClipAdapterError: of this ``kind``: it cannot be written, and why; ``other`` says what else
+            to do.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise DataError(
-            f"{shown(path)} cannot be written: {error.strerror or error}.", hint=hint
+        raise kind(
+            f"{shown(path)} cannot be written: {error.strerror or error}.",
+            hint=remedy(error, other),
         ) from error
+
+
+def remedy(error: OSError, other: str) -> str:
+    """What to do where something cannot be written: what its reason asks for, or ``other``."""
+    space, rights = "free some space, or ", "ask for the right to write there, or "
+    first = {
+        errno.ENOSPC: space,
+        errno.EDQUOT: space,
+        errno.EACCES: rights,
+        errno.EPERM: rights,
+    }.get(error.errno or 0, "")
+    words = f"{first}{other}."
+    return words[0].upper() + words[1:]
+
+
+def not_permitted(what: str, kind: type[ClipAdapterError] = DataError) -> ClipAdapterError:
+    """The error of what is there and may not be read."""
+    return kind(
+        f"{what} may not be read (permission).",
+        hint="Ask its owner for the right to read it.",
+    )
 
 
 def file_digest(path: Path) -> str:

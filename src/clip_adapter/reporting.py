@@ -1,7 +1,8 @@
 """Talk once: lines by one logger, progress by one tracker, and a way to stop long work.
 
-Code says ``log.info`` or ``log.warning`` and counts with :func:`track` or :func:`tracking`. Who
-listens is decided once, by the caller, with :func:`listening`; nothing is passed on in between.
+Code says ``log.info`` or ``log.warning``, and :func:`warn` of dropped data; it counts with
+:func:`track` or :func:`tracking`. Who listens is decided once, by the caller, with
+:func:`listening`; nothing is passed on in between.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -76,6 +78,14 @@ def listening(progress: Progress = None, cancel: threading.Event | None = None) 
     finally:
         _progress.reset(listener)
         _cancel.reset(stopper)
+
+
+def warn(message: str) -> None:
+    """Raise one ``UserWarning`` that points at the line outside of this package that led here."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 class Tracker:

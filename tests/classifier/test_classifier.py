@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import CancelledError, ClassifierError
+from clip_adapter.errors import CancelledError, ClassifierError, DecodeError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
 from clip_adapter.nn import ResidualAdapter, normalize
@@ -199,3 +199,54 @@ def test_pickled_without_its_backbone(classifier, x):
     again = pickle.loads(pickle.dumps(classifier))
     assert again._backbone is None
     assert torch.equal(again.logits(x), classifier.logits(x))
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A classifier of three colours, and pictures of which some cannot be read."""
+    classifier = Classifier(Head(torch.eye(3)), ["r", "g", "b"], text_weights=torch.eye(3))
+    classifier.use(Mean())
+    for name in ("blue", "red"):
+        Image.new("RGB", (2, 2), name).save(tmp_path / f"{name}.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    names = ["missing.png", "blue.png", "text.png", "red.png", "blue.png", "empty.png"]
+    return classifier, [tmp_path / name for name in names]
+
+
+def test_pictures_that_cannot_be_read_do_not_cost_the_others(colours, lines):
+    classifier, pictures = colours
+    with pytest.warns(UserWarning, match="^3 of 6 pictures cannot be read") as warned:
+        assert classifier.predict(pictures) == [None, "b", None, "r", "b", None]
+    assert [w.filename for w in warned] == [__file__]
+    assert [m.split("/")[-1] for m in lines.messages] == [
+        "missing.png: No such file or directory",
+        "text.png: a text file, not a picture.",
+        "empty.png: the file is empty.",
+    ]
+    good = classifier.predict_proba([pictures[i] for i in (1, 3, 4)])
+    for call in (classifier.logits, classifier.zero_shot_logits, classifier.embed):
+        with pytest.warns(UserWarning, match="3 of 6"):
+            rows = call(pictures)
+        assert rows.isnan().all(1).tolist() == [True, False, True, False, False, True]
+    with pytest.warns(UserWarning, match="3 of 6"):
+        shares = classifier.predict_proba(pictures, progress=False)
+    np.testing.assert_array_equal(shares[[1, 3, 4]], good)
+    assert np.isnan(shares[[0, 2, 5]]).all()
+
+
+def test_one_that_cannot_be_read_ends_the_work_where_this_is_asked_for(colours):
+    classifier, pictures = colours
+    for call in (classifier.predict, classifier.predict_proba, classifier.embed):
+        with pytest.raises(DecodeError, match=r"missing\.png: No such file"):
+            call(pictures, unreadable="stop")
+    with pytest.raises(UsageError, match="Unknown unreadable 'skip'"):
+        classifier.predict(pictures, unreadable="skip")
+
+
+def test_nothing_that_can_be_read_is_an_error(colours):
+    classifier, pictures = colours
+    for some in ([pictures[0]], pictures[0], [pictures[0], pictures[2]]):
+        with pytest.raises(DecodeError, match=r"missing\.png"):
+            classifier.predict(some)
+    assert classifier.predict([]) == []

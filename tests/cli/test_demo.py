@@ -65,5 +65,5 @@ def test_wrong_shots(run, tmp_path):
     assert run("demo", "--out", tmp_path, "--shots", "0").exit_code == 2
     (tmp_path / "file").write_text("in the way")
     result = run("demo", "--out", tmp_path / "file")
-    assert result.exit_code == 1
-    assert "cannot be written" in result.stderr
+    assert result.exit_code == 2
+    assert "is no folder" in result.stderr

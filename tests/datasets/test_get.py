@@ -209,3 +209,52 @@ def test_a_damaged_receipt_is_no_reason_to_stop(offer, tmp_path, text):
     (tmp_path / "eurosat").mkdir()
     (tmp_path / "eurosat/downloaded.json").write_text(text)
     assert fetch_benchmark("eurosat", tmp_path).files["a.tar"]["unpacked"] == 2
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_archive_that_was_there_stays(offer, server, packed, tmp_path, keep, caplog):
+    caplog.set_level("INFO")
+    offer()
+    (tmp_path / "far.tar").write_bytes(packed)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/a.tar").symlink_to(tmp_path / "far.tar")
+    (tmp_path / "downloads/b.tar").write_bytes(b"of another set")
+    assert fetch_benchmark("eurosat", tmp_path, keep=keep).files["a.tar"]["unpacked"] == 2
+    assert (tmp_path / "downloads/a.tar").is_symlink()
+    assert (tmp_path / "far.tar").read_bytes() == packed
+    assert (tmp_path / "downloads/b.tar").read_bytes() == b"of another set"
+    assert any("was there before and stays" in line for line in caplog.messages)
+    assert "/a.tar" not in server.asked
+
+
+def test_an_inner_archive_that_was_there_stays(offer, server, packed, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as outer:
+        outer.writestr("caltech/inner.tar", packed)
+    server.files["/outer.zip"] = buffer.getvalue()
+    outer = Archive(
+        "outer.zip", {"caltech/inner.tar": "downloads/inner.tar"}, f"{server.url}/outer.zip"
+    )
+    offer(archives=(outer, Archive("inner.tar", {"2750/": "eurosat/2750/"})))
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/inner.tar").write_bytes(packed)
+    fetch_benchmark("eurosat", tmp_path)
+    assert [p.name for p in (tmp_path / "downloads").iterdir()] == ["inner.tar"]
+
+
+def test_wrong_archives_do_not_replace_each_other(offer, server, tmp_path):
+    offer(sha256="0" * 64)
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/a.tar").write_bytes(b"of the user")
+    for _ in range(2):
+        with pytest.raises(DataError, match="not what was published"):
+            fetch_benchmark("eurosat", tmp_path)
+    names = {p.name: p.read_bytes() for p in (tmp_path / "downloads").iterdir()}
+    assert names == {"a.tar.wrong": b"of the user", "a.tar.wrong.2": server.files["/a.tar"]}
+
+
+def test_a_root_that_is_no_folder_is_told(offer, tmp_path):
+    offer()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is no folder"):
+        fetch_benchmark("eurosat", tmp_path / "file")

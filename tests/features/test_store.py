@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,3 +195,25 @@ def test_a_second_writer_waits_and_says_so(tmp_path, lines):
     thread.join(30)
     assert rows == [[]]
     assert "waiting" in lines.messages[0]
+
+
+def test_a_shard_that_may_not_be_read_is_left_alone(tmp_path, monkeypatch, lines):
+    put(FeatureStore(tmp_path).shelf(KEY), [1])
+    shard = next(tmp_path.rglob("000001.safetensors"))
+    opened = Path.open
+
+    def refuse(path, *more, **words):
+        if path == shard:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *more, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        shelf = FeatureStore(tmp_path).shelf(KEY)
+        put(shelf, [1, 2])
+        assert shelf.get([digest(1), digest(2)])[1] == []
+    assert any("may not be read (permission)" in line for line in lines.messages)
+    assert shard.is_file()
+    shelf = FeatureStore(tmp_path).shelf(KEY)
+    shelf.refresh()
+    assert torch.equal(shelf.get([digest(2), digest(1)])[0], torch.stack([row(2), row(1)]))

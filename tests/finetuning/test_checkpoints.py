@@ -203,3 +203,15 @@ def test_a_damaged_checkpoint_says_what_to_do(task, tmp_path, content):
     (folder / "training.pt").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read"):
         go(task, Compute(checkpoint=folder), text=task.text_weights)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(task, tmp_path, monkeypatch):
+    (tmp_path / "training.pt").write_bytes(b"of another user")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(DataError, match=r"training\.pt may not be read \(permission\)") as caught:
+        go(task, Compute(checkpoint=tmp_path), text=task.text_weights)
+    assert "Remove it" not in str(caught.value)

@@ -19,6 +19,7 @@ from clip_adapter.bench.pool import Done, do_units
 from clip_adapter.bench.results import FOLDER, Results
 from clip_adapter.bench.run import Run, units
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import check_folder, writing
 from clip_adapter.reporting import Progress, listening, log, tracking
 
 
@@ -143,21 +144,15 @@ def run_bench(
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Alone in the folder ``out``."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is no folder.", hint="Name another one.")
+    check_folder(out)
+    lock = FileLock(out / ".bench.lock", timeout=0)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".bench.lock", timeout=0)
-        lock.acquire()
+        with writing(out / ".bench.lock", "name another --out"):
+            lock.acquire()
     except Timeout:
         raise UsageError(
             f"Another benchmark works in {out}.", hint="Wait for it, or name another --out."
         ) from None
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another --out.",
-        ) from error
     try:
         yield
     finally:

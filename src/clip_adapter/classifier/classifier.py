@@ -20,10 +20,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone, load_backbone
-from clip_adapter.classifier import saving
+from clip_adapter.classifier.folder import read_folder, write_folder
+from clip_adapter.classifier.saving import FILES
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.features.pictures import Unreadable, embed_pictures
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
@@ -85,6 +86,7 @@ class Classifier:
         self,
         inputs: Inputs,
         *,
+        unreadable: Unreadable = "mark",
         progress: Progress = None,
         cancel: threading.Event | None = None,
     ) -> Tensor:
@@ -92,17 +94,19 @@ class Classifier:
 
         Args:
             inputs: features, pictures, or one picture.
+            unreadable: what becomes of pictures that cannot be read. "mark": their rows are NaN,
+                and one warning tells how many they are. "stop": one is an error.
             progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
             cancel: once it is set, the work ends at its next step.
 
         Raises:
             ClassifierError: features of another dimension.
             DataError: features of length 1, where that of raw ones counts.
-            DecodeError: a picture cannot be read.
+            DecodeError: no picture can be read, or with "stop" one cannot.
             CancelledError: ``cancel`` was set.
         """
         with listening(progress, cancel):
-            return self._scores(self.head, inputs)
+            return self._scores(self.head, inputs, unreadable)
 
     def zero_shot_logits(self, inputs: Inputs) -> Tensor:
         """(N, C) scores of zero-shot CLIP on the same pictures, or on features of the backbone.
@@ -117,18 +121,33 @@ class Classifier:
                 hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
-        return self._scores(head, inputs, untouched=True)
+        return self._scores(head, inputs, "mark", untouched=True)
 
-    def predict_proba(self, inputs: Inputs, **listeners: Any) -> np.ndarray:
-        """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes."""
-        return self.logits(inputs, **listeners).softmax(-1).numpy()
+    def predict_proba(self, inputs: Inputs, **options: Any) -> np.ndarray:
+        """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes.
 
-    def predict(self, inputs: Inputs, **listeners: Any) -> list[str]:
-        """N class names. Takes what :meth:`logits` takes."""
-        labels = self.logits(inputs, **listeners).argmax(-1)
-        return [self.class_names[i] for i in labels.tolist()]
+        The row of a picture that cannot be read is NaN.
+        """
+        return self.logits(inputs, **options).softmax(-1).numpy()
 
-    def _scores(self, head: Head | Mixture, inputs: Inputs, *, untouched: bool = False) -> Tensor:
+    def predict(self, inputs: Inputs, **options: Any) -> list[str | None]:
+        """N class names. Takes what :meth:`logits` takes.
+
+        The answer for a picture that cannot be read is None.
+        """
+        logits = self.logits(inputs, **options)
+        pairs = zip(logits.argmax(-1).tolist(), logits.isfinite().any(-1).tolist(), strict=True)
+        return [self.class_names[i] if readable else None for i, readable in pairs]
+
+    def _scores(
+        self,
+        head: Head | Mixture,
+        inputs: Inputs,
+        unreadable: Unreadable,
+        *,
+        untouched: bool = False,
+    ) -> Tensor:
+        rows: Tensor | slice = slice(None)
         if isinstance(inputs, FeatureSet):
             features = inputs.plain_view
             if head.sees_length and (self.feature_norm, inputs.feature_norm) == ("raw", "unit"):
@@ -140,18 +159,21 @@ class Classifier:
         elif isinstance(inputs, Tensor | np.ndarray):
             features = torch.as_tensor(inputs).float()
         else:
-            features = self.embed(inputs, untouched=untouched)
+            features = self.embed(inputs, untouched=untouched, unreadable=unreadable)
+            rows = ~features.isnan().all(-1)
         if features.ndim != 2 or features.shape[1] != head.dim:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {head.dim}), made by {self.backbone_name}",
                 hint="Embed the pictures with the backbone that the classifier was made with.",
             )
-        if not torch.isfinite(features).all():
+        if not torch.isfinite(features[rows]).all():
             raise ClassifierError(
                 "The features hold NaN or infinite values.", hint="Remove those rows."
             )
-        return score_rows(head, features, self.feature_norm)
+        scores = torch.full((len(features), len(self.class_names)), torch.nan)
+        scores[rows] = score_rows(head, features[rows], self.feature_norm)
+        return scores
 
     @property
     def backbone_name(self) -> str:
@@ -222,24 +244,38 @@ class Classifier:
             self._encoder = tuned(self.backbone(device), self.tower_adapter)
         return self._encoder
 
-    def embed(self, pictures: Picture | Sequence[Picture], *, untouched: bool = False) -> Tensor:
+    def embed(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        untouched: bool = False,
+        unreadable: Unreadable = "mark",
+    ) -> Tensor:
         """Features (N, D) of one picture or a list: paths or PIL images.
 
         Args:
             pictures: what to embed.
             untouched: by the backbone as it was, also where something was trained inside.
+            unreadable: as in :meth:`logits`.
 
         Raises:
-            DecodeError: a picture cannot be read; its name is told.
+            DecodeError: no picture can be read, or with "stop" one cannot.
         """
         encoder = self.backbone() if untouched else self.encoder()
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             pictures = [pictures]
-        return embed_pictures(encoder, pictures, self.info.get("preprocess", "clip"))
+        preprocess = self.info.get("preprocess", "clip")
+        return embed_pictures(encoder, pictures, preprocess, unreadable)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``folder``: safetensors, JSON and a model card. See :mod:`.saving`."""
-        return saving.write_folder(
+        """Write safetensors, JSON and a model card into ``folder``. See :mod:`.saving`.
+
+        An older classifier there is replaced in one step; other files there stay.
+
+        Raises:
+            ClassifierError: the folder holds other things and no classifier, or cannot be written.
+        """
+        return write_folder(
             Path(folder),
             head=self.head,
             class_names=self.class_names,
@@ -262,7 +298,7 @@ class Classifier:
         Raises:
             ClassifierError: missing, damaged, or of a newer format; or made with another backbone.
         """
-        classifier = cls(**saving.read_folder(Path(folder)))
+        classifier = cls(**read_folder(Path(folder)))
         if backbone is not None:
             classifier.use(backbone)
         return classifier
@@ -281,7 +317,7 @@ class Classifier:
         folder = name
         try:
             if not Path(name).is_dir():
-                folder = snapshot_download(name, revision=revision, allow_patterns=[*saving.FILES])
+                folder = snapshot_download(name, revision=revision, allow_patterns=[*FILES])
         except Exception as error:  # the hub's client raises a dozen unrelated types
             raise ClassifierError(
                 f"{name!r} is neither a folder here nor a repository that the hub gives: "

@@ -1,4 +1,4 @@
-"""Classifiers on disk: safetensors and JSON, never pickle.
+"""The files of a classifier: safetensors and JSON, never pickle.
 
 classifier.json          class names, resolved configuration, versions, fingerprint
 adapter.safetensors      what changes the image feature, and caches (absent where there is none)
@@ -13,14 +13,11 @@ with the number of the member.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import re
-import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -30,7 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from clip_adapter.classifier.model_card import model_card
-from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
+from clip_adapter.errors import ClassifierError, ClipAdapterError
 from clip_adapter.features.feature_set import FeatureNorm
 from clip_adapter.heads import Head, Kind, Mixture
 from clip_adapter.nn import Cache, Projection, ResidualAdapter
@@ -44,7 +41,9 @@ ADAPTER, TOWER, WEIGHTS = TENSORS = (
     "tower.safetensors",
     "class_weights.safetensors",
 )
-FILES = (CONFIG, *TENSORS, SEEN, CARD)
+# What has to fit ``classifier.json``; a model card is for people.
+PARTS = (*TENSORS, SEEN)
+FILES = (CONFIG, *PARTS, CARD)
 IMAGE_MAPS = {"residual-adapter": ResidualAdapter, "projection": Projection}
 MAX_MEMBERS = 16
 
@@ -85,13 +84,17 @@ class Version(BaseModel, strict=True):
 
 
 class Record(Version, strict=True):
-    """``classifier.json``, but for what it says of the head."""
+    """``classifier.json``, but for what it says of the head.
+
+    ``sha256`` has the digests of all files of tensors, ``side_files`` those of the others.
+    """
 
     class_names: Annotated[list[str], Field(min_length=2)]
     feature_norm: FeatureNorm
     change: dict[str, Any] | None
     text: Literal["weights", "text"] | None
     sha256: dict[str, str | None]
+    side_files: dict[str, str] = {}
     info: dict[str, Any]
 
 
@@ -236,6 +239,10 @@ def pack(
         text = "weights" if torch.equal(text_weights, own) else "text"
         tensors[WEIGHTS].setdefault(text, text_weights.float().contiguous())
     files = {name: save(parts) for name, parts in tensors.items() if parts}
+    side_files = {
+        SEEN: to_json(sorted(train_digests)),
+        CARD: model_card(class_names, info, getattr(tower_adapter, "kind", None)).encode(),
+    }
     record = {
         "format": FORMAT,
         "class_names": list(class_names),
@@ -244,13 +251,15 @@ def pack(
         "change": change,
         "text": text,
         "sha256": _digests(files),
+        "side_files": {name: digest(data) for name, data in side_files.items()},
         "info": info,
     }
     # JSON has neither NaN nor infinity: null, no number is known.
-    files[CONFIG] = to_json(record, indent=1, inf_nan_mode="null")
-    files[SEEN] = to_json(sorted(train_digests))
-    files[CARD] = model_card(class_names, info, getattr(tower_adapter, "kind", None)).encode()
-    return files
+    return {
+        CONFIG: to_json(record, indent=1, inf_nan_mode="null"),
+        **files,
+        **side_files,
+    }
 
 
 def unpack(files: Files) -> dict[str, Any]:
@@ -265,6 +274,8 @@ def unpack(files: Files) -> dict[str, Any]:
     Info.model_validate(record.info)
     if record.sha256 != _digests(files):
         raise ValueError("the tensors are not those that were saved")
+    if SEEN in files and record.side_files.get(SEEN, digest(files[SEEN])) != digest(files[SEEN]):
+        raise ValueError(f"{SEEN} is not the one that was saved")
     maps, tower, weights = (load(files[n]) if n in files else {} for n in TENSORS)
     classes = len(record.class_names)
     text = None if record.text is None else weights[record.text]
@@ -291,94 +302,16 @@ def unpack(files: Files) -> dict[str, Any]:
 
 
 def _digests(files: Files) -> dict[str, str | None]:
-    """SHA-256 (hex) of each file of tensors; None where it is absent."""
-    return {n: hashlib.sha256(files[n]).hexdigest() if n in files else None for n in TENSORS}
+    """Of each file of tensors; None where it is absent."""
+    return {n: digest(files[n]) if n in files else None for n in TENSORS}
 
 
-def write_folder(folder: Path, **parts: Any) -> Path:
-    """Write ``folder`` whole or not at all; an older classifier there is replaced.
-
-    Args:
-        folder: to be made, or an older classifier's.
-        **parts: as :func:`pack` takes them.
-
-    Raises:
-        ClassifierError: the folder holds other things, or cannot be written; or the classifier
-            is one that could not be loaded again.
-    """
-    check_target(folder)
-    files = pack(**parts)
-    try:
-        # An adapter of a package that does not register it here may be known where it is loaded.
-        with contextlib.suppress(UnknownTowerAdapterError):
-            unpack(files)
-    except Exception as error:
-        raise ClassifierError(
-            f"This classifier cannot be saved: {_reason(error)}.", hint="Make it of parts that fit."
-        ) from error
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside it, so that the last step is a rename within one file system.
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new = Path(scratch, "new")
-            new.mkdir()
-            for name, data in files.items():
-                (new / name).write_bytes(data)
-            if folder.is_dir():
-                folder.rename(Path(scratch, "old"))
-            return new.rename(folder)
-    except OSError as error:
-        raise ClassifierError(
-            f"Cannot write {folder}: {error.strerror or error}.",
-            hint="Free some space, or choose another folder.",
-        ) from error
+def digest(data: bytes) -> str:
+    """SHA-256 (hex)."""
+    return hashlib.sha256(data).hexdigest()
 
 
-def check_target(folder: Path) -> None:
-    """Check that a classifier may be saved as ``folder``: to be asked before a long training.
-
-    Raises:
-        ClassifierError: it holds other things.
-    """
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if folder.is_file() or (names and CONFIG not in names):
-        raise ClassifierError(
-            f"{folder} exists and is not a saved classifier.",
-            hint="Choose a new folder, or empty this one.",
-        )
-
-
-def read_folder(folder: Path) -> dict[str, Any]:
-    """The arguments of the :class:`~clip_adapter.Classifier` that ``folder`` holds.
-
-    The folder may come from anyone, see :func:`unpack`.
-
-    Raises:
-        ClassifierError: missing, damaged, or of a newer format.
-    """
-    if not (folder / CONFIG).is_file():
-        raise ClassifierError(
-            f"{folder} is not a saved classifier: it has no {CONFIG}.",
-            hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
-        )
-    try:
-        files = {n: (folder / n).read_bytes() for n in FILES if (folder / n).exists()}
-        saved_as = Version.model_validate_json(files[CONFIG]).format
-        if saved_as <= FORMAT:
-            return unpack(files)
-    except UnknownTowerAdapterError:
-        raise
-    except Exception as error:  # forged files can raise any; nobody but us is to meet it
-        raise ClassifierError(
-            f"The classifier in {folder} is damaged: {_reason(error)}.",
-            hint="Copy it again, or fit it again.",
-        ) from error
-    raise ClassifierError(
-        f"{folder} has format {saved_as}.", allowed=f"at most {FORMAT}", hint="Update clip-adapter."
-    )
-
-
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What is wrong, in one line."""
     text = str(error) or type(error).__name__
     if isinstance(error, ValidationError):

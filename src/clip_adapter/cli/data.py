@@ -68,14 +68,15 @@ def get(
         typer.Option("--hub", help="Take the copy on the Hugging Face hub, with its own splits."),
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the archives once they are unpacked.")
+        bool, typer.Option("--keep", help="Keep what was downloaded once it is unpacked.")
     ] = False,
     json: o.Json = False,
 ) -> None:
     """Download a data set, check it against the published checksums, and unpack it.
 
     What breaks off goes on when the same command is run again. What only a person can fetch is
-    said in words. An archive that you have already is used when it lies in DIR/downloads/.
+    said in words. An archive that you have already is used when it lies in DIR/downloads/, and
+    stays there.
 
     **Examples**
 

@@ -13,6 +13,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import check_file
 from clip_adapter.options import SourceOptions
 
 if TYPE_CHECKING:
@@ -76,10 +77,12 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json) as output:
+        from clip_adapter.backbones.names import files_of
         from clip_adapter.features.files import WRITABLE, write_features
 
         if out.suffix.lower() not in WRITABLE:
             raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
+        check_file(out, inputs=[data.rpartition("#")[0], data, *files_of(reading.backbone or "")])
         start = time.perf_counter()
         sets, text, meta, skipped = (
             _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)

@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output, table
 from clip_adapter.errors import unknown_name
+from clip_adapter.files import check_folder
 from clip_adapter.options import SourceOptions, changed
 from clip_adapter.wording import shortened
 
@@ -66,6 +67,8 @@ def evaluate(
 
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
+        if plots is not None:
+            check_folder(plots)
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
 

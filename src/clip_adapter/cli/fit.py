@@ -60,7 +60,8 @@ def fit(
             "--out",
             "--output",
             metavar="DIR",
-            help="Where the classifier is saved. A classifier that is there is replaced.",
+            help="Where the classifier is saved. A classifier that is there is replaced; other "
+            "files there stay.",
             rich_help_panel=o.RESULT,
         ),
     ] = Path("classifier"),
@@ -85,9 +86,9 @@ def fit(
     """
     with Output(json) as output:
         from clip_adapter import fitting
-        from clip_adapter.classifier import saving
+        from clip_adapter.classifier.folder import check_target
 
-        saving.check_target(out)
+        check_target(out)
         classifier = fitting.fit(
             data,
             method=method,

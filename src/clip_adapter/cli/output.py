@@ -136,16 +136,19 @@ def table(
     return printed
 
 
-def to_json(value: Any) -> str:
-    """Valid JSON in any encoding of standard output; what is not finite becomes null."""
+def to_json(value: Any, indent: int | None = 1) -> str:
+    """Valid JSON in any encoding of standard output; what is not finite becomes null.
+
+    Without ``indent`` it is one line.
+    """
     # JSON lacks NaN and the infinities; an empty dict has None for each of them.
     finite = json.loads(json.dumps(value, default=str), parse_constant={}.get)
-    text = json.dumps(finite, indent=1, ensure_ascii=False)
+    text = json.dumps(finite, indent=indent, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         # A path whose bytes are no UTF-8, or a name that this encoding has no letters for.
-        return json.dumps(finite, indent=1)
+        return json.dumps(finite, indent=indent)
     return text
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from clip_adapter.cli import options as o
+from clip_adapter.cli.formats import Format, form_of
 from clip_adapter.cli.output import Output
 from clip_adapter.errors import ClipAdapterError, UsageError
-from clip_adapter.files import write_file
+from clip_adapter.files import check_file, write_file
 from clip_adapter.options import SourceOptions
-
-Format = Literal["table", "json", "csv", "parquet"]
 
 
 @o.with_options
@@ -33,9 +32,14 @@ def predict(
         typer.Option(min=1, help="How many guesses to give per picture.", rich_help_panel=o.RESULT),
     ] = 1,
     form: Annotated[
-        Format,
-        typer.Option("--format", help="How to write the predictions.", rich_help_panel=o.RESULT),
-    ] = "table",
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to write the predictions.",
+            show_default="by the ending of --out; a table on the screen",
+            rich_help_panel=o.RESULT,
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=o.RESULT)
     ] = False,
@@ -45,7 +49,7 @@ def predict(
             "--out",
             "--output",
             metavar="FILE",
-            help="Write the answers into this file.",
+            help="Write the answers into this file: .csv, .json, .jsonl, .parquet or .txt.",
             show_default="the screen",
             rich_help_panel=o.RESULT,
         ),
@@ -75,18 +79,21 @@ def predict(
 
         clip-adapter predict classifier new.jpg
         clip-adapter predict classifier holiday/ --top 3
-        find . -name '*.png' -print0 | clip-adapter predict classifier - --format csv --out all.csv
+        find . -name '*.png' -print0 | clip-adapter predict classifier - --out all.csv
     """
-    form = "json" if json and form == "table" else form
-    with Output(form == "json") as output:
-        if json and form != "json":
+    with Output(json or form == "json") as output:
+        if json and form not in (None, "json"):
             raise UsageError(f"--json and --format {form}.", allowed="one of the two")
-        if form == "parquet" and out is None:
-            raise UsageError("Parquet is no text for a screen.", hint="Add --out FILE.parquet.")
+        if out is not None:
+            check_file(out, inputs=[*paths, *(path.rpartition("#")[0] for path in paths)])
+        form = form_of(out, "json" if json else form)
         from clip_adapter.classifier import Classifier
+        from clip_adapter.classifier.saving import FILES
         from clip_adapter.cli import predictions
         from clip_adapter.datasets.open import is_feature_spec
 
+        if out is not None:
+            check_file(out, inputs=[Path(classifier, name) for name in FILES])
         loaded = Classifier.from_pretrained(classifier)
         features = [path for path in paths if is_feature_spec(path)]
         if features and len(features) < len(paths):
@@ -95,6 +102,10 @@ def predict(
             records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
         else:
             records = predictions.collect(paths, recursive)
+            if out is not None:
+                # Standard input (0) is the list of pictures, where it is asked for.
+                listed = [0] if "-" in paths else []
+                check_file(out, inputs=[*listed, *(record["path"] for record in records)])
             predictions.of_pictures(
                 loaded,
                 records,
@@ -105,7 +116,7 @@ def predict(
             )
         if out is not None:
             write_file(out, predictions.as_bytes(records, form))
-            output.say(f"Written: {out}")
+            output.say(f"Written: {out} ({form})")
         elif form == "table":
             output.show(predictions.as_table(records))
         elif form != "parquet":

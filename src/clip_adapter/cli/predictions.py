@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from clip_adapter.cli.formats import Format
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import LOCKED, Walk
@@ -141,14 +142,17 @@ def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Rec
     return [few[0] | ({"top": few} if top > 1 else {}) for few in guesses]
 
 
-def as_text(records: Sequence[Record], form: Literal["table", "json", "csv"]) -> str:
-    """``records`` as a table, as JSON, or as ``path,label,probability,error`` for a program.
+def as_text(records: Sequence[Record], form: Format) -> str:
+    """``records`` as a table, or for a program: JSON, whole or a line each, or CSV.
 
-    With several guesses a row of CSV goes on with ``label_2,probability_2``...
+    CSV is ``path,label,probability,error``; with several guesses a row goes on with
+    ``label_2,probability_2``...
     """
     text = io.StringIO(newline="")
     if form == "json":
         text.write(to_json([{"schema": SCHEMA, **record} for record in records]) + "\n")
+    elif form == "jsonl":
+        text.writelines(to_json({"schema": SCHEMA, **r}, indent=None) + "\n" for r in records)
     elif form == "csv":
         columns, rows = _flat(records)
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -183,7 +187,7 @@ def _flat(records: Sequence[Record]) -> tuple[list[str], list[Record]]:
     return list(dict.fromkeys(chain(COLUMNS, *rows))), rows
 
 
-def as_bytes(records: Sequence[Record], form: Literal["table", "json", "csv", "parquet"]) -> bytes:
+def as_bytes(records: Sequence[Record], form: Format) -> bytes:
     """The content of a file that holds ``records`` in this form."""
     if form != "parquet":
         return as_text(records, form).encode("utf-8", "surrogateescape")

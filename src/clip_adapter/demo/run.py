@@ -16,14 +16,15 @@ from typing import Any
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
+from clip_adapter.classifier.folder import check_target
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.demo.task import DEMO_TEMPLATES, demo_task
+from clip_adapter.demo.task import DEMO, DEMO_TEMPLATES, demo_task
 from clip_adapter.errors import UsageError
 from clip_adapter.evaluation import Report, evaluate, held_out_features
 from clip_adapter.evaluation.plots import confusion_figure, save, shots_figure
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pictures import embed_pictures
-from clip_adapter.files import write_file
+from clip_adapter.files import check_folder, write_file
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD, SourceOptions
@@ -42,6 +43,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "auto": (DEFAULT_METHOD, {}),
 }
 KEPT = "auto"
+# What is written beside the pictures and the classifier.
+FILES = {
+    "table": "table.json",
+    "csv": "table.csv",
+    "accuracy_by_shots": "accuracy-by-shots.png",
+    "confusion": "confusion.png",
+}
 SHOTS = (1, 4, 16)
 SEEDS = 3
 
@@ -93,13 +101,21 @@ def run_demo(
         cancel: once it is set, the work ends at its next step.
 
     Raises:
-        UsageError: no seeds or shots.
+        UsageError: no seeds or shots, or ``out`` is no folder or one of other things.
         ClipAdapterError: something cannot be written.
         CancelledError: ``cancel`` was set.
     """
     if seeds < 1 or not shots or min(shots) < 1:
         raise UsageError(f"{seeds} seeds, shots {list(shots)}.", allowed="1 or more of each")
     start, out, shots = time.perf_counter(), Path(out), sorted(set(shots))
+    check_folder(out)
+    others = [name for name in FILES.values() if (out / name).exists()]
+    if others and not (out / DEMO.folder).exists():
+        raise UsageError(
+            f"{out} holds no demo, and {', '.join(others)}, which would be replaced.",
+            hint="Name another folder.",
+        )
+    check_target(out / "classifier")
     with listening(progress, cancel), one_thread():
         task_folder = demo_task(out)
         source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
@@ -157,13 +173,12 @@ def _write(out: Path, rows: Sequence[Row], report: Report) -> dict[str, str]:
     )
     confusion = confusion_figure(report.confusion, report.class_names)
     records = json.dumps([asdict(row) for row in rows], indent=1)
-    files = {
-        "table": write_file(out / "table.json", records.encode()),
-        "csv": write_file(out / "table.csv", text.getvalue().encode()),
-        "accuracy_by_shots": save(accuracy, out / "accuracy-by-shots.png"),
-        "confusion": save(confusion, out / "confusion.png"),
-    }
-    return {what: str(path) for what, path in files.items()}
+    paths = {what: out / name for what, name in FILES.items()}
+    write_file(paths["table"], records.encode())
+    write_file(paths["csv"], text.getvalue().encode())
+    save(accuracy, paths["accuracy_by_shots"])
+    save(confusion, paths["confusion"])
+    return {what: str(path) for what, path in paths.items()}
 
 
 def _predict(

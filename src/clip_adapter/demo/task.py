@@ -183,8 +183,7 @@ class DemoSet:
             path = folder / name
             if not path.is_file():
                 picture = Image.fromarray(self.render(kind, index, TASK_PICTURE_SIZE))
-                hint = "Give another folder, or make room there."
-                with writing(path, hint), replacing(path) as part:
+                with writing(path, "name another folder"), replacing(path) as part:
                     picture.save(part, format="PNG", compress_level=1)
         return folder
 

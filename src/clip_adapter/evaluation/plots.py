@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clip_adapter.evaluation.evaluate import Report
-from clip_adapter.files import write_output
+from clip_adapter.files import check_folder, write_output
 from clip_adapter.training.selection import shown
 from clip_adapter.wording import shortened
 
@@ -42,8 +42,10 @@ def report_plots(report: Report, folder: str | Path) -> list[Path]:
         The files.
 
     Raises:
+        UsageError: no folder, but something else is there.
         DataError: the folder cannot be written.
     """
+    check_folder(Path(folder))
     figures = {"confusion.png": confusion_figure(report.confusion, report.class_names)}
     if curves := [curve for curve in report.selection if curve.get("accuracy")]:
         figures["ratio-curve.png"] = selection_figure(curves)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import replacing, writing
+from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.wording import first_line, listed
 
@@ -165,6 +166,8 @@ def _open(path: Path) -> FeatureFile:
         raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
     if not path.is_file():
         raise DataError(f"No feature file {path}.", hint="Check the path.")
+    if not os.access(path, os.R_OK):
+        raise not_permitted(str(path))
     with _reading(str(path)):
         file = open_(path)
     if not file.sets:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS
-from clip_adapter.errors import DecodeError
+from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
+from clip_adapter.reporting import log, warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+Unreadable = Literal["mark", "stop"]
+
+
 def embed_pictures(
-    backbone: Backbone, pictures: Sequence[str | Path | Image], preprocess: str = "clip"
+    backbone: Backbone,
+    pictures: Sequence[str | Path | Image],
+    preprocess: str = "clip",
+    unreadable: Unreadable = "stop",
 ) -> Tensor:
     """Raw features (N, D) of N pictures.
 
@@ -29,19 +38,33 @@ def embed_pictures(
         backbone: the frozen model.
         pictures: paths, or PIL images in any mode.
         preprocess: how pictures are cut to size, "clip" or "coop".
+        unreadable: what becomes of pictures that cannot be read. "mark": their rows are NaN, each
+            is logged, and one warning tells how many they are. "stop": one is an error.
 
     Raises:
-        DecodeError: a picture cannot be read; the first such is named.
+        UsageError: another ``unreadable``.
+        DecodeError: no picture can be read, or with "stop" one cannot; the first such is named.
     """
+    if unreadable not in get_args(Unreadable):
+        raise unknown_name("unreadable", unreadable, get_args(Unreadable))
     samples = [_sample(picture) for picture in pictures]
-    features, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
-    if bad:
+    # Rows are found again by their place: a name may be there twice.
+    numbered = [replace(sample, name=str(i)) for i, sample in enumerate(samples)]
+    embedded, bad = embed(backbone, numbered, [], preprocess=preprocess, unreadable="return")
+    faults = [f"{samples[int(one.name)].name}: {one.reason}" for one in bad]
+    if faults and (unreadable == "stop" or len(faults) == len(samples)):
         raise DecodeError(
-            f"{bad[0].name}: {bad[0].reason}",
+            faults[0],
             allowed=", ".join(FORMATS),
             hint="Check the path, or replace the picture.",
         )
-    return features.plain_view
+    for fault in faults:
+        log.info(f"Unreadable: {fault}")
+    if faults:
+        warn(f"{len(faults)} of {len(samples)} pictures cannot be read: they get no answer.")
+    features = torch.full((len(samples), embedded.dim), torch.nan)
+    features[[int(name) for name in embedded.names]] = embedded.plain_view
+    return features
 
 
 def _sample(picture: str | Path | Image) -> Sample:

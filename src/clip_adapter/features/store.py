@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from clip_adapter.errors import StoreError
-from clip_adapter.files import replacing
+from clip_adapter.files import remedy, replacing
 from clip_adapter.reporting import log
 
 # Raised whenever the same key would give other numbers: decoding, transforms, pooling of features.
@@ -113,6 +113,9 @@ class Shelf:
                 continue
             try:
                 self._remember(path.stem, *_read_shard(path))
+            except PermissionError:
+                if repair:
+                    log.warning(f"{path} may not be read (permission). Its rows are made again.")
             except (OSError, ValueError) as fault:
                 if repair:
                     log.warning(f"Damaged in the store: {path} ({fault}). Its rows are made again.")
@@ -190,8 +193,11 @@ class Shelf:
             raise StoreError(
                 f"The feature store {self.path.parent} cannot be written: "
                 f"{error.strerror or error}.",
-                hint="Free some space, or name a folder that can be written: --cache DIR, or "
-                f"the environment variable {CACHE_VARIABLE}.",
+                hint=remedy(
+                    error,
+                    "name a folder that can be written: --cache DIR, or the environment variable "
+                    f"{CACHE_VARIABLE}",
+                ),
             ) from error
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, distributed, nn
 
 from clip_adapter.backbones.memory import is_out_of_memory
 from clip_adapter.errors import BackboneError, CancelledError, DataError, UsageError
-from clip_adapter.files import replacing, writing
+from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.finetuning.job import Job, Trained, mixed_seed, trainable
 from clip_adapter.reporting import log, tracking
 from clip_adapter.training.loop import learning_rate, log_prior
@@ -311,6 +311,8 @@ def read_state(path: Path, digest: str, steps: int) -> dict[str, Any] | None:
         with warnings.catch_warnings(action="ignore"):  # of what torch itself did not write
             state = torch.load(path, map_location="cpu", weights_only=True)
         same, done, step = state["digest"] == digest, state["done"], state["trained"]["steps"]
+    except PermissionError as error:
+        raise not_permitted(f"The checkpoint {path}") from error
     except DAMAGE as error:
         raise DataError(
             f"The checkpoint {path} cannot be read.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -25,10 +26,7 @@ _BLOCK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
 TRIES = 5  # in a row that bring nothing new
 _WAIT = 1.0  # seconds before the second try; doubled each time
-_DISK = (
-    "Free some space or mend the folder's rights, or name another --root. The same command goes on "
-    "where it stopped."
-)
+_ELSEWHERE = "name another --root. The same command goes on where it stopped"
 _SCHEMES = ("http://", "https://")
 # Other errors of the system are those of the disk.
 _NETWORK = (
@@ -64,7 +62,8 @@ def download(
     """Bring ``url`` to ``path``, or check what is there already.
 
     What has come is kept in ``path.part``, from where a later call goes on. ``path`` appears only
-    once the size and every published checksum fit; else what came is kept as ``path.wrong``.
+    once the size and every published checksum fit; else what came, or was there, is kept as
+    ``path.wrong``, beside others of that name.
 
     Args:
         url: http or https.
@@ -85,7 +84,7 @@ def download(
     if not url.lower().startswith(_SCHEMES):
         raise UsageError(f"The address {url} is not for download.", allowed="http and https")
     part = path.with_name(f"{path.name}.part")
-    with writing(path, _DISK):
+    with writing(path, _ELSEWHERE):
         if not path.exists():
             _download_part(url, part, size, tries)
         source = path if path.exists() else part
@@ -99,7 +98,7 @@ def download(
         differs = [f"{k} {here[k]} instead of {v}" for k, v in published.items() if v != here[k]]
         if size not in (None, _size(source)):
             differs.append(f"{_size(source):,} bytes instead of {size:,}")
-        place = path.with_name(f"{path.name}.wrong") if differs else path
+        place = _unused(path.with_name(f"{path.name}.wrong")) if differs else path
         os.replace(source, place)
         _note(part).unlink(missing_ok=True)
     if differs:
@@ -202,6 +201,12 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _unused(path: Path) -> Path:
+    """``path``, or with the first number behind it under which nothing is there."""
+    others = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not os.path.lexists(one))
 
 
 def _note(part: Path) -> Path:

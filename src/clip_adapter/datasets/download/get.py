@@ -22,7 +22,7 @@ from clip_adapter.datasets.coop import (
 from clip_adapter.datasets.download.fetch import download
 from clip_adapter.datasets.download.unpack import unpack
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.files import read_json, write_file
+from clip_adapter.files import check_folder, read_json, write_file
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.wording import first_line, shown
 
@@ -65,24 +65,26 @@ def fetch_benchmark(
 ) -> Fetched:
     """Bring a data set to ``root``; what is there already is not fetched again.
 
-    Small files that cannot be fetched are no error: ``to_do`` says which one to put where.
+    An archive that lies in ``downloads`` before the work is used, and stays there. Small files that
+    cannot be fetched are no error: ``to_do`` says which one to put where.
 
     Args:
         name: see :func:`~clip_adapter.datasets.catalog.benchmark_names`.
         root: the folder of all sets; made if it is missing.
         hub: fetch the copy on the Hugging Face hub instead of the original archives.
-        keep: keep the archives once they are unpacked.
+        keep: keep the archives that were fetched, too, once they are unpacked.
         progress: hears of the bytes that come, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
 
     Raises:
         UsageError: no such set, or it has no copy on the hub.
         DataError: an archive cannot be downloaded, is not what was published, or cannot be
-            unpacked.
+            unpacked; or nothing may be written to ``root``.
         CancelledError: ``cancel`` was set; the same call goes on.
     """
     record = get_benchmark(name)
     root = Path(os.path.expanduser(root))
+    check_folder(root)
     again = how_to_get(record, root)
     if hub and record.hub is None:
         raise UsageError(f"{record.title} has no copy on the hub that is known here.", hint=again)
@@ -91,6 +93,7 @@ def fetch_benchmark(
     with contextlib.suppress(DataError):  # no receipt yet, or a damaged one
         fetched = read_json(folder / RECEIPT, "The receipt", Fetched, "")
     fetched.folder = shown(folder)
+    own = {a.file for a in record.archives if (root / DOWNLOADS / a.file).exists()}
     with listening(progress, cancel):
         if hub and record.hub is not None:
             fetched.hub = _fetch_hub(record.hub, folder / HUB_FOLDER)
@@ -100,7 +103,7 @@ def fetch_benchmark(
             if unpacked and has_pictures(record, folder):
                 log.info(f"{archive.file} was unpacked before.")
                 continue
-            fetched.files[archive.file] = _fetch(archive, root, keep)
+            fetched.files[archive.file] = _fetch(archive, root, keep, archive.file in own)
             fetched.write(folder / RECEIPT)
         # The hub's copy has its own splits: CoOp's names files that are not in it.
         if record.side_file and (not hub or record.split_folders):
@@ -114,16 +117,21 @@ def fetch_benchmark(
     return fetched
 
 
-def _fetch(archive: Archive, root: Path, keep: bool) -> dict[str, Any]:
-    """Download an archive, unless it came out of another, and unpack it; what to remember of it."""
+def _fetch(archive: Archive, root: Path, keep: bool, own: bool) -> dict[str, Any]:
+    """Download an archive, unless it came out of another, and unpack it; what to remember of it.
+
+    It is removed then, if it is not to be kept; the user's ``own`` always stays.
+    """
     path, receipt = root / DOWNLOADS / archive.file, {}
     if archive.url:
         published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
         receipt = download(archive.url, path, **published)
     count = unpack(path, root, archive.layout)
-    if not keep or not archive.url:
-        path.unlink()
     log.info(f"{archive.file}: {count:,} files unpacked.")
+    if own:
+        log.info(f"{shown(path)} was there before and stays: remove it if you need the space.")
+    elif not keep or not archive.url:
+        path.unlink()
     return {**receipt, "unpacked": count}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from clip_adapter.errors import DataError
-from clip_adapter.files import replacing
+from clip_adapter.files import remedy, replacing
 from clip_adapter.reporting import tracking
 from clip_adapter.wording import shown
 
@@ -82,8 +82,9 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(
                 f"{shown(archive)} cannot be unpacked to {shown(root)}: {error.strerror}.",
-                hint="Free some space, and run the same command again: it goes on where it "
-                "stopped.",
+                hint=remedy(
+                    error, "name another --root. The same command goes on where it stopped"
+                ),
             ) from error
         raise DataError(
             f"{shown(archive)} is damaged, or no tar or zip file: {error}.",
