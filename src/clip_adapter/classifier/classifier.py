@@ -169,7 +169,7 @@ class Classifier:
             )
         dtype = self.info.get("dtype") or "float32"
         try:
-            return self.use(load_backbone(name, device=device, dtype=dtype))
+            return self.use(load_backbone(name, device=device, dtype=dtype, recorded=True))
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",

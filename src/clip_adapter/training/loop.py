@@ -21,7 +21,7 @@ from torch.optim.sgd import sgd
 
 from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask
-from clip_adapter.training.threads import suited_threads
+from clip_adapter.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.

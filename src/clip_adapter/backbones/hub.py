@@ -1,0 +1,95 @@
+"""Files of the Hugging Face hub: asked for with a time limit, and their size said beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clip_adapter.reporting import log
+
+ANSWER = 3.0  # seconds in which a server must begin to answer
+T = TypeVar("T")
+
+
+def within(seconds: float, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What ``function`` returns, if it does so in time.
+
+    The limits that clients of the network take are per address and leave the search for the
+    address out; this one is for all of it. What comes too late is left to end by itself.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*args, **options))
+        except BaseException as error:  # whoever waits raises it
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"no answer in {seconds:g} seconds") from None
+
+
+def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
+    """The path of the first of ``names`` that the repository ``repo`` has.
+
+    A file that was fetched before is taken without a question to the hub. Before a large one is
+    fetched its size is said.
+
+    Args:
+        repo: ORG/REPO.
+        names: of files, the best first.
+        newest: ask the hub for a newer one; without an answer, take that of before.
+
+    Raises:
+        Exception: of any kind; the hub does not answer in time, or has none of them.
+    """
+    from huggingface_hub import (
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import EntryNotFoundError
+
+    cached = (try_to_load_from_cache(repo, name) for name in names)
+    known = next((Path(path) for path in cached if isinstance(path, str)), None)
+    if known is not None and not newest:
+        return known
+    for name in names:
+        try:
+            entry = within(
+                ANSWER,
+                get_hf_file_metadata,
+                hf_hub_url(repo, name),
+                timeout=ANSWER,
+            )
+        except EntryNotFoundError:
+            continue
+        except Exception as error:
+            if known is None:
+                raise
+            log.info(f"{repo} is taken as it was fetched before; the hub gives no answer: {error}")
+            return known
+        if (entry.size or 0) > 10_000_000 and not isinstance(
+            try_to_load_from_cache(repo, name, revision=entry.commit_hash), str
+        ):
+            log.info(
+                f"Fetching {name} of {repo} once, {size_of(entry.size or 0)}, into {HF_HUB_CACHE}."
+            )
+        return Path(hf_hub_download(repo, name))
+    raise FileNotFoundError(f"{repo} has none of {', '.join(names)}")
+
+
+def size_of(count: float) -> str:
+    """``605 MB`` or ``1.7 GB`` for a number of bytes."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
