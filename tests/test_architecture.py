@@ -22,7 +22,7 @@ ROWS = """
 errors _version
 wording
 files
-reporting
+reporting threads
 nn
 backbones
 datasets

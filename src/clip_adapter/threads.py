@@ -1,4 +1,4 @@
-"""How many threads a training gets: small matrices stay on one core."""
+"""How many threads a piece of work gets: small matrices stay on one core."""
 
 from __future__ import annotations
 

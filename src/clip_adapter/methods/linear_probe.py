@@ -26,9 +26,9 @@ from clip_adapter.heads import ABSENT, Head
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.reporting import tracking
 from clip_adapter.task import HeldOutLogits
+from clip_adapter.threads import SMALL
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
-from clip_adapter.threads import SMALL
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
 BISECTIONS = 8

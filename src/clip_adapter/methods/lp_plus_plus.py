@@ -44,11 +44,11 @@ from clip_adapter.heads import Head
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import track
+from clip_adapter.threads import suited_threads
 from clip_adapter.training.cache_search import unit_keys
 from clip_adapter.training.folds import Fold, folds_of
 from clip_adapter.training.loop import log_prior
 from clip_adapter.training.selection import choose
-from clip_adapter.threads import suited_threads
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
 # the accuracy no longer rose on the validation set of Caltech101 and on shots of ImageNet that were
