@@ -21,8 +21,10 @@ PACKAGE = ROOT / "src" / "clip_adapter"
 ROWS = """
 errors _version
 wording
+paths
 files
 reporting threads
+hub
 nn
 backbones
 datasets

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapter.errors import DataError
+from clip_adapter.paths import did_you_mean
 from clip_adapter.wording import shown
 
 
@@ -86,7 +87,8 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except OSError as error:
-        raise DataError(f"{what} {shown(path)} cannot be read: {error.strerror}.") from error
+        guess = did_you_mean(path)
+        raise DataError(f"{what} {shown(path)} cannot be read: {error.strerror}.{guess}") from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{what} {shown(path)} is not UTF-8 text (byte {error.start}).",

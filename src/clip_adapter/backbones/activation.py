@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.backbones.weights import CONFIG_FILE, WEIGHT_SUFFIXES, Origin
+from clip_adapter.backbones.weights import CONFIG_FILE, Origin
 from clip_adapter.errors import BackboneError, UsageError
+from clip_adapter.paths import WEIGHT_SUFFIXES
 from clip_adapter.reporting import log
 
 WORDS = {"gelu": False, "quickgelu": True}

@@ -25,14 +25,12 @@ from clip_adapter.backbones.own import OwnBackbone, own_backbone, own_names
 from clip_adapter.backbones.weights import (
     CONFIG_FILE,
     DEMO_FOLDER,
-    FOLDER,
-    HUB,
     OFFLINE_HINT,
-    WEIGHT_SUFFIXES,
     Origin,
     fetch,
 )
 from clip_adapter.errors import BackboneError, UsageError, unknown_name
+from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, no_checkpoint
 
 DEMO = "demo"
 LISTED = "'clip-adapter ls backbones' lists every ARCH/TAG."
@@ -175,11 +173,7 @@ def parse_name(
     if target and Path(target).is_file():
         return Origin("file", name, arch, target, quick_gelu=WORDS.get(word), file=target)
     if "/" in target or Path(target).suffix in WEIGHT_SUFFIXES:
-        raise BackboneError(
-            f"No checkpoint file {target!r} for the backbone {arch}.",
-            allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
-            hint=f"Check the path. {OFFLINE_HINT}",
-        )
+        raise no_checkpoint(arch, target)
     unknown = unknown_name(f"weights of {arch}", target, [*known, "random"]).found
     raise UsageError(
         unknown if target else f"{arch} is an architecture; its weights must be named as well.",

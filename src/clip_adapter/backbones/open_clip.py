@@ -19,7 +19,6 @@ from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.weights import (
-    HUB,
     Origin,
     check_config,
     fingerprint,
@@ -28,6 +27,7 @@ from clip_adapter.backbones.weights import (
     tokenizer_options,
 )
 from clip_adapter.errors import BackboneError
+from clip_adapter.paths import HUB
 from clip_adapter.reporting import log
 
 

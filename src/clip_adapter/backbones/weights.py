@@ -18,16 +18,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clip_adapter.backbones.hub import hub_file
 from clip_adapter.errors import BackboneError
+from clip_adapter.hub import hub_file
+from clip_adapter.paths import FOLDER, HUB
 
 DEMO_FOLDER = Path(__file__).parent / "demo_weights"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"  # what a repository is asked for first
 _PICKLED_FILE = "open_clip_pytorch_model.bin"
 _HUB_PAGE = "https://huggingface.co"
-HUB, FOLDER = "hf-hub:", "local-dir:"
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 OFFLINE_HINT = "'--backbone demo' needs no download."
 # How texts are cleaned; everything that open_clip's own model configurations set is among them.
 TOKENIZER_OPTIONS = ("clean", "language", "reduction_mask", "strip_sep_token")

@@ -35,10 +35,11 @@ from clip_adapter.features.feature_set import FeatureNorm
 from clip_adapter.heads import Head, Kind, Mixture
 from clip_adapter.nn import Cache, Projection, ResidualAdapter
 from clip_adapter.nn.saved import MAX_FLOAT, filled
+from clip_adapter.paths import CONFIG, no_classifier
 from clip_adapter.towers import TowerAdapter, build_tower_adapter, describe_tower_adapter
 
 FORMAT = 1
-CONFIG, SEEN, CARD = "classifier.json", "seen.json", "README.md"
+SEEN, CARD = "seen.json", "README.md"
 ADAPTER, TOWER, WEIGHTS = TENSORS = (
     "adapter.safetensors",
     "tower.safetensors",
@@ -357,10 +358,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ClassifierError: missing, damaged, or of a newer format.
     """
     if not (folder / CONFIG).is_file():
-        raise ClassifierError(
-            f"{folder} is not a saved classifier: it has no {CONFIG}.",
-            hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
-        )
+        raise no_classifier(folder)
     try:
         files = {n: (folder / n).read_bytes() for n in FILES if (folder / n).exists()}
         saved_as = Version.model_validate_json(files[CONFIG]).format

@@ -14,6 +14,7 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.options import SourceOptions
+from clip_adapter.paths import check_exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +77,10 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json) as output:
+        if unlabelled:
+            check_exists(data, "The folder")
+        else:
+            o.check_paths(data, reading)
         from clip_adapter.features.files import WRITABLE, write_features
 
         if out.suffix.lower() not in WRITABLE:

@@ -83,18 +83,26 @@ def predict(
             raise UsageError(f"--json and --format {form}.", allowed="one of the two")
         if form == "parquet" and out is None:
             raise UsageError("Parquet is no text for a screen.", hint="Add --out FILE.parquet.")
-        from clip_adapter.classifier import Classifier
         from clip_adapter.cli import predictions
-        from clip_adapter.datasets.open import is_feature_spec
+        from clip_adapter.datasets.open import check_source, is_feature_spec
+        from clip_adapter.hub import classifier_folder
 
-        loaded = Classifier.from_pretrained(classifier)
+        folder = classifier_folder(classifier)
         features = [path for path in paths if is_feature_spec(path)]
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")
-        if features:
-            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
+        for spec in features:
+            check_source(spec)
+        records = [] if features else predictions.collect(paths, recursive)
+        if features or any("error" not in record for record in records):
+            from clip_adapter.classifier import Classifier
+
+            loaded = Classifier.load(folder)
         else:
-            records = predictions.collect(paths, recursive)
+            loaded = None  # nothing heavy is needed to say that there is nothing
+        if loaded and features:
+            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
+        elif loaded:
             predictions.of_pictures(
                 loaded,
                 records,

@@ -16,16 +16,14 @@ from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.folder import is_picture
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.features.embed import embed
-from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.files import load_features
-from clip_adapter.features.store import FeatureStore
+from clip_adapter.paths import did_you_mean
 from clip_adapter.wording import shortened, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.classifier import Classifier
+    from clip_adapter.features.feature_set import FeatureSet
 
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
@@ -62,7 +60,8 @@ def _expand(word: str, recursive: bool) -> list[Record]:
         files = [pictures(one, recursive) if os.path.isdir(one) else [one] for one in matches]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
-    nothing = "nothing matches this pattern" if glob.has_magic(word) else "no such file"
+    nothing = f"no such file.{guess}" if (guess := did_you_mean(path)) else "no such file"
+    nothing = "nothing matches this pattern" if glob.has_magic(word) else nothing
     fault = "the folder holds no picture" if matches else nothing
     return [{"path": file} for file in chain(*files)] or [{"path": word, "error": fault}]
 
@@ -87,9 +86,10 @@ def of_pictures(
     cache: Path | None,
 ) -> None:
     """Complete ``records`` of paths by ``label, probability`` or ``error``."""
+    from clip_adapter.features.embed import embed
+    from clip_adapter.features.store import FeatureStore
+
     readable = [record for record in records if "error" not in record]
-    if not readable:
-        return
     features, bad = embed(
         classifier.encoder(device),
         # Rows are found again by their place: the same path may be named twice.
@@ -114,6 +114,8 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
     Raises:
         DataError: the classifier trained inside its backbone.
     """
+    from clip_adapter.features.files import load_features
+
     if classifier.tower_adapter is not None:
         raise DataError(
             f"{spec} holds features of a backbone as it was; this classifier trained inside it.",

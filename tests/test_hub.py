@@ -3,11 +3,13 @@
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.backbones.hub import hub_file, size_of, within
+from clip_adapter.errors import BackboneError, ClassifierError
+from clip_adapter.hub import classifier_folder, hub_file, size_of, within
 
 SAFE, PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 
@@ -43,7 +45,7 @@ def test_what_was_fetched_before_is_taken_without_an_answer(hub, lines):
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(hub, monkeypatch):
-    monkeypatch.setattr("clip_adapter.backbones.hub.ANSWER", 0.05)
+    monkeypatch.setattr("clip_adapter.hub.ANSWER", 0.05)
     hub.wait = threading.Event()
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer in 0\.05 seconds"):
@@ -58,18 +60,42 @@ def test_a_fault_in_time_is_raised_as_it_is():
         within(5, int, "seven")
 
 
-def test_a_repository_is_read_as_it_was_fetched(hub, folder, tiny):
-    hub.source = folder
+def test_a_repository_is_read_as_it_was_fetched(hub, make_folder):
+    hub.source = folder = make_folder()
     hub.files = {path.name: path.stat().st_size for path in folder.iterdir()}
     fetched = load_backbone("hf-hub:org/repo", device="cpu")
-    assert (fetched.name, fetched.fingerprint) == ("hf-hub:org/repo", tiny.fingerprint)
+    assert fetched.name == "hf-hub:org/repo"
+    assert fetched.fingerprint == load_backbone(str(folder), device="cpu").fingerprint
     hub.error = ConnectionError("no route")
     again = load_backbone("hf-hub:org/repo", device="cpu")
-    assert again.fingerprint == tiny.fingerprint
-    assert again.encode_text(["a cat"]).shape == (1, tiny.embed_dim)
+    assert again.fingerprint == fetched.fingerprint
+    assert again.encode_text(["a cat"]).shape == (1, fetched.embed_dim)
     shutil.rmtree(hub.cache)
-    with pytest.raises(Exception, match="no route"):
+    with pytest.raises(BackboneError, match="no route"):
         load_backbone("hf-hub:org/repo", device="cpu")
+
+
+def test_a_saved_classifier_is_a_folder_or_a_repository(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "pets").mkdir(parents=True)
+    with pytest.raises(ClassifierError, match=r"no classifier\.json"):
+        classifier_folder("out/pets")
+    (tmp_path / "out" / "pets" / "classifier.json").write_text("{}")
+    assert classifier_folder("out/pets") == Path("out/pets")
+    with pytest.raises(ClassifierError, match=r"Did you mean 'out/pets'\?") as error:
+        classifier_folder("out/pet")
+    assert "hf-hub:out/pet" in error.value.hint
+    assert hub.asked == []
+    hub.files = {"classifier.json": 10}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: f"/cache/{name}")
+    for name in ("hf-hub:out/pet", "out/bread"):
+        assert classifier_folder(name) == Path("/cache", name.removeprefix("hf-hub:"))
+    hub.error = ConnectionError()
+    with pytest.raises(ClassifierError, match="neither a folder here nor a repository"):
+        classifier_folder("someone/pets")
+    for name in ("pets", "a/b/c", "./out/bread", str(tmp_path / "x" / "y")):
+        with pytest.raises(ClassifierError, match="There is no folder"):
+            classifier_folder(name)
 
 
 @pytest.mark.parametrize(("count", "text"), [(605_143_316, "605 MB"), (1_710_540_580, "1.7 GB")])

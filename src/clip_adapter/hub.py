@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from clip_adapter.errors import ClassifierError
+from clip_adapter.paths import CONFIG, HUB, near_paths, no_classifier
 from clip_adapter.reporting import log
 
 ANSWER = 3.0  # seconds in which a server must begin to answer
@@ -88,6 +92,50 @@ def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
             )
         return Path(hf_hub_download(repo, name))
     raise FileNotFoundError(f"{repo} has none of {', '.join(names)}")
+
+
+def classifier_folder(
+    name: str | os.PathLike[str],
+    revision: str | None = None,
+) -> Path:
+    """The folder of a saved classifier: ``name`` itself, or the copy of a repository of the hub.
+
+    Args:
+        name: a folder, ``user/name``, or ``hf-hub:user/name`` where a folder is called alike.
+        revision: of the repository.
+
+    Raises:
+        ClassifierError: it is neither.
+    """
+    text, folder = os.fspath(name), Path(os.path.expanduser(name))
+    if (folder / CONFIG).is_file():
+        return folder
+    repository = re.fullmatch(rf"({HUB})?\w[\w.-]*/\w[\w.-]*", text)
+    if repository and (text.startswith(HUB) or not (folder.exists() or near_paths(folder))):
+        return _fetched(text.removeprefix(HUB), revision)
+    error = no_classifier(folder)
+    if repository:
+        hint = f"{error.hint} For a repository of the hub write {HUB}{text}."
+        raise ClassifierError(error.found, hint=hint)
+    raise error
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    import huggingface_hub as hub
+
+    try:
+        if not isinstance(hub.try_to_load_from_cache(name, CONFIG, revision=revision), str):
+            address = hub.hf_hub_url(name, CONFIG, revision=revision)
+            within(ANSWER, hub.get_hf_file_metadata, address, timeout=ANSWER)
+        # What a saved classifier is made of, and no more.
+        files = ["*.json", "*.safetensors", "README.md"]
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        raise ClassifierError(
+            f"{name!r} is neither a folder here nor a repository that the hub gives: "
+            f"{type(error).__name__}.",
+            hint="Check the name and the network, or download it and give the folder.",
+        ) from error
 
 
 def size_of(count: float) -> str:
