@@ -40,7 +40,7 @@ finetuning classifier
 methods
 fitting
 evaluation estimator
-jobs export
+jobs export doctor
 demo
 bench scale serve
 cli

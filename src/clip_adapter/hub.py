@@ -18,15 +18,8 @@ ANSWER = 3.0  # seconds in which a server must begin to answer
 T = TypeVar("T")
 
 
-def within(seconds: float, function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """What ``function`` returns, if it does so in time.
-
-    The limits that clients of the network take are per address and leave the search for the
-    address out; this one is for all of it. What comes too late is left to end by itself.
-
-    Raises:
-        TimeoutError: it takes longer.
-    """
+def in_background(function: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
+    """What ``function`` is going to return; the program may end without it."""
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -36,8 +29,20 @@ def within(seconds: float, function: Callable[..., T], *args: Any, **options: An
             outcome.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    return outcome
+
+
+def within(seconds: float, function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What ``function`` returns, if it does so in time.
+
+    The limits that clients of the network take are per address and leave the search for the
+    address out; this one is for all of it. What comes too late is left to end by itself.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
     try:
-        return outcome.result(seconds)
+        return in_background(function, *args, **options).result(seconds)
     except TimeoutError:
         raise TimeoutError(f"no answer in {seconds:g} seconds") from None
 

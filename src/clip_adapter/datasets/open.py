@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_adapter.datasets.catalog import benchmark_names, known_benchmark
+from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
 from clip_adapter.datasets.class_names import ClassNames
-from clip_adapter.datasets.coop import load_benchmark, load_coop
+from clip_adapter.datasets.coop import find_folder, load_benchmark, load_coop
 from clip_adapter.datasets.dataset import Dataset
 from clip_adapter.datasets.folder import LAYOUTS, load_folder
 from clip_adapter.datasets.hub import load_hub
@@ -92,7 +92,9 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
         )
     if not (name or features or path.is_dir() or path.suffix.lower() in _BY_ENDING):
         raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
-    if name is None and root is not None and takes_root(spec, root):
+    if name and root is not None:
+        find_folder(get_benchmark(name), root)
+    elif root is not None and takes_root(spec, root):
         check_exists(root, "The folder")
 
 
