@@ -38,7 +38,8 @@ import contextlib, io, json, sys
 from clip_adapter.cli.main import main
 for words in json.loads(sys.argv[1]):
     sys.argv[1:] = words
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
         except SystemExit as stop:

@@ -72,7 +72,7 @@ def test_no_path_leads_from_methods_or_training_to_what_opens_data():
         for path in (PACKAGE / folder).glob("*.py")
         if path.stem != "__init__"
     ]
-    assert len(starts) > 30
+    assert len(starts) >= 30
     reached = reached_from(starts)
     assert "clip_adapter.features.pixels" in reached  # the walk goes somewhere
     assert {name: by for name, by in reached.items() if name in OPENERS} == {}
