@@ -5,7 +5,9 @@ import itertools
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 # Read when huggingface_hub and torch are imported, so set before any test module is. One thread:
 # the tasks are tiny, and threads that wait for each other cost more than they bring.
@@ -163,3 +165,44 @@ def uneven(tmp_path_factory):
                 picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
                 picture.save(root / split / name / f"{i}.png")
     return root
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of its own: ``files`` by size, ``source`` of their content, what was ``asked``.
+
+    With ``error`` it fails, and with ``wait`` it does not answer.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    here = SimpleNamespace(
+        files={}, source=None, asked=[], error=None, wait=None, cache=tmp_path / "hub"
+    )
+
+    def metadata(url, **options):
+        name = url.rpartition("/")[2]
+        here.asked.append(name)
+        if here.wait:
+            here.wait.wait(10)
+        if here.error:
+            raise here.error
+        if name not in here.files:
+            raise EntryNotFoundError(f"no {name}")
+        return SimpleNamespace(size=here.files[name], commit_hash="0" * 40)
+
+    def path_of(repo, name):
+        return here.cache / repo.replace("/", "--") / name
+
+    def fetch(repo, name):
+        path = path_of(repo, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copy(here.source / name, path) if here.source else path.touch() or path)
+
+    def cached(repo, name, revision=None):
+        return str(path_of(repo, name)) if path_of(repo, name).exists() else None
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    return here

@@ -21,8 +21,10 @@ PACKAGE = ROOT / "src" / "clip_adapter"
 ROWS = """
 errors _version
 wording
+paths
 files
-reporting
+reporting threads
+hub
 nn
 backbones
 datasets
@@ -38,7 +40,7 @@ finetuning classifier
 methods
 fitting
 evaluation estimator
-jobs export
+jobs export doctor
 demo
 bench scale serve
 cli

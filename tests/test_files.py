@@ -122,8 +122,7 @@ def test_a_file_in_a_folder_that_takes_no_new_ones(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
 def test_modes_follow_the_umask(tmp_path, mask):
-    from clip_adapter.finetuning.checkpoint import State, write_state
-    from torch import ones, zeros
+    from torch import ones, save, zeros
 
     from clip_adapter.features.feature_set import FeatureSet
     from clip_adapter.features.files import write_features
@@ -133,7 +132,8 @@ def test_modes_follow_the_umask(tmp_path, mask):
     try:
         write_file(tmp_path / "a.bin", b"")
         write_features(tmp_path / "a.safetensors", {"all": rows})
-        write_state(tmp_path / "a.pt", State("", True, {}, {}, None, {}, {}))
+        with replacing(tmp_path / "a.pt") as temporary:
+            save({}, temporary)
     finally:
         os.umask(before)
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}

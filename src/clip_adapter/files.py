@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
+from clip_adapter.paths import did_you_mean
 from clip_adapter.wording import shown
 
 OUTPUT_MARK = ".clip-adapter-output"
@@ -261,7 +262,8 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return file.read()
     except OSError as error:
-        raise DataError(f"{what} {shown(path)} cannot be read: {error.strerror}.") from error
+        guess = did_you_mean(path)
+        raise DataError(f"{what} {shown(path)} cannot be read: {error.strerror}.{guess}") from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{what} {shown(path)} is not UTF-8 text (byte {error.start}).",

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from clip_adapter.backbones import load_backbone
 from clip_adapter.backbones.memory import Halving, is_out_of_memory
 from clip_adapter.errors import BackboneError
 
@@ -50,3 +53,43 @@ def test_other_errors_pass():
         Halving(4).run(function, torch.zeros(4))
     assert sizes == [4]
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_little_work_keeps_to_one_thread(folder, two_threads, monkeypatch, kind):
+    backbone, threads = load_backbone(str(folder), device="cpu"), []
+    encode = getattr(backbone.model, f"encode_{kind}")
+
+    def spy(batch):
+        threads.append(torch.get_num_threads())
+        return encode(batch)
+
+    monkeypatch.setattr(backbone.model, f"encode_{kind}", spy)
+    one = torch.zeros(1, 3, 32, 32) if kind == "image" else ["a cat"]
+    features = backbone.encode_images(one) if kind == "image" else backbone.encode_text(one)
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 2
+    monkeypatch.setattr("clip_adapter.threads.SMALL", 1)
+    again = backbone.encode_images(one) if kind == "image" else backbone.encode_text(one)
+    assert threads[-1] == 2
+    torch.testing.assert_close(again, features)
+
+
+def test_large_towers_and_code_of_others_are_not_counted(folder, two_threads, monkeypatch):
+    import torch.utils.flop_counter
+
+    monkeypatch.setattr(torch.utils.flop_counter, "FlopCounterMode", None)
+    monkeypatch.setattr("clip_adapter.backbones.memory._COUNTED", 1000)
+    load_backbone(str(folder), device="cpu").encode_images(torch.zeros(2, 3, 32, 32))
+    own = SimpleNamespace(
+        encode_images=lambda x: x[:, 0, 0], preprocess=lambda p: torch.ones(3, 4, 4)
+    )
+    assert load_backbone(own).encode_images(torch.ones(2, 3, 4, 4)).shape == (2, 4)

@@ -169,7 +169,7 @@ def test_damaged_and_foreign_weights(folder, make_folder, tmp_path):
     with pytest.raises(BackboneError, match="size mismatch"):
         load_backbone(str(broken), device="cpu")
     with pytest.raises(BackboneError, match="RN50"):
-        load_backbone(f"RN50/{weights}", device="cpu")
+        load_backbone(f"RN50@gelu/{weights}", device="cpu")
     (broken / "open_clip_config.json").write_text("{")
     with pytest.raises(BackboneError, match="valid config"):
         load_backbone(str(broken), device="cpu")
@@ -182,24 +182,22 @@ def test_a_pickle_is_not_executed(tmp_path):
 
     torch.save({"state_dict": Evil()}, tmp_path / "w.pt")
     with pytest.raises(BackboneError, match="cannot be loaded"):
-        load_backbone(f"RN50/{tmp_path}/w.pt", device="cpu")
+        load_backbone(f"RN50@gelu/{tmp_path}/w.pt", device="cpu")
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_to_do_without_the_hub(monkeypatch):
-    import open_clip.pretrained as pretrained
-
-    def unreachable(*args, **kwargs):
-        raise ConnectionError("no route to host\nand a long trace")
-
-    monkeypatch.setattr(pretrained, "hf_hub_download", unreachable)
+def test_what_to_do_without_the_hub(hub):
+    hub.error = ConnectionError("no route to host\nand a long trace")
     with pytest.raises(BackboneError) as error:
         load_backbone("ViT-B/32", device="cpu")
-    text = str(error.value)
-    assert "hf download timm/vit_base_patch32_clip_224.openai open_clip_model.safetensors" in text
+    text, repo = str(error.value), "timm/vit_base_patch32_clip_224.openai"
+    assert f"hf download {repo} open_clip_model.safetensors" in text
+    assert f"https://huggingface.co/{repo}/resolve/main/open_clip_model.safetensors" in text
     assert "--backbone ViT-B-32-quickgelu//" in text  # the bare file needs OpenAI's activation
     assert "--backbone demo" in text
     assert "long trace" not in text
+    with pytest.raises(BackboneError, match="--backbone ViT-B-32@gelu//"):
+        load_backbone("ViT-B-32/laion2b_s34b_b79k", device="cpu")
     with pytest.raises(BackboneError, match=r"hf download org/repo open_clip_config\.json"):
         load_backbone("hf-hub:org/repo", device="cpu")
 
@@ -246,11 +244,12 @@ def test_true_architectures_with_random_weights(arch, dim, tmp_path):
     # a row does not depend on its place, nor on what lies beside it
     other = one.encode_images(torch.stack([torch.zeros(3, size, size), images(2, size)[0]]))
     assert torch.equal(other[1], features[0])
+    word = "" if "SigLIP" in arch else "@gelu"
     save_file(one.model.state_dict(), tmp_path / "weights.safetensors")
-    loaded = load_backbone(f"{arch}/{tmp_path}/weights.safetensors", device="cpu")
+    loaded = load_backbone(f"{arch}{word}/{tmp_path}/weights.safetensors", device="cpu")
     assert loaded.fingerprint == one.fingerprint
     torch.save(one.model.state_dict(), tmp_path / "weights.pt")
-    loaded = load_backbone(f"{arch}/{tmp_path}/weights.pt", device="cpu")
+    loaded = load_backbone(f"{arch}{word}/{tmp_path}/weights.pt", device="cpu")
     assert torch.equal(loaded.encode_images(images(2, size)), features)
 
 

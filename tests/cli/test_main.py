@@ -22,7 +22,7 @@ for words in ([], ["--help"], *([c, "--help"] for c in sys.argv[1:])):
 heavy = {"torch", "numpy", "pyarrow", "matplotlib", "open_clip", "sklearn", "PIL", "datasets"}
 print(sorted(heavy & set(sys.modules)))
 """
-COMMANDS = ["fit", "evaluate", "predict", "embed", "ls", "demo"]
+COMMANDS = ["fit", "evaluate", "predict", "embed", "ls", "demo", "doctor"]
 
 
 def test_help_imports_nothing_heavy():
@@ -31,6 +31,58 @@ def test_help_imports_nothing_heavy():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+SLIPS = """
+import contextlib, io, json, sys
+from clip_adapter.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            assert stop.code in (1, 2), words
+    print(json.dumps([words, err.getvalue(), "torch" in sys.modules]))
+"""
+
+
+def test_slips_are_answered_before_torch_is_imported(tmp_path):
+    for name in ("photos", "classifier"):
+        (tmp_path / name).mkdir()
+    for name in ("classifier/classifier.json", "names.csv", "weights.pt", "photos/1.jpg"):
+        (tmp_path / name).touch()
+    slips = [
+        (["fit", "photo"], "Did you mean 'photos'?"),
+        (["fit", "nothing-like-it"], "nothing-like-it does not exist."),
+        (["fit", "photos.safetensors#train"], "photos.safetensors does not exist."),
+        (["fit", "photos", "--backbone", "RN50/./weight.pt"], "Did you mean 'weights.pt'?"),
+        (["fit", "photos", "--class-names", "name.csv"], "Did you mean 'names.csv'?"),
+        (["fit", "photos", "--descriptions", "no.json"], "no.json does not exist."),
+        (["fit", "photos", "-o", "epochs"], "-o KEY=VALUE"),
+        (["fit", "eurosat", "--root", "photo"], "Did you mean 'photos'?"),
+        (["predict", "clasifier", "photos"], "Did you mean 'classifier'?"),
+        (["predict", "photos", "photos"], "it has no classifier.json"),
+        (["predict", "classifier", "photos/2.jpg"], "could not be read"),
+        (["evaluate", "classifier", "photso"], "Did you mean 'photos'?"),
+        (["evaluate", "classifer", "photos"], "Did you mean 'classifier'?"),
+        (["embed", "photoz", "--out", "x.npz"], "Did you mean 'photos'?"),
+        (["embed", "photoz", "--unlabelled", "--out", "x.npz"], "Did you mean 'photos'?"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SLIPS, json.dumps([words for words, _ in slips])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for (words, wanted), (given, answer, heavy) in zip(slips, answers, strict=True):
+        assert given == words
+        assert wanted in answer, words
+        assert not heavy, words
 
 
 def test_module_version():
@@ -70,15 +122,18 @@ def test_wrong_usage_is_exit_2(run, words):
     assert "Traceback" not in result.output
 
 
-def failing(monkeypatch, error):
+def failing(monkeypatch, tmp_path, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+
     def fit(*_, **__):
         raise error
 
     monkeypatch.setattr("clip_adapter.fitting.fit", fit)
 
 
-def test_an_error_says_what_and_what_next(run, monkeypatch):
-    failing(monkeypatch, DataError("Found this.", allowed="that", hint="do so"))
+def test_an_error_says_what_and_what_next(run, monkeypatch, tmp_path):
+    failing(monkeypatch, tmp_path, DataError("Found this.", allowed="that", hint="do so"))
     result = run("fit", "photos", "--out", "nowhere")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -92,8 +147,8 @@ def test_an_error_says_what_and_what_next(run, monkeypatch):
     }
 
 
-def test_a_bug_is_called_one(run, monkeypatch):
-    failing(monkeypatch, ZeroDivisionError("by zero"))
+def test_a_bug_is_called_one(run, monkeypatch, tmp_path):
+    failing(monkeypatch, tmp_path, ZeroDivisionError("by zero"))
     result = run("fit", "photos", "--json")
     assert result.exit_code == 1
     assert "ZeroDivisionError: by zero" in result.stderr
@@ -147,8 +202,8 @@ def test_lines_and_warnings_go_to_standard_error_and_leave_no_trace(capsys):
     assert capsys.readouterr() == ("", "\n".join([*lines, ""]))
 
 
-def test_interrupted(run, monkeypatch):
-    failing(monkeypatch, KeyboardInterrupt())
+def test_interrupted(run, monkeypatch, tmp_path):
+    failing(monkeypatch, tmp_path, KeyboardInterrupt())
     result = run("fit", "photos")
     assert result.exit_code == 130
     assert result.stderr.startswith("Interrupted.")

@@ -11,8 +11,11 @@ from torch import Tensor
 from clip_adapter.backbones.base import Preprocess
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
+from clip_adapter.threads import SMALL, suited_threads
 
 FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
+# Parameters above which one row alone is much work: each is used for dozens of patches or tokens.
+_COUNTED = SMALL // 10
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -63,10 +66,14 @@ class FrozenEncoder:
     """What all backbones share: raw features in float32 on the CPU, in parts that memory holds."""
 
     embed_dim: int
+    parameters: int
     preprocess: Preprocess
+    model: Any = None
+    """The torch module that encodes, where its work may be counted."""
 
     def __init__(self) -> None:
         self._batches = Halving(FORWARD_BATCH)
+        self._row_work: dict[bool, int | None] = {}
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""
@@ -76,10 +83,27 @@ class FrozenEncoder:
         def forward(part: Any) -> Tensor:
             return encode(part).to("cpu", torch.float32)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), suited_threads(self._work(forward, batch)):
             features = self._batches.run(forward, batch)
         # An ordinary tensor: inference tensors cannot enter a later training.
         return features.clone()
+
+    def _work(self, forward: Callable[[Any], Tensor], batch: Tensor | list[str]) -> int | None:
+        """Multiply-adds of encoding ``batch``; None are many, or unknown.
+
+        They are counted once, on a first row, for the small towers alone.
+        """
+        if self.model is None or self.parameters > _COUNTED:
+            return None
+        pictures = isinstance(batch, Tensor) and batch.ndim == 4
+        if pictures not in self._row_work:
+            from torch.utils.flop_counter import FlopCounterMode
+
+            with suited_threads(0), FlopCounterMode(display=False) as counter:
+                forward(batch[:1])
+            self._row_work[pictures] = counter.get_total_flops() // 2 or None
+        work = self._row_work[pictures]
+        return work and work * min(len(batch), self._batches.size)
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""

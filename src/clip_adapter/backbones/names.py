@@ -3,7 +3,8 @@
 ARCH/TAG              pretrained weights that open_clip lists, as RN50/openai
 ViT-B/32, RN50        the field's spelling of OpenAI's models
 ARCH/random           the true architecture with random weights, the same for the same name
-ARCH/./file, ARCH//f  the weights of a checkpoint file
+ARCH/./file, ARCH//f  the weights of a checkpoint file; ARCH@gelu and ARCH@quickgelu say how they
+                      were trained, where the file does not
 hf-hub:ORG/REPO       a model of the Hugging Face hub
 local-dir:DIR, DIR    a folder with open_clip_config.json and a checkpoint
 demo                  the small CLIP inside this package
@@ -17,25 +18,27 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
+from clip_adapter.backbones.activation import WORDS, with_activation
 from clip_adapter.backbones.base import DTYPES, Backbone, Dtype, resolve_device
 from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
 from clip_adapter.backbones.own import OwnBackbone, own_backbone, own_names
 from clip_adapter.backbones.weights import (
     CONFIG_FILE,
     DEMO_FOLDER,
-    FOLDER,
-    HUB,
     OFFLINE_HINT,
     Origin,
+    fetch,
 )
 from clip_adapter.errors import BackboneError, UsageError, unknown_name
+from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, no_checkpoint
 
 DEMO = "demo"
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 LISTED = "'clip-adapter ls backbones' lists every ARCH/TAG."
 
 
-def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") -> Backbone:
+def load_backbone(
+    name: Any, *, device: str = "auto", dtype: str = "float32", recorded: bool = False
+) -> Backbone:
     """Load a frozen CLIP.
 
     Args:
@@ -46,6 +49,7 @@ def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") ->
         device: "auto" takes cuda, then mps, then cpu; or a device by name ("cuda:1").
         dtype: "float32", "float16" or "bfloat16", of weights and computation. Returned tensors
             are float32 in any case.
+        recorded: the name stands in a saved classifier: what it leaves open was as then.
 
     Raises:
         UsageError: an unknown name, device or dtype; an object that is no backbone, or is on
@@ -61,8 +65,10 @@ def load_backbone(name: Any, *, device: str = "auto", dtype: str = "float32") ->
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model
-    origin = parse_name(name, open_clip.list_models(), tags)
+    origin = with_activation(parse_name(name, open_clip.list_models(), tags), recorded)
     device = resolve_device(device)
+    if origin.kind in ("tag", "hub"):
+        origin = fetch(origin)
     return OpenClipBackbone(origin, create_model(origin), device, cast("Dtype", dtype))
 
 
@@ -148,21 +154,26 @@ def parse_name(
         return _folder(FOLDER + name, Path(name))
     name = _canonical(name)
     arch, _, target = name.partition("/")
+    arch, at, word = arch.partition("@")
     if arch not in architectures:
-        raise _unknown_architecture(name, arch, architectures)
+        raise _unknown_architecture(name, arch + at + word, architectures)
+    if at and word not in WORDS:
+        raise unknown_name("activation", word, WORDS, hint=f"Write {arch}@gelu/./FILE.")
+    if at and not Path(target).is_file():
+        raise UsageError(
+            f"{name}: @{word} is for checkpoint files.",
+            allowed=f"{arch}@{word}/./FILE, with a file that is there",
+            hint="Check the path. Weights that have a name know their activation.",
+        )
     if target == "random":
         return Origin("random", name, arch)
     known, tag = tags(arch), target.lower().replace("-", "_")
-    if tag in known:
+    if tag in known and not at:
         return Origin("tag", f"{arch}/{tag}", arch, tag)
     if target and Path(target).is_file():
-        return Origin("file", name, arch, target)
+        return Origin("file", name, arch, target, quick_gelu=WORDS.get(word), file=target)
     if "/" in target or Path(target).suffix in WEIGHT_SUFFIXES:
-        raise BackboneError(
-            f"No checkpoint file {target!r} for the backbone {arch}.",
-            allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
-            hint=f"Check the path. {OFFLINE_HINT}",
-        )
+        raise no_checkpoint(arch, target)
     unknown = unknown_name(f"weights of {arch}", target, [*known, "random"]).found
     raise UsageError(
         unknown if target else f"{arch} is an architecture; its weights must be named as well.",

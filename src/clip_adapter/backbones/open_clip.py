@@ -14,19 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip_adapter.backbones.activation import CONVERT
 from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.weights import (
     Origin,
     check_config,
-    fetch,
     fingerprint,
     model_config,
     reason_of,
     tokenizer_options,
 )
 from clip_adapter.errors import BackboneError
+from clip_adapter.paths import HUB
 from clip_adapter.reporting import log
 
 
@@ -116,10 +117,14 @@ class OpenClipBackbone(FrozenEncoder):
 
         origin = self._origin
         with _quiet():
-            config = model_config(origin.identifier)  # of the hub: it may be a newer one now
+            identifier, config = origin.identifier, model_config(origin.identifier)
+            if origin.kind == "hub" and tokenizer_options(config):
+                # Its files are on the hub, and so may be a newer configuration now.
+                identifier = f"{HUB}{origin.target}"
+                config = model_config(identifier)
             check_config(origin.name, config)
             try:
-                return open_clip.get_tokenizer(origin.identifier, **tokenizer_options(config))
+                return open_clip.get_tokenizer(identifier, **tokenizer_options(config))
             except Exception as error:  # transformers raises errors of many kinds
                 raise BackboneError(
                     f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
@@ -198,10 +203,10 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
 
 @_quiet()
 def create_model(origin: Origin) -> nn.Module:
-    """The open_clip module that comes from ``origin``, on the CPU.
+    """The open_clip module that comes from ``origin``, whose files are here, on the CPU.
 
     Raises:
-        BackboneError: its weights cannot be fetched or loaded.
+        BackboneError: its weights cannot be loaded.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
@@ -209,21 +214,18 @@ def create_model(origin: Origin) -> nn.Module:
     options: dict[str, Any] = {"pretrained_text": False, "weights_only": True}
     seed = 0
     if origin.kind in ("hub", "folder"):
-        if origin.kind == "hub":
-            fetch(origin)
         check_config(origin.name, model_config(origin.identifier))
         options["require_pretrained"] = True
     else:
         tag = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
         options["force_preprocess_cfg"] = tag or _arch_preprocess(origin)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
-        options["force_quick_gelu"] = bool(tag.get("quick_gelu"))
+        options["force_quick_gelu"] = bool(tag.get("quick_gelu") or origin.quick_gelu)
         if origin.kind == "random":
             # 31 bits of a digest: the same name gives the same weights on every machine
             seed = int.from_bytes(hashlib.sha256(origin.arch.encode()).digest()[:4], "big") >> 1
         else:
-            path = origin.target if origin.kind == "file" else fetch(origin)
-            options |= {"pretrained": path, "require_pretrained": True}
+            options |= {"pretrained": origin.file, "require_pretrained": True}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # models are made on the CPU
@@ -232,8 +234,7 @@ def create_model(origin: Origin) -> nn.Module:
         raise BackboneError(
             f"{origin.name} cannot be loaded: {reason_of(error)}",
             allowed="weights of this very architecture, in safetensors or a state dict of tensors",
-            hint="A TorchScript archive or a pickled model is not read: save its state dict as "
-            "safetensors, or take the file from the hub."
+            hint=CONVERT
             if origin.kind == "file"
             else "Remove the damaged file so that it is fetched again, or name another backbone.",
         ) from error

@@ -7,6 +7,7 @@ asks the person at the terminal. Here the answer is always no: no code of a repo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -18,11 +19,14 @@ import torch
 from torch import nn
 
 from clip_adapter.errors import BackboneError
+from clip_adapter.hub import hub_file
+from clip_adapter.paths import FOLDER, HUB
 
 DEMO_FOLDER = Path(__file__).parent / "demo_weights"
 CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"  # what open_clip asks a repository for first
-HUB, FOLDER = "hf-hub:", "local-dir:"
+WEIGHTS_FILE = "open_clip_model.safetensors"  # what a repository is asked for first
+_PICKLED_FILE = "open_clip_pytorch_model.bin"
+_HUB_PAGE = "https://huggingface.co"
 OFFLINE_HINT = "'--backbone demo' needs no download."
 # How texts are cleaned; everything that open_clip's own model configurations set is among them.
 TOKENIZER_OPTIONS = ("clean", "language", "reduction_mask", "strip_sep_token")
@@ -32,18 +36,30 @@ Kind = Literal["tag", "random", "file", "hub", "folder"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backbone comes from: its canonical ``name``, and ``target``, the tag, file, hub
-    repository or folder. ``arch`` is an open_clip architecture for tag, random and file.
+    """Where a backbone comes from.
+
+    Attributes:
+        kind: of its name.
+        name: the canonical one.
+        arch: an open_clip architecture, for tag, random and file.
+        target: the tag, file, hub repository or folder.
+        quick_gelu: whether QuickGELU is asked for; None is as the weights or ``arch`` say.
+        file: the checkpoint on this machine, once it is here; "" for folders and random weights.
     """
 
     kind: Kind
     name: str
     arch: str = ""
     target: str = ""
+    quick_gelu: bool | None = None
+    file: str = ""
 
     @property
     def identifier(self) -> str:
         """What open_clip calls its model configuration."""
+        beside = Path(self.file).parent if self.kind == "hub" and self.file else None
+        if beside and (beside / CONFIG_FILE).is_file():
+            return f"{FOLDER}{beside}"  # as it was fetched: the hub's may be a newer one now
         return self.arch or f"{HUB if self.kind == 'hub' else FOLDER}{self.target}"
 
 
@@ -78,48 +94,64 @@ def reason_of(error: BaseException) -> str:
     return line if len(line) <= 300 else line[:300] + "..."
 
 
-def fetch(origin: Origin) -> str:
-    """The path of the checkpoint of a tag or a hub repository, from the hub or from its cache.
+def fetch(origin: Origin) -> Origin:
+    """``origin`` with its checkpoint on this machine, from the hub or from its cache.
 
     Raises:
         BackboneError: it cannot be fetched; the message says how to bring it here.
     """
     import open_clip
     from huggingface_hub.constants import HF_HUB_CACHE
-    from open_clip.pretrained import (
-        download_pretrained,
-        download_pretrained_from_hf,
-        get_pretrained_cfg,
-    )
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     entry = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
+    repo, _, file = entry.get("hf_hub", "").rpartition("/")
     try:
+        if origin.kind == "hub":
+            hub_file(origin.target, [CONFIG_FILE], newest=True)
+            path = hub_file(origin.target, _spellings(""), newest=True)
+        elif repo:
+            path = hub_file(repo, _spellings(file))
+        else:
+            path = download_pretrained(entry)
+        return dataclasses.replace(origin, file=str(path))
+    except Exception as error:  # hub, network and file system raise errors of many kinds
+        files, use = f"{CONFIG_FILE} {WEIGHTS_FILE}", "local-dir:DIR"
         if origin.kind == "tag":
-            return download_pretrained(entry)
-        download_pretrained_from_hf(origin.target, filename=CONFIG_FILE)
-        return download_pretrained_from_hf(origin.target)
-    except Exception as error:  # requests, hub and file system raise errors of many kinds
-        repo, files, use = origin.target, f"{CONFIG_FILE} {WEIGHTS_FILE}", "local-dir:DIR"
-        if origin.kind == "tag":
-            repo, _, file = entry.get("hf_hub", "").rpartition("/")
             # The architecture under which a bare file computes what the tag computes.
             config, quick = (
                 open_clip.get_model_config(origin.arch) or {},
                 f"{origin.arch}-quickgelu",
             )
             needed = entry.get("quick_gelu") and not config.get("quick_gelu")
-            exact = quick if needed and quick in open_clip.list_models() else origin.arch
-            files, use = file or WEIGHTS_FILE, f"{exact}//full/path/of/the/file"
+            exact = origin.arch
+            if quick in open_clip.list_models():
+                exact = quick if needed else f"{origin.arch}@gelu"
+            files = _spellings(file)[0]
+            use = f"{exact}//full/path/of/DIR/{files}"
+        else:
+            repo = origin.target
+        pages = " and ".join(f"{_HUB_PAGE}/{repo}/resolve/main/{name}" for name in files.split())
         raise BackboneError(
             f"The weights of {origin.name} could not be fetched from the Hugging Face hub "
             f"(repository {repo}): {reason_of(error)}",
             hint=f"On a machine with internet run\n"
             f"    hf download {repo} {files} --local-dir DIR\n"
+            f"  or save {pages} in a folder DIR there;\n"
             f"  copy DIR here and use\n"
             f"    --backbone {use}\n"
             f"  or copy its hub cache folder models--{repo.replace('/', '--')} into "
             f"{HF_HUB_CACHE}. {OFFLINE_HINT}",
         ) from error
+
+
+def _spellings(file: str) -> list[str]:
+    """Names under which a repository may have a checkpoint, safetensors first."""
+    if file in ("", _PICKLED_FILE):
+        return [WEIGHTS_FILE, _PICKLED_FILE]
+    path = Path(file)
+    safe = [str(path.with_suffix(".safetensors"))] if path.suffix in (".bin", ".pth") else []
+    return [*safe, file]
 
 
 def model_config(identifier: str) -> dict[str, Any]:

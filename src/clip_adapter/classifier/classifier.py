@@ -21,11 +21,11 @@ from torch import Tensor
 
 from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.classifier.folder import read_folder, write_folder
-from clip_adapter.classifier.saving import FILES
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.pictures import Unreadable, embed_pictures
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
+from clip_adapter.hub import classifier_folder
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 
@@ -198,7 +198,7 @@ class Classifier:
             )
         dtype = self.info.get("dtype") or "float32"
         try:
-            return self.use(load_backbone(name, device=device, dtype=dtype))
+            return self.use(load_backbone(name, device=device, dtype=dtype, recorded=True))
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
@@ -307,24 +307,17 @@ class Classifier:
     def from_pretrained(
         cls, name: str, revision: str | None = None, backbone: Any = None
     ) -> Classifier:
-        """A saved folder, or a repository of the Hugging Face hub (``user/name``).
+        """A saved folder, or a repository of the Hugging Face hub.
+
+        Args:
+            name: a folder, ``user/name``, or ``hf-hub:user/name`` where a folder is called alike.
+            revision: of the repository.
+            backbone: as :meth:`load` takes it.
 
         Raises:
             ClassifierError: as :meth:`load`, or neither a folder nor a repository.
         """
-        from huggingface_hub import snapshot_download
-
-        folder = name
-        try:
-            if not Path(name).is_dir():
-                folder = snapshot_download(name, revision=revision, allow_patterns=[*FILES])
-        except Exception as error:  # the hub's client raises a dozen unrelated types
-            raise ClassifierError(
-                f"{name!r} is neither a folder here nor a repository that the hub gives: "
-                f"{type(error).__name__}.",
-                hint="Check the name and the network, or download it and give the folder.",
-            ) from error
-        return cls.load(folder, backbone)
+        return cls.load(classifier_folder(name, revision), backbone)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
         """Upload to the Hugging Face hub and return the address; needs ``hf auth login``.

@@ -25,6 +25,7 @@ from clip_adapter.classifier.saving import (
 )
 from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
 from clip_adapter.files import check_folder, not_permitted, replacing, writing_errors
+from clip_adapter.paths import no_classifier
 from clip_adapter.reporting import log
 
 _NEW = ".{}.{:.16}.new"
@@ -145,10 +146,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
     try:
         config = (folder / CONFIG).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ClassifierError(
-            f"{folder} is not a saved classifier: it has no {CONFIG}.",
-            hint="Give the folder that 'clip-adapter fit --out FOLDER' wrote.",
-        ) from error
+        raise no_classifier(folder) from error
     except OSError as error:
         raise _unreadable(folder, error) from error
     try:

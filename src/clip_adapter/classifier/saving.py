@@ -32,10 +32,11 @@ from clip_adapter.features.feature_set import FeatureNorm
 from clip_adapter.heads import Head, Kind, Mixture
 from clip_adapter.nn import Cache, Projection, ResidualAdapter
 from clip_adapter.nn.saved import MAX_FLOAT, filled
+from clip_adapter.paths import CONFIG
 from clip_adapter.towers import TowerAdapter, build_tower_adapter, describe_tower_adapter
 
 FORMAT = 1
-CONFIG, SEEN, CARD = "classifier.json", "seen.json", "README.md"
+SEEN, CARD = "seen.json", "README.md"
 ADAPTER, TOWER, WEIGHTS = TENSORS = (
     "adapter.safetensors",
     "tower.safetensors",

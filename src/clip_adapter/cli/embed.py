@@ -15,6 +15,7 @@ from clip_adapter.cli.output import Output, command
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import check_file
 from clip_adapter.options import SourceOptions
+from clip_adapter.paths import check_exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +78,10 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json) as output:
+        if unlabelled:
+            check_exists(data, "The folder")
+        else:
+            o.check_paths(data, reading)
         from clip_adapter.backbones.names import files_of
         from clip_adapter.features.files import WRITABLE, write_features
 

@@ -69,12 +69,14 @@ def evaluate(
             raise unknown_name("split", split, SPLITS)
         if plots is not None:
             check_folder(plots)
+        from clip_adapter.hub import classifier_folder
+
+        folder = classifier_folder(classifier)
+        o.check_paths(data, reading)
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
 
-        report = evaluation.evaluate(
-            Classifier.from_pretrained(classifier), data, split=split, **changed(reading)
-        )
+        report = evaluation.evaluate(Classifier.load(folder), data, split=split, **changed(reading))
         drawn: list[str] = []
         if plots is not None:
             from clip_adapter.evaluation.plots import report_plots

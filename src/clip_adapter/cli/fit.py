@@ -85,6 +85,8 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json) as output:
+        o.check_paths(data, reading)
+        options = o.key_values(option)
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
 
@@ -92,7 +94,7 @@ def fit(
         classifier = fitting.fit(
             data,
             method=method,
-            options=o.key_values(option),
+            options=options,
             shots=shots,
             seed=seed,
             compute=compute if changed(compute) else None,

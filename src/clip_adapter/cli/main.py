@@ -13,6 +13,7 @@ from clip_adapter._version import __version__
 from clip_adapter.cli.bench import bench
 from clip_adapter.cli.data import data
 from clip_adapter.cli.demo import demo
+from clip_adapter.cli.doctor import doctor
 from clip_adapter.cli.embed import embed
 from clip_adapter.cli.evaluate import evaluate
 from clip_adapter.cli.fit import fit
@@ -68,6 +69,7 @@ def about(
 for _command in (fit, evaluate, predict, embed, ls):
     app.command(no_args_is_help=True)(_command)
 app.command()(demo)
+app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 

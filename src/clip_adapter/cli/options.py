@@ -15,6 +15,7 @@ import typer
 
 from clip_adapter.errors import UsageError
 from clip_adapter.options import Bounds, Help, SourceOptions, field_types, flag_of
+from clip_adapter.paths import check_backbone_path, check_exists
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
 
@@ -108,6 +109,24 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
             default=None if field.default == () else field.default,
             annotation=Annotated[kind_read | None, option],
         )
+
+
+def check_paths(data: str, reading: SourceOptions) -> None:
+    """Check that the paths of a command are there, before anything heavy is imported.
+
+    Raises:
+        ClipAdapterError: one is not.
+    """
+    from clip_adapter.datasets.open import check_source
+
+    check_source(data, reading.root)
+    check_backbone_path(reading.backbone)
+    for what, path in (
+        ("The file of class names", reading.class_names),
+        ("The file of descriptions", reading.descriptions),
+    ):
+        if isinstance(path, str | Path):
+            check_exists(path, what)
 
 
 def key_values(pairs: Sequence[str] | None) -> dict[str, str]:

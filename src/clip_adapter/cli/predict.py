@@ -87,25 +87,32 @@ def predict(
         if out is not None:
             check_file(out, inputs=[*paths, *(path.rpartition("#")[0] for path in paths)])
         form = form_of(out, "json" if json else form)
-        from clip_adapter.classifier import Classifier
-        from clip_adapter.classifier.saving import FILES
         from clip_adapter.cli import predictions
-        from clip_adapter.datasets.open import is_feature_spec
+        from clip_adapter.datasets.open import check_source, is_feature_spec
+        from clip_adapter.hub import classifier_folder
 
+        folder = classifier_folder(classifier)
         if out is not None:
-            check_file(out, inputs=[Path(classifier, name) for name in FILES])
-        loaded = Classifier.from_pretrained(classifier)
+            check_file(out, inputs=[*folder.iterdir()])
         features = [path for path in paths if is_feature_spec(path)]
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")
-        if features:
-            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
+        for spec in features:
+            check_source(spec)
+        records = [] if features else predictions.collect(paths, recursive)
+        if out is not None and not features:
+            # Standard input (0) is the list of pictures, where it is asked for.
+            listed = [0] if "-" in paths else []
+            check_file(out, inputs=[*listed, *(record["path"] for record in records)])
+        if features or any("error" not in record for record in records):
+            from clip_adapter.classifier import Classifier
+
+            loaded = Classifier.load(folder)
         else:
-            records = predictions.collect(paths, recursive)
-            if out is not None:
-                # Standard input (0) is the list of pictures, where it is asked for.
-                listed = [0] if "-" in paths else []
-                check_file(out, inputs=[*listed, *(record["path"] for record in records)])
+            loaded = None  # nothing heavy is needed to say that there is nothing
+        if loaded and features:
+            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
+        elif loaded:
             predictions.of_pictures(
                 loaded,
                 records,

@@ -17,9 +17,7 @@ from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.features.embed import embed
-from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.store import FeatureStore
+from clip_adapter.paths import did_you_mean
 from clip_adapter.reporting import log
 from clip_adapter.wording import shortened, shown
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.classifier import Classifier
+    from clip_adapter.features.feature_set import FeatureSet
 
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
@@ -65,7 +64,8 @@ def _expand(word: str, recursive: bool) -> list[Record]:
         ]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
-    nothing = "nothing matches this pattern" if glob.has_magic(word) else "no such file"
+    nothing = f"no such file.{guess}" if (guess := did_you_mean(path)) else "no such file"
+    nothing = "nothing matches this pattern" if glob.has_magic(word) else nothing
     fault = "the folder holds no picture" if matches else nothing
     return [*chain(*records)] or [{"path": word, "error": fault}]
 
@@ -98,9 +98,10 @@ def of_pictures(
     cache: Path | None,
 ) -> None:
     """Complete ``records`` of paths by ``label, probability`` or ``error``."""
+    from clip_adapter.features.embed import embed
+    from clip_adapter.features.store import FeatureStore
+
     readable = [record for record in records if "error" not in record]
-    if not readable:
-        return
     features, bad = embed(
         classifier.encoder(device),
         # Rows are found again by their place: the same path may be named twice.

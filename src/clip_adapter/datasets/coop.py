@@ -23,6 +23,7 @@ from clip_adapter.datasets.hub import load_hub
 from clip_adapter.datasets.walk import folders, pictures
 from clip_adapter.errors import DataError
 from clip_adapter.files import of_form, read_json, read_text
+from clip_adapter.paths import did_you_mean
 from clip_adapter.wording import counted, listed, shown
 
 HUB_FOLDER = "hub"
@@ -195,7 +196,10 @@ def find_folder(record: Benchmark, root: str | Path) -> Path:
     """
     root = Path(os.path.expanduser(root))
     if not root.is_dir():
-        raise DataError(f"The folder {shown(root)} does not exist.", hint=how_to_get(record, root))
+        raise DataError(
+            f"The folder {shown(root)} does not exist.{did_you_mean(root)}",
+            hint=how_to_get(record, root),
+        )
     # The user may name the parent of all sets, the set, or the folder with its pictures.
     own = (root / record.folder, root / record.name, root)
     candidates = [folder for folder in own if has_pictures(record, folder)]

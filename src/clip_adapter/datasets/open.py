@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_adapter.datasets.catalog import benchmark_names, known_benchmark
+from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
 from clip_adapter.datasets.class_names import ClassNames
-from clip_adapter.datasets.coop import load_benchmark, load_coop
+from clip_adapter.datasets.coop import find_folder, load_benchmark, load_coop
 from clip_adapter.datasets.dataset import Dataset
 from clip_adapter.datasets.folder import LAYOUTS, load_folder
 from clip_adapter.datasets.hub import load_hub
@@ -17,6 +17,7 @@ from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.paths import check_exists, did_you_mean
 from clip_adapter.wording import shown
 
 FORMS = (
@@ -63,29 +64,52 @@ def load_dataset(
     return dataset
 
 
-def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+def check_source(spec: str | Path, root: str | Path | None = None) -> None:
+    """Check that there is something at ``spec`` that can be a source, before it is opened.
+
+    Raises:
+        UsageError: it is of no form of :data:`FORMS`.
+        DataError: it does not exist, or ``root`` does not.
+    """
+    spec = str(spec)
     if spec.startswith("hub:"):
-        return load_hub(spec, class_names)
-    if is_feature_spec(spec):
-        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
-    path = Path(os.path.expanduser(spec))
-    if name := named_benchmark(spec, root):
-        if root is not None:
-            return load_benchmark(name, root, class_names)
+        return
+    path, features = Path(os.path.expanduser(spec)), is_feature_spec(spec)
+    if features and not path.exists() and "#" in spec:
+        path = Path(os.path.expanduser(spec.rpartition("#")[0]))
+    name = named_benchmark(spec, root)
+    if name and root is None:
         raise UsageError(
             f"{spec} is a data set of the paper, and not said is where it lies.",
             allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
             hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
         )
+    if name is None and not path.exists():
+        raise DataError(
+            f"{shown(path)} does not exist.{did_you_mean(path)}",
+            allowed=FORMS,
+            hint="Check the path; names count by case.",
+        )
+    if not (name or features or path.is_dir() or path.suffix.lower() in _BY_ENDING):
+        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
+    if name and root is not None:
+        find_folder(get_benchmark(name), root)
+    elif root is not None and takes_root(spec, root):
+        check_exists(root, "The folder")
+
+
+def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+    if spec.startswith("hub:"):
+        return load_hub(spec, class_names)
+    if is_feature_spec(spec):
+        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
+    check_source(spec, root)
+    path = Path(os.path.expanduser(spec))
+    if root is not None and (name := named_benchmark(spec, root)):
+        return load_benchmark(name, root, class_names)
     if path.is_dir():
         return load_folder(path, class_names)
-    if load := _BY_ENDING.get(path.suffix.lower()):
-        return load(path, root, class_names)
-    if path.exists():
-        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
-    raise DataError(
-        f"{shown(path)} does not exist.", allowed=FORMS, hint="Check the path; names count by case."
-    )
+    return _BY_ENDING[path.suffix.lower()](path, root, class_names)
 
 
 def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:

@@ -30,7 +30,7 @@ from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD, SourceOptions
 from clip_adapter.reporting import Progress, listening, tracking
 from clip_adapter.sources import PictureSource
-from clip_adapter.training.loop import one_thread
+from clip_adapter.threads import one_thread
 
 BACKBONE = "demo"
 # Name in the table: method and options. All else is default.

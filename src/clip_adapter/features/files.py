@@ -25,6 +25,7 @@ from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
+from clip_adapter.paths import did_you_mean
 from clip_adapter.wording import first_line, listed
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
@@ -165,7 +166,7 @@ def _open(path: Path) -> FeatureFile:
     if open_ is None:
         raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
     if not path.is_file():
-        raise DataError(f"No feature file {path}.", hint="Check the path.")
+        raise DataError(f"No feature file {path}.{did_you_mean(path)}", hint="Check the path.")
     if not os.access(path, os.R_OK):
         raise not_permitted(str(path))
     with _reading(str(path)):

@@ -22,8 +22,8 @@ from clip_adapter.heads import ABSENT
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.reporting import tracking
 from clip_adapter.task import HeldOutLogits
+from clip_adapter.threads import SMALL
 from clip_adapter.training import folds_of
-from clip_adapter.training.loop import SMALL
 from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)

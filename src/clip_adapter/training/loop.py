@@ -6,7 +6,6 @@ work element by element, so no run sees another: R ratios, folds or seeds cost o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -23,10 +22,9 @@ from torch.optim.sgd import sgd
 
 from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask
+from clip_adapter.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
-# Multiply-adds of one step below which a second thread costs more than it brings.
-SMALL = 100_000_000
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -244,32 +242,3 @@ def learning_rate(schedule: Schedule, step: int, steps: int, per_epoch: int) -> 
     if step + 1 <= warm:
         return schedule.lr * (step + 1) / warm
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - warm) / (steps - warm + 1)))
-
-
-@contextlib.contextmanager
-def suited_threads(multiply_adds: int | None) -> Iterator[None]:
-    """Torch keeps to one thread inside, where a step has few ``multiply_adds``; None are many.
-
-    The rule looks at the task alone, so the same task gives the same bits again.
-    """
-    threads = torch.get_num_threads()
-    if multiply_adds is not None and multiply_adds < SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch, BLAS and scikit-learn keep to one thread inside.
-
-    Products of a few hundred rows are done before a second thread has woken up, and on a machine
-    that is busy with other things, waiting for it takes ten times the work itself.
-    """
-    import sklearn.linear_model  # noqa: F401 - its libraries must be loaded to be limited
-    from threadpoolctl import threadpool_limits
-
-    with suited_threads(0), threadpool_limits(1):
-        yield

@@ -1,0 +1,40 @@
+"""How many threads a piece of work gets: small matrices stay on one core."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+# Multiply-adds of one step below which a second thread costs more than it brings.
+SMALL = 100_000_000
+
+
+@contextlib.contextmanager
+def suited_threads(multiply_adds: int | None) -> Iterator[None]:
+    """Torch keeps to one thread inside, where a step has few ``multiply_adds``; None are many.
+
+    The rule looks at the task alone, so the same task gives the same bits again.
+    """
+    threads = torch.get_num_threads()
+    if multiply_adds is not None and multiply_adds < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch, BLAS and scikit-learn keep to one thread inside.
+
+    Products of a few hundred rows are done before a second thread has woken up, and on a machine
+    that is busy with other things, waiting for it takes ten times the work itself.
+    """
+    import sklearn.linear_model  # noqa: F401 - its libraries must be loaded to be limited
+    from threadpoolctl import threadpool_limits
+
+    with suited_threads(0), threadpool_limits(1):
+        yield

@@ -1,0 +1,62 @@
+"""Slips in paths are answered with near names."""
+
+import pytest
+
+from clip_adapter import errors, paths
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name in ("photos/train", "photos/test", "Pictures", ".hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "w.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("photo", ["photos"]),
+        ("phtoso", ["photos"]),
+        ("PHOTOS", ["photos"]),
+        ("photso/train", ["photos/train"]),
+        ("photos/tran", ["photos/train"]),
+        ("photso/nothing", ["photos"]),  # what is behind it is not there either
+        ("pictures", ["Pictures"]),
+        ("w.safetensor", ["w.safetensors"]),
+        ("w.safetensors/x", []),
+        ("entirely other", []),
+        ("photos", []),
+        ("", []),
+    ],
+)
+def test_near_paths(given, near, folder):
+    assert paths.near_paths(given) == near
+    assert paths.near_paths(folder / given) == [str(folder / one) for one in near]
+
+
+def test_a_folder_that_cannot_be_read_has_no_near_names(monkeypatch):
+    monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(PermissionError()))
+    assert paths.did_you_mean("photo") == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["demo", "RN50", "ViT-B/32", "RN50/openai", "hf-hub:org/repo.pt", "RN50/./w.safetensors", None],
+)
+def test_names_of_backbones_that_hold_no_wrong_path(name):
+    paths.check_backbone_path(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("RN50/./v.safetensors", "w.safetensors"),
+        ("RN50@gelu/w.safetensor.pt", "w.safetensors"),
+        ("local-dir:photo", "photos"),
+    ],
+)
+def test_backbones_whose_files_are_not_there(name, near):
+    with pytest.raises(errors.BackboneError, match=f"Did you mean '{near}'"):
+        paths.check_backbone_path(name)
