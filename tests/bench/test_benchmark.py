@@ -204,7 +204,7 @@ def test_failures_that_differ_in_prompts_alone_are_two():
 
 def test_two_at_once_in_one_folder_is_refused(recipe, environment):
     with (
-        benchmark._alone(Path(environment.out)),
+        benchmark.alone(Path(environment.out)),
         pytest.raises(UsageError, match="Another benchmark"),
     ):
         call(recipe(), environment)

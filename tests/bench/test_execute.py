@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from clip_adapter.bench.benchmark import units
 from clip_adapter.bench.data import Environment, PictureSet
-from clip_adapter.bench.execute import Worker
-from clip_adapter.bench.run import Run, units
-from clip_adapter.bench.tsne import in_the_plane
+from clip_adapter.bench.execute import Worker, in_the_plane
+from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.demo import sets, task
 from clip_adapter.errors import UsageError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from filelock import FileLock, Timeout
 from clip_adapter.bench.data import Environment
 from clip_adapter.bench.plan import Plan, make_plans, save_plan
 from clip_adapter.bench.pool import Done, do_units
-from clip_adapter.bench.results import FOLDER, Results
-from clip_adapter.bench.run import Run, units
+from clip_adapter.bench.results import FOLDER, Results, Run
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import writing
 from clip_adapter.reporting import Progress, listening, log, tracking
+
+# Runs that are trained in one pass: bounds what a kill can cost, and the memory.
+MOST_TOGETHER = 24
 
 
 @dataclass
@@ -55,9 +59,15 @@ class Outcome:
             self.failed[run.title] = done.error
             with contextlib.suppress(DataError):  # told all the same
                 self.results.fail(run, done.error, done.trace)
-        for run, record in zip(unit, done.records, strict=False):
-            self.results.write(run, record)
-            self.done += 1
+        try:
+            for run, record in zip(unit, done.records, strict=False):
+                self.results.write(run, record)
+                self.done += 1
+        except DataError as error:
+            raise DataError(
+                f"The benchmark stopped: {error}",
+                hint="What was done is kept: the same command goes on.",
+            ) from error
 
 
 def run_bench(
@@ -94,71 +104,76 @@ def run_bench(
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"{jobs} jobs.", allowed="1 or more")
-    out = Path(environment.out)
-    with listening(progress, cancel), _alone(out):
+    out, cores = Path(environment.out), os.cpu_count() or 1
+    with listening(progress, cancel), alone(out):
         plans = make_plans(recipes, profile, environment, overrides)
         for plan in plans:
             save_plan(plan, out)
         outcome = Outcome(plans, Results(out / FOLDER))
         runs = {key: run for plan in plans for key, run in plan.runs().items()}
-        waiting: list[list[Run]] = []
+        # By data set, as a process keeps its own open.
+        waiting: dict[str, list[list[Run]]] = {run.dataset: [] for run in runs.values()}
+        costs: list[list[Run]] = []
         for unit in units(runs.values()):
             # Read every one, so that every damaged one is told.
             known = [outcome.results.read(run) is not None for run in unit]
             if all(known) and not again:
                 outcome.present += len(unit)
             else:
-                waiting.append(unit)
+                (costs if unit[0].measure == "cost" else waiting[unit[0].dataset]).append(unit)
         outcome.results.set_aside()
-        cores = os.cpu_count() or 1
-        # A process keeps its data set open, so those of one set follow each other.
-        names = list(dict.fromkeys(unit[0].dataset for unit in waiting))
-        waiting.sort(key=lambda unit: names.index(unit[0].dataset))
-        shared = [unit for unit in waiting if unit[0].measure != "cost"]
-        costs = [unit for unit in waiting if unit[0].measure == "cost"]
-        # All threads, one after the other, each in a new process: times and memory are its own.
+        # Costs with all threads, one after the other, each in a new process: its own time and
+        # memory.
+        shared = [unit for own in waiting.values() for unit in own]
         whole = dataclasses.replace(environment, threads=cores)
         parts = ((shared, environment, jobs or cores, False), (costs, whole, 1, True))
         heard: set[str] = set()
         with tracking("Runs", len(runs), "runs") as tracker:
             for unit, done in (each for part in parts if part[0] for each in do_units(*part)):
-                lines = done.lines
                 if done.error:
-                    lines = [*lines, f"Failed: {unit[0].title}: {done.error.splitlines()[0]}"]
-                for line in lines:  # once, however many processes read the same data
+                    done.lines.append(f"Failed: {unit[0].title}: {done.error.splitlines()[0]}")
+                for line in done.lines:  # once, however many processes read the same data
                     if line not in heard:
                         heard.add(line)
                         log.info(line)
-                try:
-                    outcome.note(unit, done)
-                except DataError as error:
-                    raise DataError(
-                        f"The benchmark stopped: {error}",
-                        hint="What was done is kept: the same command goes on.",
-                    ) from error
+                outcome.note(unit, done)
                 tracker.at(outcome.present + outcome.done + len(outcome.failed))
     return outcome
 
 
+def units(runs: Iterable[Run]) -> list[list[Run]]:
+    """``runs`` in groups that are trained in one pass; most are alone."""
+    groups: dict[Hashable, list[Run]] = {}
+    for number, run in enumerate(runs):
+        own = run.instance().together_key() if run.measure == "accuracy" else None
+        shared = {k: v for k, v in run.to_dict().items() if k not in ("options", "seed")}
+        # Methods of one name are of one class.
+        key = number if own is None else (json.dumps(shared, sort_keys=True), own)
+        groups.setdefault(key, []).append(run)
+    return [
+        group[start : start + MOST_TOGETHER]
+        for group in groups.values()
+        for start in range(0, len(group), MOST_TOGETHER)
+    ]
+
+
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Alone in the folder ``out``."""
+def alone(out: Path) -> Iterator[None]:
+    """Alone in the folder ``out``, which is made.
+
+    Raises:
+        UsageError: it is no folder, or another benchmark works there.
+        DataError: it cannot be written.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder.", hint="Name another one.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".bench.lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"Another benchmark works in {out}.", hint="Wait for it, or name another --out."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another --out.",
-        ) from error
-    try:
+    path = out / ".bench.lock"
+    with writing(path, "Free some space, or name another --out."):
+        try:
+            held = FileLock(path, timeout=0).acquire()
+        except Timeout:
+            raise UsageError(
+                f"Another benchmark works in {out}.", hint="Wait for it, or name another --out."
+            ) from None
+    with held:
         yield
-    finally:
-        lock.release()

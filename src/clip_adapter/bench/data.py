@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.bench.run import Run
+from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import load_dataset, takes_root
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
@@ -102,9 +102,11 @@ class PictureSet(Named):
         """Digest of the names, labels and classes of all pictures, wherever they lie."""
         splits = self._dataset.splits
         rows: dict[str, Any] = {k: [(s.name, s.label) for s in v] for k, v in splits.items()}
-        files = [s for v in splits.values() for s in v if isinstance(s.source, Path)]
+        every = [sample for split in splits.values() for sample in split]
         # A set that was mended is another one.
-        if absent := [s.name for s in files if not cast("Path", s.source).exists()]:
+        if absent := [
+            s.name for s in every if isinstance(s.source, Path) and not s.source.exists()
+        ]:
             rows["absent"] = absent
         return content_digest(json.dumps([self._dataset.class_names, rows]).encode())
 
@@ -158,8 +160,9 @@ class FeatureFile(Named):
             return "it reads pictures and there are features only"
         if method.runs_text_tower:
             return "it runs the text tower and there are features only"
-        no_text = method.needs_text and not self._has_text
-        return "it needs text weights and the file has none" if no_text else ""
+        if method.needs_text and not self._has_text:
+            return "it needs text weights and the file has none"
+        return ""
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""

@@ -9,15 +9,22 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from clip_adapter.bench.costs import measure_cost
+import torch
+
+from clip_adapter.bench.costs import commit, hardware, measure_cost, peak_mib, reset_peak
 from clip_adapter.bench.data import Environment, FeatureFile, PictureSet, open_set
-from clip_adapter.bench.environment import commit, hardware, peak_mib, reset_peak
-from clip_adapter.bench.results import Record
-from clip_adapter.bench.run import Run
-from clip_adapter.bench.tsne import in_the_plane
+from clip_adapter.bench.results import Record, Run
 from clip_adapter.classifier import Classifier
+from clip_adapter.errors import UsageError
 from clip_adapter.evaluation import evaluate
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import fit_task, fit_tasks, versions
+from clip_adapter.heads import Head
+from clip_adapter.nn import normalize
+
+# More points in the plane hide each other.
+MOST = 1000
+PERPLEXITY = 30.0
 
 
 class Worker:
@@ -74,7 +81,6 @@ class Worker:
         classifier.logits(features)
         seconds = time.perf_counter() - start
         report, info = evaluate(classifier, features), classifier.info
-        plane = in_the_plane(classifier, features, run.seed) if run.measure == "tsne" else {}
         return {
             "n": report.n,
             "top1": report.top1,
@@ -100,7 +106,7 @@ class Worker:
                 "fingerprint": info["backbone_fingerprint"],
                 "preprocess": info["preprocess"],
             },
-            **plane,
+            **(in_the_plane(classifier, features, run.seed) if run.measure == "tsne" else {}),
         }
 
     def _shift(self, run: Run, classifier: Classifier, name: str) -> dict[str, Any]:
@@ -108,3 +114,48 @@ class Worker:
         report = dataclasses.asdict(evaluate(classifier, features, only_its_classes=True))
         kept = ("n", "top1", "zero_shot_top1", "mean_per_class")
         return {key: report[key] for key in kept} | {"test_skipped": unread}
+
+
+def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dict[str, Any]:
+    """Points of the features as ``classifier`` compares them with its class weights, by t-SNE.
+
+    Figure 6 of the paper shows them. Where only the class weights were learnt (CoOp), they are the
+    features of CLIP.
+
+    Args:
+        classifier: with one cosine head.
+        features: of the test pictures; ``MOST`` of them are drawn at random.
+        seed: of the draw and of t-SNE.
+
+    Returns:
+        ``points`` (n, 2), ``labels`` (n,), ``class_names``, and ``silhouette``: how far the
+        classes lie apart among the features before t-SNE, -1 to 1.
+
+    Raises:
+        UsageError: the classifier does not compare features with class weights.
+    """
+    head = classifier.head
+    if not isinstance(head, Head) or head.kind != "cosine":
+        raise UsageError(
+            f"{classifier.info.get('method')} has no features to show.",
+            allowed="methods that compare one feature with class weights",
+        )
+    from sklearn.manifold import TSNE
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(features), generator=draw)[:MOST].sort().values
+    shown, labels = features.plain_view[rows], features.labels[rows].numpy()
+    with torch.no_grad():
+        unit = normalize(shown if head.image_map is None else head.image_map(shown)).numpy()
+    with threadpool_limits(1):  # the order of sums decides where points end
+        tsne = TSNE(perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=seed)
+        return {
+            "points": [
+                [round(float(x), 3), round(float(y), 3)] for x, y in tsne.fit_transform(unit)
+            ],
+            "labels": labels.tolist(),
+            "class_names": features.class_names,
+            "silhouette": float(silhouette_score(unit, labels, metric="cosine")),
+        }

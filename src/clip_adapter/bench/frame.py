@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import statistics
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 
 from clip_adapter.bench.plan import Plan, Planned
-from clip_adapter.bench.recipe import System
-from clip_adapter.bench.results import NUMBERS, Record, Results
+from clip_adapter.bench.results import NUMBERS, Results
 from clip_adapter.training.selection import shown
 
 # What a cell is of: a row's label; the set that it was trained on, seen through a backbone, and K
 # shots of it; the test set, which is a shifted one where it is not that of the first.
 CELL = ["label", "dataset", "backbone", "shots", "test_set"]
 PLACE = CELL[:-1]
-Row = dict[str, Any]
+SCORES = ["top1", *NUMBERS]
 Frame = Any  # a pandas frame: what its columns hold is said where it is made
-FACTS = [
-    "value",
-    "deviation",
-    "seeds",
-    "wanted",
-    "best_of",
-    "settings",
-    "chosen",
-    "failures",
-    "runs",
-]
 
 
 class Findings:
@@ -41,48 +26,46 @@ class Findings:
         plan: what was asked for.
         recipe: of the plan.
         runs: a row for each run and test set: ``CELL``, setting (its number), key, failure, record,
-            and the numbers of the record.
-        cells: a row for each cell, in order: ``CELL``, the :func:`mean_of` top1, wanted (seeds),
-            settings and best_of (those with a result, of which the best on the test set is taken),
-            chosen (in words), failures (why runs have no result), and its runs.
+            chosen, and the numbers of the record.
+        cells: a row for each cell, in order: ``CELL``; value, deviation (of the sample) and seeds
+            of top1, NaN where there are too few; wanted (seeds); settings and best_of (those with a
+            result, of which the best on the test set is taken); chosen (in words); failures (why
+            runs have no result); and its records.
+        numbers: {name of a number: value, deviation and seeds of each cell}.
         systems: those that were not left out, in order.
     """
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.recipe = plan, plan.recipe
         rows = [row for planned in plan.planned() for row in _rows(planned, results)]
-        names = [*CELL, "setting", "key", "failure", "record", "top1", *NUMBERS]
-        self.runs: Frame = pd.DataFrame(rows, columns=names)
+        names = [*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
+        self.runs: Frame = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
-        by_label = {system.label: system for system in self.systems}
-        places = itertools.groupby(rows, itemgetter(*PLACE))
-        cells = [cell for key, own in places for cell in self._cells(by_label[key[0]], list(own))]
-        self.cells: Frame = pd.DataFrame(cells, columns=[*CELL, *FACTS])
-
-    def _cells(self, system: System, runs: list[Row]) -> list[Row]:
-        """By test set: of the only setting, or of the best on the own test set."""
-        settings = system.settings(self.recipe.protocol)
-        own = [run for run in runs if run["test_set"] == run["dataset"]]
-        by_setting = [[run for run in own if run["setting"] == i] for i in range(len(settings))]
-        means = {i: mean_of(part, "top1")["value"] for i, part in enumerate(by_setting)}
-        known = {i: mean for i, mean in means.items() if mean == mean}
-        best = max(known, key=lambda i: known[i], default=0)
-        choices = [record.get("chosen", {}) for record in records_of(by_setting[best])]
-        if len(settings) > 1:
-            choices = [{key: settings[best][key] for key in system.search}][: len(known)]
-        facts = {
-            "settings": len(settings),
-            "best_of": len(known),
-            "chosen": _in_words(choices),
-            "failures": list(dict.fromkeys(run["failure"] for run in own if run["failure"])),
+        own = self.runs[self.runs.test_set == self.runs.dataset]
+        by_setting = own.groupby([*PLACE, "setting"], sort=False).top1.mean()
+        by_place, places = by_setting.groupby(PLACE, sort=False), own.groupby(PLACE, sort=False)
+        facts: Frame = pd.DataFrame(
+            {
+                "settings": by_place.size(),
+                "best_of": by_place.count(),
+                "failures": places.failure.agg(_each_once),
+            }
+        )
+        best = by_setting.fillna(-1).groupby(PLACE, sort=False).transform("idxmax") if rows else []
+        setting = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]])
+        cells = self.runs[setting.isin(set(best))].groupby(CELL, sort=False)
+        # Rounded, as the error of a sum would decide how a tie is shown.
+        means = cells[SCORES].agg(["mean", "std", "count"]).round(12)
+        means = means.rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
+        lists = {
+            "records": cells.record.agg(_known),
+            "chosen": cells.chosen.agg(_known).map(_in_words),
         }
-        cells: list[Row] = []
-        for name in dict.fromkeys(run["test_set"] for run in runs):
-            kept = [run for run in runs if (run["test_set"], run["setting"]) == (name, best)]
-            place = {key: kept[0][key] for key in CELL}
-            numbers = {**mean_of(kept, "top1"), "wanted": len(kept), "runs": kept}
-            cells.append(place | numbers | facts)
-        return cells
+        own = means.top1.assign(wanted=cells.size(), **lists)
+        self.cells: Frame = own.join(facts, on=PLACE).reset_index()
+        self.numbers: dict[str, Frame] = {
+            name: means[name].reset_index(drop=True) for name in SCORES
+        }
 
     @property
     def columns(self) -> Frame:
@@ -98,32 +81,32 @@ class Findings:
         return f"{label} (best of {count} on the test set)" if counts else label
 
 
-def _rows(planned: Planned, results: Results) -> list[Row]:
+def _rows(planned: Planned, results: Results) -> list[dict[str, Any]]:
     """A run on its own test set, and on each shifted one."""
-    label, setting, run = planned
+    system, setting, run = planned
     record = results.read(run)
     known = record or {}
-    row = {name: getattr(run, name) for name in ("dataset", "backbone", "shots", "key")}
-    row |= {"label": label, "setting": setting, "record": record, "test_set": run.dataset}
-    row |= {name: known.get(name) for name in ("top1", *NUMBERS)}
-    row["failure"] = results.failure(run) if record is None else None
+    chosen = known.get("chosen", {})
+    if known and len(system.settings(run.protocol)) > 1:
+        chosen = {name: run.options[name] for name in system.search}
+    row = {
+        **{name: getattr(run, name) for name in ("dataset", "backbone", "shots", "key")},
+        **{"label": system.label, "setting": setting, "test_set": run.dataset},
+        **{"record": record, "chosen": chosen if known else None},
+        "failure": None if known else results.failure(run),
+        **{name: known.get(name) for name in SCORES},
+    }
     shifts = {name: known.get("shifts", {}).get(name, {}).get("top1") for name in run.shifts}
     return [row, *(row | {"test_set": name, "top1": top1} for name, top1 in shifts.items())]
 
 
-def mean_of(runs: Sequence[Row], name: str) -> Row:
-    """Mean, deviation of the sample, and seeds of a number; NaN where there are too few."""
-    known = [run[name] for run in runs if run[name] is not None]
-    return {
-        "value": statistics.fmean(known) if known else float("nan"),
-        "deviation": statistics.stdev(known) if len(known) > 1 else float("nan"),
-        "seeds": len(known),
-    }
+def _known(values: Frame) -> list[Any]:
+    """Those that are there."""
+    return values.dropna().tolist()
 
 
-def records_of(runs: Sequence[Row]) -> list[Record]:
-    """Of the runs that have one."""
-    return [run["record"] for run in runs if run["record"]]
+def _each_once(values: Frame) -> list[Any]:
+    return list(dict.fromkeys(_known(values)))
 
 
 def _in_words(choices: Sequence[Mapping[str, Any]]) -> str:

@@ -28,7 +28,7 @@ from clip_adapter.reporting import log
 if TYPE_CHECKING:
     from clip_adapter.bench.data import Environment
     from clip_adapter.bench.execute import Worker
-    from clip_adapter.bench.run import Run
+    from clip_adapter.bench.results import Run
 
 LOG = ".bench.log"
 

@@ -47,9 +47,9 @@ PROFILES: tuple[str, ...] = get_args(Profile)
 
 
 def _filled(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("filled", "text that is not empty")
-    return text
+    if text.strip():
+        return text
+    raise PydanticCustomError("filled", "text that is not empty")
 
 
 def _each_once(value: Any) -> Any:
@@ -58,9 +58,9 @@ def _each_once(value: Any) -> Any:
 
 
 def _labelled_apart(systems: tuple[System, ...]) -> tuple[System, ...]:
-    if len({system.label for system in systems}) < len(systems):
-        raise PydanticCustomError("label", "a label for each system, and no two with one label")
-    return systems
+    if len({system.label for system in systems}) == len(systems):
+        return systems
+    raise PydanticCustomError("label", "a label for each system, and no two with one label")
 
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -224,6 +224,11 @@ class Recipe(Model):
     cost: CostSettings = CostSettings()
 
     @property
+    def costs(self) -> bool:
+        """Whether seconds and memory are measured; that reads no data."""
+        return self.measure == "cost"
+
+    @property
     def heading(self) -> str:
         """Where it is in the paper, and its title."""
         return f"{self.source}: {self.title}" if self.source else self.title
@@ -247,8 +252,7 @@ def recipe_names() -> list[str]:
 
     def order(name: str) -> tuple[int, int, str]:
         word = name.rstrip("0123456789")
-        number = name.removeprefix(word)
-        return {"table": 0, "figure": 1}.get(word, 2), int(number or 0), name
+        return ("table", "figure", word).index(word), int(name.removeprefix(word) or 0), name
 
     names = {path.stem for path in shipped("recipes").glob("*.toml")} - {DEFAULTS}
     return sorted(names, key=order)
@@ -284,25 +288,23 @@ def load_recipe(
             hint="Call it otherwise.",
         )
     files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
-    by_profile: list[Mapping[Any, Part]] = [file.profile for file in files]
-    parts = [*files, *(parts.get(profile, Part()) for parts in by_profile)]
+    parts = [*files, *(file.profile.get(profile, Part()) for file in files)]
     merged = {key: value for part in parts for key, value in part.keys.items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
+    merged |= {"name": path.stem, "profile": profile}
     options = {method: values for part in parts for method, values in part.options.items()}
-    content = {**merged, "name": path.stem, "profile": profile}
-    return checked(Recipe, content, path.name, options)
+    return checked(Recipe, merged, path.name, options)
 
 
 def _read(path: Path) -> File:
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        return checked(File, tomllib.loads(path.read_text("utf-8")), path.name)
     except OSError as error:
         raise DataError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"The recipe {path.name} is no TOML: {error}.") from error
-    return checked(File, content, path.name)
 
 
 def checked(
@@ -322,17 +324,18 @@ def checked(
     Raises:
         UsageError: the first thing in it that cannot be, and where.
     """
-    read = kind.model_validate_json if isinstance(content, bytes) else kind.model_validate
     try:
-        return read(content, context=options)  # type: ignore[arg-type]
+        if isinstance(content, bytes):
+            return kind.model_validate_json(content)
+        return kind.model_validate(content, context=options)
     except ValidationError as error:
         first = error.errors()[0]
     keys, model = list(first["loc"]), Recipe
     if "systems" in keys[:-1]:
-        entry = content["systems"][keys[1]] if isinstance(content, Mapping) else None
+        place = keys.index("systems") + 1
+        entry = None if isinstance(content, bytes) else content["systems"][keys[place]]
         label = entry.get("label") if isinstance(entry, Mapping) else None
         named = isinstance(label, str) and label.strip()
-        place = keys.index("systems") + 1
         where += f", {label!r}" if named else f", system {int(keys[place]) + 1}"
         keys, model = keys[place + 1 :], System
     elif "cost" in keys[:-1]:
@@ -343,7 +346,7 @@ def checked(
     if first["type"] == "missing":
         raise UsageError(f"{where} has no {key}.", hint=f"Add: {key} = ...")
     if first["type"] == "extra_forbidden":
-        error = unknown_name("key", key, model.model_fields)
-        raise UsageError(f"{where}: {error.found}", allowed=error.allowed)
+        unknown = unknown_name("key", key, model.model_fields)
+        raise UsageError(f"{where}: {unknown.found}", allowed=unknown.allowed)
     allowed = first["msg"].removeprefix("Input should be ")
     raise UsageError(f"{where}: {key} = {reprlib.repr(first['input'])}.", allowed=allowed)

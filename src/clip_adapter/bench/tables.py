@@ -1,26 +1,42 @@
 """Tables: what was found beside the published numbers, as entries of a frame, and its pivots.
 
 An entry of ours is the mean over seeds and their standard deviation. The best of a column is bold,
-in ours and in the published ones each for itself. Nothing that differs between two machines is in
-it.
+in ours and in the published ones each for itself. What differs between two machines, seconds and
+memory, is in tables of their own, without a difference: the paper's seconds are of an A100, its
+memory is the GPU's.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.compare import INCOMPLETE, METHOD, SETTING, compared
-from clip_adapter.bench.frame import CELL, Findings, Frame, mean_of
+from clip_adapter.bench.frame import CELL, Findings, Frame
+from clip_adapter.bench.published import (
+    INCOMPLETE,
+    METHOD,
+    SETTING,
+    compared,
+    load_published,
+    row_of,
+    table_number,
+)
+from clip_adapter.bench.recipe import System
+from clip_adapter.methods import make_method
 
-MISSING = "-"
+MISSING, WHOLE = "-", "timed whole"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
-# Of an entry: the places and heads of its row and column, and what is in it.
-ENTRY = ["row", "label", "column", "title", "kind", "text", "value", "deviation", "seeds"]
+# What a table is of, and what stands beside each other in it, by a recipe's ``columns``.
+LAYOUTS = {
+    "shots": (["dataset", "backbone"], ["shots"]),
+    "backbone": (["dataset", "shots"], ["backbone"]),
+    "shift": (["dataset", "backbone", "shots"], ["test_set"]),
+}
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
@@ -35,6 +51,34 @@ NOTES = {
 }
 
 
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+_mib, _count = "{:,.0f} MiB".format, "{:,.0f}".format
+# Recipes of accuracies whose costs are of interest as well.
+COSTED = ("table2", "table3", "table10", "peers")
+# (head, number of a record, how it is written, the paper's metric and what that is called)
+Costs = tuple[tuple[str, str, Callable[[float], str], str, str], ...]
+TRAINING: Costs = (
+    ("training", "train_seconds", _seconds, "train_time", "training"),
+    ("features of all shots, once", "embed_seconds", _seconds, "", ""),
+    ("trained parameters", "trained_parameters", _count, "parameters", "trained parameters"),
+)
+ALONE: Costs = (
+    *TRAINING,
+    ("memory in training", "train_peak_mib", _mib, "", ""),
+    ("a picture", "infer_ms", "{:.3g} ms".format, "inference", "a picture"),
+    ("memory in answering", "infer_peak_mib", _mib, "memory", "memory"),
+)
+BESIDE: Costs = (
+    *TRAINING,
+    ("peak memory of the process", "peak_memory_mib", _mib, "memory", "memory"),
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """Entries, and what is said of them.
@@ -42,7 +86,8 @@ class Table:
     Attributes:
         name: of its files.
         caption: above it; "" where it is the only one of its recipe.
-        entries: rows with the columns ``ENTRY`` and ``bold``.
+        entries: rows with the columns row and column (their places), label and title (their heads),
+            kind, text, value, deviation, seeds and bold.
         notes: sentences below.
         chosen: what was chosen, as entries; none where nothing was.
     """
@@ -56,40 +101,31 @@ class Table:
 
 def tables(findings: Findings) -> list[Table]:
     """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
-    recipe, result = findings.recipe, []
-    keys, parts = {
-        "shots": (["dataset", "backbone"], ["shots"]),
-        "backbone": (["dataset", "shots"], ["backbone"]),
-        "shift": (["dataset", "backbone", "shots"], ["test_set"]),
-    }.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
+    recipe, result = findings.recipe, list[Table]()
+    keys, parts = LAYOUTS.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
     cells = compared(findings)
     if recipe.columns != "shift":
         cells = cells[cells.test_set == cells.dataset]
-    groups = cells.groupby(keys, sort=False) if keys else [((), cells)]
-    heads = cells.drop_duplicates(keys) if keys else cells[:0]
-    for key, own in groups:
-        if own.label.nunique() < 2 or recipe.measure == "cost":
+    places = {system.label: 3 * number for number, system in enumerate(findings.systems)}
+    heads = {system.label: findings.shown_as(system.label) for system in findings.systems}
+    cells = cells.assign(
+        name=cells.label, label=cells.label.map(heads), row=cells.label.map(places), kind=OURS
+    )
+    several = cells.drop_duplicates(keys) if keys else cells[:0]
+    for key, own in cells.groupby(keys, sort=False) if keys else [((), cells)]:
+        if own.label.nunique() < 2 or recipe.costs:
             continue
-        caption = _varying(heads, dict(zip(keys, key, strict=True)), keys)
+        caption = _varying(several, dict(zip(keys, key, strict=True)), keys)
         titles = [
             ", ".join(_varying(own, cell, parts)) or cell["test_set"]
             for cell in own[CELL[1:]].to_dict("records")
         ]
-        order = {label: number for number, label in enumerate(s.label for s in findings.systems)}
-        own = own.assign(title=titles, row=3 * own.label.map(order))
-        own["column"] = 3 * own.groupby(CELL[1:], sort=False).ngroup()
-        own["label"] = own.label.map(
-            {s.label: findings.shown_as(s.label) for s in findings.systems}
-        )
+        own = own.assign(title=titles, column=3 * own.groupby(CELL[1:], sort=False).ngroup())
         plane = recipe.measure == "tsne"
-        chosen = own[
-            (not plane)
-            & own.chosen.groupby(own.row).transform("any")
-            & (own.test_set == own.dataset)
-        ]
-        chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
-        name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
+        some = own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)
+        chosen = own.assign(text=own.chosen.replace("", MISSING), bold=False)[some & (not plane)]
         make = _silhouettes if plane else _entries
+        name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
         result.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
     return result
 
@@ -106,51 +142,45 @@ def shots_word(shots: int) -> str:
     return "1 shot" if shots == 1 else f"{shots} shots"
 
 
-def reasons(cells: Frame) -> dict[str, int]:
-    """The first line of why runs failed, each once, with a number."""
-    lines = dict.fromkeys(line for own in cells.failures for line in _first_lines(own))
+def _reasons(cells: Frame) -> dict[str, int]:
+    """Why runs failed, each once, with a number."""
+    lines = dict.fromkeys(line for own in cells.failures for line in own)
     return {line: number for number, line in enumerate(lines, start=1)}
 
 
-def _first_lines(failures: Sequence[str]) -> list[str]:
-    return [(reason.splitlines() or ["unknown"])[0] for reason in failures]
-
-
-def _text(cell: Any, numbers: dict[str, int]) -> str:
-    """An accuracy, or why there is none."""
-    lines = _first_lines(cell.failures)
-    text = "failed" if lines else MISSING
-    if cell.seeds:
-        text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
-        few = cell.seeds < cell.wanted
-        text += f" ({cell.seeds} of {cell.wanted} seeds)" if few else ""
-        few = cell.best_of < cell.settings
-        text += f" ({cell.best_of} of {cell.settings} settings)" if few else ""
-    return text + "".join(f" [{numbers[line]}]" for line in lines)
+def _texts(cells: Frame) -> list[str]:
+    """Accuracies, or why there is none."""
+    texts, numbers = [], _reasons(cells)
+    for cell in cells.itertuples():
+        text = "failed" if cell.failures else MISSING
+        if cell.seeds:
+            text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
+            few = ((cell.seeds, cell.wanted, "seeds"), (cell.best_of, cell.settings, "settings"))
+            text += "".join(f" ({n} of {all_} {what})" for n, all_, what in few if n < all_)
+        texts.append(text + "".join(f" [{numbers[line]}]" for line in cell.failures))
+    return texts
 
 
 def _entries(findings: Findings, cells: Frame) -> Frame:
     """Published numbers and differences as columns; below ours where shots are the columns."""
-    numbers, below = reasons(cells), findings.recipe.columns == "shots"
-    ours = cells.assign(text=[_text(cell, numbers) for cell in cells.itertuples()], kind=OURS)
+    below, same = findings.recipe.columns == "shots", cells.why == ""
     line = cells.row if below else cells.column
     heads = (cells.source + ": " + cells["where"]).groupby(line).transform("first")
-    theirs = cells.assign(value=cells.theirs, kind=PAPER, head=heads)[heads.notna()]
-    apart = cells.assign(value=(cells.value - cells.theirs).where(cells.why == ""))
-    some = (cells.why == "").groupby(line).transform("any")
-    apart = apart.assign(kind=DIFFERENCE, head=DIFFERENCE)[some]
-    parts = [bold(ours)]
-    for number, (part, form) in enumerate(((theirs, "{:.2f}"), (apart, "{:+.2f}")), start=1):
+    apart = (cells.value - cells.theirs).where(same)
+    theirs = cells.assign(kind=PAPER, value=cells.theirs, head=heads)[heads.notna()]
+    apart = cells.assign(kind=DIFFERENCE, value=apart, head=DIFFERENCE)
+    parts = [bold(cells.assign(text=_texts(cells)))]
+    for number, (part, form) in enumerate(
+        ((theirs, "{:.2f}"), (apart[same.groupby(line).transform("any")], "{:+.2f}")), start=1
+    ):
         text = part.value.map(form.format).where(part.value.notna(), MISSING)
-        part = part.assign(text=text, deviation=float("nan"), seeds=0)
-        names = part.row.floordiv(3).map(dict(enumerate(s.label for s in findings.systems)))
+        part = part.assign(text=text, deviation=math.nan, seeds=0, bold=False)
         if below:
-            label, row = names + ", " + part["head"], part.row + 1000 + number
-            parts.append(part.assign(label=label, row=row, bold=False))
+            part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
         else:
             part = part.assign(title=part["head"], column=part.column + number)
-            parts.append(bold(part) if number == 1 else part.assign(bold=False))
-    return pd.concat(parts)
+        parts.append(bold(part) if form == "{:.2f}" and not below else part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def bold(entries: Frame, digits: int = 2) -> Frame:
@@ -163,28 +193,25 @@ def bold(entries: Frame, digits: int = 2) -> Frame:
 
 def _silhouettes(findings: Findings, cells: Frame) -> Frame:
     """How far the classes lie apart, beside the accuracy of the same classifiers."""
-    numbers = reasons(cells)
-    texts = [_text(cell, numbers) for cell in cells.itertuples()]
-    right = cells.assign(text=texts, title=cells.title + ": right (%)", kind=OURS)
-    values = pd.Series([mean_of(r, "silhouette")["value"] for r in cells.runs], cells.index)
-    texts = values.map("{:.3f}".format).where(values.notna(), MISSING)
-    apart = right.assign(text=texts, value=values, deviation=float("nan"), seeds=0)
-    apart = apart.assign(title="silhouette", column=cells.column + 1)
-    return pd.concat([bold(right), bold(apart, 3)])
+    right = cells.assign(text=_texts(cells), title=cells.title + ": right (%)")
+    apart = findings.numbers["silhouette"].value[cells.index]
+    text = apart.map("{:.3f}".format).where(apart.notna(), MISSING)
+    apart = cells.assign(text=text, value=apart, deviation=math.nan, seeds=0, title="silhouette")
+    apart = bold(apart.assign(column=cells.column + 1), 3)
+    return pd.concat([bold(right), apart], ignore_index=True)
 
 
 def _notes(findings: Findings, cells: Frame) -> list[str]:
     """What is to be said below a table."""
     recipe, whys = findings.recipe, set(cells.why)
     searches = recipe.protocol == "ours" and any(s.search for s in recipe.systems)
-    names = [s.of or s.label for s in findings.systems]
+    names = {s.label: s.of or s.label for s in findings.systems}
     odd = [
-        f"Published {cell.theirs:.2f} of {names[cell.row // 3]!r}: {cell.note}."
-        for cell in cells.itertuples()
-        if cell.note and cell.note == cell.note
+        f"Published {cell.theirs:.2f} of {names[cell.name]!r}: {cell.note}."
+        for cell in cells[cells.note.fillna("") != ""].itertuples()
     ]
     return [
-        *(f"[{number}] {line}" for line, number in reasons(cells).items()),
+        *(f"[{number}] {line}" for line, number in _reasons(cells).items()),
         *([SAME, *([CHOSEN] if searches else [])] if "" in whys else []),
         *(note for why, note in NOTES.items() if why in whys),
         *([DIGITISED] if cells.digitised.eq(True).any() else []),
@@ -192,20 +219,124 @@ def _notes(findings: Findings, cells: Frame) -> list[str]:
     ]
 
 
+def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
+    """A table for each data set and backbone, at the most shots; none where costs are not asked.
+
+    Args:
+        findings: of a recipe.
+        every: of all recipes of the profile, for the accuracies beside measured costs.
+    """
+    recipe, cells, result = findings.recipe, findings.cells, list[Table]()
+    if len(findings.systems) < 2 or not (recipe.costs or recipe.name in COSTED):
+        return []
+    cells = cells[cells.test_set == cells.dataset]
+    most = cells.groupby(["dataset", "backbone"]).shots.transform("max")
+    groups = cells[cells.shots == most].groupby(["dataset", "backbone", "shots"], sort=False)
+    for (name, _, shots), own in groups:
+        columns = _cost_columns(findings, own, every)
+        caption = f"{name}, {shots} shots"
+        if recipe.costs:
+            caption = f"{recipe.cost.backbone}, {recipe.cost.classes} classes, {shots} shots"
+        parts = [
+            numbers.assign(
+                row=range(len(own)), label=own.label.tolist(), column=place, title=title, bold=False
+            ).assign(kind=PAPER if title.startswith(PAPER) else OURS)
+            for place, (title, numbers) in enumerate(columns.items())
+            if numbers.value.notna().any()
+        ]
+        if parts:
+            entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
+            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
+    return result
+
+
+def _cost_columns(findings: Findings, cells: Frame, every: Sequence[Findings]) -> dict[str, Frame]:
+    """Value, deviation, seeds and text of each row by the head of their column."""
+    recipe, table, columns = findings.recipe, table_number(findings.recipe), dict[str, Frame]()
+    published = load_published()[lambda frame: frame.table == table]
+    names = [row_of(s, table) for s in findings.systems if s.label in set(cells.label)]
+    failed = cells.failures.astype(bool).map({True: "failed", False: MISSING})
+
+    def paper(metric: str) -> Frame:
+        own = published[published.metric == metric].drop_duplicates("row").set_index("row")
+        return own[["value", "text"]].reindex(names)
+
+    for head, number, write, metric, word in ALONE if recipe.costs else BESIDE:
+        ours = findings.numbers[number].loc[cells.index]
+        columns[head] = ours.assign(text=ours.value.map(write).where(ours.seeds > 0, failed))
+        if table and metric and ours.seeds.any():
+            columns[f"paper: {word}"] = paper(metric)
+    if recipe.costs:
+        on, known = _accuracies(findings, every)
+        columns[f"right on {on} (%)"] = known.reindex(cells.label)
+        if table:
+            columns[f"paper: right on {published.dataset.iloc[0]} (%)"] = paper("top1")
+    return columns
+
+
+def _accuracies(findings: Findings, every: Sequence[Findings]) -> tuple[str, Frame]:
+    """A data set, and by label the accuracy on it of the systems in other recipes, at one shots.
+
+    They are known by method and training recipe; a ratio is free. On the data set of ``findings``
+    if there is a result, else on the first that has one.
+    """
+    here, rows = findings.cells, list[tuple[Any, ...]]()
+    for other in (other for other in every if other.recipe.measure == "accuracy"):
+        # At the defaults, but for the training recipe.
+        usual = {
+            _training(s): s.label
+            for s in reversed(other.systems)
+            if not s.prompts and set(s.options) <= {"recipe"}
+        }
+        cells = other.cells[(other.cells.test_set == other.cells.dataset) & (other.cells.seeds > 0)]
+        rows += [
+            (cell.dataset, system.label, cell.value, cell.deviation, cell.seeds)
+            for cell in cells[cells.shots.isin(here.shots)].itertuples()
+            for system in findings.systems
+            if usual.get(_training(system)) == cell.label
+        ]
+    known = pd.DataFrame(rows, columns=["dataset", "label", "value", "deviation", "seeds"])
+    known = known.drop_duplicates(["dataset", "label"])
+    name = next((n for n in [*here.dataset, *known.dataset] if n in set(known.dataset)), "")
+    known = known[known.dataset == name].set_index("label")
+    return name, known.assign(text=known.value.map("{:.2f}".format))
+
+
+def _training(system: System) -> tuple[str, str]:
+    method = make_method(system.method, system.options)
+    return system.method, str(getattr(method, "recipe", ""))
+
+
+def _how(cells: Frame) -> list[str]:
+    """How a training was timed, failures, and the machine."""
+    records = [(cell.label, record) for cell in cells.itertuples() for record in cell.records]
+    timed = [(label, record.get("train_how", WHOLE)) for label, record in records]
+    machines = [record.get("hardware", {}) for _, record in records]
+    lines = [
+        *(f"{label}: {how}, and multiplied." for label, how in timed if how != WHOLE),
+        *(f"{cell.label} failed: {why}" for cell in cells.itertuples() for why in cell.failures),
+        *(
+            f"Measured on {name}, {machine.get('threads')} thread"
+            f"{'s' * (machine.get('threads') != 1)}."
+            for machine in machines
+            if (name := machine.get("accelerator") or machine.get("processor"))
+        ),
+    ]
+    return list(dict.fromkeys(lines))
+
+
 def markdown(entries: Frame, notes: Sequence[str] = ()) -> str:
     """A pipe table, with its notes below; published numbers are in italics."""
     ours = entries[entries.kind == OURS]
-    theirs = {
+    italic = {
         "text": (entries.kind != OURS) & (entries.text != MISSING),
         "label": ~entries.row.isin(ours.row),
         "title": ~entries.column.isin(ours.column),
     }
-    plain = {name: entries[name].map(escaped) for name in theirs}
-    texts = {
-        name: plain[name].mask(where, "*" + plain[name] + "*") for name, where in theirs.items()
-    }
-    texts["text"] = texts["text"].mask(entries.bold, "**" + plain["text"] + "**")
-    wide = _wide(entries.assign(**texts))
+    plain = entries[[*italic]].map(escaped)
+    marked = plain.mask(pd.DataFrame(italic), "*" + plain + "*")
+    marked["text"] = marked.text.mask(entries.bold, "**" + plain.text + "**")
+    wide = _wide(entries.assign(**marked))
     table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
     return "\n".join([table, "", *(f"{escaped(note)}  " for note in notes)]).rstrip() + "\n"
 
@@ -217,24 +348,26 @@ def escaped(text: str) -> str:
 
 def csv_text(entries: Frame) -> str:
     """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
-    four, words = "{:.4f}".format, entries.text.where(entries.text != MISSING, "")
-    texts = {
+    four, ours = "{:.4f}".format, entries.column.isin(entries.column[entries.kind == OURS])
+    words = entries.text.where(entries.text != MISSING, "")
+    columns = {
         "": entries.value.map(four).where(entries.value.notna(), words),
-        ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), ""),
-        ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, ""),
+        ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), "")[ours],
+        ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, "")[ours],
     }
-    ours = entries.column.isin(entries.column[entries.kind == OURS])
-    parts = []
-    for number, (ending, text) in enumerate(texts.items()):
-        part = entries.assign(text=text, title=entries.title + ending)
-        parts.append(part.assign(column=part.column * 3 + number)[ours | (number == 0)])
+    parts = [
+        entries.loc[text.index].assign(
+            text=text, title=entries.title + ending, column=3 * entries.column + place
+        )
+        for place, (ending, text) in enumerate(columns.items())
+    ]
     return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
 
 
 def latex(entries: Frame, notes: Sequence[str] = ()) -> str:
     r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
-    texts = {name: entries[name].str.translate(_TEX) for name in ("text", "label", "title")}
-    texts["text"] = texts["text"].mask(entries.bold, r"\textbf{" + texts["text"] + "}")
+    texts = entries[["text", "label", "title"]].map(lambda text: text.translate(_TEX))
+    texts["text"] = texts.text.mask(entries.bold, r"\textbf{" + texts.text + "}")
     wide = _wide(entries.assign(**texts))
     body = wide.to_latex(index=False, escape=False, column_format="l" + "r" * (wide.shape[1] - 1))
     return "".join(f"% {' '.join(note.split())}\n" for note in notes) + body
@@ -254,7 +387,6 @@ def _wide(entries: Frame, missing: str = MISSING) -> Frame:
     wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
     labels = entries.drop_duplicates("row").set_index("row").label
     titles = entries.drop_duplicates("column").set_index("column").title
-    wide = wide.sort_index().sort_index(axis=1)
     wide.columns = titles[wide.columns].tolist()
     wide.insert(0, "system", labels[wide.index].tolist(), allow_duplicates=True)
     return wide

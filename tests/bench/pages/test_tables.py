@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.bench.frame import Findings, mean_of
+from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.tables import (
     CHOSEN,
     DIFFERENCE,
@@ -230,9 +230,12 @@ def test_the_best_of_a_column_is_bold(values):
         assert all(round(v, 2) == round(max(known), 2) for v in highest)
 
 
-def test_the_deviation_is_that_of_the_sample():
-    mean = mean_of([{"top1": top1} for top1 in (1.0, None, 3.0)], "top1")
-    assert mean == {"value": 2.0, "deviation": pytest.approx(2**0.5), "seeds": 2}
+def test_the_deviation_is_that_of_the_sample(bench):
+    top1 = {1: 1.0, 2: None, 3: 3.0}
+    findings = bench.findings("table6", datasets=["demo"], top1=lambda run: top1[run.seed])
+    cell = next(findings.cells.itertuples())
+    assert (cell.value, cell.deviation) == (2.0, pytest.approx(2**0.5))
+    assert (cell.seeds, cell.wanted) == (2, 3)
 
 
 ODD = pd.DataFrame(
