@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from clip_adapter.bench import benchmark
-from clip_adapter.bench.benchmark import run_bench
+from clip_adapter.bench.benchmark import do_units, run_bench
 from clip_adapter.bench.data import Named
 from clip_adapter.bench.page import write_page
 from clip_adapter.bench.plan import load_plans, make_plan, make_plans
-from clip_adapter.bench.pool import do_units
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import FOLDER, Results
 from clip_adapter.errors import DataError, UsageError

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from clip_adapter.bench.costs import commit, hardware, measure_cost
+from clip_adapter.bench.execute import commit, hardware, measure_cost
 from clip_adapter.bench.results import Run
 
 
@@ -53,7 +53,7 @@ def test_prompts_and_zero_shot_have_a_cost_too():
 # before and uses again, would hide what the work takes. Pages count once they are touched.
 TAKES_AND_GIVES_BACK = """
 import json, mmap
-from clip_adapter.bench.costs import peak_mib, reset_peak
+from clip_adapter.bench.execute import peak_mib, reset_peak
 can, peaks = reset_peak(), [peak_mib()]
 taken = mmap.mmap(-1, 50 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for start in range(0, len(taken), mmap.PAGESIZE):

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clip_adapter.bench.data import Named
+from clip_adapter.bench.frame import published_rows, row_of, table_number
 from clip_adapter.bench.plan import make_plan
-from clip_adapter.bench.published import published_rows, row_of, table_number
 from clip_adapter.bench.recipe import (
     PROFILES,
     Recipe,

@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
+import multiprocessing
 import os
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from pebble import ProcessExpired, ProcessPool
 
 from clip_adapter.bench.data import Environment
+from clip_adapter.bench.execute import Done, do_unit
 from clip_adapter.bench.plan import Plan, make_plans, save_plan
-from clip_adapter.bench.pool import Done, do_units
 from clip_adapter.bench.results import FOLDER, Results, Run
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.files import writing
@@ -24,6 +29,7 @@ from clip_adapter.reporting import Progress, listening, log, tracking
 
 # Runs that are trained in one pass: bounds what a kill can cost, and the memory.
 MOST_TOGETHER = 24
+LOG, THREADS = ".bench.log", "OMP_NUM_THREADS"
 
 
 @dataclass
@@ -139,6 +145,64 @@ def run_bench(
                 outcome.note(unit, done)
                 tracker.at(outcome.present + outcome.done + len(outcome.failed))
     return outcome
+
+
+def do_units(
+    units: Sequence[Sequence[Run]], environment: Environment, jobs: int, fresh: bool = False
+) -> Iterator[tuple[Sequence[Run], Done]]:
+    """Each unit with what came of it, in the order in which they end.
+
+    All processes end with this iterator, whatever they do.
+
+    Args:
+        units: runs of one data set each.
+        environment: where data is; ``threads`` is how many each process gets.
+        jobs: processes.
+        fresh: each unit is done in a new process.
+    """
+    output, before = Path(environment.out) / LOG, os.environ.get(THREADS)
+    os.environ[THREADS] = str(environment.threads)  # read when a worker loads its libraries
+    pool = ProcessPool(
+        max_workers=min(jobs, len(units)),
+        max_tasks=int(fresh),
+        initializer=_begin,
+        initargs=(environment.threads, str(output)),
+        context=multiprocessing.get_context("spawn"),
+    )
+    try:
+        scheduled = [pool.schedule(do_unit, args=(environment, unit)) for unit in units]
+        futures: dict[Any, Sequence[Run]] = dict(zip(scheduled, units, strict=True))
+        for future in as_completed(futures):
+            try:
+                done = future.result()
+            except ProcessExpired as error:
+                code = error.exitcode or 0
+                how = f"signal {-code}, maybe for want of memory" if code < 0 else f"code {code}"
+                done = Done(error=f"The process ended by {how}.", trace=f"See {output}.")
+            yield futures[future], done
+    finally:
+        pool.stop()
+        pool.join()
+        del os.environ[THREADS]
+        os.environ |= {} if before is None else {THREADS: before}
+
+
+def _begin(threads: int, output: str) -> None:
+    """Ready a new process: its threads, its end, and what libraries print."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    log.setLevel(logging.INFO)
+    torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that started it, whatever it is doing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def units(runs: Iterable[Run]) -> list[list[Run]]:

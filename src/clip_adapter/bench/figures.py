@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import Findings, Frame
-from clip_adapter.bench.published import USUAL_BACKBONE, compared
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame, compared
 from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
@@ -26,9 +25,12 @@ BESIDE = "published, on the set in brackets"
 TINY, SMALL, LARGE = 7, 9, 11
 # Names are shown as they are: a "$" in them begins no formula.
 STYLE: dict[str, Any] = {
-    **{"text.parse_math": False, "axes.titlesize": SMALL, "legend.fontsize": TINY},
-    **{"figure.titlesize": LARGE, "figure.constrained_layout.use": True},
+    **{"text.parse_math": False, "axes.titlesize": SMALL, "figure.titlesize": LARGE},
+    **dict.fromkeys(("legend.fontsize", "axes.labelsize"), TINY),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), TINY),
+    **{"axes.grid": True, "grid.alpha": 0.3, "figure.constrained_layout.use": True},
 }
+Drawn = tuple["Figure", dict[str, Any], int]  # with the handles of its legend, so many in a line
 
 
 def make_figure(findings: Findings) -> Figure | None:
@@ -39,9 +41,13 @@ def make_figure(findings: Findings) -> Figure | None:
     if findings.recipe.figure not in draw or not findings.cells.seeds.any():
         return None
     with rc_context(STYLE):
-        figure = draw[findings.recipe.figure](findings)
-        if figure is not None:
-            figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
+        drawn = draw[findings.recipe.figure](findings)
+        if drawn is None:
+            return None
+        figure, handles, columns = drawn
+        names = list(handles)
+        figure.legend(handles.values(), names, loc="outside lower center", ncols=columns)
+        figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
     return figure
 
 
@@ -57,21 +63,14 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
     return figure, axes[:count]
 
 
-def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> Figure:
-    names = list(handles)
-    figure.legend(handles.values(), names, loc="outside lower center", ncols=columns)
-    return figure
-
-
 def curves(findings: Findings) -> Frame:
     """The cells and what is published, by panel: a data set, or the mean of all with figure 3.
 
     A mean is over all data sets, or it is not there.
     """
     cells = compared(findings)
-    panels = cells.dataset
-    if cells.backbone.nunique() > 1:
-        panels = cells.dataset + ", " + cells.backbone
+    several = cells.backbone.nunique() > 1
+    panels = cells.dataset + ", " + cells.backbone if several else cells.dataset
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
     count = cells.panel.nunique()
     if findings.recipe.figure != "shots" or count < 2:
@@ -82,7 +81,7 @@ def curves(findings: Findings) -> Frame:
     return pd.concat([means.assign(panel=f"mean of {count} sets", where=where), cells])
 
 
-def _panels(findings: Findings) -> Figure:
+def _panels(findings: Findings) -> Drawn:
     """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
     from matplotlib.lines import Line2D
 
@@ -100,15 +99,12 @@ def _panels(findings: Findings) -> Figure:
             _curve(axes, own.sort_values("shots"), styles[str(label)])
         ticks = sorted({0, *panel.shots[panel.value.notna()]})
         axes.set_xticks(ticks, [str(k) for k in ticks])
-        axes.set_title("".join([str(name), *(f" [{w}]" for w in panel["where"].dropna()[-1:])]))
-        axes.set_xlabel("labelled pictures per class", fontsize=TINY)
-        axes.set_ylabel("right (%)", fontsize=TINY)
-        axes.tick_params(labelsize=TINY)
-        axes.grid(alpha=0.3)
+        where = "".join(f" [{where}]" for where in panel["where"].dropna()[-1:])
+        axes.set(title=f"{name}{where}", xlabel="labelled pictures per class", ylabel="right (%)")
     handles = {findings.shown_as(label): Line2D([], [], **style) for label, style in styles.items()}
     if cells.theirs.notna().any():
         handles[BESIDE] = Line2D([], [], color="0.3", **FAINT)
-    return _legend(figure, handles, 3)
+    return figure, handles, 3
 
 
 def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
@@ -142,62 +138,55 @@ def gains(findings: Findings) -> Frame:
     )
 
 
-def _gains(findings: Findings) -> Figure | None:
+def _gains(findings: Findings) -> Drawn | None:
     """Bars from the largest gain down; the published gain as a diamond."""
-    parts = list(gains(findings).groupby("shots"))
+    parts, handles = list(gains(findings).groupby("shots")), dict[str, Any]()
     if not parts:
         return None
     figure, grid = _grid(len(parts), len(parts), 6.5, 1.0 + 0.42 * max(len(p) for _, p in parts))
-    handles: dict[str, Any] = {}
     for axes, (shots, own) in zip(grid, parts, strict=True):
         rows, spread = range(len(own)), own.deviation.fillna(0)
         bars = axes.barh(rows, own.value, xerr=spread, color=COLOURS[0], height=0.6, capsize=2)
+        axes.bar_label(bars, fmt="{:+.2f}", padding=2, fontsize=TINY)
         handles[findings.shown_as(own.label.iloc[0])] = bars
         if own.theirs.notna().any():
             (handles[BESIDE],) = axes.plot(own.theirs, rows, "D", color=COLOURS[1])
-        for i, (gain, apart) in enumerate(zip(own.value, spread, strict=True)):
-            side, sign = ("left", 1) if gain >= 0 else ("right", -1)
-            end = (gain + sign * apart, i)
-            axes.annotate(f" {gain:+.2f} ", end, va="center", ha=side, fontsize=TINY)
-        names = own.panel + (" [" + own["where"] + "]").fillna("")
-        axes.set_yticks(rows, names.tolist(), fontsize=TINY)
+        axes.set_yticks(rows, (own.panel + (" [" + own["where"] + "]").fillna("")).tolist())
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
-        axes.set_xlabel("points above zero-shot CLIP")
-        axes.set_title(shots_word(int(str(shots))))
-    return _legend(figure, handles, 2)
+        axes.set(xlabel="points above zero-shot CLIP", title=shots_word(int(str(shots))))
+    return figure, handles, 2
 
 
-def _planes(findings: Findings) -> Figure | None:
+def _planes(findings: Findings) -> Drawn | None:
     """The first seed of every cell that has one, a panel for each.
 
     A class has a colour and a mark of its own. Of more than ``MOST_CLASSES`` classes, those with
     the most points are shown.
     """
-    planes: dict[str, Mapping[str, Any]] = {}
     several, handles = len(findings.columns) > 1, dict[str, Any]()
-    for cell in findings.cells.itertuples():
-        where = f"{cell.dataset}, {shots_word(cell.shots)}\n" if several else ""
-        for record in [record for record in cell.records if record.get("points")][:1]:
-            name = f"{where}{findings.shown_as(cell.label)}"
-            planes[f"{name}, silhouette {record['silhouette']:.3f}"] = record
+    planes = [
+        (
+            f"{cell.dataset}, {shots_word(cell.shots)}\n" * several + findings.shown_as(cell.label),
+            record,
+        )
+        for cell in findings.cells.itertuples()
+        for record in [record for record in cell.records if record.get("points")][:1]
+    ]
     if not planes:
         return None
     figure, grid = _grid(len(planes), min(2, len(planes)), 5, 4.2)
-    for axes, (name, record) in zip(grid, planes.items(), strict=True):
+    for axes, (title, record) in zip(grid, planes, strict=True):
         points = pd.DataFrame(record["points"]).groupby(pd.Series(record["labels"]))
-        names, kept = (
-            record["class_names"],
-            points.size().nlargest(MOST_CLASSES).index.sort_values(),
-        )
+        names = record["class_names"]
+        kept = points.size().nlargest(MOST_CLASSES).index.sort_values()
         for i, label in enumerate(kept):
-            own = points.get_group(label)
             mark = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
             style = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.8, "linestyle": ""}
+            own = points.get_group(label)
             (dots,) = axes.plot(own[0], own[1], marker=mark, markersize=3, **style)
             handles.setdefault(names[label], dots)
         few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
-        axes.set_title(name + few)
-        axes.set(xticks=[], yticks=[])
-    return _legend(figure, handles, 5)
+        axes.set(xticks=[], yticks=[], title=f"{title}, silhouette {record['silhouette']:.3f}{few}")
+    return figure, handles, 5

@@ -17,16 +17,7 @@ from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.plan import Plan
 from clip_adapter.bench.recipe import Recipe
 from clip_adapter.bench.results import Results
-from clip_adapter.bench.tables import (
-    Table,
-    cost_tables,
-    csv_text,
-    escaped,
-    latex,
-    markdown,
-    shots_word,
-    tables,
-)
+from clip_adapter.bench.tables import Table, cost_tables, escaped, tables
 from clip_adapter.evaluation.plots import save
 from clip_adapter.files import write_file
 
@@ -102,10 +93,7 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
             shown = cost_tables(findings, own) if findings.runs.record.notna().any() else []
             files += _write(shown, out / "tables" / folder, "csv")
             if shown:
-                texts = [
-                    _captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in shown
-                ]
-                costs += [*head, "\n".join([f"### {escaped(recipe.heading)}\n", *texts])]
+                costs += [*head, f"### {escaped(recipe.heading)}\n", *(t.markdown() for t in shown)]
                 head = []
     for name, parts in ((TABLES, accuracies), (COSTS, costs)):
         files.append(write_file(out / name, "\n".join(parts).encode()))
@@ -125,8 +113,8 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
     if len(findings.systems) < 2:
         return [*parts, "Nothing to compare on this data.\n"]
     parts.append(f"{escaped(_how(findings))}.\n")
-    parts += [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in own]
-    if chosen := [_captioned(t.caption, "", markdown(t.chosen)) for t in own if len(t.chosen)]:
+    parts += [table.markdown() for table in own]
+    if chosen := [Table("", t.caption, t.chosen).markdown("") for t in own if len(t.chosen)]:
         summary = "What was chosen (by seed where they differ)"
         parts += [f"<details><summary>{summary}</summary>\n", *chosen, "</details>\n"]
     return parts
@@ -134,8 +122,8 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
 
 def _shows(other: Findings, findings: Findings) -> bool:
     """Whether ``other`` shows all runs of ``findings`` in the same way."""
-    names = ("columns", "figure", "measure")
-    alike = all(getattr(findings.recipe, n) == getattr(other.recipe, n) for n in names)
+    one, two = findings.recipe, other.recipe
+    alike = (one.columns, one.figure, one.measure) == (two.columns, two.figure, two.measure)
     own, theirs = (set(zip(f.runs.label, f.runs.key, strict=True)) for f in (findings, other))
     return alike and bool(own) and own <= theirs
 
@@ -145,52 +133,50 @@ def _how(findings: Findings) -> str:
     recipe, columns = findings.recipe, findings.columns
     data, plain = "Features as the files hold them", [s.label for s in findings.systems if s.plain]
     if recipe.profile != "features":
-        names = ", ".join(columns.backbone.unique())
-        data = f"Backbone {names}, {recipe.style}-style preprocessing"
-        if recipe.views > 1:
-            data += f", {recipe.views} views of each shot"
-            data += f" (the plain one for {', '.join(plain)})" if plain else ""
-    *few, last = columns.shots.unique()
-    shots = ", ".join([*map(str, few), shots_word(last) if not few else f"{last} shots"])
-    seeds = f"seed{'s' * (len(recipe.seeds) > 1)} {', '.join(map(str, recipe.seeds))}"
-    first = findings.runs.dropna(subset="record").drop_duplicates("dataset").record
+        data = (
+            f"Backbone {', '.join(columns.backbone.unique())}, {recipe.style}-style preprocessing"
+        )
+    if recipe.profile != "features" and recipe.views > 1:
+        data += f", {recipe.views} views of each shot"
+        data += f" (the plain one for {', '.join(plain)})" if plain else ""
+    shots = ", ".join(map(str, columns.shots.unique()))
+    words = [
+        data,
+        f"{shots} shot{'s' * (shots != '1')}",
+        f"seed{'s' * (len(recipe.seeds) > 1)} {', '.join(map(str, recipe.seeds))}",
+        SELECTION[recipe.protocol],
+    ]
     pictures = [
         f"{record['run']['dataset']} {record['n']:,}"
         + (f" (the copy {copy}, split its own way)" if (copy := record.get("copy_of")) else "")
-        for record in first
+        for record in findings.runs.dropna(subset="record").drop_duplicates("dataset").record
         if record.get("n")
     ]
-    words = "; ".join([data, shots, seeds, SELECTION[recipe.protocol]])
-    return words + (f". Test pictures: {', '.join(pictures)}" if pictures else "")
-
-
-def _captioned(caption: str, mark: str, text: str) -> str:
-    return f"{mark}{escaped(caption)}\n\n{text}" if caption else text
+    return "; ".join(words) + (f". Test pictures: {', '.join(pictures)}" if pictures else "")
 
 
 def _left_out(plan: Plan) -> list[str]:
     """Reasons, each with the rows and data sets it holds for."""
     out = pd.DataFrame(map(dict, plan.left_out), columns=["system", "reason", "dataset"])
     rows = out.groupby(["system", "reason"], sort=False).dataset.agg(", ".join).reset_index()
-    lines = []
-    for (reason, names), labels in rows.groupby(["reason", "dataset"], sort=False).system:
-        every = 1 < len(labels) == len(plan.recipe.systems)
-        who = "all rows" if every else ", ".join(labels)
-        lines.append(f"{reason} ({names})" + (f": {who}" if who else ""))
+    count = len(plan.recipe.systems)
+    lines = [
+        f"{reason} ({names})" + (f": {who}" if who else "")
+        for (reason, names), labels in rows.groupby(["reason", "dataset"], sort=False).system
+        for who in ["all rows" if 1 < len(labels) == count else ", ".join(labels)]
+    ]
     lines += [f"not there: {', '.join(sorted(plan.missing))}"] if plan.missing else []
     return ["Left out:\n", *(f"- {escaped(line)}" for line in lines), ""] if lines else []
 
 
 def _write(own: Sequence[Table], folder: Path, *endings: str) -> list[Path]:
-    files: list[Path] = []
-    for table in own:
-        # Backbones and data sets may have slashes in their names.
-        name = re.sub(r"[^\w.+-]", "-", table.name)
-        for ending in endings:
-            tex = ending == "tex"
-            text = latex(table.entries, table.notes) if tex else csv_text(table.entries)
-            files.append(write_file(folder / f"{name}.{ending}", text.encode()))
-    return files
+    # Backbones and data sets may have slashes in their names.
+    names = [re.sub(r"[^\w.+-]", "-", table.name) for table in own]
+    return [
+        write_file(folder / f"{name}.{ending}", getattr(table, ending)().encode())
+        for name, table in zip(names, own, strict=True)
+        for ending in endings
+    ]
 
 
 def _folder(findings: Findings) -> str:

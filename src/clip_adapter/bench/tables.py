@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import CELL, Findings, Frame
-from clip_adapter.bench.published import (
+from clip_adapter.bench.frame import (
+    CELL,
     INCOMPLETE,
     METHOD,
     SETTING,
+    Findings,
+    Frame,
     compared,
     load_published,
     row_of,
@@ -95,8 +97,78 @@ class Table:
     name: str
     caption: str
     entries: Frame
-    notes: list[str]
-    chosen: Frame = field(default_factory=pd.DataFrame)
+    notes: Sequence[str] = ()
+    chosen: Frame = None
+
+    def markdown(self, mark: str = "#### ") -> str:
+        """A pipe table, with its notes below; published numbers are in italics."""
+        entries, lines = self.entries, [f"{escaped(note)}  " for note in self.notes]
+        ours = entries[entries.kind == OURS]
+        italic = {
+            "text": (entries.kind != OURS) & (entries.text != MISSING),
+            "label": ~entries.row.isin(ours.row),
+            "title": ~entries.column.isin(ours.column),
+        }
+        plain = entries[[*italic]].map(escaped)
+        marked = plain.mask(pd.DataFrame(italic), "*" + plain + "*")
+        marked["text"] = marked.text.mask(entries.bold, "**" + plain.text + "**")
+        wide = _wide(entries.assign(**marked))
+        table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
+        caption = f"{mark}{escaped(self.caption)}\n\n" if self.caption else ""
+        return caption + "\n".join([table, "", *lines]).rstrip() + "\n"
+
+    def csv(self) -> str:
+        """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
+        entries, four = self.entries, "{:.4f}".format
+        ours = entries.column.isin(entries.column[entries.kind == OURS])
+        words = entries.text.where(entries.text != MISSING, "")
+        columns = {
+            "": entries.value.map(four).where(entries.value.notna(), words),
+            ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), "")[ours],
+            ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, "")[ours],
+        }
+        parts = [
+            entries.loc[text.index].assign(
+                text=text, title=entries.title + ending, column=3 * entries.column + place
+            )
+            for place, (ending, text) in enumerate(columns.items())
+        ]
+        return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
+
+    def tex(self) -> str:
+        r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
+        texts = self.entries[["text", "label", "title"]].map(lambda text: text.translate(_TEX))
+        texts["text"] = texts.text.mask(self.entries.bold, r"\textbf{" + texts.text + "}")
+        wide = _wide(self.entries.assign(**texts))
+        form = "l" + "r" * (wide.shape[1] - 1)
+        notes = "".join(f"% {' '.join(note.split())}\n" for note in self.notes)
+        return notes + wide.to_latex(index=False, escape=False, column_format=form)
+
+
+def escaped(text: str) -> str:
+    """Nothing in ``text`` is markup."""
+    return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
+
+
+_TEX = str.maketrans(
+    {
+        **{mark: "\\" + mark for mark in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"},
+    }
+)
+
+
+def _wide(entries: Frame, missing: str = MISSING) -> Frame:
+    """Rows and columns in their order, with their heads."""
+    wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
+    labels, titles = (
+        entries.drop_duplicates(by).set_index(by)[name][order].tolist()
+        for by, name, order in (("row", "label", wide.index), ("column", "title", wide.columns))
+    )
+    wide = wide.set_axis(titles, axis=1)
+    wide.insert(0, "system", labels, allow_duplicates=True)
+    return wide
 
 
 def tables(findings: Findings) -> list[Table]:
@@ -106,27 +178,28 @@ def tables(findings: Findings) -> list[Table]:
     cells = compared(findings)
     if recipe.columns != "shift":
         cells = cells[cells.test_set == cells.dataset]
-    places = {system.label: 3 * number for number, system in enumerate(findings.systems)}
-    heads = {system.label: findings.shown_as(system.label) for system in findings.systems}
+    labels = [system.label for system in findings.systems]
     cells = cells.assign(
-        name=cells.label, label=cells.label.map(heads), row=cells.label.map(places), kind=OURS
+        name=cells.label,
+        label=cells.label.map(findings.shown_as),
+        row=3 * cells.label.map(labels.index),
+        kind=OURS,
+        bold=False,
     )
-    several = cells.drop_duplicates(keys) if keys else cells[:0]
     for key, own in cells.groupby(keys, sort=False) if keys else [((), cells)]:
         if own.label.nunique() < 2 or recipe.costs:
             continue
-        caption = _varying(several, dict(zip(keys, key, strict=True)), keys)
+        place = dict(zip(keys, key, strict=True))
+        caption = _varying(cells.drop_duplicates(keys), place, keys) if keys else []
         titles = [
             ", ".join(_varying(own, cell, parts)) or cell["test_set"]
             for cell in own[CELL[1:]].to_dict("records")
         ]
         own = own.assign(title=titles, column=3 * own.groupby(CELL[1:], sort=False).ngroup())
-        plane = recipe.measure == "tsne"
         some = own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)
-        chosen = own.assign(text=own.chosen.replace("", MISSING), bold=False)[some & (not plane)]
-        make = _silhouettes if plane else _entries
-        name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
-        result.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
+        entries, name = _entries(findings, own), "-".join([recipe.name, *caption])
+        chosen = own.assign(text=own.chosen.replace("", MISSING))[some & (recipe.measure != "tsne")]
+        result.append(Table(name, ", ".join(caption), entries, _notes(findings, own), chosen))
     return result
 
 
@@ -156,30 +229,40 @@ def _texts(cells: Frame) -> list[str]:
         if cell.seeds:
             text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
             few = ((cell.seeds, cell.wanted, "seeds"), (cell.best_of, cell.settings, "settings"))
-            text += "".join(f" ({n} of {all_} {what})" for n, all_, what in few if n < all_)
+            text += "".join(f" ({n} of {wanted} {what})" for n, wanted, what in few if n < wanted)
         texts.append(text + "".join(f" [{numbers[line]}]" for line in cell.failures))
     return texts
 
 
 def _entries(findings: Findings, cells: Frame) -> Frame:
-    """Published numbers and differences as columns; below ours where shots are the columns."""
+    """Ours, and beside it published numbers and differences, or how far the classes lie apart.
+
+    Where shots are the columns, the published stand below.
+    """
     below, same = findings.recipe.columns == "shots", cells.why == ""
     line = cells.row if below else cells.column
     heads = (cells.source + ": " + cells["where"]).groupby(line).transform("first")
-    apart = (cells.value - cells.theirs).where(same)
-    theirs = cells.assign(kind=PAPER, value=cells.theirs, head=heads)[heads.notna()]
-    apart = cells.assign(kind=DIFFERENCE, value=apart, head=DIFFERENCE)
-    parts = [bold(cells.assign(text=_texts(cells)))]
-    for number, (part, form) in enumerate(
-        ((theirs, "{:.2f}"), (apart[same.groupby(line).transform("any")], "{:+.2f}")), start=1
-    ):
-        text = part.value.map(form.format).where(part.value.notna(), MISSING)
-        part = part.assign(text=text, deviation=math.nan, seeds=0, bold=False)
+    some, ours = same.groupby(line).transform("any"), cells.assign(text=_texts(cells))
+    # (kind, numbers, head, where there are any, how they are written)
+    further: list[tuple[str, Frame, Any, Frame, str]] = [
+        (PAPER, cells.theirs, heads, heads.notna(), "{:.2f}"),
+        (DIFFERENCE, (cells.value - cells.theirs).where(same), DIFFERENCE, some, "{:+.2f}"),
+    ]
+    if findings.recipe.measure == "tsne":
+        silhouettes = findings.numbers["silhouette"].value[cells.index]
+        further = [(OURS, silhouettes, "silhouette", cells.row >= 0, "{:.3f}")]
+        ours = ours.assign(title=cells.title + ": right (%)")
+    parts = [bold(ours)]
+    for number, (kind, values, head, kept, form) in enumerate(further, start=1):
+        text = values.map(form.format).where(values.notna(), MISSING)
+        part = cells.assign(kind=kind, value=values, head=head, text=text, seeds=0)[kept]
+        part = part.assign(deviation=math.nan)
         if below:
             part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
         else:
             part = part.assign(title=part["head"], column=part.column + number)
-        parts.append(bold(part) if form == "{:.2f}" and not below else part)
+        ranked = kind != DIFFERENCE and not below
+        parts.append(bold(part, digits=3 if kind == OURS else 2) if ranked else part)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -189,16 +272,6 @@ def bold(entries: Frame, digits: int = 2) -> Frame:
     columns = shown.groupby(entries.column)
     highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)
     return entries.assign(bold=highest)
-
-
-def _silhouettes(findings: Findings, cells: Frame) -> Frame:
-    """How far the classes lie apart, beside the accuracy of the same classifiers."""
-    right = cells.assign(text=_texts(cells), title=cells.title + ": right (%)")
-    apart = findings.numbers["silhouette"].value[cells.index]
-    text = apart.map("{:.3f}".format).where(apart.notna(), MISSING)
-    apart = cells.assign(text=text, value=apart, deviation=math.nan, seeds=0, title="silhouette")
-    apart = bold(apart.assign(column=cells.column + 1), 3)
-    return pd.concat([bold(right), apart], ignore_index=True)
 
 
 def _notes(findings: Findings, cells: Frame) -> list[str]:
@@ -303,8 +376,8 @@ def _accuracies(findings: Findings, every: Sequence[Findings]) -> tuple[str, Fra
 
 
 def _training(system: System) -> tuple[str, str]:
-    method = make_method(system.method, system.options)
-    return system.method, str(getattr(method, "recipe", ""))
+    options = vars(make_method(system.method, system.options))
+    return system.method, str(options.get("recipe", ""))
 
 
 def _how(cells: Frame) -> list[str]:
@@ -323,70 +396,3 @@ def _how(cells: Frame) -> list[str]:
         ),
     ]
     return list(dict.fromkeys(lines))
-
-
-def markdown(entries: Frame, notes: Sequence[str] = ()) -> str:
-    """A pipe table, with its notes below; published numbers are in italics."""
-    ours = entries[entries.kind == OURS]
-    italic = {
-        "text": (entries.kind != OURS) & (entries.text != MISSING),
-        "label": ~entries.row.isin(ours.row),
-        "title": ~entries.column.isin(ours.column),
-    }
-    plain = entries[[*italic]].map(escaped)
-    marked = plain.mask(pd.DataFrame(italic), "*" + plain + "*")
-    marked["text"] = marked.text.mask(entries.bold, "**" + plain.text + "**")
-    wide = _wide(entries.assign(**marked))
-    table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
-    return "\n".join([table, "", *(f"{escaped(note)}  " for note in notes)]).rstrip() + "\n"
-
-
-def escaped(text: str) -> str:
-    """Nothing in ``text`` is markup."""
-    return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
-
-
-def csv_text(entries: Frame) -> str:
-    """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
-    four, ours = "{:.4f}".format, entries.column.isin(entries.column[entries.kind == OURS])
-    words = entries.text.where(entries.text != MISSING, "")
-    columns = {
-        "": entries.value.map(four).where(entries.value.notna(), words),
-        ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), "")[ours],
-        ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, "")[ours],
-    }
-    parts = [
-        entries.loc[text.index].assign(
-            text=text, title=entries.title + ending, column=3 * entries.column + place
-        )
-        for place, (ending, text) in enumerate(columns.items())
-    ]
-    return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
-
-
-def latex(entries: Frame, notes: Sequence[str] = ()) -> str:
-    r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
-    texts = entries[["text", "label", "title"]].map(lambda text: text.translate(_TEX))
-    texts["text"] = texts.text.mask(entries.bold, r"\textbf{" + texts.text + "}")
-    wide = _wide(entries.assign(**texts))
-    body = wide.to_latex(index=False, escape=False, column_format="l" + "r" * (wide.shape[1] - 1))
-    return "".join(f"% {' '.join(note.split())}\n" for note in notes) + body
-
-
-_TEX = str.maketrans(
-    {
-        **{mark: "\\" + mark for mark in "&%$#_{}"},
-        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-        **{"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"},
-    }
-)
-
-
-def _wide(entries: Frame, missing: str = MISSING) -> Frame:
-    """Rows and columns in their order, with their heads."""
-    wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
-    labels = entries.drop_duplicates("row").set_index("row").label
-    titles = entries.drop_duplicates("column").set_index("column").title
-    wide.columns = titles[wide.columns].tolist()
-    wide.insert(0, "system", labels[wide.index].tolist(), allow_duplicates=True)
-    return wide

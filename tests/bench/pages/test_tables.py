@@ -14,10 +14,8 @@ from clip_adapter.bench.tables import (
     OURS,
     PAPER,
     SAME,
+    Table,
     bold,
-    csv_text,
-    latex,
-    markdown,
     tables,
 )
 
@@ -260,7 +258,10 @@ ODD = pd.DataFrame(
 
 
 def test_markdown_keeps_its_columns():
-    lines = [" ".join(line.split()) for line in markdown(ODD, ["[1] it broke"]).splitlines()]
+    lines = [
+        " ".join(line.split())
+        for line in Table("", "", ODD, ["[1] it broke"]).markdown().splitlines()
+    ]
     assert lines[0] == r"| system | a\_b\|c | *paper: 50 %* |"
     assert lines[2] == "| A & B | **61.00 ± 1.00** | *60.00* |"
     assert lines[3] == r"| \#2 | failed \[1\] | - |"
@@ -268,7 +269,7 @@ def test_markdown_keeps_its_columns():
 
 
 def test_csv_holds_numbers():
-    assert csv_text(ODD).splitlines() == [
+    assert Table("", "", ODD).csv().splitlines() == [
         "system,a_b|c,a_b|c: deviation,a_b|c: seeds,paper: 50 %",
         "A & B,61.0000,1.0000,3,60.0000",
         "#2,failed [1],,,",
@@ -276,7 +277,7 @@ def test_csv_holds_numbers():
 
 
 def test_latex_is_escaped():
-    text = latex(ODD, ["[1] it broke"])
+    text = Table("", "", ODD, ["[1] it broke"]).tex()
     assert r"system & a\_b|c & paper: 50 \% \\" in text
     assert r"A \& B & \textbf{61.00 $\pm$ 1.00} & 60.00 \\" in text
     assert text.startswith("% [1] it broke\n\\begin{tabular}{lrr}\n\\toprule\n")
