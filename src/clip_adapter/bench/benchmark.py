@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import multiprocessing
@@ -13,7 +14,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from filelock import FileLock, Timeout
@@ -54,26 +55,6 @@ class Outcome:
     def missing(self) -> dict[str, str]:
         """Data sets that cannot be read, with the reason."""
         return {name: why for plan in self.plans for name, why in plan.missing.items()}
-
-    def note(self, unit: Sequence[Run], done: Done) -> None:
-        """Write the results of ``unit``, or why it failed.
-
-        Raises:
-            DataError: a result cannot be written.
-        """
-        for run in unit if done.error else ():
-            self.failed[run.title] = done.error
-            with contextlib.suppress(DataError):  # told all the same
-                self.results.fail(run, done.error, done.trace)
-        try:
-            for run, record in zip(unit, done.records, strict=False):
-                self.results.write(run, record)
-                self.done += 1
-        except DataError as error:
-            raise DataError(
-                f"The benchmark stopped: {error}",
-                hint="What was done is kept: the same command goes on.",
-            ) from error
 
 
 def run_bench(
@@ -117,32 +98,44 @@ def run_bench(
             save_plan(plan, out)
         outcome = Outcome(plans, Results(out / FOLDER))
         runs = {key: run for plan in plans for key, run in plan.runs().items()}
-        # By data set, as a process keeps its own open.
-        waiting: dict[str, list[list[Run]]] = {run.dataset: [] for run in runs.values()}
-        costs: list[list[Run]] = []
-        for unit in units(runs.values()):
-            # Read every one, so that every damaged one is told.
-            known = [outcome.results.read(run) is not None for run in unit]
-            if all(known) and not again:
-                outcome.present += len(unit)
-            else:
-                (costs if unit[0].measure == "cost" else waiting[unit[0].dataset]).append(unit)
+        # Each is read, so that every damaged one is told.
+        known = {key: outcome.results.read(run) is not None for key, run in runs.items()}
         outcome.results.set_aside()
-        # Costs with all threads, one after the other, each in a new process: its own time and
-        # memory.
-        shared = [unit for own in waiting.values() for unit in own]
+        waiting = [
+            unit
+            for unit in units(runs.values())
+            if again or not all(known[run.key] for run in unit)
+        ]
+        outcome.present = len(runs) - sum(map(len, waiting))
+        waiting.sort(key=lambda unit: unit[0].dataset)  # a process keeps its data set open
+        costs = [unit for unit in waiting if unit[0].measure == "cost"]
+        shared = [unit for unit in waiting if unit[0].measure != "cost"]
+        # Costs have all threads, one after the other, each in a new process: time and memory are
+        # its own.
         whole = dataclasses.replace(environment, threads=cores)
         parts = ((shared, environment, jobs or cores, False), (costs, whole, 1, True))
         heard: set[str] = set()
         with tracking("Runs", len(runs), "runs") as tracker:
-            for unit, done in (each for part in parts if part[0] for each in do_units(*part)):
+            for unit, done in itertools.chain(*(do_units(*part) for part in parts if part[0])):
                 if done.error:
                     done.lines.append(f"Failed: {unit[0].title}: {done.error.splitlines()[0]}")
                 for line in done.lines:  # once, however many processes read the same data
                     if line not in heard:
                         heard.add(line)
                         log.info(line)
-                outcome.note(unit, done)
+                for run in unit if done.error else ():
+                    outcome.failed[run.title] = done.error
+                    with contextlib.suppress(DataError):  # told all the same
+                        outcome.results.fail(run, done.error, done.trace)
+                try:
+                    for run, record in zip(unit, done.records, strict=False):
+                        outcome.results.write(run, record)
+                        outcome.done += 1
+                except DataError as error:
+                    raise DataError(
+                        f"The benchmark stopped: {error}",
+                        hint="What was done is kept: the same command goes on.",
+                    ) from error
                 tracker.at(outcome.present + outcome.done + len(outcome.failed))
     return outcome
 
@@ -199,10 +192,8 @@ def _begin(threads: int, output: str) -> None:
 
 def _end_with_parent() -> None:
     """End this process with the one that started it, whatever it is doing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    cast("multiprocessing.Process", multiprocessing.parent_process()).join()
+    os._exit(1)
 
 
 def units(runs: Iterable[Run]) -> list[list[Run]]:

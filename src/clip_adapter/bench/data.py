@@ -84,6 +84,11 @@ def _pictures(spec: str, options: SourceOptions) -> PictureSource:
     return source
 
 
+@lru_cache(maxsize=2)
+def _features(path: Path, name: str) -> FeatureSource:
+    return FeatureSource(f"{path}#{name}", SourceOptions())
+
+
 class PictureSet(Named):
     """A data set of pictures: one of the demo's or of the paper's, by name."""
 
@@ -127,16 +132,18 @@ class PictureSet(Named):
         return features, len(bad)
 
     def _open(self, run: Run) -> PictureSource:
-        options = SourceOptions(
-            backbone=run.backbone,
-            device=self._environment.device,
-            dtype=self._environment.dtype,
-            prompts=run.prompts or self._templates,
-            root=self._root,
-            preprocess="coop" if run.style == "coop" else "clip",
-            cache=self._environment.cache,
+        return _pictures(
+            self._spec,
+            SourceOptions(
+                backbone=run.backbone,
+                device=self._environment.device,
+                dtype=self._environment.dtype,
+                prompts=run.prompts or self._templates,
+                root=self._root,
+                preprocess="coop" if run.style == "coop" else "clip",
+                cache=self._environment.cache,
+            ),
         )
-        return _pictures(self._spec, options)
 
 
 class FeatureFile(Named):
@@ -168,18 +175,14 @@ class FeatureFile(Named):
         """The shots of ``run``, and facts to record."""
         own = f"train_{run.shots}shot"
         name, shots = (own, None) if own in self._sets else ("train", run.shots)
-        source = self._open(name)
+        source = _features(self._path, name)
         task, facts = make_task(source, shots=shots, seed=run.seed, method=method)
         return task, facts | {"data": f"{self._path.name}#{source.set_name}"}
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""
         name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
-        return held_out_features(self._open(name)), 0
-
-    @lru_cache(maxsize=2)  # noqa: B019 - the object lives as long
-    def _open(self, name: str) -> FeatureSource:
-        return FeatureSource(f"{self._path}#{name}", SourceOptions())
+        return held_out_features(_features(self._path, name)), 0
 
 
 def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:
@@ -208,14 +211,13 @@ def every_set(names: Sequence[str], environment: Environment) -> tuple[str, ...]
     """
     if environment.features is None:
         return tuple(names)
-    files = _feature_files(environment.features)
-    if not files:
-        raise DataError(
-            f"{environment.features} is no folder with .safetensors files.",
-            allowed="one file for each data set, with sets train_{K}shot or train, and test",
-            hint="'clip-adapter embed' makes such files.",
-        )
-    return tuple(files if list(names) == [ALL] else names)
+    if files := _feature_files(environment.features):
+        return tuple(files if list(names) == [ALL] else names)
+    raise DataError(
+        f"{environment.features} is no folder with .safetensors files.",
+        allowed="one file for each data set, with sets train_{K}shot or train, and test",
+        hint="'clip-adapter embed' makes such files.",
+    )
 
 
 def _feature_files(folder: str) -> list[str]:

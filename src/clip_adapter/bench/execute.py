@@ -7,14 +7,15 @@ random weights and features: neither changes what a step costs. A training that 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import time
+import timeit
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ MOST = 1000
 PERPLEXITY = 30.0
 # Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
 SPREAD = 1.0
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_CLEAR, _STATUS, _CPU = map(Path, ("/proc/self/clear_refs", "/proc/self/status", "/proc/cpuinfo"))
 # A set and its shifted ones stay open for the next unit.
 _open = functools.lru_cache(6)(open_set)
 
@@ -128,9 +129,9 @@ def _score(environment: Environment, run: Run, classifier: Classifier) -> Record
     report, info, shifts = evaluate(classifier, features), classifier.info, dict[str, Record]()
     for name in run.shifts:
         pictures, gone = _open(name, environment).test(run, classifier)
-        shifted = dataclasses.asdict(evaluate(classifier, pictures, only_its_classes=True))
+        shifted = vars(evaluate(classifier, pictures, only_its_classes=True))
         kept = ("n", "top1", "zero_shot_top1", "mean_per_class")
-        shifts[name] = {key: shifted[key] for key in kept} | {"test_skipped": gone}
+        shifts[name] = {**{key: shifted[key] for key in kept}, "test_skipped": gone}
     return {
         "n": report.n,
         "top1": report.top1,
@@ -208,14 +209,10 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
 @functools.cache
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory and accelerator of this machine, and torch's threads."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+    names = re.findall(r"^model name\s*:\s*(.+)$", _text(_CPU), re.MULTILINE)
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "processor": name,
+        "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -228,12 +225,6 @@ def hardware() -> dict[str, Any]:
 def commit() -> str | None:
     """The git commit of the code, with "+" where it was changed since; None outside a clone."""
     here = Path(__file__).resolve()
-    # A package that lies inside somebody else's clone is not that clone's code.
-    asked = (
-        ["ls-files", "--error-unmatch", here.name],
-        ["rev-parse", "--short=12", "HEAD"],
-        ["status", "--porcelain", "--", "."],
-    )
     try:
         _, head, changed = (
             subprocess.check_output(  # noqa: S603 - fixed words
@@ -243,7 +234,12 @@ def commit() -> str | None:
                 text=True,
                 timeout=10,
             ).strip()
-            for words in asked
+            for words in (
+                # A package that lies inside somebody else's clone is not that clone's code.
+                ["ls-files", "--error-unmatch", here.name],
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--", "."],
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -261,10 +257,13 @@ def reset_peak() -> bool:
 
 def peak_mib() -> float:
     """The most memory of this process since :func:`reset_peak`, or since its start, in MiB."""
+    peaks = re.findall(r"^VmHWM:\s*(\d+)", _text(_STATUS), re.MULTILINE)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
-    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    return (peaks[0] if peaks else most / (1024 if sys.platform == "darwin" else 1)) / 1024
+    return (int(peaks[0]) if peaks else most / (1024 if sys.platform == "darwin" else 1)) / 1024
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 class _EnoughError(Exception):
@@ -284,10 +283,12 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
     draw = torch.Generator().manual_seed(run.seed)
     means = torch.randn(settings.classes, backbone.embed_dim, generator=draw)
     labels = torch.arange(settings.classes).repeat(settings.shots)
-    noise = torch.randn(len(labels), backbone.embed_dim, generator=draw)
-    names = [f"class {i}" for i in range(settings.classes)]
     task = FewShotTask(
-        FeatureSet(means[labels] + SPREAD * noise, labels, names),
+        FeatureSet(
+            means[labels] + SPREAD * torch.randn(len(labels), backbone.embed_dim, generator=draw),
+            labels,
+            [f"class {i}" for i in range(settings.classes)],
+        ),
         normalize(means),
         seed=run.seed,
         backbone=backbone,
@@ -300,21 +301,16 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
     reset_peak()
     size = backbone.preprocess.image_size
     pictures = torch.zeros(settings.batch, 3, size, size)
-    embed, answer = [], []
-    for _ in range(settings.repeats):
-        start = time.perf_counter()
-        features = backbone.encode_images(pictures)
-        middle = time.perf_counter()
-        classifier.logits(features)
-        embed.append(middle - start)
-        answer.append(time.perf_counter() - middle)
+    features, repeat = backbone.encode_images(pictures), settings.repeats
+    embed = min(timeit.repeat(lambda: backbone.encode_images(pictures), number=1, repeat=repeat))
+    answer = min(timeit.repeat(lambda: classifier.logits(features), number=1, repeat=repeat))
     return {
         "train_seconds": seconds,
         "train_how": how,
         "train_peak_mib": round(train_peak, 1),
         "trained_parameters": classifier.parameters or _counted(method, task),
-        "embed_seconds": min(embed) / settings.batch * len(labels),
-        "infer_ms": 1000 * (min(embed) + min(answer)) / settings.batch,
+        "embed_seconds": embed / settings.batch * len(labels),
+        "infer_ms": 1000 * (embed + answer) / settings.batch,
         "infer_peak_mib": round(peak_mib(), 1),
         "settings": settings.model_dump(),
         "device": backbone.device,
@@ -328,8 +324,9 @@ def _train(method: Method, task: FewShotTask, enough: float) -> tuple[float, str
     def watch(stage: Stage) -> None:
         taken = time.perf_counter() - start
         if taken > enough and stage.done < stage.total:
-            how = f"{stage.done:,} of {stage.total:,} steps timed"
-            raise _EnoughError(taken / stage.done * stage.total, how)
+            raise _EnoughError(
+                taken / stage.done * stage.total, f"{stage.done:,} of {stage.total:,} steps timed"
+            )
 
     try:
         with listening(watch):

@@ -20,9 +20,9 @@ from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.plan import Plan, Planned
+from clip_adapter.bench.plan import Plan
 from clip_adapter.bench.recipe import Recipe, System, shipped
-from clip_adapter.bench.results import NUMBERS, Results
+from clip_adapter.bench.results import NUMBERS, Results, Run
 from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
 from clip_adapter.errors import DataError
 from clip_adapter.training.selection import shown
@@ -84,7 +84,7 @@ class Findings:
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.recipe = plan, plan.recipe
-        rows = [row for planned in plan.planned() for row in _rows(planned, results)]
+        rows = [row for planned in plan.planned() for row in _rows(*planned, results)]
         names = [*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
         self.runs: Frame = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
@@ -128,9 +128,8 @@ class Findings:
         return f"{label} (best of {count} on the test set)" if counts else label
 
 
-def _rows(planned: Planned, results: Results) -> list[dict[str, Any]]:
+def _rows(system: System, setting: int, run: Run, results: Results) -> list[dict[str, Any]]:
     """A run on its own test set, and on each shifted one."""
-    system, setting, run = planned
     record = results.read(run)
     known = record or {}
     chosen = known.get("chosen", {})

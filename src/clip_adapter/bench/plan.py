@@ -8,11 +8,12 @@ fetched by them.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from clip_adapter.backbones.names import files_of
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
@@ -43,14 +44,6 @@ class LeftOut(Model):
         return f"{self.dataset}: {f'{self.system} left out, ' * bool(self.system)}{self.reason}"
 
 
-class Planned(NamedTuple):
-    """A run and its place in the tables: the row, and the number of a setting of its search."""
-
-    system: System
-    setting: int
-    run: Run
-
-
 class Plan(Model):
     """The resolved recipe.
 
@@ -72,21 +65,25 @@ class Plan(Model):
     left_out: tuple[LeftOut, ...]
     missing: dict[str, str]
 
-    def planned(self) -> Iterator[Planned]:
-        """Every run of every row, in the order of the tables; some are in several rows."""
+    def planned(self) -> Iterator[tuple[System, int, Run]]:
+        """Every run, with its row and the number of a setting of the row's search.
+
+        In the order of the tables; some are in several rows.
+        """
         absent = {(out.dataset, what) for out in self.left_out for what in (out.system, *out.shots)}
-        for name in self.data:
-            for backbone in self.weights:
-                for system in self.recipe.systems:
-                    for shots in self.recipe.shots:
-                        if not {(name, system.label), (name, shots)} & absent:
-                            yield from self._cell(system, name, backbone, shots)
+        recipe = self.recipe
+        for place in itertools.product(self.data, self.weights, recipe.systems, recipe.shots):
+            name, _, system, shots = place
+            if not {(name, system.label), (name, shots)} & absent:
+                yield from self._cell(*place)
 
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
-        return {planned.run.key: planned.run for planned in self.planned()}
+        return {run.key: run for _, _, run in self.planned()}
 
-    def _cell(self, system: System, name: str, backbone: str, shots: int) -> Iterator[Planned]:
+    def _cell(
+        self, name: str, backbone: str, system: System, shots: int
+    ) -> Iterator[tuple[System, int, Run]]:
         """For each setting of the search, a run for each seed."""
         recipe, learns = self.recipe, system.method != ZERO_SHOT
         many_views = learns and not system.plain and make_method(system.method).uses_views
@@ -112,7 +109,7 @@ class Plan(Model):
                     dtype=self.dtype,
                     weights=self.weights[backbone],
                 )
-                yield Planned(system, setting, run)
+                yield system, setting, run
 
 
 def weights_of(backbone: str) -> str:
@@ -141,10 +138,9 @@ def make_plan(
         try:
             known = Named(name) if recipe.costs else data(name)
             identities[name] = known.identity
+            left_out += _left_out(recipe, known)
         except ClipAdapterError as error:
             missing[name] = str(error)
-        else:
-            left_out += _left_out(recipe, known)
     return Plan(
         format=FORMAT,
         recipe=recipe,
@@ -255,20 +251,22 @@ def load_plans(out: Path) -> list[Plan]:
     Raises:
         DataError: one is damaged.
     """
-    plans: list[tuple[Any, Plan]] = []
+    plans: list[Plan] = []
     order = {name: number for number, name in enumerate(recipe_names())}
     for path in (out / FOLDER).glob("*/*.json"):
         try:
-            plan = checked(Plan, path.read_bytes(), path.name)
+            plans.append(checked(Plan, path.read_bytes(), path.name))
         except (OSError, UsageError) as error:
             raise DataError(
                 f"The plan {path} cannot be used: {error}",
                 hint="Remove it, and run its recipe again: results that are there are kept.",
             ) from error
-        name = plan.recipe.name
-        place = plan.recipe.profile, order.get(name, len(order)), name, plan.recipe.protocol
-        plans.append((place, plan))
-    return [plan for _, plan in sorted(plans, key=lambda pair: pair[0])]
+
+    def place(plan: Plan) -> tuple[str, int, str, str]:
+        recipe = plan.recipe
+        return recipe.profile, order.get(recipe.name, len(order)), recipe.name, recipe.protocol
+
+    return sorted(plans, key=place)
 
 
 def effort(recipes: Sequence[str]) -> dict[str, Any]:
@@ -282,18 +280,20 @@ def effort(recipes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: an unknown recipe.
     """
-    plans = [make_plan(load_recipe(name, "paper")) for name in recipes]
-    every = {key: run for plan in plans for key, run in plan.runs().items()}
-    runs = [run for run in every.values() if run.measure != "cost"]
-    tested = {(r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)}
+    plans = [make_plan(recipe) for recipe in map(load_recipe, recipes) if not recipe.costs]
+    runs = {key: run for plan in plans for key, run in plan.runs().items()}.values()
+    tested: set[tuple[Any, ...]] = {
+        (r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)
+    }
     trained = {(r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs}
     pictures: Counter[str] = Counter()
-    for backbone, _, name in tested:
-        pictures[backbone] += get_benchmark(name).sizes["test"]
-    for backbone, _, name, shots, views, _ in trained:
-        pictures[backbone] += get_benchmark(name).classes * shots * views
-    names = sorted({name for _, _, name in tested})
-    sizes = {name: [archive.size for archive in get_benchmark(name).archives] for name in names}
+    for backbone, _, name, *drawn in tested | trained:
+        known = get_benchmark(name)
+        pictures[backbone] += known.classes * drawn[0] * drawn[1] if drawn else known.sizes["test"]
+    sizes = {
+        name: [archive.size for archive in get_benchmark(name).archives]
+        for name in sorted({name for _, _, name in tested})
+    }
     return {
         "runs": len(runs),
         "pictures": dict(pictures),
@@ -314,11 +314,11 @@ def get_missing(
     if root is None:
         raise UsageError("--get without --root.", hint="Name the folder for the data sets: --root.")
     loaded = [load_recipe(name, profile, overrides) for name in recipes]
-    for name in dict.fromkeys(name for r in loaded for name in (*r.datasets, *r.shifts)):
-        if known_benchmark(name):
-            try:
-                load_dataset(name, root=root)
-            except DataError:
-                log.info(f"Fetching {name}.")
-                for line in fetch_benchmark(name, root).to_do:
-                    log.info(f"{name}: {line}")
+    wanted = dict.fromkeys(name for r in loaded for name in (*r.datasets, *r.shifts))
+    for name in filter(known_benchmark, wanted):
+        try:
+            load_dataset(name, root=root)
+        except DataError:
+            log.info(f"Fetching {name}.")
+            for line in fetch_benchmark(name, root).to_do:
+                log.info(f"{name}: {line}")

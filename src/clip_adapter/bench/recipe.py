@@ -43,13 +43,8 @@ SelectionRule = Literal["ours", "paper"]
 Measure = Literal["accuracy", "cost", "tsne"]
 
 DEFAULTS = "defaults"
+WORDS = {"string_pattern_mismatch": "text that is not empty"}  # what pydantic would call a pattern
 PROFILES: tuple[str, ...] = get_args(Profile)
-
-
-def _filled(text: str) -> str:
-    if text.strip():
-        return text
-    raise PydanticCustomError("filled", "text that is not empty")
 
 
 def _each_once(value: Any) -> Any:
@@ -63,7 +58,7 @@ def _labelled_apart(systems: tuple[System, ...]) -> tuple[System, ...]:
     raise PydanticCustomError("label", "a label for each system, and no two with one label")
 
 
-Text = Annotated[str, AfterValidator(_filled)]
+Text = Annotated[str, Field(pattern=r"\S")]
 Natural = Annotated[int, Field(ge=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_each_once)]
 Names = Annotated[Texts, Field(min_length=1)]
@@ -108,8 +103,8 @@ class System(Model):
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> System:
         """With the options of its method that are given in common, all of them checked."""
-        common = (info.context or {}).get(self.method, {})
-        own = self.model_copy(update={"options": common | self.options})
+        options = (info.context or {}).get(self.method, {}) | self.options
+        own = self.model_copy(update={"options": options})
         try:
             for options in (own.options, *own.settings("paper")):
                 make_method(own.method, options)
@@ -140,11 +135,6 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     options: Annotated[dict[str, dict[str, Any]], AfterValidator(_each_fits)] = {}
-
-    @property
-    def keys(self) -> dict[str, Any]:
-        """Those of :class:`Recipe`."""
-        return self.__pydantic_extra__ or {}
 
 
 class File(Part):
@@ -249,13 +239,8 @@ def shipped(folder: str) -> Path:
 
 def recipe_names() -> list[str]:
     """Names of all recipes: tables first, then figures, in the paper's order."""
-
-    def order(name: str) -> tuple[int, int, str]:
-        word = name.rstrip("0123456789")
-        return ("table", "figure", word).index(word), int(name.removeprefix(word) or 0), name
-
     names = {path.stem for path in shipped("recipes").glob("*.toml")} - {DEFAULTS}
-    return sorted(names, key=order)
+    return sorted(names, key=lambda n: (n[:5] != "table", n[:6] != "figure", len(n), n))
 
 
 def load_recipe(
@@ -289,7 +274,7 @@ def load_recipe(
         )
     files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
     parts = [*files, *(file.profile.get(profile, Part()) for file in files)]
-    merged = {key: value for part in parts for key, value in part.keys.items()}
+    merged = {key: value for part in parts for key, value in (part.model_extra or {}).items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
@@ -348,5 +333,5 @@ def checked(
     if first["type"] == "extra_forbidden":
         unknown = unknown_name("key", key, model.model_fields)
         raise UsageError(f"{where}: {unknown.found}", allowed=unknown.allowed)
-    allowed = first["msg"].removeprefix("Input should be ")
+    allowed = WORDS.get(first["type"], first["msg"].removeprefix("Input should be "))
     raise UsageError(f"{where}: {key} = {reprlib.repr(first['input'])}.", allowed=allowed)

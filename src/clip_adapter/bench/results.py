@@ -15,9 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from clip_adapter.bench.recipe import Measure, SelectionRule
-from clip_adapter.errors import DataError
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import write_file
+from clip_adapter.files import write_file, writing
 from clip_adapter.methods import Method, make_method
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
@@ -103,19 +102,21 @@ class Run:
     def title(self) -> str:
         """For people."""
         options = ", ".join(f"{k}={v}" for k, v in self.options.items())
-        words = [f"{self.dataset} ({self.backbone}, {self.style})"]
-        words += [f"{self.method} ({options})" if options else self.method]
-        words += [f"{self.shots} shots", f"seed {self.seed}"]
-        words += [f"prompts {' / '.join(self.prompts)}"] if self.prompts else []
-        words += [] if self.views == 1 else [f"{self.views} views"]
-        words += [] if self.protocol == "ours" else [f"protocol {self.protocol}"]
-        return ", ".join(words)
+        words = {
+            f"{self.dataset} ({self.backbone}, {self.style})": True,
+            f"{self.method} ({options})" if options else self.method: True,
+            f"{self.shots} shots, seed {self.seed}": True,
+            f"prompts {' / '.join(self.prompts)}": self.prompts,
+            f"{self.views} views": self.views > 1,
+            f"protocol {self.protocol}": self.protocol != "ours",
+        }
+        return ", ".join(word for word, shown in words.items() if shown)
 
     @property
     def path(self) -> str:
         """Of its result, below the folder of results; readable, and its own."""
-        words = [self.method, *(f"{k}-{v}" for k, v in self.options.items())]
-        words += [f"{self.shots}shot", f"seed{self.seed}", self.key[:12]]
+        words = [self.method, *(f"{k}-{v}" for k, v in self.options.items()), f"{self.shots}shot"]
+        words += [f"seed{self.seed}", self.key[:12]]
         dataset, *parts = (re.sub(r"[^\w.+-]", "-", str(word)) for word in (self.dataset, *words))
         return f"{self.profile}/{dataset}/{'_'.join(part[:40] for part in parts)}.json"
 
@@ -170,10 +171,8 @@ class Results:
         """
         for path in self.damaged:
             kept = path.with_name(path.name + DAMAGED)
-            try:
+            with writing(kept):
                 os.replace(path, kept)
-            except OSError as error:
-                raise DataError(f"{path} cannot be renamed: {error.strerror}.") from error
             log.warning(f"It is kept as {kept.name}; the run is done again.")
         self.damaged.clear()
 

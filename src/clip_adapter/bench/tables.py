@@ -255,8 +255,8 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
     parts = [bold(ours)]
     for number, (kind, values, head, kept, form) in enumerate(further, start=1):
         text = values.map(form.format).where(values.notna(), MISSING)
-        part = cells.assign(kind=kind, value=values, head=head, text=text, seeds=0)[kept]
-        part = part.assign(deviation=math.nan)
+        part = cells.assign(kind=kind, value=values, deviation=math.nan, text=text, seeds=0)
+        part = part.assign(head=head)[kept]
         if below:
             part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
         else:
