@@ -163,8 +163,7 @@ def do_units(
         context=multiprocessing.get_context("spawn"),
     )
     try:
-        scheduled = [pool.schedule(do_unit, args=(environment, unit)) for unit in units]
-        futures: dict[Any, Sequence[Run]] = dict(zip(scheduled, units, strict=True))
+        futures = {pool.schedule(do_unit, args=(environment, unit)): unit for unit in units}
         for future in as_completed(futures):
             try:
                 done = future.result()

@@ -117,8 +117,9 @@ class PictureSet(Named):
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""
-        source = self._open(run)
-        return make_task(source, shots=run.shots, seed=run.seed, views=run.views, method=method)
+        return make_task(
+            self._open(run), shots=run.shots, seed=run.seed, views=run.views, method=method
+        )
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """Features of the test pictures for ``classifier``, and how many cannot be read."""
@@ -153,9 +154,8 @@ class FeatureFile(Named):
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name)
-        self._path = path
+        self._path, self.identity = path, file_digest(path)
         self._sets, self._has_text = sets_of(path)
-        self.identity = file_digest(path)
 
     def has_shots(self, shots: int) -> bool:
         """Whether K shots have a set of their own, or can be drawn from a set "train"."""
@@ -163,13 +163,12 @@ class FeatureFile(Named):
 
     def lacks(self, method: Method) -> str:
         """Why ``method`` cannot run on features, or on these."""
-        if method.reads == "images":
-            return "it reads pictures and there are features only"
-        if method.runs_text_tower:
-            return "it runs the text tower and there are features only"
-        if method.needs_text and not self._has_text:
-            return "it needs text weights and the file has none"
-        return ""
+        reasons = {
+            "it reads pictures and there are features only": method.reads == "images",
+            "it runs the text tower and there are features only": method.runs_text_tower,
+            "it needs text weights and the file has none": method.needs_text and not self._has_text,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""

@@ -189,8 +189,8 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
-    draw = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(features), generator=draw)[:MOST].sort().values
+    draw = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    rows = draw[:MOST].sort().values
     shown, labels = features.plain_view[rows], features.labels[rows].numpy()
     with torch.no_grad():
         unit = normalize(shown if head.image_map is None else head.image_map(shown)).numpy()
@@ -340,9 +340,8 @@ def _train(method: Method, task: FewShotTask, enough: float) -> tuple[float, str
 
 def _counted(method: Method, task: FewShotTask) -> int:
     """The parameters that ``method`` would have trained."""
-    width = 0
-    if method.runs_text_tower:
-        tower = task.require_backbone(method.name)
-        width = int(tower.embed_tokens(tower.tokenize([""])).shape[-1])
+    tower = task.require_backbone(method.name)
+    text = method.runs_text_tower
+    width = int(tower.embed_tokens(tower.tokenize([""])).shape[-1]) if text else 0
     sizes = Sizes(task.train.dim, len(task.class_names), task.shots, text_width=width)
     return method.parameters(sizes) or 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame, compared
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
 from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
@@ -68,7 +68,7 @@ def curves(findings: Findings) -> Frame:
 
     A mean is over all data sets, or it is not there.
     """
-    cells = compared(findings)
+    cells = findings.cells
     several = cells.backbone.nunique() > 1
     panels = cells.dataset + ", " + cells.backbone if several else cells.dataset
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
@@ -87,10 +87,9 @@ def _panels(findings: Findings) -> Drawn:
 
     cells, styles = curves(findings), dict[str, dict[str, Any]]()
     for i, system in enumerate(findings.systems):
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        # The paper's star: zero-shot needs no picture.
-        star = {"marker": "*", "linestyle": ":"} if system.method == ZERO_SHOT else {}
-        styles[system.label] = look | star
+        zero = system.method == ZERO_SHOT  # the paper's star: it needs no picture
+        look = {"marker": "*", "linestyle": ":"} if zero else {"marker": MARKERS[i % len(MARKERS)]}
+        styles[system.label] = {"color": COLOURS[i % len(COLOURS)], **look}
     panels = list(cells.groupby("panel", sort=False))
     columns = 2 if len(panels) == 4 else min(MOST_COLUMNS, len(panels))
     figure, grid = _grid(len(panels), columns, max(3.6, 5.5 / columns), 3.2)

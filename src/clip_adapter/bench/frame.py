@@ -31,6 +31,7 @@ from clip_adapter.training.selection import shown
 # shots of it; the test set, which is a shifted one where it is not that of the first.
 CELL = ["label", "dataset", "backbone", "shots", "test_set"]
 PLACE = CELL[:-1]
+PUBLISHED = ["theirs", "where", "source", "why", "digitised", "note"]
 SCORES = ["top1", *NUMBERS]
 Frame = Any  # a pandas frame: what its columns hold is said where it is made
 TABLES, FEW_SHOT = "tables.csv", "fewshot_numbers.csv"
@@ -77,7 +78,13 @@ class Findings:
         cells: a row for each cell, in order: ``CELL``; value, deviation (of the sample) and seeds
             of top1, NaN where there are too few; wanted (seeds); settings and best_of (those with a
             result, of which the best on the test set is taken); chosen (in words); failures (why
-            runs have no result); and its records.
+            runs have no result); and its records. What is published of it, if anything: theirs (in
+            percent, or NaN), where (data set and backbone, as the paper writes them), source
+            ("paper" for a table of CLIP-Adapter's, else "published"), digitised (read off a plot,
+            to 0.2 points), note (what is odd about it), and why there can be no difference: "" where
+            ours was measured on the same, else SETTING (another data set, backbone, preprocessing
+            or number of shots), METHOD (another method, or prompts of its own) or INCOMPLETE (not
+            known to be of the whole data set).
         numbers: {name of a number: value, deviation and seeds of each cell}.
         systems: those that were not left out, in order.
     """
@@ -88,37 +95,38 @@ class Findings:
         names = [*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
         self.runs: Frame = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
-        own = self.runs[self.runs.test_set == self.runs.dataset]
+        own = self.runs.query("test_set == dataset")
         by_setting = own.groupby([*PLACE, "setting"], sort=False).top1.mean()
-        by_place, places = by_setting.groupby(PLACE, sort=False), own.groupby(PLACE, sort=False)
-        facts: Frame = pd.DataFrame(
-            {
-                "settings": by_place.size(),
-                "best_of": by_place.count(),
-                "failures": places.failure.agg(lambda why: _known(why.drop_duplicates())),
-            }
-        )
+        places = by_setting.groupby(PLACE, sort=False)
+        failures = own.groupby(PLACE).failure.agg(lambda why: [*why.dropna().unique()])
         best = by_setting.fillna(-1).groupby(PLACE, sort=False).transform("idxmax") if rows else []
-        setting = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]])
-        cells = self.runs[setting.isin(set(best))].groupby(CELL, sort=False)
+        shown = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]]).isin(set(best))
+        cells = self.runs[shown].groupby(CELL, sort=False)
         # Rounded, as the error of a sum would decide how a tie is shown.
         means = cells[SCORES].agg(["mean", "std", "count"]).round(12)
         means = means.rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
-        lists = {
-            "records": cells.record.agg(_known),
-            "chosen": cells.chosen.agg(_known).map(_in_words),
-        }
-        own = means.top1.assign(wanted=cells.size(), **lists)
-        self.cells: Frame = own.join(facts, on=PLACE).reset_index()
-        self.numbers: dict[str, Frame] = {
-            name: means[name].reset_index(drop=True) for name in SCORES
-        }
+        self.cells: Frame = (
+            means.top1.assign(
+                wanted=cells.size(),
+                records=cells.record.agg(_known),
+                chosen=cells.chosen.agg(_known).map(_in_words),
+            )
+            .join(places.agg(settings="size", best_of="count"), on=PLACE)
+            .join(failures.rename("failures"), on=PLACE)
+            .reset_index()
+        )
+        self.numbers: dict[str, Frame] = {n: means[n].reset_index(drop=True) for n in SCORES}
+        systems = {system.label: system for system in self.systems}
+        published = [
+            _counterpart(self.recipe, systems[cell.label], cell) for cell in self.cells.itertuples()
+        ]
+        self.cells[PUBLISHED] = pd.DataFrame(published, self.cells.index, PUBLISHED)
+        self.cells = self.cells.astype({"theirs": float})
 
     @property
     def columns(self) -> Frame:
         """Every data set, backbone and shots once, in order, on its own test set."""
-        own = self.cells[self.cells.test_set == self.cells.dataset]
-        return own[CELL[1:]].drop_duplicates()
+        return self.cells.query("test_set == dataset")[CELL[1:]].drop_duplicates()
 
     def shown_as(self, label: str) -> str:
         """``label``; a system that read the test set to choose says so."""
@@ -204,11 +212,12 @@ def load_published(folder: Path | None = None) -> Any:
         dataset=few.dataset.replace(_DATASETS),
     )
     whole = pd.concat([tables.assign(digitised=False), few], ignore_index=True)
-    texts = [
-        f"{value:.2f}" if unit == "%" else f"{value:g}{'+' * ('or more' in note)} {unit}"
-        for value, unit, note in zip(whole.value, whole.unit, whole.note, strict=True)
-    ]
-    return whole.assign(text=texts)
+    return whole.assign(
+        text=[
+            f"{value:.2f}" if unit == "%" else f"{value:g}{'+' * ('or more' in note)} {unit}"
+            for value, unit, note in zip(whole.value, whole.unit, whole.note, strict=True)
+        ]
+    )
 
 
 def paper_backbone(name: str) -> str:
@@ -237,22 +246,6 @@ def row_of(system: System, table: int) -> str:
     return system.of if not table or system.of in published_rows(table) else system.label
 
 
-def compared(findings: Findings) -> Frame:
-    """The cells, and beside each what is published of it, if anything.
-
-    Further columns are theirs (in percent, or NaN), where (data set and backbone, as the paper
-    writes them), source ("paper" for a table of CLIP-Adapter's, else "published"), digitised (read
-    off a plot, to 0.2 points), note (what is odd about it), and why there can be no difference: ""
-    where ours was measured on the same, else SETTING (another data set, backbone, preprocessing or
-    number of shots), METHOD (another method, or prompts of its own) or INCOMPLETE (not known to be
-    of the whole data set).
-    """
-    systems = {system.label: system for system in findings.systems}
-    cells, names = findings.cells, ["theirs", "where", "source", "why", "digitised", "note"]
-    rows = [_counterpart(findings.recipe, systems[c.label], c) for c in cells.itertuples()]
-    return cells.join(pd.DataFrame(rows, cells.index, names).astype({"theirs": float}))
-
-
 def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
     table = table_number(recipe)
     name, own = row_of(system, table), paper_backbone(cell.backbone)
@@ -266,7 +259,7 @@ def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
         and (table or f.backbone in (own, USUAL_BACKBONE))
     ]
     if not figures:
-        return (None,) * 6
+        return (None,) * len(PUBLISHED)
     figure = next((f for f in figures if f.backbone == own), figures[0])
     same = (figure.backbone, figure.style, dataset) == (own, recipe.style, cell.test_set)
     # The table says which rows have prompts of their own, but not what others call a row.
@@ -286,11 +279,10 @@ def _whole(cell: Any) -> bool:
     if any(known_benchmark(name) != name for name in (cell.dataset, cell.test_set)):
         return not cell.records
     wanted = get_benchmark(cell.dataset).classes, get_benchmark(cell.test_set).sizes["test"]
-    shifted = cell.test_set != cell.dataset
     # A copy is split its own way, so its shots are others.
     return all(
         not (record.get("skipped") or part.get("test_skipped") or record.get("copy_of"))
         and (record.get("classes"), part.get("n")) == wanted
         for record in cell.records
-        for part in [record.get("shifts", {}).get(cell.test_set, {}) if shifted else record]
+        for part in [record.get("shifts", {}).get(cell.test_set, record)]
     )

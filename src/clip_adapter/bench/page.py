@@ -34,6 +34,7 @@ PROFILES = {
     "that are not among the shots; such rows are no figures of the validation set.",
     "paper": "The paper's data sets: `clip-adapter bench run --profile paper --root DIR`",
 }
+CHOSEN = "<details><summary>What was chosen (by seed where they differ)</summary>\n"
 HEAD = """# Tables and figures
 
 <!-- Written by 'clip-adapter bench'; change nothing here. -->
@@ -77,8 +78,7 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
         accuracies += head
         for number, findings in enumerate(own):
             recipe, folder = findings.recipe, _folder(findings)
-            twins = (other.recipe for other in own[:number] if _shows(other, findings))
-            twin = next(twins, None)
+            twin = next((f.recipe for f in own[:number] if _shows(f, findings)), None)
             shown = tables(findings) if twin is None else []
             files += _write(shown, out / "tables" / folder, "csv", "tex")
             parts = [*_section(findings, shown, twin), *_left_out(findings.plan)]
@@ -115,8 +115,7 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
     parts.append(f"{escaped(_how(findings))}.\n")
     parts += [table.markdown() for table in own]
     if chosen := [Table("", t.caption, t.chosen).markdown("") for t in own if len(t.chosen)]:
-        summary = "What was chosen (by seed where they differ)"
-        parts += [f"<details><summary>{summary}</summary>\n", *chosen, "</details>\n"]
+        parts += [CHOSEN, *chosen, "</details>\n"]
     return parts
 
 

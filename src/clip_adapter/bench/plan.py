@@ -90,26 +90,29 @@ class Plan(Model):
         for setting, options in enumerate(system.settings(recipe.protocol)):
             # What learns nothing has the same for every seed.
             for seed in recipe.seeds if learns else recipe.seeds[:1]:
-                run = Run(
-                    profile=recipe.profile,
-                    measure=recipe.measure,
-                    dataset=name,
-                    data=self.data[name],
-                    backbone=backbone,
-                    style=recipe.style,
-                    views=recipe.views if many_views else 1,
-                    prompts=system.prompts,
-                    method=system.method,
-                    options=options,
-                    shots=shots,
-                    seed=seed,
-                    shifts=recipe.shifts,
-                    protocol=recipe.protocol,
-                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
-                    dtype=self.dtype,
-                    weights=self.weights[backbone],
+                yield (
+                    system,
+                    setting,
+                    Run(
+                        profile=recipe.profile,
+                        measure=recipe.measure,
+                        dataset=name,
+                        data=self.data[name],
+                        backbone=backbone,
+                        style=recipe.style,
+                        views=recipe.views if many_views else 1,
+                        prompts=system.prompts,
+                        method=system.method,
+                        options=options,
+                        shots=shots,
+                        seed=seed,
+                        shifts=recipe.shifts,
+                        protocol=recipe.protocol,
+                        cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
+                        dtype=self.dtype,
+                        weights=self.weights[backbone],
+                    ),
                 )
-                yield system, setting, run
 
 
 def weights_of(backbone: str) -> str:
@@ -237,9 +240,9 @@ def save_plan(plan: Plan, out: Path) -> Path:
     Raises:
         DataError: it cannot be written.
     """
-    recipe = plan.recipe
-    ending = "" if recipe.protocol == "ours" else f"-{recipe.protocol}"
-    path = out / FOLDER / recipe.profile / f"{recipe.name}{ending}.json"
+    name, protocol = plan.recipe.name, plan.recipe.protocol
+    ending = ".json" if protocol == "ours" else f"-{protocol}.json"
+    path = out / FOLDER / plan.recipe.profile / f"{name}{ending}"
     data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
     known = path.is_file() and path.read_bytes() == data
     return path if known else write_file(path, data)
@@ -280,7 +283,7 @@ def effort(recipes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: an unknown recipe.
     """
-    plans = [make_plan(recipe) for recipe in map(load_recipe, recipes) if not recipe.costs]
+    plans = [make_plan(recipe) for recipe in map(load_recipe, recipes) if recipe.measure != "cost"]
     runs = {key: run for plan in plans for key, run in plan.runs().items()}.values()
     tested: set[tuple[Any, ...]] = {
         (r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)
@@ -313,7 +316,7 @@ def get_missing(
     """
     if root is None:
         raise UsageError("--get without --root.", hint="Name the folder for the data sets: --root.")
-    loaded = [load_recipe(name, profile, overrides) for name in recipes]
+    loaded = (load_recipe(name, profile, overrides) for name in recipes)
     wanted = dict.fromkeys(name for r in loaded for name in (*r.datasets, *r.shifts))
     for name in filter(known_benchmark, wanted):
         try:

@@ -8,6 +8,7 @@ memory is the GPU's.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ from clip_adapter.bench.frame import (
     SETTING,
     Findings,
     Frame,
-    compared,
     load_published,
     row_of,
     table_number,
@@ -112,8 +112,9 @@ class Table:
         plain = entries[[*italic]].map(escaped)
         marked = plain.mask(pd.DataFrame(italic), "*" + plain + "*")
         marked["text"] = marked.text.mask(entries.bold, "**" + plain.text + "**")
-        wide = _wide(entries.assign(**marked))
-        table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
+        table = _wide(entries.assign(**marked)).to_markdown(
+            index=False, disable_numparse=True, tablefmt="github"
+        )
         caption = f"{mark}{escaped(self.caption)}\n\n" if self.caption else ""
         return caption + "\n".join([table, "", *lines]).rstrip() + "\n"
 
@@ -173,11 +174,10 @@ def _wide(entries: Frame, missing: str = MISSING) -> Frame:
 
 def tables(findings: Findings) -> list[Table]:
     """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
-    recipe, result = findings.recipe, list[Table]()
+    recipe, cells, result = findings.recipe, findings.cells, list[Table]()
     keys, parts = LAYOUTS.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
-    cells = compared(findings)
     if recipe.columns != "shift":
-        cells = cells[cells.test_set == cells.dataset]
+        cells = cells.query("test_set == dataset")
     labels = [system.label for system in findings.systems]
     cells = cells.assign(
         name=cells.label,
@@ -189,8 +189,8 @@ def tables(findings: Findings) -> list[Table]:
     for key, own in cells.groupby(keys, sort=False) if keys else [((), cells)]:
         if own.label.nunique() < 2 or recipe.costs:
             continue
-        place = dict(zip(keys, key, strict=True))
-        caption = _varying(cells.drop_duplicates(keys), place, keys) if keys else []
+        several = cells.drop_duplicates(keys) if keys else cells[:0]
+        caption = _varying(several, dict(zip(keys, key, strict=True)), keys)
         titles = [
             ", ".join(_varying(own, cell, parts)) or cell["test_set"]
             for cell in own[CELL[1:]].to_dict("records")
@@ -217,8 +217,8 @@ def shots_word(shots: int) -> str:
 
 def _reasons(cells: Frame) -> dict[str, int]:
     """Why runs failed, each once, with a number."""
-    lines = dict.fromkeys(line for own in cells.failures for line in own)
-    return {line: number for number, line in enumerate(lines, start=1)}
+    lines = itertools.chain.from_iterable(cells.failures)
+    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
 
 
 def _texts(cells: Frame) -> list[str]:
@@ -270,8 +270,8 @@ def bold(entries: Frame, digits: int = 2) -> Frame:
     """Mark the highest of each column, and all that are shown as the same number."""
     shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
     columns = shown.groupby(entries.column)
-    highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)
-    return entries.assign(bold=highest)
+    several = columns.transform("count") > 1
+    return entries.assign(bold=several & (columns.transform("max") == shown))
 
 
 def _notes(findings: Findings, cells: Frame) -> list[str]:
@@ -302,24 +302,22 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
     recipe, cells, result = findings.recipe, findings.cells, list[Table]()
     if len(findings.systems) < 2 or not (recipe.costs or recipe.name in COSTED):
         return []
-    cells = cells[cells.test_set == cells.dataset]
+    cells = cells.query("test_set == dataset")
     most = cells.groupby(["dataset", "backbone"]).shots.transform("max")
     groups = cells[cells.shots == most].groupby(["dataset", "backbone", "shots"], sort=False)
     for (name, _, shots), own in groups:
-        columns = _cost_columns(findings, own, every)
-        caption = f"{name}, {shots} shots"
-        if recipe.costs:
-            caption = f"{recipe.cost.backbone}, {recipe.cost.classes} classes, {shots} shots"
+        on = f"{recipe.cost.backbone}, {recipe.cost.classes} classes" if recipe.costs else name
         parts = [
             numbers.assign(
                 row=range(len(own)), label=own.label.tolist(), column=place, title=title, bold=False
             ).assign(kind=PAPER if title.startswith(PAPER) else OURS)
-            for place, (title, numbers) in enumerate(columns.items())
+            for place, (title, numbers) in enumerate(_cost_columns(findings, own, every).items())
             if numbers.value.notna().any()
         ]
         if parts:
             entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
-            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
+            head, caption = f"{recipe.name}-costs-{name}", f"{on}, {shots} shots"
+            result.append(Table(head, caption, entries, _how(own)))
     return result
 
 
@@ -361,23 +359,22 @@ def _accuracies(findings: Findings, every: Sequence[Findings]) -> tuple[str, Fra
             for s in reversed(other.systems)
             if not s.prompts and set(s.options) <= {"recipe"}
         }
-        cells = other.cells[(other.cells.test_set == other.cells.dataset) & (other.cells.seeds > 0)]
+        cells = other.cells.query("test_set == dataset and seeds > 0")
         rows += [
             (cell.dataset, system.label, cell.value, cell.deviation, cell.seeds)
             for cell in cells[cells.shots.isin(here.shots)].itertuples()
             for system in findings.systems
             if usual.get(_training(system)) == cell.label
         ]
-    known = pd.DataFrame(rows, columns=["dataset", "label", "value", "deviation", "seeds"])
-    known = known.drop_duplicates(["dataset", "label"])
+    names = ["dataset", "label", "value", "deviation", "seeds"]
+    known = pd.DataFrame(rows, columns=names).drop_duplicates(names[:2])
     name = next((n for n in [*here.dataset, *known.dataset] if n in set(known.dataset)), "")
     known = known[known.dataset == name].set_index("label")
     return name, known.assign(text=known.value.map("{:.2f}".format))
 
 
 def _training(system: System) -> tuple[str, str]:
-    options = vars(make_method(system.method, system.options))
-    return system.method, str(options.get("recipe", ""))
+    return system.method, vars(make_method(system.method, system.options)).get("recipe", "")
 
 
 def _how(cells: Frame) -> list[str]:
