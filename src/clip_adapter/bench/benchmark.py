@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
-import json
 import logging
 import multiprocessing
 import os
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,8 +87,6 @@ def run_bench(
         UsageError: an unknown recipe, profile or key, or another benchmark works in the folder.
         DataError: results cannot be written.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"{jobs} jobs.", allowed="1 or more")
     out, cores = Path(environment.out), os.cpu_count() or 1
     with listening(progress, cancel), alone(out):
         plans = make_plans(recipes, profile, environment, overrides)
@@ -108,12 +104,16 @@ def run_bench(
         ]
         outcome.present = len(runs) - sum(map(len, waiting))
         waiting.sort(key=lambda unit: unit[0].dataset)  # a process keeps its data set open
-        costs = [unit for unit in waiting if unit[0].measure == "cost"]
-        shared = [unit for unit in waiting if unit[0].measure != "cost"]
-        # Costs have all threads, one after the other, each in a new process: time and memory are
-        # its own.
-        whole = dataclasses.replace(environment, threads=cores)
-        parts = ((shared, environment, jobs or cores, False), (costs, whole, 1, True))
+        parts = (
+            ([u for u in waiting if u[0].measure != "cost"], environment, jobs or cores, False),
+            # All threads, one after the other, each in a new process: time and memory are its own.
+            (
+                [u for u in waiting if u[0].measure == "cost"],
+                replace(environment, threads=cores),
+                1,
+                True,
+            ),
+        )
         heard: set[str] = set()
         with tracking("Runs", len(runs), "runs") as tracker:
             for unit, done in itertools.chain(*(do_units(*part) for part in parts if part[0])):
@@ -200,9 +200,8 @@ def units(runs: Iterable[Run]) -> list[list[Run]]:
     groups: dict[Hashable, list[Run]] = {}
     for number, run in enumerate(runs):
         own = run.instance().together_key() if run.measure == "accuracy" else None
-        shared = {k: v for k, v in run.to_dict().items() if k not in ("options", "seed")}
         # Methods of one name are of one class.
-        key = number if own is None else (json.dumps(shared, sort_keys=True), own)
+        key = number if own is None else (replace(run, options={}, seed=0).key, own)
         groups.setdefault(key, []).append(run)
     return [
         group[start : start + MOST_TOGETHER]

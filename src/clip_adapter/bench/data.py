@@ -174,9 +174,10 @@ class FeatureFile(Named):
         """The shots of ``run``, and facts to record."""
         own = f"train_{run.shots}shot"
         name, shots = (own, None) if own in self._sets else ("train", run.shots)
-        source = _features(self._path, name)
-        task, facts = make_task(source, shots=shots, seed=run.seed, method=method)
-        return task, facts | {"data": f"{self._path.name}#{source.set_name}"}
+        task, facts = make_task(
+            _features(self._path, name), shots=shots, seed=run.seed, method=method
+        )
+        return task, facts | {"data": f"{self._path.name}#{name}"}
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""

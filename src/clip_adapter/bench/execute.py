@@ -210,10 +210,9 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory and accelerator of this machine, and torch's threads."""
     names = re.findall(r"^model name\s*:\s*(.+)$", _text(_CPU), re.MULTILINE)
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.system(),

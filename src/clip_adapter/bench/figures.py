@@ -45,8 +45,7 @@ def make_figure(findings: Findings) -> Figure | None:
         if drawn is None:
             return None
         figure, handles, columns = drawn
-        names = list(handles)
-        figure.legend(handles.values(), names, loc="outside lower center", ncols=columns)
+        figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
         figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
     return figure
 
@@ -57,10 +56,7 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
 
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows + 1))
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for empty in axes[count:]:
-        empty.set_axis_off()
-    return figure, axes[:count]
+    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
 
 
 def curves(findings: Findings) -> Frame:
@@ -77,8 +73,8 @@ def curves(findings: Findings) -> Frame:
         return cells
     groups = cells.groupby(["label", "shots"], sort=False)[["value", "theirs"]]
     means = groups.mean().where(groups.count() == count).reset_index()
-    where = means.theirs.notna().map({True: f"mean, {USUAL_BACKBONE}", False: None})
-    return pd.concat([means.assign(panel=f"mean of {count} sets", where=where), cells])
+    means["where"] = means.theirs.notna().map({True: f"mean, {USUAL_BACKBONE}", False: None})
+    return pd.concat([means.assign(panel=f"mean of {count} sets"), cells])
 
 
 def _panels(findings: Findings) -> Drawn:
@@ -181,10 +177,14 @@ def _planes(findings: Findings) -> Drawn | None:
         names = record["class_names"]
         kept = points.size().nlargest(MOST_CLASSES).index.sort_values()
         for i, label in enumerate(kept):
-            mark = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            style = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.8, "linestyle": ""}
-            own = points.get_group(label)
-            (dots,) = axes.plot(own[0], own[1], marker=mark, markersize=3, **style)
+            (dots,) = axes.plot(
+                *points.get_group(label).to_numpy().T,
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+                markersize=3,
+                linestyle="",
+                alpha=0.8,
+            )
             handles.setdefault(names[label], dots)
         few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
         axes.set(xticks=[], yticks=[], title=f"{title}, silhouette {record['silhouette']:.3f}{few}")

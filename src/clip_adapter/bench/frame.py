@@ -92,8 +92,9 @@ class Findings:
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.recipe = plan, plan.recipe
         rows = [row for planned in plan.planned() for row in _rows(*planned, results)]
-        names = [*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
-        self.runs: Frame = pd.DataFrame(rows, columns=names).astype(dict.fromkeys(SCORES, float))
+        self.runs: Frame = pd.DataFrame(
+            rows, columns=[*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
+        ).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
         own = self.runs.query("test_set == dataset")
         by_setting = own.groupby([*PLACE, "setting"], sort=False).top1.mean()
@@ -118,10 +119,9 @@ class Findings:
         self.numbers: dict[str, Frame] = {n: means[n].reset_index(drop=True) for n in SCORES}
         systems = {system.label: system for system in self.systems}
         published = [
-            _counterpart(self.recipe, systems[cell.label], cell) for cell in self.cells.itertuples()
+            _counterpart(self.recipe, systems[c.label], c) for c in self.cells.itertuples()
         ]
-        self.cells[PUBLISHED] = pd.DataFrame(published, self.cells.index, PUBLISHED)
-        self.cells = self.cells.astype({"theirs": float})
+        self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
 
     @property
     def columns(self) -> Frame:
@@ -150,8 +150,8 @@ def _rows(system: System, setting: int, run: Run, results: Results) -> list[dict
         "failure": None if known else results.failure(run),
         **{name: known.get(name) for name in SCORES},
     }
-    shifts = {name: known.get("shifts", {}).get(name, {}).get("top1") for name in run.shifts}
-    return [row, *(row | {"test_set": name, "top1": top1} for name, top1 in shifts.items())]
+    shifts = known.get("shifts", {})
+    return [row, *(row | {"top1": None, "test_set": n, **shifts.get(n, {})} for n in run.shifts)]
 
 
 def _known(values: Frame) -> list[Any]:
@@ -222,9 +222,8 @@ def load_published(folder: Path | None = None) -> Any:
 
 def paper_backbone(name: str) -> str:
     """``ViT-B-16/openai`` -> ``ViT-B/16``, ``RN50/openai`` -> ``RN50``; others as they are."""
-    if not name.endswith("/openai"):
-        return name
-    return re.sub(r"^ViT-([BLH])-", r"ViT-\1/", name.removesuffix("/openai"))
+    printed = re.sub(r"^ViT-([BLH])-", r"ViT-\1/", name.removesuffix("/openai"))
+    return printed if name.endswith("/openai") else name
 
 
 def table_number(recipe: Recipe) -> int:
@@ -236,9 +235,10 @@ def table_number(recipe: Recipe) -> int:
 @cache
 def published_rows(table: int) -> dict[str, list[Any]]:
     """The numbers of a table of the paper, or those by shots (0), by the name of the row."""
-    published = load_published()
-    groups = published[published.table == table].groupby("row")
-    return {str(row): list(group.itertuples(index=False)) for row, group in groups}
+    return {
+        str(row): list(group.itertuples(index=False))
+        for row, group in load_published().query("table == @table").groupby("row")
+    }
 
 
 def row_of(system: System, table: int) -> str:
@@ -270,8 +270,14 @@ def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
         why = METHOD
     else:
         why = "" if recipe.profile == "paper" and _whole(cell) else INCOMPLETE
-    where, source = f"{figure.dataset}, {figure.backbone}", "paper" if table else "published"
-    return figure.value, where, source, why, figure.digitised, figure.note
+    return (
+        figure.value,
+        f"{figure.dataset}, {figure.backbone}",
+        "paper" if table else "published",
+        why,
+        figure.digitised,
+        figure.note,
+    )
 
 
 def _whole(cell: Any) -> bool:

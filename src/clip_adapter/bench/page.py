@@ -77,7 +77,9 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
         head = [f"## Profile {profile}\n\n{words}\n"] if own else []
         accuracies += head
         for number, findings in enumerate(own):
-            recipe, folder = findings.recipe, _folder(findings)
+            recipe, protocol = findings.recipe, findings.recipe.protocol
+            # What was chosen on the test set stands apart.
+            folder = profile if protocol == "ours" else f"{profile}-{protocol}-protocol"
             twin = next((f.recipe for f in own[:number] if _shows(f, findings)), None)
             shown = tables(findings) if twin is None else []
             files += _write(shown, out / "tables" / folder, "csv", "tex")
@@ -86,8 +88,8 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
             path.unlink(missing_ok=True)
             if shown and (figure := make_figure(findings)):
                 files.append(save(figure, path))
-                rule = "" if recipe.protocol == "ours" else f", {SELECTION[recipe.protocol]}"
-                alt = escaped(f"{recipe.name}, {profile}{rule}")
+                rule = [] if protocol == "ours" else [SELECTION[protocol]]
+                alt = escaped(", ".join([recipe.name, profile, *rule]))
                 parts.append(f"![{alt}]({quote(path.relative_to(out).as_posix())})\n")
             accuracies.append("\n".join(parts))
             shown = cost_tables(findings, own) if findings.runs.record.notna().any() else []
@@ -158,11 +160,12 @@ def _left_out(plan: Plan) -> list[str]:
     """Reasons, each with the rows and data sets it holds for."""
     out = pd.DataFrame(map(dict, plan.left_out), columns=["system", "reason", "dataset"])
     rows = out.groupby(["system", "reason"], sort=False).dataset.agg(", ".join).reset_index()
-    count = len(plan.recipe.systems)
     lines = [
         f"{reason} ({names})" + (f": {who}" if who else "")
         for (reason, names), labels in rows.groupby(["reason", "dataset"], sort=False).system
-        for who in ["all rows" if 1 < len(labels) == count else ", ".join(labels)]
+        for who in [
+            "all rows" if 1 < len(labels) == len(plan.recipe.systems) else ", ".join(labels)
+        ]
     ]
     lines += [f"not there: {', '.join(sorted(plan.missing))}"] if plan.missing else []
     return ["Left out:\n", *(f"- {escaped(line)}" for line in lines), ""] if lines else []
@@ -176,9 +179,3 @@ def _write(own: Sequence[Table], folder: Path, *endings: str) -> list[Path]:
         for name, table in zip(names, own, strict=True)
         for ending in endings
     ]
-
-
-def _folder(findings: Findings) -> str:
-    """Of the files of a recipe: what was chosen on the test set stands apart."""
-    recipe = findings.recipe
-    return recipe.profile + ("" if recipe.protocol == "ours" else f"-{recipe.protocol}-protocol")

@@ -221,15 +221,14 @@ def make_plans(
             "missing. '--profile demo' needs none.",
         )
     # Opened and digested once for all recipes of this call.
-    data = functools.cache(functools.partial(open_set, environment=environment))
-    weights = functools.cache(weights_of)
+    make = functools.partial(
+        make_plan,
+        data=functools.cache(functools.partial(open_set, environment=environment)),
+        dtype=environment.dtype,
+        weights=functools.cache(weights_of),
+    )
     return [
-        make_plan(
-            recipe.model_copy(update={"datasets": every_set(recipe.datasets, environment)}),
-            data,
-            environment.dtype,
-            weights,
-        )
+        make(recipe.model_copy(update={"datasets": every_set(recipe.datasets, environment)}))
         for recipe in loaded.values()
     ]
 
@@ -241,8 +240,8 @@ def save_plan(plan: Plan, out: Path) -> Path:
         DataError: it cannot be written.
     """
     name, protocol = plan.recipe.name, plan.recipe.protocol
-    ending = ".json" if protocol == "ours" else f"-{protocol}.json"
-    path = out / FOLDER / plan.recipe.profile / f"{name}{ending}"
+    ending = "" if protocol == "ours" else f"-{protocol}"
+    path = out / FOLDER / plan.recipe.profile / f"{name}{ending}.json"
     data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
     known = path.is_file() and path.read_bytes() == data
     return path if known else write_file(path, data)
@@ -283,8 +282,8 @@ def effort(recipes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: an unknown recipe.
     """
-    plans = [make_plan(recipe) for recipe in map(load_recipe, recipes) if recipe.measure != "cost"]
-    runs = {key: run for plan in plans for key, run in plan.runs().items()}.values()
+    loaded = [recipe for recipe in map(load_recipe, recipes) if not recipe.costs]
+    runs = {key: run for r in loaded for key, run in make_plan(r).runs().items()}.values()
     tested: set[tuple[Any, ...]] = {
         (r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)
     }

@@ -279,8 +279,7 @@ def load_recipe(
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
     merged |= {"name": path.stem, "profile": profile}
-    options = {method: values for part in parts for method, values in part.options.items()}
-    return checked(Recipe, merged, path.name, options)
+    return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
 
 
 def _read(path: Path) -> File:
@@ -333,5 +332,7 @@ def checked(
     if first["type"] == "extra_forbidden":
         unknown = unknown_name("key", key, model.model_fields)
         raise UsageError(f"{where}: {unknown.found}", allowed=unknown.allowed)
-    allowed = WORDS.get(first["type"], first["msg"].removeprefix("Input should be "))
-    raise UsageError(f"{where}: {key} = {reprlib.repr(first['input'])}.", allowed=allowed)
+    raise UsageError(
+        f"{where}: {key} = {reprlib.repr(first['input'])}.",
+        allowed=WORDS.get(first["type"], first["msg"].removeprefix("Input should be ")),
+    )

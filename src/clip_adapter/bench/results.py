@@ -194,8 +194,8 @@ class Results:
         self._write(run, FAILED, {"run": run.to_dict(), "error": error, "trace": trace})
 
     def _write(self, run: Run, ending: str, content: Record) -> None:
-        whole = json.dumps({"format": FORMAT, **content}, indent=1) + "\n"
-        write_file(self.path(run, ending), whole.encode())
+        text = json.dumps({"format": FORMAT, **content}, indent=1)
+        write_file(self.path(run, ending), f"{text}\n".encode())
 
     def failure(self, run: Run) -> str | None:
         """The first line of why ``run`` failed the last time, or None."""

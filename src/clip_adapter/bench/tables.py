@@ -255,8 +255,9 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
     parts = [bold(ours)]
     for number, (kind, values, head, kept, form) in enumerate(further, start=1):
         text = values.map(form.format).where(values.notna(), MISSING)
-        part = cells.assign(kind=kind, value=values, deviation=math.nan, text=text, seeds=0)
-        part = part.assign(head=head)[kept]
+        part = cells.assign(
+            kind=kind, value=values, deviation=math.nan, seeds=0, text=text, head=head
+        )[kept]
         if below:
             part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
         else:
@@ -276,8 +277,8 @@ def bold(entries: Frame, digits: int = 2) -> Frame:
 
 def _notes(findings: Findings, cells: Frame) -> list[str]:
     """What is to be said below a table."""
-    recipe, whys = findings.recipe, set(cells.why)
-    searches = recipe.protocol == "ours" and any(s.search for s in recipe.systems)
+    whys, recipe = set(cells.why), findings.recipe
+    searched = recipe.protocol == "ours" and any(system.search for system in recipe.systems)
     names = {s.label: s.of or s.label for s in findings.systems}
     odd = [
         f"Published {cell.theirs:.2f} of {names[cell.name]!r}: {cell.note}."
@@ -285,7 +286,8 @@ def _notes(findings: Findings, cells: Frame) -> list[str]:
     ]
     return [
         *(f"[{number}] {line}" for line, number in _reasons(cells).items()),
-        *([SAME, *([CHOSEN] if searches else [])] if "" in whys else []),
+        *([SAME] if "" in whys else []),
+        *([CHOSEN] if "" in whys and searched else []),
         *(note for why, note in NOTES.items() if why in whys),
         *([DIGITISED] if cells.digitised.eq(True).any() else []),
         *dict.fromkeys(odd),
@@ -324,7 +326,7 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
 def _cost_columns(findings: Findings, cells: Frame, every: Sequence[Findings]) -> dict[str, Frame]:
     """Value, deviation, seeds and text of each row by the head of their column."""
     recipe, table, columns = findings.recipe, table_number(findings.recipe), dict[str, Frame]()
-    published = load_published()[lambda frame: frame.table == table]
+    published = load_published().query("table == @table")
     names = [row_of(s, table) for s in findings.systems if s.label in set(cells.label)]
     failed = cells.failures.astype(bool).map({True: "failed", False: MISSING})
 
@@ -368,9 +370,9 @@ def _accuracies(findings: Findings, every: Sequence[Findings]) -> tuple[str, Fra
         ]
     names = ["dataset", "label", "value", "deviation", "seeds"]
     known = pd.DataFrame(rows, columns=names).drop_duplicates(names[:2])
+    known["text"] = known.value.map("{:.2f}".format)
     name = next((n for n in [*here.dataset, *known.dataset] if n in set(known.dataset)), "")
-    known = known[known.dataset == name].set_index("label")
-    return name, known.assign(text=known.value.map("{:.2f}".format))
+    return name, known[known.dataset == name].set_index("label")
 
 
 def _training(system: System) -> tuple[str, str]:
@@ -381,14 +383,14 @@ def _how(cells: Frame) -> list[str]:
     """How a training was timed, failures, and the machine."""
     records = [(cell.label, record) for cell in cells.itertuples() for record in cell.records]
     timed = [(label, record.get("train_how", WHOLE)) for label, record in records]
-    machines = [record.get("hardware", {}) for _, record in records]
     lines = [
         *(f"{label}: {how}, and multiplied." for label, how in timed if how != WHOLE),
         *(f"{cell.label} failed: {why}" for cell in cells.itertuples() for why in cell.failures),
         *(
             f"Measured on {name}, {machine.get('threads')} thread"
             f"{'s' * (machine.get('threads') != 1)}."
-            for machine in machines
+            for _, record in records
+            for machine in [record.get("hardware", {})]
             if (name := machine.get("accelerator") or machine.get("processor"))
         ),
     ]
