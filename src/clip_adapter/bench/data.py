@@ -107,12 +107,13 @@ class PictureSet(Named):
         """Digest of the names, labels and classes of all pictures, wherever they lie."""
         splits = self._dataset.splits
         rows: dict[str, Any] = {k: [(s.name, s.label) for s in v] for k, v in splits.items()}
-        every = [sample for split in splits.values() for sample in split]
-        # A set that was mended is another one.
-        if absent := [
-            s.name for s in every if isinstance(s.source, Path) and not s.source.exists()
-        ]:
-            rows["absent"] = absent
+        absent = [
+            sample.name
+            for split in splits.values()
+            for sample in split
+            if isinstance(sample.source, Path) and not sample.source.exists()
+        ]
+        rows |= {"absent": absent} if absent else {}  # a set that was mended is another one
         return content_digest(json.dumps([self._dataset.class_names, rows]).encode())
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:

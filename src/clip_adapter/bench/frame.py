@@ -81,10 +81,10 @@ class Findings:
             runs have no result); and its records. What is published of it, if anything: theirs (in
             percent, or NaN), where (data set and backbone, as the paper writes them), source
             ("paper" for a table of CLIP-Adapter's, else "published"), digitised (read off a plot,
-            to 0.2 points), note (what is odd about it), and why there can be no difference: "" where
-            ours was measured on the same, else SETTING (another data set, backbone, preprocessing
-            or number of shots), METHOD (another method, or prompts of its own) or INCOMPLETE (not
-            known to be of the whole data set).
+            to 0.2 points), note (what is odd about it), and why there can be no difference: ""
+            where ours was measured on the same, else SETTING (another data set, backbone,
+            preprocessing or number of shots), METHOD (another method, or prompts of its own) or
+            INCOMPLETE (not known to be of the whole data set).
         numbers: {name of a number: value, deviation and seeds of each cell}.
         systems: those that were not left out, in order.
     """
@@ -155,7 +155,6 @@ def _rows(system: System, setting: int, run: Run, results: Results) -> list[dict
 
 
 def _known(values: Frame) -> list[Any]:
-    """Those that are there."""
     return values.dropna().tolist()
 
 

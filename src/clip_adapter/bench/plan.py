@@ -72,47 +72,41 @@ class Plan(Model):
         """
         absent = {(out.dataset, what) for out in self.left_out for what in (out.system, *out.shots)}
         recipe = self.recipe
-        for place in itertools.product(self.data, self.weights, recipe.systems, recipe.shots):
-            name, _, system, shots = place
-            if not {(name, system.label), (name, shots)} & absent:
-                yield from self._cell(*place)
+        for name, backbone, system, shots in itertools.product(
+            self.data, self.weights, recipe.systems, recipe.shots
+        ):
+            if {(name, system.label), (name, shots)} & absent:
+                continue
+            learns = system.method != ZERO_SHOT
+            many_views = learns and not system.plain and make_method(system.method).uses_views
+            # What learns nothing has the same for every seed.
+            seeds = recipe.seeds if learns else recipe.seeds[:1]
+            settings = enumerate(system.settings(recipe.protocol))
+            for (setting, options), seed in itertools.product(settings, seeds):
+                run = Run(
+                    profile=recipe.profile,
+                    measure=recipe.measure,
+                    dataset=name,
+                    data=self.data[name],
+                    backbone=backbone,
+                    style=recipe.style,
+                    views=recipe.views if many_views else 1,
+                    prompts=system.prompts,
+                    method=system.method,
+                    options=options,
+                    shots=shots,
+                    seed=seed,
+                    shifts=recipe.shifts,
+                    protocol=recipe.protocol,
+                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
+                    dtype=self.dtype,
+                    weights=self.weights[backbone],
+                )
+                yield system, setting, run
 
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
         return {run.key: run for _, _, run in self.planned()}
-
-    def _cell(
-        self, name: str, backbone: str, system: System, shots: int
-    ) -> Iterator[tuple[System, int, Run]]:
-        """For each setting of the search, a run for each seed."""
-        recipe, learns = self.recipe, system.method != ZERO_SHOT
-        many_views = learns and not system.plain and make_method(system.method).uses_views
-        for setting, options in enumerate(system.settings(recipe.protocol)):
-            # What learns nothing has the same for every seed.
-            for seed in recipe.seeds if learns else recipe.seeds[:1]:
-                yield (
-                    system,
-                    setting,
-                    Run(
-                        profile=recipe.profile,
-                        measure=recipe.measure,
-                        dataset=name,
-                        data=self.data[name],
-                        backbone=backbone,
-                        style=recipe.style,
-                        views=recipe.views if many_views else 1,
-                        prompts=system.prompts,
-                        method=system.method,
-                        options=options,
-                        shots=shots,
-                        seed=seed,
-                        shifts=recipe.shifts,
-                        protocol=recipe.protocol,
-                        cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
-                        dtype=self.dtype,
-                        weights=self.weights[backbone],
-                    ),
-                )
 
 
 def weights_of(backbone: str) -> str:

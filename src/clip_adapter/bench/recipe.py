@@ -19,7 +19,7 @@ import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -44,7 +44,6 @@ Measure = Literal["accuracy", "cost", "tsne"]
 
 DEFAULTS = "defaults"
 WORDS = {"string_pattern_mismatch": "text that is not empty"}  # what pydantic would call a pattern
-PROFILES: tuple[str, ...] = get_args(Profile)
 
 
 def _each_once(value: Any) -> Any:
@@ -250,7 +249,7 @@ def load_recipe(
 
     Args:
         name: of a recipe here, or the path of a file.
-        profile: one of ``PROFILES``.
+        profile: "paper", "demo" or "features".
         overrides: stronger than all files; keys of :class:`Recipe`.
 
     Raises:
@@ -258,8 +257,6 @@ def load_recipe(
             a file of one's own that is called as a recipe here.
         DataError: the file cannot be read.
     """
-    if profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
     path = Path(name) if name.endswith(".toml") else shipped("recipes") / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")

@@ -200,7 +200,7 @@ class Results:
     def failure(self, run: Run) -> str | None:
         """The first line of why ``run`` failed the last time, or None."""
         try:
-            error = str(json.loads(self.path(run, FAILED).read_bytes())["error"])
-            return (error.splitlines() or ["unknown"])[0]
+            failure = json.loads(self.path(run, FAILED).read_bytes())
+            return (str(failure["error"]).splitlines() or ["unknown"])[0]
         except (OSError, ValueError, KeyError, TypeError):
             return None

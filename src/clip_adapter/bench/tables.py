@@ -122,9 +122,10 @@ class Table:
         """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
         entries, four = self.entries, "{:.4f}".format
         ours = entries.column.isin(entries.column[entries.kind == OURS])
-        words = entries.text.where(entries.text != MISSING, "")
         columns = {
-            "": entries.value.map(four).where(entries.value.notna(), words),
+            "": entries.value.map(four).where(
+                entries.value.notna(), entries.text.replace(MISSING, "")
+            ),
             ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), "")[ours],
             ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, "")[ours],
         }
@@ -205,8 +206,8 @@ def tables(findings: Findings) -> list[Table]:
 
 def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
     """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
-    kept = [name for name in names if among[name].nunique() > 1]
-    kept = kept or list(names[: len(among[names].drop_duplicates()) == 1])
+    several = [name for name in names if among[name].nunique() > 1]
+    kept = several or names[: len(among[names].drop_duplicates()) == 1]
     return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
 
 
