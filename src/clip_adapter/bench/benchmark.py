@@ -163,7 +163,9 @@ def do_units(
         context=multiprocessing.get_context("spawn"),
     )
     try:
-        futures = {pool.schedule(do_unit, args=(environment, unit)): unit for unit in units}
+        futures: dict[Any, Sequence[Run]] = {
+            pool.schedule(do_unit, args=(environment, unit)): unit for unit in units
+        }
         for future in as_completed(futures):
             try:
                 done = future.result()

@@ -26,8 +26,7 @@ from clip_adapter.methods import FewShotTask, Method
 from clip_adapter.options import Dtype, SourceOptions
 from clip_adapter.sources import FeatureSource, PictureSource
 
-TEST = "test"
-ALL = "all"  # as data sets of the profile "features": every file of the folder
+TEST, ALL = "test", "all"  # "all" data sets of the profile "features" are the files of the folder
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,12 @@ class PictureSet(Named):
             features = _test_features(source)
             return features, len(source.labels(TEST)) - len(features)
         # Of a tower that nobody will see again: nothing is kept.
-        encoder, samples = classifier.encoder(self._environment.device), self._dataset.pool(TEST)
-        features, bad = embed(encoder, samples, source.class_names, preprocess=run.style)
+        features, bad = embed(
+            classifier.encoder(self._environment.device),
+            self._dataset.pool(TEST),
+            source.class_names,
+            preprocess=run.style,
+        )
         return features, len(bad)
 
     def _open(self, run: Run) -> PictureSource:
@@ -182,8 +185,8 @@ class FeatureFile(Named):
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""
-        name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
-        return held_out_features(_features(self._path, name)), 0
+        own = f"eval_{run.shots}shot"
+        return held_out_features(_features(self._path, TEST if TEST in self._sets else own)), 0
 
 
 def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:

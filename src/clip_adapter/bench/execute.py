@@ -41,6 +41,8 @@ from clip_adapter.nn import normalize
 from clip_adapter.reporting import Stage, listening, log
 from clip_adapter.task import Sizes
 
+# Of the report on a shifted test set.
+SHIFT = ("n", "top1", "zero_shot_top1", "mean_per_class")
 # More points in the plane hide each other.
 MOST = 1000
 PERPLEXITY = 30.0
@@ -130,8 +132,7 @@ def _score(environment: Environment, run: Run, classifier: Classifier) -> Record
     for name in run.shifts:
         pictures, gone = _open(name, environment).test(run, classifier)
         shifted = vars(evaluate(classifier, pictures, only_its_classes=True))
-        kept = ("n", "top1", "zero_shot_top1", "mean_per_class")
-        shifts[name] = {**{key: shifted[key] for key in kept}, "test_skipped": gone}
+        shifts[name] = {key: shifted[key] for key in SHIFT} | {"test_skipped": gone}
     return {
         "n": report.n,
         "top1": report.top1,
@@ -189,8 +190,8 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
-    draw = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    rows = draw[:MOST].sort().values
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(features), generator=draw)[:MOST].sort().values
     shown, labels = features.plain_view[rows], features.labels[rows].numpy()
     with torch.no_grad():
         unit = normalize(shown if head.image_map is None else head.image_map(shown)).numpy()
@@ -303,11 +304,14 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
     features, repeat = backbone.encode_images(pictures), settings.repeats
     embed = min(timeit.repeat(lambda: backbone.encode_images(pictures), number=1, repeat=repeat))
     answer = min(timeit.repeat(lambda: classifier.logits(features), number=1, repeat=repeat))
+    reads = method.runs_text_tower
+    width = backbone.embed_tokens(backbone.tokenize([""])).shape[-1] if reads else 0
+    sizes = Sizes(task.train.dim, settings.classes, settings.shots, text_width=width)
     return {
         "train_seconds": seconds,
         "train_how": how,
         "train_peak_mib": round(train_peak, 1),
-        "trained_parameters": classifier.parameters or _counted(method, task),
+        "trained_parameters": classifier.parameters or method.parameters(sizes) or 0,
         "embed_seconds": embed / settings.batch * len(labels),
         "infer_ms": 1000 * (embed + answer) / settings.batch,
         "infer_peak_mib": round(peak_mib(), 1),
@@ -335,12 +339,3 @@ def _train(method: Method, task: FewShotTask, enough: float) -> tuple[float, str
         return *stopped.args, fit_task(make_method("zero-shot"), task, {})
     seconds = time.perf_counter() - start
     return seconds, "timed whole", make_classifier(fitted, method, task, {}, seconds)
-
-
-def _counted(method: Method, task: FewShotTask) -> int:
-    """The parameters that ``method`` would have trained."""
-    tower = task.require_backbone(method.name)
-    text = method.runs_text_tower
-    width = int(tower.embed_tokens(tower.tokenize([""])).shape[-1]) if text else 0
-    sizes = Sizes(task.train.dim, len(task.class_names), task.shots, text_width=width)
-    return method.parameters(sizes) or 0

@@ -24,29 +24,26 @@ FAINT: dict[str, Any] = {"alpha": 0.5, "linestyle": "--", "linewidth": 1}
 BESIDE = "published, on the set in brackets"
 TINY, SMALL, LARGE = 7, 9, 11
 # Names are shown as they are: a "$" in them begins no formula.
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     **{"text.parse_math": False, "axes.titlesize": SMALL, "figure.titlesize": LARGE},
     **dict.fromkeys(("legend.fontsize", "axes.labelsize"), TINY),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), TINY),
     **{"axes.grid": True, "grid.alpha": 0.3, "figure.constrained_layout.use": True},
 }
-Drawn = tuple["Figure", dict[str, Any], int]  # with the handles of its legend, so many in a line
 
 
 def make_figure(findings: Findings) -> Figure | None:
     """The figure of the recipe; None where there is nothing to draw."""
     from matplotlib import rc_context
 
-    draw = {"shots": _panels, "branches": _panels, "gains": _gains, "tsne": _planes}
-    if findings.recipe.figure not in draw or not findings.cells.seeds.any():
+    draw, columns = DRAW.get(findings.recipe.figure, (None, 0))
+    if draw is None or not findings.cells.seeds.any():
         return None
+    handles: dict[str, Any] = {}  # of the legend
     with rc_context(STYLE):
-        drawn = draw[findings.recipe.figure](findings)
-        if drawn is None:
-            return None
-        figure, handles, columns = drawn
-        figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
-        figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
+        if figure := draw(findings, handles):
+            figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
+            figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
     return figure
 
 
@@ -65,8 +62,8 @@ def curves(findings: Findings) -> Frame:
     A mean is over all data sets, or it is not there.
     """
     cells = findings.cells
-    several = cells.backbone.nunique() > 1
-    panels = cells.dataset + ", " + cells.backbone if several else cells.dataset
+    backbones = ", " + cells.backbone if cells.backbone.nunique() > 1 else ""
+    panels = cells.dataset + backbones
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
     count = cells.panel.nunique()
     if findings.recipe.figure != "shots" or count < 2:
@@ -77,7 +74,7 @@ def curves(findings: Findings) -> Frame:
     return pd.concat([means.assign(panel=f"mean of {count} sets"), cells])
 
 
-def _panels(findings: Findings) -> Drawn:
+def _panels(findings: Findings, handles: dict[str, Any]) -> Figure:
     """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
     from matplotlib.lines import Line2D
 
@@ -96,10 +93,10 @@ def _panels(findings: Findings) -> Drawn:
         axes.set_xticks(ticks, [str(k) for k in ticks])
         where = "".join(f" [{where}]" for where in panel["where"].dropna()[-1:])
         axes.set(title=f"{name}{where}", xlabel="labelled pictures per class", ylabel="right (%)")
-    handles = {findings.shown_as(label): Line2D([], [], **style) for label, style in styles.items()}
+    handles |= {findings.shown_as(n): Line2D([], [], **style) for n, style in styles.items()}
     if cells.theirs.notna().any():
         handles[BESIDE] = Line2D([], [], color="0.3", **FAINT)
-    return figure, handles, 3
+    return figure
 
 
 def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
@@ -111,8 +108,9 @@ def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
                 axes.axhline(value, **look)
                 axes.plot([0], [value], **look | {"marker": "*", "markersize": 10})
         return
-    spread = ours.deviation.fillna(0)
-    axes.errorbar(ours.shots, ours.value, yerr=spread, markersize=5, capsize=2, **style)
+    axes.errorbar(
+        ours.shots, ours.value, ours.deviation.fillna(0), markersize=5, capsize=2, **style
+    )
     axes.plot(theirs.shots, theirs.theirs, **faint)
 
 
@@ -133,9 +131,9 @@ def gains(findings: Findings) -> Frame:
     )
 
 
-def _gains(findings: Findings) -> Drawn | None:
+def _gains(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     """Bars from the largest gain down; the published gain as a diamond."""
-    parts, handles = list(gains(findings).groupby("shots")), dict[str, Any]()
+    parts = list(gains(findings).groupby("shots"))
     if not parts:
         return None
     figure, grid = _grid(len(parts), len(parts), 6.5, 1.0 + 0.42 * max(len(p) for _, p in parts))
@@ -151,16 +149,16 @@ def _gains(findings: Findings) -> Drawn | None:
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set(xlabel="points above zero-shot CLIP", title=shots_word(int(str(shots))))
-    return figure, handles, 2
+    return figure
 
 
-def _planes(findings: Findings) -> Drawn | None:
+def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     """The first seed of every cell that has one, a panel for each.
 
     A class has a colour and a mark of its own. Of more than ``MOST_CLASSES`` classes, those with
     the most points are shown.
     """
-    several, handles = len(findings.columns) > 1, dict[str, Any]()
+    several = len(findings.columns) > 1
     planes = [
         (
             f"{cell.dataset}, {shots_word(cell.shots)}\n" * several + findings.shown_as(cell.label),
@@ -188,4 +186,8 @@ def _planes(findings: Findings) -> Drawn | None:
             handles.setdefault(names[label], dots)
         few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
         axes.set(xticks=[], yticks=[], title=f"{title}, silhouette {record['silhouette']:.3f}{few}")
-    return figure, handles, 5
+    return figure
+
+
+# How a figure is drawn, and how many names stand in a line of its legend.
+DRAW = {"shots": (_panels, 3), "branches": (_panels, 3), "gains": (_gains, 2), "tsne": (_planes, 5)}

@@ -45,8 +45,6 @@ NEEDED = {
     TABLES: "table row column dataset backbone style shots metric value",
     FEW_SHOT: "source backbone preprocess dataset method shots acc",
 }
-# Other spellings in the file.
-_DATASETS = {"fgvc": "fgvc_aircraft"}
 # Most of the published numbers are of this one.
 USUAL_BACKBONE = "RN50"
 # Why there is no difference; "" where there is one.
@@ -208,7 +206,7 @@ def load_published(folder: Path | None = None) -> Any:
         note="",
         digitised=few.source.str.contains("digitised"),
         style=few.preprocess.str.removesuffix("-style"),
-        dataset=few.dataset.replace(_DATASETS),
+        dataset=few.dataset.replace({"fgvc": "fgvc_aircraft"}),
     )
     whole = pd.concat([tables.assign(digitised=False), few], ignore_index=True)
     return whole.assign(
@@ -260,10 +258,13 @@ def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
     if not figures:
         return (None,) * len(PUBLISHED)
     figure = next((f for f in figures if f.backbone == own), figures[0])
-    same = (figure.backbone, figure.style, dataset) == (own, recipe.style, cell.test_set)
     # The table says which rows have prompts of their own, but not what others call a row.
     prompts = bool(system.prompts) and (not table or name == system.of)
-    if not same or figure.shots not in shots:
+    if (figure.backbone, figure.style, dataset) != (
+        own,
+        recipe.style,
+        cell.test_set,
+    ) or figure.shots not in shots:
         why = SETTING
     elif prompts or METHODS.get(name, system.method if table else "") != system.method:
         why = METHOD

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -88,8 +89,8 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
             path.unlink(missing_ok=True)
             if shown and (figure := make_figure(findings)):
                 files.append(save(figure, path))
-                rule = [] if protocol == "ours" else [SELECTION[protocol]]
-                alt = escaped(", ".join([recipe.name, profile, *rule]))
+                rule = "" if protocol == "ours" else f", {SELECTION[protocol]}"
+                alt = escaped(f"{recipe.name}, {profile}{rule}")
                 parts.append(f"![{alt}]({quote(path.relative_to(out).as_posix())})\n")
             accuracies.append("\n".join(parts))
             shown = cost_tables(findings, own) if findings.runs.record.notna().any() else []
@@ -123,10 +124,9 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
 
 def _shows(other: Findings, findings: Findings) -> bool:
     """Whether ``other`` shows all runs of ``findings`` in the same way."""
-    one, two = findings.recipe, other.recipe
-    alike = (one.columns, one.figure, one.measure) == (two.columns, two.figure, two.measure)
+    form = attrgetter("recipe.columns", "recipe.figure", "recipe.measure")
     own, theirs = (set(zip(f.runs.label, f.runs.key, strict=True)) for f in (findings, other))
-    return alike and bool(own) and own <= theirs
+    return form(other) == form(findings) and bool(own) and own <= theirs
 
 
 def _how(findings: Findings) -> str:
@@ -172,10 +172,10 @@ def _left_out(plan: Plan) -> list[str]:
 
 
 def _write(own: Sequence[Table], folder: Path, *endings: str) -> list[Path]:
-    # Backbones and data sets may have slashes in their names.
-    names = [re.sub(r"[^\w.+-]", "-", table.name) for table in own]
     return [
-        write_file(folder / f"{name}.{ending}", getattr(table, ending)().encode())
-        for name, table in zip(names, own, strict=True)
+        # Backbones and data sets may have slashes in their names.
+        write_file(folder / re.sub(r"[^\w.+-]", "-", f"{table.name}.{ending}"), text.encode())
+        for table in own
         for ending in endings
+        for text in [table.tex() if ending == "tex" else table.csv()]
     ]

@@ -206,8 +206,12 @@ def make_plans(
                 "are called by the name.",
                 hint="Rename one of the files.",
             )
-    named = {d for r in loaded.values() if not r.costs for d in (*r.datasets, *r.shifts)}
-    if profile == "paper" and environment.root is None and any(map(known_benchmark, named)):
+    if (profile, environment.root) == ("paper", None) and any(
+        known_benchmark(name)
+        for recipe in loaded.values()
+        if not recipe.costs
+        for name in (*recipe.datasets, *recipe.shifts)
+    ):
         raise UsageError(
             "The paper's data sets are needed, and not said is where they lie.",
             allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
@@ -257,12 +261,10 @@ def load_plans(out: Path) -> list[Plan]:
                 f"The plan {path} cannot be used: {error}",
                 hint="Remove it, and run its recipe again: results that are there are kept.",
             ) from error
-
-    def place(plan: Plan) -> tuple[str, int, str, str]:
-        recipe = plan.recipe
-        return recipe.profile, order.get(recipe.name, len(order)), recipe.name, recipe.protocol
-
-    return sorted(plans, key=place)
+    plans.sort(key=lambda plan: (plan.recipe.name, plan.recipe.protocol))
+    return sorted(
+        plans, key=lambda plan: (plan.recipe.profile, order.get(plan.recipe.name, len(order)))
+    )
 
 
 def effort(recipes: Sequence[str]) -> dict[str, Any]:
@@ -276,8 +278,12 @@ def effort(recipes: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: an unknown recipe.
     """
-    loaded = [recipe for recipe in map(load_recipe, recipes) if not recipe.costs]
-    runs = {key: run for r in loaded for key, run in make_plan(r).runs().items()}.values()
+    runs = {
+        key: run
+        for recipe in map(load_recipe, recipes)
+        if not recipe.costs
+        for key, run in make_plan(recipe).runs().items()
+    }.values()
     tested: set[tuple[Any, ...]] = {
         (r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)
     }
@@ -309,8 +315,11 @@ def get_missing(
     """
     if root is None:
         raise UsageError("--get without --root.", hint="Name the folder for the data sets: --root.")
-    loaded = (load_recipe(name, profile, overrides) for name in recipes)
-    wanted = dict.fromkeys(name for r in loaded for name in (*r.datasets, *r.shifts))
+    wanted = dict.fromkeys(
+        name
+        for recipe in (load_recipe(name, profile, overrides) for name in recipes)
+        for name in (*recipe.datasets, *recipe.shifts)
+    )
     for name in filter(known_benchmark, wanted):
         try:
             load_dataset(name, root=root)

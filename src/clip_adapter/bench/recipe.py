@@ -65,6 +65,8 @@ Shots = Annotated[tuple[Natural, ...], BeforeValidator(_each_once), Field(min_le
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once), Field(min_length=1)
 ]
+
+
 Search = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)]
 
 
@@ -94,7 +96,9 @@ class System(Model):
     label: Text
     method: str
     options: dict[str, Any] = {}
-    search: Search = {}
+    search: Annotated[
+        dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)
+    ] = {}
     prompts: Texts = ()
     plain: bool = False
     of: str = ""
@@ -270,7 +274,10 @@ def load_recipe(
             hint="Call it otherwise.",
         )
     files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
-    parts = [*files, *(file.profile.get(profile, Part()) for file in files)]
+    parts = [
+        *files,
+        *(part for file in files for name, part in file.profile.items() if name == profile),
+    ]
     merged = {key: value for part in parts for key, value in (part.model_extra or {}).items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
@@ -316,8 +323,8 @@ def checked(
         place = keys.index("systems") + 1
         entry = None if isinstance(content, bytes) else content["systems"][keys[place]]
         label = entry.get("label") if isinstance(entry, Mapping) else None
-        named = isinstance(label, str) and label.strip()
-        where += f", {label!r}" if named else f", system {int(keys[place]) + 1}"
+        unnamed = not isinstance(label, str) or not label.strip()
+        where += f", system {int(keys[place]) + 1}" if unnamed else f", {label!r}"
         keys, model = keys[place + 1 :], System
     elif "cost" in keys[:-1]:
         where, keys, model = f"{where}, cost", keys[1:], CostSettings

@@ -33,10 +33,10 @@ NUMBERS = (
 Record = dict[str, Any]
 # What is read of a file is of its type and finite; the rest is kept as it is.
 _CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-_NUMBER = Annotated[float, Field(ge=-1)] | None  # a silhouette may be below zero
 _TOP1: dict[str, Any] = {"top1": Annotated[float, Field(ge=0, le=100)]}
 _COMMON: dict[str, Any] = {
-    **dict.fromkeys(("n", *NUMBERS), (_NUMBER, None)),
+    # A silhouette may be below zero.
+    **dict.fromkeys(("n", *NUMBERS), (Annotated[float | None, Field(ge=-1)], None)),
     **dict.fromkeys(("chosen", "hardware"), (dict[str, Any], {})),
     "shifts": (dict[str, create_model("Shift", __config__=_CONFIG, **_TOP1)], {}),
     "format": Literal[1],
@@ -115,9 +115,11 @@ class Run:
     @property
     def path(self) -> str:
         """Of its result, below the folder of results; readable, and its own."""
-        words = [self.method, *(f"{k}-{v}" for k, v in self.options.items()), f"{self.shots}shot"]
-        words += [f"seed{self.seed}", self.key[:12]]
-        dataset, *parts = (re.sub(r"[^\w.+-]", "-", str(word)) for word in (self.dataset, *words))
+        options = (f"{k}-{v}" for k, v in self.options.items())
+        words = (*options, f"{self.shots}shot", f"seed{self.seed}", self.key[:12])
+        dataset, *parts = (
+            re.sub(r"[^\w.+-]", "-", word) for word in (self.dataset, self.method, *words)
+        )
         return f"{self.profile}/{dataset}/{'_'.join(part[:40] for part in parts)}.json"
 
     def instance(self) -> Method:

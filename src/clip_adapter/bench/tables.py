@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,19 +63,18 @@ _mib, _count = "{:,.0f} MiB".format, "{:,.0f}".format
 # Recipes of accuracies whose costs are of interest as well.
 COSTED = ("table2", "table3", "table10", "peers")
 # (head, number of a record, how it is written, the paper's metric and what that is called)
-Costs = tuple[tuple[str, str, Callable[[float], str], str, str], ...]
-TRAINING: Costs = (
+TRAINING = (
     ("training", "train_seconds", _seconds, "train_time", "training"),
     ("features of all shots, once", "embed_seconds", _seconds, "", ""),
     ("trained parameters", "trained_parameters", _count, "parameters", "trained parameters"),
 )
-ALONE: Costs = (
+ALONE = (
     *TRAINING,
     ("memory in training", "train_peak_mib", _mib, "", ""),
     ("a picture", "infer_ms", "{:.3g} ms".format, "inference", "a picture"),
     ("memory in answering", "infer_peak_mib", _mib, "memory", "memory"),
 )
-BESIDE: Costs = (
+BESIDE = (
     *TRAINING,
     ("peak memory of the process", "peak_memory_mib", _mib, "memory", "memory"),
 )
@@ -179,11 +178,10 @@ def tables(findings: Findings) -> list[Table]:
     keys, parts = LAYOUTS.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
     if recipe.columns != "shift":
         cells = cells.query("test_set == dataset")
-    labels = [system.label for system in findings.systems]
     cells = cells.assign(
         name=cells.label,
         label=cells.label.map(findings.shown_as),
-        row=3 * cells.label.map(labels.index),
+        row=3 * cells.label.map([system.label for system in findings.systems].index),
         kind=OURS,
         bold=False,
     )
@@ -229,8 +227,10 @@ def _texts(cells: Frame) -> list[str]:
         text = "failed" if cell.failures else MISSING
         if cell.seeds:
             text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
-            few = ((cell.seeds, cell.wanted, "seeds"), (cell.best_of, cell.settings, "settings"))
-            text += "".join(f" ({n} of {wanted} {what})" for n, wanted, what in few if n < wanted)
+            text += f" ({cell.seeds} of {cell.wanted} seeds)" * (cell.seeds < cell.wanted)
+            text += f" ({cell.best_of} of {cell.settings} settings)" * (
+                cell.best_of < cell.settings
+            )
         texts.append(text + "".join(f" [{numbers[line]}]" for line in cell.failures))
     return texts
 
@@ -272,8 +272,9 @@ def bold(entries: Frame, digits: int = 2) -> Frame:
     """Mark the highest of each column, and all that are shown as the same number."""
     shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
     columns = shown.groupby(entries.column)
-    several = columns.transform("count") > 1
-    return entries.assign(bold=several & (columns.transform("max") == shown))
+    return entries.assign(
+        bold=(columns.transform("count") > 1) & (columns.transform("max") == shown)
+    )
 
 
 def _notes(findings: Findings, cells: Frame) -> list[str]:
@@ -319,8 +320,8 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
         ]
         if parts:
             entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
-            head, caption = f"{recipe.name}-costs-{name}", f"{on}, {shots} shots"
-            result.append(Table(head, caption, entries, _how(own)))
+            caption = f"{on}, {shots} shots"
+            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
     return result
 
 
