@@ -90,7 +90,7 @@ def cells(out: Path) -> Any:
         "; ".join(choice(*chosen) for chosen in record["chosen"].items()) for record in records
     ]
     runs = runs.sort_values(["dataset", "shots", "method", "seed"])
-    found = runs.groupby(["dataset", "shots", "method"], as_index=False).agg(
+    summary = runs.groupby(["dataset", "shots", "method"], as_index=False).agg(
         top1=("top1", "mean"),
         deviation=("top1", "std"),
         seconds=("train_seconds", "mean"),
@@ -98,15 +98,15 @@ def cells(out: Path) -> Any:
         chosen=("chosen", "first"),
         zero_shot=("zero_shot_top1", "first"),
     )
-    return found.round(9)  # the error of a sum is no difference
+    return summary.round(9)  # the error of a sum is no difference
 
 
-def page(found: Any) -> str:
+def page(summary: Any) -> str:
     """METHODS.md, a pure function of the :func:`cells`."""
     parts, auto, beside = [HEAD], list[dict[str, Any]](), list[dict[str, Any]]()
     published = load_published().query("table == 0 and backbone == 'ViT-B/16'")
     for name, (title, every) in SETS.items():
-        own = found[found.dataset == name]
+        own = summary[summary.dataset == name]
         parts += [f"## {title}\n", matrix(own)]
         for shots in sorted(set(own.shots) & set(every)):
             rows = own[own.shots == shots].set_index("method")
