@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame, shots_word
 from clip_adapter.bench.results import ZERO_SHOT
-from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
 
 if TYPE_CHECKING:

@@ -217,6 +217,11 @@ def load_published(folder: Path | None = None) -> Any:
     )
 
 
+def shots_word(shots: int) -> str:
+    """``1 shot``, ``2 shots``."""
+    return "1 shot" if shots == 1 else f"{shots} shots"
+
+
 def paper_backbone(name: str) -> str:
     """``ViT-B-16/openai`` -> ``ViT-B/16``, ``RN50/openai`` -> ``RN50``; others as they are."""
     printed = re.sub(r"^ViT-([BLH])-", r"ViT-\1/", name.removesuffix("/openai"))

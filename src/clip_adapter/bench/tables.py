@@ -26,6 +26,7 @@ from clip_adapter.bench.frame import (
     Frame,
     load_published,
     row_of,
+    shots_word,
     table_number,
 )
 from clip_adapter.bench.recipe import System
@@ -210,11 +211,6 @@ def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
     several = [name for name in names if among[name].nunique() > 1]
     kept = several or names[: len(among[names].drop_duplicates()) == 1]
     return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
-
-
-def shots_word(shots: int) -> str:
-    """``1 shot``, ``2 shots``."""
-    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
 def _reasons(cells: Frame) -> dict[str, int]:
