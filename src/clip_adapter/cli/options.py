@@ -17,6 +17,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.options import Bounds, Help, SourceOptions, field_types, flag_of
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
+RARE = "Rarely needed"
 
 Data = Annotated[
     str,
@@ -97,7 +98,7 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
             help=help_.text,
             show_default=help_.default or True,
             min=bounds and bounds.least,
-            rich_help_panel=kind.PANEL,  # type: ignore[attr-defined]
+            rich_help_panel=RARE if help_.rare else kind.PANEL,  # type: ignore[attr-defined]
         )
         # A path, several strings, or its own type.
         others = {Path: Path, Sequence[str]: list[str]}

@@ -17,6 +17,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import source_options
+from clip_adapter.options import HELD_OUT
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import counted, listed
@@ -76,22 +77,19 @@ class Report:
         if self.zero_shot_top1 is not None:
             gain = self.top1 - self.zero_shot_top1
             zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        beware = self.seen_in_training and not self.left_out
         lines = [
+            beware
+            and f"Beware: {self.seen_in_training} of these {self.n} pictures were also trained on, "
+            "so the accuracy is too high.",
             f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
             f"Zero-shot CLIP: {zero_shot}",
-            *([] if self.top5 is None else [f"Top 5: {self.top5:.2f} %."]),
+            self.top5 is not None and f"Top 5: {self.top5:.2f} %.",
             f"Mean of the classes: {self.mean_per_class:.2f} %.",
+            self.left_out and f"{self.left_out} pictures were left out: they were trained on.",
+            self.skipped and f"{len(self.skipped)} pictures could not be read and were skipped.",
         ]
-        if self.left_out:
-            lines.append(f"{self.left_out} pictures were left out: they were trained on.")
-        elif self.seen_in_training:
-            lines.append(
-                f"Beware: {self.seen_in_training} of these pictures were also trained on, "
-                "so the accuracy is too high."
-            )
-        if self.skipped:
-            lines.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
-        return lines
+        return [line for line in lines if line]
 
 
 def evaluate(
@@ -114,8 +112,9 @@ def evaluate(
         classifier: what to score.
         data: as for ``fit``, or features: those of ``classifier.encoder()``. Of a classifier that
             trained inside the backbone they do not tell what zero-shot says.
-        split: "test", "val" or "train"; a source without splits is taken whole. The set of a
-            feature file is named after its ``#`` instead.
+        split: "test", "val" or "train"; a source without splits is taken whole. "held-out" is
+            what ``fit`` kept apart: the pictures of "train" that the classifier did not learn
+            from. The set of a feature file is named after its ``#`` instead.
         only_its_classes: answers are looked for among the classes of ``data`` alone, as
             ImageNet-A and -R are scored, which hold 200 of ImageNet's 1,000. Else a classifier
             may answer with any class that it knows.
@@ -139,7 +138,9 @@ def evaluate(
         plain = data if classifier.tower_adapter is None else None
         return _score(classifier, data, plain, "features", only_its_classes)
     with listening(progress, cancel):
-        opened = _open(classifier, data, split, source)
+        held_out = split == HELD_OUT
+        opened = _open(classifier, data, DEFAULT_SPLIT if held_out else split, source)
+        split = "train" if held_out else split
         features, bad = opened.features(split)
         plain = features
         if classifier.tower_adapter is not None:
@@ -151,7 +152,7 @@ def evaluate(
             opened.name,
             only_its_classes,
             [dataclasses.asdict(one) for one in bad],
-            keep_seen=opened.has_splits,
+            keep_seen=opened.has_splits and not held_out,
         )
 
 
