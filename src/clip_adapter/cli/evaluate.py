@@ -12,14 +12,13 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output, table
 from clip_adapter.errors import unknown_name
 from clip_adapter.options import HELD_OUT, SourceOptions, changed
-from clip_adapter.wording import shortened
+from clip_adapter.wording import class_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.evaluation import Report
 
-SHOWN = 20
 OFFERED = ("class_names", "root", "device", "batch_size", "cache", "strict", "feature_norm")
 
 
@@ -103,24 +102,6 @@ def class_table(
         zero_shot: as ``per_class``, by zero-shot CLIP; None where it is not known.
         title: above the table.
     """
-    untrained = zero_shot or {}
-    scored = [(a, name) for name, a in per_class.items() if a is not None]
-    scored.sort(key=lambda pair: pair[0])
-    numbers = ("pictures", "right %", *(["zero-shot %"] if untrained else []))
-    rows = [
-        (
-            shortened(name),
-            str(counts[name]),
-            f"{accuracy:.1f}",
-            *([f"{plain:.1f}"] if (plain := untrained.get(name)) is not None else []),
-        )
-        for accuracy, name in scored[:SHOWN]
-    ]
-    left = len(scored) - SHOWN
-    return table(
-        ("class", *numbers),
-        rows,
-        right=numbers,
-        title=title if left <= 0 else f"{title}: the first {SHOWN}",
-        caption=f"{left} better ones are not shown; --json gives all." if left > 0 else None,
-    )
+    headings, rows, left = class_rows(per_class, counts, zero_shot)
+    caption = f"{left} --json gives all." if left else None
+    return table(headings, rows, right=headings[1:], title=title, caption=caption)

@@ -20,7 +20,7 @@ from clip_adapter.fitting import source_options
 from clip_adapter.options import HELD_OUT
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import counted, listed
+from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
 
 DEFAULT_SPLIT = "test"
 TOP = 5
@@ -70,6 +70,18 @@ class Report:
         """JSON types only; without the confusion matrix where it has over 100 classes."""
         large = {"confusion": None} if len(self.class_names) > 100 else {}
         return dataclasses.asdict(self) | large
+
+    def __str__(self) -> str:
+        """The headline and the classes, worst first."""
+        headings, rows, left = self._by_class()
+        return "\n".join([*self.lines(), *text_table(headings, rows), *filter(None, [left])])
+
+    def _repr_html_(self) -> str:
+        headings, rows, left = self._by_class()
+        return html_table([*self.lines(), left], headings, rows)
+
+    def _by_class(self) -> tuple[list[str], list[list[str]], str]:
+        return class_rows(self.per_class, self.class_counts, self.zero_shot_per_class)
 
     def lines(self) -> list[str]:
         """The headline, in words."""
