@@ -62,8 +62,8 @@ def test_errors(run, saved, photos, tmp_path):
 
 def test_many_classes_are_cut():
     from clip_adapter.cli.evaluate import worst
-    from clip_adapter.wording import CLASSES_SHOWN
     from clip_adapter.evaluation import Report
+    from clip_adapter.wording import CLASSES_SHOWN
 
     names = [f"class [{i}]" for i in range(1000)]
     per_class = {n: float(i % 100) for i, n in enumerate(names)} | {names[0]: None}
