@@ -6,7 +6,7 @@ import torch
 from clip_adapter.bench import benchmark
 from clip_adapter.bench.benchmark import run_bench
 from clip_adapter.bench.data import Environment
-from clip_adapter.bench.pool import do_unit
+from clip_adapter.bench.execute import do_unit
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import write_features
 

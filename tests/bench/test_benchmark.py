@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from clip_adapter.bench import benchmark
-from clip_adapter.bench.benchmark import run_bench
+from clip_adapter.bench.benchmark import do_units, run_bench
 from clip_adapter.bench.data import Named
 from clip_adapter.bench.page import write_page
 from clip_adapter.bench.plan import load_plans, make_plan, make_plans
-from clip_adapter.bench.pool import do_units
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import FOLDER, Results
 from clip_adapter.errors import DataError, UsageError
@@ -204,7 +203,7 @@ def test_failures_that_differ_in_prompts_alone_are_two():
 
 def test_two_at_once_in_one_folder_is_refused(recipe, environment):
     with (
-        benchmark._alone(Path(environment.out)),
+        benchmark.alone(Path(environment.out)),
         pytest.raises(UsageError, match="Another benchmark"),
     ):
         call(recipe(), environment)

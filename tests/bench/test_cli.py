@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import clip_adapter.bench
-from clip_adapter.bench import needs
+from clip_adapter.bench import plan
 from clip_adapter.cli.main import app
 from clip_adapter.errors import MissingExtraError
 
@@ -112,7 +112,7 @@ def test_get_fetches_what_is_not_there(run, tmp_path, monkeypatch):
         fetched.append((name, root))
         return Fetched()
 
-    monkeypatch.setattr(needs, "fetch_benchmark", fetch)
+    monkeypatch.setattr(plan, "fetch_benchmark", fetch)
     root, out = tmp_path / "data", tmp_path / "out"
     done = run("run", "table9", "--get", "--root", root, "--out", out)
     names = ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]

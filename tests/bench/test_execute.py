@@ -1,15 +1,16 @@
 """A unit of runs on pictures: its records, shifts, changed towers, features in the plane."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
 import torch
 
+from clip_adapter.bench.benchmark import units
 from clip_adapter.bench.data import Environment, PictureSet
-from clip_adapter.bench.execute import Worker
-from clip_adapter.bench.run import Run, units
-from clip_adapter.bench.tsne import in_the_plane
+from clip_adapter.bench.execute import in_the_plane, records_of
+from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.demo import sets, task
 from clip_adapter.errors import UsageError
@@ -37,8 +38,8 @@ def environment(tmp_path_factory, small):
 
 
 @pytest.fixture
-def worker(environment):
-    return Worker(environment)
+def do(environment):
+    return functools.partial(records_of, environment)
 
 
 def a_run(method, options=None, **more):
@@ -49,8 +50,8 @@ def a_run(method, options=None, **more):
     return dataclasses.replace(run, **more)
 
 
-def test_a_record_tells_all_of_it(worker):
-    [record] = worker.do([a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 2})])
+def test_a_record_tells_all_of_it(do):
+    [record] = do([a_run("clip-adapter", {"visual_ratio": 0.2, "steps": 2})])
     assert record["n"] == 16 * 2
     assert 0 <= record["top1"] <= 100
     assert record["train_pictures"] == 16 * SHOTS
@@ -63,9 +64,9 @@ def test_a_record_tells_all_of_it(worker):
     assert (record["skipped"], record["test_skipped"]) == (0, 0)
 
 
-def test_shifts_are_scored_among_their_own_classes(worker, environment):
+def test_shifts_are_scored_among_their_own_classes(do, environment):
     shifts = ("demo-v2", "demo-a")
-    [record] = worker.do([a_run("zero-shot", shifts=shifts)])
+    [record] = do([a_run("zero-shot", shifts=shifts)])
     assert {k: v["n"] for k, v in record["shifts"].items()} == {"demo-v2": 32, "demo-a": 16}
     # Among 8 classes instead of 16 the same pictures cannot be judged worse.
     data = PictureSet("demo", environment)
@@ -80,14 +81,14 @@ def test_shifts_are_scored_among_their_own_classes(worker, environment):
     assert record["shifts"]["demo-a"]["top1"] >= among_all
 
 
-def test_prompts_of_a_system_take_the_place_of_the_sets_own(worker):
-    [record] = worker.do([a_run("zero-shot", prompts=("a drawing of the {}.",))])
+def test_prompts_of_a_system_take_the_place_of_the_sets_own(do):
+    [record] = do([a_run("zero-shot", prompts=("a drawing of the {}.",))])
     assert record["templates"] == ["a drawing of the {}."]
 
 
-def test_a_changed_tower_scores_its_own_features(worker, environment):
-    [record] = worker.do([a_run("houlsby", {"epochs": 1, "lr": 1e-2})])
-    [frozen] = worker.do([a_run("zero-shot")])
+def test_a_changed_tower_scores_its_own_features(do, environment):
+    [record] = do([a_run("houlsby", {"epochs": 1, "lr": 1e-2})])
+    [frozen] = do([a_run("zero-shot")])
     assert record["trained_parameters"] > 0
     assert record["zero_shot_top1"] is None or record["n"] == frozen["n"]
     # Nothing of a tower that nobody sees again is kept.
@@ -95,15 +96,15 @@ def test_a_changed_tower_scores_its_own_features(worker, environment):
     assert kept == {frozen["backbone"]["fingerprint"]}
 
 
-def test_a_unit_trained_together_is_as_its_runs_alone(worker):
+def test_a_unit_trained_together_is_as_its_runs_alone(do):
     runs = [
         a_run("clip-adapter", {"visual_ratio": r, "steps": 60}, seed=seed)
         for r in (0.2, 0.6)
         for seed in (1, 2)
     ]
     assert [len(unit) for unit in units(runs)] == [4]
-    together = worker.do(runs)
-    alone = [worker.do([run])[0] for run in runs]
+    together = do(runs)
+    alone = [do([run])[0] for run in runs]
     for a, b in zip(together, alone, strict=True):
         assert a["top1"] == b["top1"]
         assert a["hyperparameters"] == b["hyperparameters"]
@@ -141,7 +142,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_cost_no_run(tmp_path, smal
     ]
     assert [len(unit) for unit in units(runs)] == [6]
     with pytest.warns(UserWarning, match="pictures skipped"):
-        records = Worker(environment).do(runs)
+        records = records_of(environment, runs)
     assert {r["skipped"] for r in records} == {0, 1}
     assert {r["test_skipped"] for r in records} == {2}
     assert {r["train_pictures"] for r in records} == {16 * SHOTS, 16 * SHOTS - 1}

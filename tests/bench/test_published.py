@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from clip_adapter.bench.published import FEW_SHOT, TABLES, load_published, paper_backbone
+from clip_adapter.bench.frame import FEW_SHOT, TABLES, load_published, paper_backbone
 from clip_adapter.bench.recipe import load_recipe, shipped
 from clip_adapter.datasets.catalog import benchmark_names
 from clip_adapter.errors import DataError

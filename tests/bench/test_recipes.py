@@ -2,16 +2,17 @@
 
 import functools
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clip_adapter.bench.compare import published_rows, row_of, table_number
 from clip_adapter.bench.data import Named
+from clip_adapter.bench.frame import published_rows, row_of, table_number
 from clip_adapter.bench.plan import make_plan
 from clip_adapter.bench.recipe import (
-    PROFILES,
+    Profile,
     Recipe,
     System,
     load_recipe,
@@ -25,6 +26,7 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.methods import get_method, method_names
 
 NAMES = recipe_names()
+PROFILES = get_args(Profile)
 load = functools.cache(load_recipe)
 ELEVEN = {name for name in TEMPLATES if name != "imagenet-ensemble"}
 # Not in the paper's Table 10.

@@ -7,8 +7,7 @@ import pytest
 from clip_adapter.bench.data import Named
 from clip_adapter.bench.plan import load_plans, make_plan, save_plan
 from clip_adapter.bench.recipe import load_recipe
-from clip_adapter.bench.results import Results
-from clip_adapter.bench.run import Run
+from clip_adapter.bench.results import Results, Run
 from clip_adapter.errors import DataError
 
 GOOD = {

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import itertools
+import logging
+import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from filelock import FileLock, Timeout
+from pebble import ProcessExpired, ProcessPool
 
 from clip_adapter.bench.data import Environment
+from clip_adapter.bench.execute import Done, do_unit
 from clip_adapter.bench.plan import Plan, make_plans, save_plan
-from clip_adapter.bench.pool import Done, do_units
-from clip_adapter.bench.results import FOLDER, Results
-from clip_adapter.bench.run import Run, units
+from clip_adapter.bench.results import FOLDER, Results, Run
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.files import writing
 from clip_adapter.reporting import Progress, listening, log, tracking
+
+# Runs that are trained in one pass: bounds what a kill can cost, and the memory.
+MOST_TOGETHER = 24
+LOG, THREADS = ".bench.log", "OMP_NUM_THREADS"
 
 
 @dataclass
@@ -44,20 +53,6 @@ class Outcome:
     def missing(self) -> dict[str, str]:
         """Data sets that cannot be read, with the reason."""
         return {name: why for plan in self.plans for name, why in plan.missing.items()}
-
-    def note(self, unit: Sequence[Run], done: Done) -> None:
-        """Write the results of ``unit``, or why it failed.
-
-        Raises:
-            DataError: a result cannot be written.
-        """
-        for run in unit if done.error else ():
-            self.failed[run.title] = done.error
-            with contextlib.suppress(DataError):  # told all the same
-                self.results.fail(run, done.error, done.trace)
-        for run, record in zip(unit, done.records, strict=False):
-            self.results.write(run, record)
-            self.done += 1
 
 
 def run_bench(
@@ -92,45 +87,50 @@ def run_bench(
         UsageError: an unknown recipe, profile or key, or another benchmark works in the folder.
         DataError: results cannot be written.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"{jobs} jobs.", allowed="1 or more")
-    out = Path(environment.out)
-    with listening(progress, cancel), _alone(out):
+    out, cores = Path(environment.out), os.cpu_count() or 1
+    with listening(progress, cancel), alone(out):
         plans = make_plans(recipes, profile, environment, overrides)
         for plan in plans:
             save_plan(plan, out)
         outcome = Outcome(plans, Results(out / FOLDER))
         runs = {key: run for plan in plans for key, run in plan.runs().items()}
-        waiting: list[list[Run]] = []
-        for unit in units(runs.values()):
-            # Read every one, so that every damaged one is told.
-            known = [outcome.results.read(run) is not None for run in unit]
-            if all(known) and not again:
-                outcome.present += len(unit)
-            else:
-                waiting.append(unit)
+        # Each is read, so that every damaged one is told.
+        known = {key: outcome.results.read(run) is not None for key, run in runs.items()}
         outcome.results.set_aside()
-        cores = os.cpu_count() or 1
-        # A process keeps its data set open, so those of one set follow each other.
-        names = list(dict.fromkeys(unit[0].dataset for unit in waiting))
-        waiting.sort(key=lambda unit: names.index(unit[0].dataset))
-        shared = [unit for unit in waiting if unit[0].measure != "cost"]
-        costs = [unit for unit in waiting if unit[0].measure == "cost"]
-        # All threads, one after the other, each in a new process: times and memory are its own.
-        whole = dataclasses.replace(environment, threads=cores)
-        parts = ((shared, environment, jobs or cores, False), (costs, whole, 1, True))
+        waiting = [
+            unit
+            for unit in units(runs.values())
+            if again or not all(known[run.key] for run in unit)
+        ]
+        outcome.present = len(runs) - sum(map(len, waiting))
+        waiting.sort(key=lambda unit: unit[0].dataset)  # a process keeps its data set open
+        parts = (
+            ([u for u in waiting if u[0].measure != "cost"], environment, jobs or cores, False),
+            # All threads, one after the other, each in a new process: time and memory are its own.
+            (
+                [u for u in waiting if u[0].measure == "cost"],
+                replace(environment, threads=cores),
+                1,
+                True,
+            ),
+        )
         heard: set[str] = set()
         with tracking("Runs", len(runs), "runs") as tracker:
-            for unit, done in (each for part in parts if part[0] for each in do_units(*part)):
-                lines = done.lines
+            for unit, done in itertools.chain(*(do_units(*part) for part in parts if part[0])):
                 if done.error:
-                    lines = [*lines, f"Failed: {unit[0].title}: {done.error.splitlines()[0]}"]
-                for line in lines:  # once, however many processes read the same data
+                    done.lines.append(f"Failed: {unit[0].title}: {done.error.splitlines()[0]}")
+                for line in done.lines:  # once, however many processes read the same data
                     if line not in heard:
                         heard.add(line)
                         log.info(line)
+                for run in unit if done.error else ():
+                    outcome.failed[run.title] = done.error
+                    with contextlib.suppress(DataError):  # told all the same
+                        outcome.results.fail(run, done.error, done.trace)
                 try:
-                    outcome.note(unit, done)
+                    for run, record in zip(unit, done.records, strict=False):
+                        outcome.results.write(run, record)
+                        outcome.done += 1
                 except DataError as error:
                     raise DataError(
                         f"The benchmark stopped: {error}",
@@ -140,25 +140,95 @@ def run_bench(
     return outcome
 
 
+def do_units(
+    units: Sequence[Sequence[Run]], environment: Environment, jobs: int, fresh: bool = False
+) -> Iterator[tuple[Sequence[Run], Done]]:
+    """Each unit with what came of it, in the order in which they end.
+
+    All processes end with this iterator, whatever they do.
+
+    Args:
+        units: runs of one data set each.
+        environment: where data is; ``threads`` is how many each process gets.
+        jobs: processes.
+        fresh: each unit is done in a new process.
+    """
+    output, before = Path(environment.out) / LOG, os.environ.get(THREADS)
+    os.environ[THREADS] = str(environment.threads)  # read when a worker loads its libraries
+    pool = ProcessPool(
+        max_workers=min(jobs, len(units)),
+        max_tasks=int(fresh),
+        initializer=_begin,
+        initargs=(environment.threads, str(output)),
+        context=multiprocessing.get_context("spawn"),
+    )
+    try:
+        futures: dict[Any, Sequence[Run]] = {
+            pool.schedule(do_unit, args=(environment, unit)): unit for unit in units
+        }
+        for future in as_completed(futures):
+            try:
+                done = future.result()
+            except ProcessExpired as error:
+                code = error.exitcode or 0
+                how = f"signal {-code}, maybe for want of memory" if code < 0 else f"code {code}"
+                done = Done(error=f"The process ended by {how}.", trace=f"See {output}.")
+            yield futures[future], done
+    finally:
+        pool.stop()
+        pool.join()
+        del os.environ[THREADS]
+        os.environ |= {} if before is None else {THREADS: before}
+
+
+def _begin(threads: int, output: str) -> None:
+    """Ready a new process: its threads, its end, and what libraries print."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    log.setLevel(logging.INFO)
+    torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that started it, whatever it is doing."""
+    cast("multiprocessing.Process", multiprocessing.parent_process()).join()
+    os._exit(1)
+
+
+def units(runs: Iterable[Run]) -> list[list[Run]]:
+    """``runs`` in groups that are trained in one pass; most are alone."""
+    groups: dict[Hashable, list[Run]] = {}
+    for number, run in enumerate(runs):
+        own = run.instance().together_key() if run.measure == "accuracy" else None
+        # Methods of one name are of one class.
+        key = number if own is None else (replace(run, options={}, seed=0).key, own)
+        groups.setdefault(key, []).append(run)
+    return [
+        group[start : start + MOST_TOGETHER]
+        for group in groups.values()
+        for start in range(0, len(group), MOST_TOGETHER)
+    ]
+
+
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Alone in the folder ``out``."""
+def alone(out: Path) -> Iterator[None]:
+    """Alone in the folder ``out``, which is made.
+
+    Raises:
+        UsageError: it is no folder, or another benchmark works there.
+        DataError: it cannot be written.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is no folder.", hint="Name another one.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".bench.lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"Another benchmark works in {out}.", hint="Wait for it, or name another --out."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or error}.",
-            hint="Free some space, or name another --out.",
-        ) from error
-    try:
+    path = out / ".bench.lock"
+    with writing(path, "Free some space, or name another --out."):
+        try:
+            held = FileLock(path, timeout=0).acquire()
+        except Timeout:
+            raise UsageError(
+                f"Another benchmark works in {out}.", hint="Wait for it, or name another --out."
+            ) from None
+    with held:
         yield
-    finally:
-        lock.release()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.bench.run import Run
+from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import load_dataset, takes_root
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
@@ -26,8 +26,7 @@ from clip_adapter.methods import FewShotTask, Method
 from clip_adapter.options import Dtype, SourceOptions
 from clip_adapter.sources import FeatureSource, PictureSource
 
-TEST = "test"
-ALL = "all"  # as data sets of the profile "features": every file of the folder
+TEST, ALL = "test", "all"  # "all" data sets of the profile "features" are the files of the folder
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,11 @@ def _pictures(spec: str, options: SourceOptions) -> PictureSource:
     return source
 
 
+@lru_cache(maxsize=2)
+def _features(path: Path, name: str) -> FeatureSource:
+    return FeatureSource(f"{path}#{name}", SourceOptions())
+
+
 class PictureSet(Named):
     """A data set of pictures: one of the demo's or of the paper's, by name."""
 
@@ -102,16 +106,20 @@ class PictureSet(Named):
         """Digest of the names, labels and classes of all pictures, wherever they lie."""
         splits = self._dataset.splits
         rows: dict[str, Any] = {k: [(s.name, s.label) for s in v] for k, v in splits.items()}
-        files = [s for v in splits.values() for s in v if isinstance(s.source, Path)]
-        # A set that was mended is another one.
-        if absent := [s.name for s in files if not cast("Path", s.source).exists()]:
-            rows["absent"] = absent
+        absent = [
+            sample.name
+            for split in splits.values()
+            for sample in split
+            if isinstance(sample.source, Path) and not sample.source.exists()
+        ]
+        rows |= {"absent": absent} if absent else {}  # a set that was mended is another one
         return content_digest(json.dumps([self._dataset.class_names, rows]).encode())
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""
-        source = self._open(run)
-        return make_task(source, shots=run.shots, seed=run.seed, views=run.views, method=method)
+        return make_task(
+            self._open(run), shots=run.shots, seed=run.seed, views=run.views, method=method
+        )
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """Features of the test pictures for ``classifier``, and how many cannot be read."""
@@ -120,21 +128,27 @@ class PictureSet(Named):
             features = _test_features(source)
             return features, len(source.labels(TEST)) - len(features)
         # Of a tower that nobody will see again: nothing is kept.
-        encoder, samples = classifier.encoder(self._environment.device), self._dataset.pool(TEST)
-        features, bad = embed(encoder, samples, source.class_names, preprocess=run.style)
+        features, bad = embed(
+            classifier.encoder(self._environment.device),
+            self._dataset.pool(TEST),
+            source.class_names,
+            preprocess=run.style,
+        )
         return features, len(bad)
 
     def _open(self, run: Run) -> PictureSource:
-        options = SourceOptions(
-            backbone=run.backbone,
-            device=self._environment.device,
-            dtype=self._environment.dtype,
-            prompts=run.prompts or self._templates,
-            root=self._root,
-            preprocess="coop" if run.style == "coop" else "clip",
-            cache=self._environment.cache,
+        return _pictures(
+            self._spec,
+            SourceOptions(
+                backbone=run.backbone,
+                device=self._environment.device,
+                dtype=self._environment.dtype,
+                prompts=run.prompts or self._templates,
+                root=self._root,
+                preprocess="coop" if run.style == "coop" else "clip",
+                cache=self._environment.cache,
+            ),
         )
-        return _pictures(self._spec, options)
 
 
 class FeatureFile(Named):
@@ -144,9 +158,8 @@ class FeatureFile(Named):
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name)
-        self._path = path
+        self._path, self.identity = path, file_digest(path)
         self._sets, self._has_text = sets_of(path)
-        self.identity = file_digest(path)
 
     def has_shots(self, shots: int) -> bool:
         """Whether K shots have a set of their own, or can be drawn from a set "train"."""
@@ -154,29 +167,26 @@ class FeatureFile(Named):
 
     def lacks(self, method: Method) -> str:
         """Why ``method`` cannot run on features, or on these."""
-        if method.reads == "images":
-            return "it reads pictures and there are features only"
-        if method.runs_text_tower:
-            return "it runs the text tower and there are features only"
-        no_text = method.needs_text and not self._has_text
-        return "it needs text weights and the file has none" if no_text else ""
+        reasons = {
+            "it reads pictures and there are features only": method.reads == "images",
+            "it runs the text tower and there are features only": method.runs_text_tower,
+            "it needs text weights and the file has none": method.needs_text and not self._has_text,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
     def task(self, run: Run, method: Method) -> tuple[FewShotTask, dict[str, Any]]:
         """The shots of ``run``, and facts to record."""
         own = f"train_{run.shots}shot"
         name, shots = (own, None) if own in self._sets else ("train", run.shots)
-        source = self._open(name)
-        task, facts = make_task(source, shots=shots, seed=run.seed, method=method)
-        return task, facts | {"data": f"{self._path.name}#{source.set_name}"}
+        task, facts = make_task(
+            _features(self._path, name), shots=shots, seed=run.seed, method=method
+        )
+        return task, facts | {"data": f"{self._path.name}#{name}"}
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""
-        name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
-        return held_out_features(self._open(name)), 0
-
-    @lru_cache(maxsize=2)  # noqa: B019 - the object lives as long
-    def _open(self, name: str) -> FeatureSource:
-        return FeatureSource(f"{self._path}#{name}", SourceOptions())
+        own = f"eval_{run.shots}shot"
+        return held_out_features(_features(self._path, TEST if TEST in self._sets else own)), 0
 
 
 def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:
@@ -205,14 +215,13 @@ def every_set(names: Sequence[str], environment: Environment) -> tuple[str, ...]
     """
     if environment.features is None:
         return tuple(names)
-    files = _feature_files(environment.features)
-    if not files:
-        raise DataError(
-            f"{environment.features} is no folder with .safetensors files.",
-            allowed="one file for each data set, with sets train_{K}shot or train, and test",
-            hint="'clip-adapter embed' makes such files.",
-        )
-    return tuple(files if list(names) == [ALL] else names)
+    if files := _feature_files(environment.features):
+        return tuple(files if list(names) == [ALL] else names)
+    raise DataError(
+        f"{environment.features} is no folder with .safetensors files.",
+        allowed="one file for each data set, with sets train_{K}shot or train, and test",
+        hint="'clip-adapter embed' makes such files.",
+    )
 
 
 def _feature_files(folder: str) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clip_adapter.bench.compare import USUAL_BACKBONE, compared
-from clip_adapter.bench.frame import Findings, Frame, records_of
-from clip_adapter.bench.run import ZERO_SHOT
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
+from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.bench.tables import shots_word
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
 
@@ -25,15 +23,27 @@ MOST_CLASSES = 20
 FAINT: dict[str, Any] = {"alpha": 0.5, "linestyle": "--", "linewidth": 1}
 BESIDE = "published, on the set in brackets"
 TINY, SMALL, LARGE = 7, 9, 11
+# Names are shown as they are: a "$" in them begins no formula.
+STYLE: dict[Any, Any] = {
+    **{"text.parse_math": False, "axes.titlesize": SMALL, "figure.titlesize": LARGE},
+    **dict.fromkeys(("legend.fontsize", "axes.labelsize"), TINY),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), TINY),
+    **{"axes.grid": True, "grid.alpha": 0.3, "figure.constrained_layout.use": True},
+}
 
 
 def make_figure(findings: Findings) -> Figure | None:
     """The figure of the recipe; None where there is nothing to draw."""
-    draw = {"shots": _panels, "branches": _panels, "gains": _gains, "tsne": _planes}
-    kind = findings.recipe.figure
-    figure = draw[kind](findings) if kind in draw and findings.cells.seeds.any() else None
-    if figure is not None:
-        figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}", fontsize=LARGE)
+    from matplotlib import rc_context
+
+    draw, columns = DRAW.get(findings.recipe.figure, (None, 0))
+    if draw is None or not findings.cells.seeds.any():
+        return None
+    handles: dict[str, Any] = {}  # of the legend
+    with rc_context(STYLE):
+        if figure := draw(findings, handles):
+            figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
+            figure.suptitle(f"{findings.recipe.title}: {findings.recipe.profile}")
     return figure
 
 
@@ -42,20 +52,8 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
     from matplotlib.figure import Figure
 
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns, height * rows + 1), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for empty in axes[count:]:
-        empty.set_axis_off()
-    return figure, axes[:count]
-
-
-def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    names = list(handles)
-    legend = figure.legend(
-        handles.values(), names, loc="outside lower center", ncols=columns, fontsize=TINY
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    figure = Figure(figsize=(width * columns, height * rows + 1))
+    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
 
 
 def curves(findings: Findings) -> Frame:
@@ -63,21 +61,20 @@ def curves(findings: Findings) -> Frame:
 
     A mean is over all data sets, or it is not there.
     """
-    cells = compared(findings)
-    panels = (
-        cells.dataset + ", " + cells.backbone if cells.backbone.nunique() > 1 else cells.dataset
-    )
+    cells = findings.cells
+    backbones = ", " + cells.backbone if cells.backbone.nunique() > 1 else ""
+    panels = cells.dataset + backbones
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
     count = cells.panel.nunique()
     if findings.recipe.figure != "shots" or count < 2:
         return cells
     groups = cells.groupby(["label", "shots"], sort=False)[["value", "theirs"]]
     means = groups.mean().where(groups.count() == count).reset_index()
-    where = (means.theirs.notna()).map({True: f"mean, {USUAL_BACKBONE}", False: None})
-    return pd.concat([means.assign(panel=f"mean of {count} sets", where=where), cells])
+    means["where"] = means.theirs.notna().map({True: f"mean, {USUAL_BACKBONE}", False: None})
+    return pd.concat([means.assign(panel=f"mean of {count} sets"), cells])
 
 
-def _panels(findings: Findings) -> Figure:
+def _panels(findings: Findings, handles: dict[str, Any]) -> Figure:
     """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
     from matplotlib.lines import Line2D
 
@@ -94,17 +91,11 @@ def _panels(findings: Findings) -> Figure:
             _curve(axes, own.sort_values("shots"), styles[str(label)])
         ticks = sorted({0, *panel.shots[panel.value.notna()]})
         axes.set_xticks(ticks, [str(k) for k in ticks])
-        where = panel["where"].dropna()
-        title = f"{name} [{where.iloc[-1]}]" if len(where) else str(name)
-        axes.set_title(title, fontsize=SMALL, parse_math=False)
-        axes.set_xlabel("labelled pictures per class", fontsize=TINY)
-        axes.set_ylabel("right (%)", fontsize=TINY)
-        axes.tick_params(labelsize=TINY)
-        axes.grid(alpha=0.3)
-    handles = {findings.shown_as(label): Line2D([], [], **style) for label, style in styles.items()}
+        where = "".join(f" [{where}]" for where in panel["where"].dropna()[-1:])
+        axes.set(title=f"{name}{where}", xlabel="labelled pictures per class", ylabel="right (%)")
+    handles |= {findings.shown_as(n): Line2D([], [], **style) for n, style in styles.items()}
     if cells.theirs.notna().any():
         handles[BESIDE] = Line2D([], [], color="0.3", **FAINT)
-    _legend(figure, handles, 3)
     return figure
 
 
@@ -113,12 +104,13 @@ def _curve(axes: Any, curve: Frame, style: Mapping[str, Any]) -> None:
     faint = {"color": style["color"], **FAINT}
     if style["marker"] == "*":
         for values, look in ((ours.value, {**style, "marker": ""}), (theirs.theirs, faint)):
-            if len(values):
-                axes.axhline(values.iloc[0], **look)
-                axes.plot([0], [values.iloc[0]], **look | {"marker": "*", "markersize": 10})
+            for value in values[:1]:
+                axes.axhline(value, **look)
+                axes.plot([0], [value], **look | {"marker": "*", "markersize": 10})
         return
-    spread = ours.deviation.fillna(0)
-    axes.errorbar(ours.shots, ours.value, yerr=spread, markersize=5, capsize=2, **style)
+    axes.errorbar(
+        ours.shots, ours.value, ours.deviation.fillna(0), markersize=5, capsize=2, **style
+    )
     axes.plot(theirs.shots, theirs.theirs, **faint)
 
 
@@ -127,80 +119,75 @@ def gains(findings: Findings) -> Frame:
 
     ``theirs`` is the same of published numbers, where both are of one backbone.
     """
-    cells, zero = curves(findings), [s.label for s in findings.systems if s.method == ZERO_SHOT]
+    cells, keys = curves(findings), ["panel", "shots"]
+    zero = [s.label for s in findings.systems if s.method == ZERO_SHOT]
     learns = [s.label for s in findings.systems if s.method != ZERO_SHOT]
-    keys = ["panel", "shots"]
     base, reached = (cells[cells.label.isin(own[:1])].set_index(keys) for own in (zero, learns))
     theirs = (reached.theirs - base.theirs).where(reached["where"] == base["where"])
     gained = reached.assign(value=reached.value - base.value, theirs=theirs).reset_index()
     gained["where"] = gained["where"].where(gained.theirs.notna())
-    order = {"by": ["shots", "value", "panel"], "ascending": [True, False, True]}
-    return gained.dropna(subset="value").sort_values(**order)
+    return gained.dropna(subset="value").sort_values(
+        ["shots", "value", "panel"], ascending=[True, False, True]
+    )
 
 
-def _gains(findings: Findings) -> Figure | None:
+def _gains(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     """Bars from the largest gain down; the published gain as a diamond."""
     parts = list(gains(findings).groupby("shots"))
     if not parts:
         return None
-    most = max(len(own) for _, own in parts)
-    figure, grid = _grid(len(parts), len(parts), 6.5, 1.0 + 0.42 * most)
-    handles: dict[str, Any] = {}
+    figure, grid = _grid(len(parts), len(parts), 6.5, 1.0 + 0.42 * max(len(p) for _, p in parts))
     for axes, (shots, own) in zip(grid, parts, strict=True):
         rows, spread = range(len(own)), own.deviation.fillna(0)
         bars = axes.barh(rows, own.value, xerr=spread, color=COLOURS[0], height=0.6, capsize=2)
+        axes.bar_label(bars, fmt="{:+.2f}", padding=2, fontsize=TINY)
         handles[findings.shown_as(own.label.iloc[0])] = bars
         if own.theirs.notna().any():
             (handles[BESIDE],) = axes.plot(own.theirs, rows, "D", color=COLOURS[1])
-        for i, (gain, apart) in enumerate(zip(own.value, spread, strict=True)):
-            side, sign = ("left", 1) if gain >= 0 else ("right", -1)
-            end = (gain + sign * apart, i)
-            axes.annotate(f" {gain:+.2f} ", end, va="center", ha=side, fontsize=TINY)
-        names = own.panel + (" [" + own["where"] + "]").fillna("")
-        axes.set_yticks(rows, names.tolist(), fontsize=TINY, parse_math=False)
+        axes.set_yticks(rows, (own.panel + (" [" + own["where"] + "]").fillna("")).tolist())
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
-        axes.set_xlabel("points above zero-shot CLIP")
-        axes.set_title(shots_word(int(str(shots))), fontsize=SMALL)
-    _legend(figure, handles, 2)
+        axes.set(xlabel="points above zero-shot CLIP", title=shots_word(int(str(shots))))
     return figure
 
 
-def _planes(findings: Findings) -> Figure | None:
-    """The first seed of every cell that has one."""
-    planes: dict[str, Mapping[str, Any]] = {}
-    several = len(findings.columns) > 1
-    for cell in findings.cells.itertuples():
-        where = f"{cell.dataset}, {shots_word(cell.shots)}\n" if several else ""
-        records = [record for record in records_of(cell.runs) if record.get("points")]
-        for record in records[:1]:
-            name = findings.shown_as(cell.label)
-            planes[f"{where}{name}, silhouette {record['silhouette']:.3f}"] = record
-    return plane_figure(planes) if planes else None
+def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
+    """The first seed of every cell that has one, a panel for each.
 
-
-def plane_figure(planes: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A panel for each classifier; a class has a colour and a mark of its own.
-
-    Args:
-        planes: {title: record with points, labels, class_names}. Of more than ``MOST_CLASSES``
-            classes, those with the most points are shown.
+    A class has a colour and a mark of its own. Of more than ``MOST_CLASSES`` classes, those with
+    the most points are shown.
     """
-    handles: dict[str, Any] = {}
+    several = len(findings.columns) > 1
+    planes = [
+        (
+            f"{cell.dataset}, {shots_word(cell.shots)}\n" * several + findings.shown_as(cell.label),
+            record,
+        )
+        for cell in findings.cells.itertuples()
+        for record in [record for record in cell.records if record.get("points")][:1]
+    ]
+    if not planes:
+        return None
     figure, grid = _grid(len(planes), min(2, len(planes)), 5, 4.2)
-    for axes, (name, record) in zip(grid, planes.items(), strict=True):
+    for axes, (title, record) in zip(grid, planes, strict=True):
         points = pd.DataFrame(record["points"]).groupby(pd.Series(record["labels"]))
         names = record["class_names"]
-        kept = sorted(label for label, _ in Counter(record["labels"]).most_common(MOST_CLASSES))
+        kept = points.size().nlargest(MOST_CLASSES).index.sort_values()
         for i, label in enumerate(kept):
-            own = points.get_group(label)
-            mark = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            style = {"color": COLOURS[i % len(COLOURS)], "alpha": 0.8, "linestyle": ""}
-            (dots,) = axes.plot(own[0], own[1], marker=mark, markersize=3, **style)
+            (dots,) = axes.plot(
+                *points.get_group(label).to_numpy().T,
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+                markersize=3,
+                linestyle="",
+                alpha=0.8,
+            )
             handles.setdefault(names[label], dots)
         few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
-        axes.set_title(name + few, fontsize=SMALL, parse_math=False)
-        axes.set(xticks=[], yticks=[])
-    _legend(figure, handles, 5)
+        axes.set(xticks=[], yticks=[], title=f"{title}, silhouette {record['silhouette']:.3f}{few}")
     return figure
+
+
+# How a figure is drawn, and how many names stand in a line of its legend.
+DRAW = {"shots": (_panels, 3), "branches": (_panels, 3), "gains": (_gains, 2), "tsne": (_planes, 5)}

@@ -1,37 +1,68 @@
-"""The results of a plan as one frame, and the cells of its tables: means over seeds."""
+"""The results of a plan as one frame: runs, cells of tables, and the published beside.
+
+Published numbers are as they were printed, in two files with one row for each. ``tables.csv`` holds
+the tables of CLIP-Adapter (arXiv 2110.04544), with a note where a number contradicts the text or
+another table. ``fewshot_numbers.csv`` holds accuracies by shots from figures and released logs,
+under two kinds of preprocessing that are never mixed.
+
+A difference is told only where data set, backbone, preprocessing, shots and method are the same,
+and where ours was measured on the whole data set. Where one of them is another, the published
+number shows the shape of the finding and nothing else.
+"""
 
 from __future__ import annotations
 
-import itertools
-import statistics
+import re
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.plan import Plan, Planned
-from clip_adapter.bench.recipe import System
-from clip_adapter.bench.results import NUMBERS, Record, Results
+from clip_adapter.bench.plan import Plan
+from clip_adapter.bench.recipe import Recipe, System, shipped
+from clip_adapter.bench.results import NUMBERS, Results, Run
+from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
+from clip_adapter.errors import DataError
 from clip_adapter.training.selection import shown
 
 # What a cell is of: a row's label; the set that it was trained on, seen through a backbone, and K
 # shots of it; the test set, which is a shifted one where it is not that of the first.
 CELL = ["label", "dataset", "backbone", "shots", "test_set"]
 PLACE = CELL[:-1]
-Row = dict[str, Any]
+PUBLISHED = ["theirs", "where", "source", "why", "digitised", "note"]
+SCORES = ["top1", *NUMBERS]
 Frame = Any  # a pandas frame: what its columns hold is said where it is made
-FACTS = [
-    "value",
-    "deviation",
-    "seeds",
-    "wanted",
-    "best_of",
-    "settings",
-    "chosen",
-    "failures",
-    "runs",
-]
+TABLES, FEW_SHOT = "tables.csv", "fewshot_numbers.csv"
+TYPES: Any = {
+    **dict.fromkeys(("row", "column", "dataset", "backbone", "style", "metric", "unit"), str),
+    **dict.fromkeys(("source", "note", "preprocess", "method"), str),
+    **{"table": int, "shots": int, "value": float, "acc": float},
+}
+# Columns that each file must have.
+NEEDED = {
+    TABLES: "table row column dataset backbone style shots metric value",
+    FEW_SHOT: "source backbone preprocess dataset method shots acc",
+}
+# Most of the published numbers are of this one.
+USUAL_BACKBONE = "RN50"
+# Why there is no difference; "" where there is one.
+SETTING, METHOD, INCOMPLETE = "setting", "method", "incomplete"
+# Published name -> our method.
+METHODS = {
+    "zero-shot": "zero-shot",
+    "Zero-shot CLIP": "zero-shot",
+    "linear-probe": "linear-probe",
+    "Linear probe CLIP": "linear-probe",
+    "CoOp": "coop",
+    "CLIP-Adapter": "clip-adapter",
+    "Tip-Adapter": "tip-adapter",
+    "Tip-Adapter-F": "tip-adapter-f",
+    "APE": "ape",
+    "APE-T": "ape-t",
+    "GDA": "gda",
+}
 
 
 class Findings:
@@ -41,54 +72,59 @@ class Findings:
         plan: what was asked for.
         recipe: of the plan.
         runs: a row for each run and test set: ``CELL``, setting (its number), key, failure, record,
-            and the numbers of the record.
-        cells: a row for each cell, in order: ``CELL``, the :func:`mean_of` top1, wanted (seeds),
-            settings and best_of (those with a result, of which the best on the test set is taken),
-            chosen (in words), failures (why runs have no result), and its runs.
+            chosen, and the numbers of the record.
+        cells: a row for each cell, in order: ``CELL``; value, deviation (of the sample) and seeds
+            of top1, NaN where there are too few; wanted (seeds); settings and best_of (those with a
+            result, of which the best on the test set is taken); chosen (in words); failures (why
+            runs have no result); and its records. What is published of it, if anything: theirs (in
+            percent, or NaN), where (data set and backbone, as the paper writes them), source
+            ("paper" for a table of CLIP-Adapter's, else "published"), digitised (read off a plot,
+            to 0.2 points), note (what is odd about it), and why there can be no difference: ""
+            where ours was measured on the same, else SETTING (another data set, backbone,
+            preprocessing or number of shots), METHOD (another method, or prompts of its own) or
+            INCOMPLETE (not known to be of the whole data set).
+        numbers: {name of a number: value, deviation and seeds of each cell}.
         systems: those that were not left out, in order.
     """
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.recipe = plan, plan.recipe
-        rows = [row for planned in plan.planned() for row in _rows(planned, results)]
-        names = [*CELL, "setting", "key", "failure", "record", "top1", *NUMBERS]
-        self.runs: Frame = pd.DataFrame(rows, columns=names)
+        rows = [row for planned in plan.planned() for row in _rows(*planned, results)]
+        self.runs: Frame = pd.DataFrame(
+            rows, columns=[*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
+        ).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
-        by_label = {system.label: system for system in self.systems}
-        places = itertools.groupby(rows, itemgetter(*PLACE))
-        cells = [cell for key, own in places for cell in self._cells(by_label[key[0]], list(own))]
-        self.cells: Frame = pd.DataFrame(cells, columns=[*CELL, *FACTS])
-
-    def _cells(self, system: System, runs: list[Row]) -> list[Row]:
-        """By test set: of the only setting, or of the best on the own test set."""
-        settings = system.settings(self.recipe.protocol)
-        own = [run for run in runs if run["test_set"] == run["dataset"]]
-        by_setting = [[run for run in own if run["setting"] == i] for i in range(len(settings))]
-        means = {i: mean_of(part, "top1")["value"] for i, part in enumerate(by_setting)}
-        known = {i: mean for i, mean in means.items() if mean == mean}
-        best = max(known, key=lambda i: known[i], default=0)
-        choices = [record.get("chosen", {}) for record in records_of(by_setting[best])]
-        if len(settings) > 1:
-            choices = [{key: settings[best][key] for key in system.search}][: len(known)]
-        facts = {
-            "settings": len(settings),
-            "best_of": len(known),
-            "chosen": _in_words(choices),
-            "failures": list(dict.fromkeys(run["failure"] for run in own if run["failure"])),
-        }
-        cells: list[Row] = []
-        for name in dict.fromkeys(run["test_set"] for run in runs):
-            kept = [run for run in runs if (run["test_set"], run["setting"]) == (name, best)]
-            place = {key: kept[0][key] for key in CELL}
-            numbers = {**mean_of(kept, "top1"), "wanted": len(kept), "runs": kept}
-            cells.append(place | numbers | facts)
-        return cells
+        own = self.runs.query("test_set == dataset")
+        by_setting = own.groupby([*PLACE, "setting"], sort=False).top1.mean()
+        places = by_setting.groupby(PLACE, sort=False)
+        failures = own.groupby(PLACE).failure.agg(lambda why: [*why.dropna().unique()])
+        best = by_setting.fillna(-1).groupby(PLACE, sort=False).transform("idxmax") if rows else []
+        shown = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]]).isin(set(best))
+        cells = self.runs[shown].groupby(CELL, sort=False)
+        # Rounded, as the error of a sum would decide how a tie is shown.
+        means = cells[SCORES].agg(["mean", "std", "count"]).round(12)
+        means = means.rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
+        self.cells: Frame = (
+            means.top1.assign(
+                wanted=cells.size(),
+                records=cells.record.agg(_known),
+                chosen=cells.chosen.agg(_known).map(_in_words),
+            )
+            .join(places.agg(settings="size", best_of="count"), on=PLACE)
+            .join(failures.rename("failures"), on=PLACE)
+            .reset_index()
+        )
+        self.numbers: dict[str, Frame] = {n: means[n].reset_index(drop=True) for n in SCORES}
+        systems = {system.label: system for system in self.systems}
+        published = [
+            _counterpart(self.recipe, systems[c.label], c) for c in self.cells.itertuples()
+        ]
+        self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
 
     @property
     def columns(self) -> Frame:
         """Every data set, backbone and shots once, in order, on its own test set."""
-        own = self.cells[self.cells.test_set == self.cells.dataset]
-        return own[CELL[1:]].drop_duplicates()
+        return self.cells.query("test_set == dataset")[CELL[1:]].drop_duplicates()
 
     def shown_as(self, label: str) -> str:
         """``label``; a system that read the test set to choose says so."""
@@ -98,45 +134,161 @@ class Findings:
         return f"{label} (best of {count} on the test set)" if counts else label
 
 
-def _rows(planned: Planned, results: Results) -> list[Row]:
+def _rows(system: System, setting: int, run: Run, results: Results) -> list[dict[str, Any]]:
     """A run on its own test set, and on each shifted one."""
-    label, setting, run = planned
     record = results.read(run)
     known = record or {}
-    row = {name: getattr(run, name) for name in ("dataset", "backbone", "shots", "key")}
-    row |= {"label": label, "setting": setting, "record": record, "test_set": run.dataset}
-    row |= {name: known.get(name) for name in ("top1", *NUMBERS)}
-    row["failure"] = results.failure(run) if record is None else None
-    shifts = {name: known.get("shifts", {}).get(name, {}).get("top1") for name in run.shifts}
-    return [row, *(row | {"test_set": name, "top1": top1} for name, top1 in shifts.items())]
-
-
-def mean_of(runs: Sequence[Row], name: str) -> Row:
-    """Mean, deviation of the sample, and seeds of a number; NaN where there are too few."""
-    known = [run[name] for run in runs if run[name] is not None]
-    return {
-        "value": statistics.fmean(known) if known else float("nan"),
-        "deviation": statistics.stdev(known) if len(known) > 1 else float("nan"),
-        "seeds": len(known),
+    chosen = known.get("chosen", {})
+    if known and len(system.settings(run.protocol)) > 1:
+        chosen = {name: run.options[name] for name in system.search}
+    row = {
+        **{name: getattr(run, name) for name in ("dataset", "backbone", "shots", "key")},
+        **{"label": system.label, "setting": setting, "test_set": run.dataset},
+        **{"record": record, "chosen": chosen if known else None},
+        "failure": None if known else results.failure(run),
+        **{name: known.get(name) for name in SCORES},
     }
+    shifts = known.get("shifts", {})
+    return [row, *(row | {"top1": None, "test_set": n, **shifts.get(n, {})} for n in run.shifts)]
 
 
-def records_of(runs: Sequence[Row]) -> list[Record]:
-    """Of the runs that have one."""
-    return [run["record"] for run in runs if run["record"]]
+def _known(values: Frame) -> list[Any]:
+    return values.dropna().tolist()
 
 
 def _in_words(choices: Sequence[Mapping[str, Any]]) -> str:
     """One choice where all seeds have the same, else one for each; its name once, if it can be."""
-    words = [", ".join(_choice(*item) for item in chosen.items()) for chosen in choices]
+    words = [
+        # A choice of several things names them itself.
+        ", ".join(
+            shown(value)
+            if isinstance(value, Mapping)
+            else f"{name} {', '.join(map(shown, value if isinstance(value, list) else [value]))}"
+            for name, value in chosen.items()
+        )
+        for chosen in choices
+    ]
     first = words[0].partition(" ")[0] + " " if words else ""
     if len(set(words)) > 1 and all(w.startswith(first) and ", " not in w for w in words):
         return first + " / ".join(word.removeprefix(first) for word in words)
     return " / ".join(words if len(set(words)) > 1 else words[:1])
 
 
-def _choice(name: str, value: Any) -> str:
-    """A choice of several things names them itself."""
-    if isinstance(value, Mapping):
-        return shown(value)
-    return f"{name} {', '.join(map(shown, value)) if isinstance(value, list) else shown(value)}"
+@cache
+def load_published(folder: Path | None = None) -> Any:
+    """Both files of ``folder`` (those of the package by default) as one frame.
+
+    Columns are table (its number, or 0), row (what was measured), dataset ("avg" is the mean of
+    the paper's eleven), backbone (as the paper writes it), style (preprocessing), shots (0 for
+    zero-shot, which has the same at every K), metric, value, unit, note (what is odd about it),
+    digitised (read off a plot, to 0.2 points) and text (value and unit).
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+    frames: list[Frame] = []
+    for name, needed in NEEDED.items():
+        path = (folder or shipped("published")) / name
+        try:
+            frames.append(pd.read_csv(path, dtype=TYPES, keep_default_na=False))
+            if absent := set(needed.split()) - set(frames[-1]):
+                raise ValueError(f"there is no column {', '.join(sorted(absent))}")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{path} cannot be read: {error}.",
+                hint="Install clip-adapter again, or take the file from its repository.",
+            ) from error
+    tables, few = frames
+    few = few.rename(columns={"method": "row", "acc": "value"}).assign(
+        table=0,
+        metric="top1",
+        unit="%",
+        note="",
+        digitised=few.source.str.contains("digitised"),
+        style=few.preprocess.str.removesuffix("-style"),
+        dataset=few.dataset.replace({"fgvc": "fgvc_aircraft"}),
+    )
+    whole = pd.concat([tables.assign(digitised=False), few], ignore_index=True)
+    return whole.assign(
+        text=[
+            f"{value:.2f}" if unit == "%" else f"{value:g}{'+' * ('or more' in note)} {unit}"
+            for value, unit, note in zip(whole.value, whole.unit, whole.note, strict=True)
+        ]
+    )
+
+
+def paper_backbone(name: str) -> str:
+    """``ViT-B-16/openai`` -> ``ViT-B/16``, ``RN50/openai`` -> ``RN50``; others as they are."""
+    printed = re.sub(r"^ViT-([BLH])-", r"ViT-\1/", name.removesuffix("/openai"))
+    return printed if name.endswith("/openai") else name
+
+
+def table_number(recipe: Recipe) -> int:
+    """5 for a recipe of "Table 5"; 0 for figures and recipes of one's own."""
+    match = re.fullmatch(r"Table (\d+)", recipe.source)
+    return int(match[1]) if match else 0
+
+
+@cache
+def published_rows(table: int) -> dict[str, list[Any]]:
+    """The numbers of a table of the paper, or those by shots (0), by the name of the row."""
+    return {
+        str(row): list(group.itertuples(index=False))
+        for row, group in load_published().query("table == @table").groupby("row")
+    }
+
+
+def row_of(system: System, table: int) -> str:
+    """The name of ``system`` in a table of the paper."""
+    return system.of if not table or system.of in published_rows(table) else system.label
+
+
+def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
+    table = table_number(recipe)
+    name, own = row_of(system, table), paper_backbone(cell.backbone)
+    dataset = recipe.like.get(cell.test_set, cell.test_set)
+    shots = (cell.shots,) if table else (0, cell.shots)
+    figures = [
+        f
+        for f in published_rows(table).get(name, [])
+        if (f.dataset, f.metric) == (dataset, "top1")
+        and (table or (f.style == recipe.style and f.shots in shots))
+        and (table or f.backbone in (own, USUAL_BACKBONE))
+    ]
+    if not figures:
+        return (None,) * len(PUBLISHED)
+    figure = next((f for f in figures if f.backbone == own), figures[0])
+    # The table says which rows have prompts of their own, but not what others call a row.
+    prompts = bool(system.prompts) and (not table or name == system.of)
+    if (figure.backbone, figure.style, dataset) != (
+        own,
+        recipe.style,
+        cell.test_set,
+    ) or figure.shots not in shots:
+        why = SETTING
+    elif prompts or METHODS.get(name, system.method if table else "") != system.method:
+        why = METHOD
+    else:
+        why = "" if recipe.profile == "paper" and _whole(cell) else INCOMPLETE
+    return (
+        figure.value,
+        f"{figure.dataset}, {figure.backbone}",
+        "paper" if table else "published",
+        why,
+        figure.digitised,
+        figure.note,
+    )
+
+
+def _whole(cell: Any) -> bool:
+    """Whether all records are of all classes and of all test pictures of the paper's data set."""
+    if any(known_benchmark(name) != name for name in (cell.dataset, cell.test_set)):
+        return not cell.records
+    wanted = get_benchmark(cell.dataset).classes, get_benchmark(cell.test_set).sizes["test"]
+    # A copy is split its own way, so its shots are others.
+    return all(
+        not (record.get("skipped") or part.get("test_skipped") or record.get("copy_of"))
+        and (record.get("classes"), part.get("n")) == wanted
+        for record in cell.records
+        for part in [record.get("shifts", {}).get(cell.test_set, record)]
+    )

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from clip_adapter.bench.cost_tables import cost_tables
 from clip_adapter.bench.figures import make_figure
 from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.plan import Plan
+from clip_adapter.bench.recipe import Recipe
 from clip_adapter.bench.results import Results
-from clip_adapter.bench.tables import Table, csv_text, escaped, latex, markdown, tables
+from clip_adapter.bench.tables import Table, cost_tables, escaped, tables
 from clip_adapter.evaluation.plots import save
 from clip_adapter.files import write_file
 
@@ -35,6 +35,7 @@ PROFILES = {
     "that are not among the shots; such rows are no figures of the validation set.",
     "paper": "The paper's data sets: `clip-adapter bench run --profile paper --root DIR`",
 }
+CHOSEN = "<details><summary>What was chosen (by seed where they differ)</summary>\n"
 HEAD = """# Tables and figures
 
 <!-- Written by 'clip-adapter bench'; change nothing here. -->
@@ -56,15 +57,7 @@ run has the machine to itself. What the paper measured, on an A100, is in *itali
 """
 
 
-@dataclass
-class Page:
-    """What was written: ``path`` is the page to open, ``files`` are all of them."""
-
-    path: Path
-    files: list[Path] = field(default_factory=list)
-
-
-def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
+def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]:
     """Write the tables and the figure of every plan, and both pages.
 
     Args:
@@ -72,64 +65,68 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> Page:
         results: where the results are.
         out: folder to write to.
 
+    Returns:
+        All files; the last two are the pages of accuracies and of costs.
+
     Raises:
         DataError: a file cannot be written.
     """
-    page = Page(out / TABLES)
+    files: list[Path] = []
     accuracies, costs = [HEAD], [COST_HEAD]
     for profile, words in PROFILES.items():
         own = [Findings(plan, results) for plan in plans if plan.recipe.profile == profile]
-        head = f"## Profile {profile}\n\n{words}\n"
-        sections = [_section(f, own[:number], page, out) for number, f in enumerate(own)]
-        accuracies += [head, *sections] if own else []
-        sections = [text for f in own if (text := _costs(f, own, page, out))]
-        costs += [head, *sections] if sections else []
-    for path, parts in ((page.path, accuracies), (out / COSTS, costs)):
-        page.files.append(write_file(path, "\n".join(parts).encode()))
-    return page
+        head = [f"## Profile {profile}\n\n{words}\n"] if own else []
+        accuracies += head
+        for number, findings in enumerate(own):
+            recipe, protocol = findings.recipe, findings.recipe.protocol
+            # What was chosen on the test set stands apart.
+            folder = profile if protocol == "ours" else f"{profile}-{protocol}-protocol"
+            twin = next((f.recipe for f in own[:number] if _shows(f, findings)), None)
+            shown = tables(findings) if twin is None else []
+            files += _write(shown, out / "tables" / folder, "csv", "tex")
+            parts = [*_section(findings, shown, twin), *_left_out(findings.plan)]
+            path = out / "figures" / folder / f"{recipe.name}.png"
+            path.unlink(missing_ok=True)
+            if shown and (figure := make_figure(findings)):
+                files.append(save(figure, path))
+                rule = "" if protocol == "ours" else f", {SELECTION[protocol]}"
+                alt = escaped(f"{recipe.name}, {profile}{rule}")
+                parts.append(f"![{alt}]({quote(path.relative_to(out).as_posix())})\n")
+            accuracies.append("\n".join(parts))
+            shown = cost_tables(findings, own) if findings.runs.record.notna().any() else []
+            files += _write(shown, out / "tables" / folder, "csv")
+            if shown:
+                costs += [*head, f"### {escaped(recipe.heading)}\n", *(t.markdown() for t in shown)]
+                head = []
+    for name, parts in ((TABLES, accuracies), (COSTS, costs)):
+        files.append(write_file(out / name, "\n".join(parts).encode()))
+    return files
 
 
-def _section(findings: Findings, before: Sequence[Findings], page: Page, out: Path) -> str:
-    """What was measured how, the tables and the figure of a recipe, and what was left out."""
+def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> list[str]:
+    """What was measured how, and the tables of a recipe; or the ``twin`` that shows the same."""
     recipe = findings.recipe
-    twin = next((other.recipe for other in before if _shows(other, findings)), None)
-    own = tables(findings) if twin is None else []
-    for ending in ("csv", "tex"):
-        _write(findings, own, ending, page, out)
     parts = [f"### {escaped(recipe.heading)}\n"]
     parts += [f"{escaped(recipe.note)}\n"] if recipe.note else []
     if twin is not None:
-        parts.append(f"On this data these are the runs of: {escaped(twin.heading)}.\n")
-    elif recipe.measure == "cost":
-        any_result = findings.runs.record.notna().any()
-        parts.append(
-            f"Seconds and memory: [{COSTS}]({COSTS}).\n" if any_result else "No results.\n"
-        )
-    elif len(findings.systems) < 2:
-        parts.append("Nothing to compare on this data.\n")
-    else:
-        parts.append(f"{escaped(_how(findings))}.\n")
-        parts += [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in own]
-        if chosen := [_captioned(t.caption, "", markdown(t.chosen)) for t in own if len(t.chosen)]:
-            summary = "What was chosen (by seed where they differ)"
-            parts += [f"<details><summary>{summary}</summary>\n", *chosen, "</details>\n"]
-    parts += [f"Left out:\n\n{lines}\n"] if (lines := _left_out(findings.plan)) else []
-    path = out / "figures" / _folder(findings) / f"{recipe.name}.png"
-    path.unlink(missing_ok=True)
-    if own and (figure := make_figure(findings)):
-        page.files.append(save(figure, path))
-        rule = "" if recipe.protocol == "ours" else f", {SELECTION[recipe.protocol]}"
-        link = quote(path.relative_to(out).as_posix())
-        parts.append(f"![{escaped(f'{recipe.name}, {recipe.profile}{rule}')}]({link})\n")
-    return "\n".join(parts)
+        return [*parts, f"On this data these are the runs of: {escaped(twin.heading)}.\n"]
+    if recipe.costs:
+        known = findings.runs.record.notna().any()
+        return [*parts, f"Seconds and memory: [{COSTS}]({COSTS}).\n" if known else "No results.\n"]
+    if len(findings.systems) < 2:
+        return [*parts, "Nothing to compare on this data.\n"]
+    parts.append(f"{escaped(_how(findings))}.\n")
+    parts += [table.markdown() for table in own]
+    if chosen := [Table("", t.caption, t.chosen).markdown("") for t in own if len(t.chosen)]:
+        parts += [CHOSEN, *chosen, "</details>\n"]
+    return parts
 
 
 def _shows(other: Findings, findings: Findings) -> bool:
     """Whether ``other`` shows all runs of ``findings`` in the same way."""
-    names = ("columns", "figure", "measure")
-    alike = all(getattr(findings.recipe, n) == getattr(other.recipe, n) for n in names)
+    form = attrgetter("recipe.columns", "recipe.figure", "recipe.measure")
     own, theirs = (set(zip(f.runs.label, f.runs.key, strict=True)) for f in (findings, other))
-    return alike and bool(own) and own <= theirs
+    return form(other) == form(findings) and bool(own) and own <= theirs
 
 
 def _how(findings: Findings) -> str:
@@ -140,58 +137,45 @@ def _how(findings: Findings) -> str:
         data = (
             f"Backbone {', '.join(columns.backbone.unique())}, {recipe.style}-style preprocessing"
         )
-        data += f", {recipe.views} views of each shot" if recipe.views > 1 else ""
-        data += f" (the plain one for {', '.join(plain)})" if plain and recipe.views > 1 else ""
-    shots = ", ".join(map(str, columns.shots.unique())) + " shots"
-    seeds = f"seed{'s' if len(recipe.seeds) > 1 else ''} {', '.join(map(str, recipe.seeds))}"
-    first = findings.runs.dropna(subset="record").drop_duplicates("dataset").record
+    if recipe.profile != "features" and recipe.views > 1:
+        data += f", {recipe.views} views of each shot"
+        data += f" (the plain one for {', '.join(plain)})" if plain else ""
+    shots = ", ".join(map(str, columns.shots.unique()))
+    words = [
+        data,
+        f"{shots} shot{'s' * (shots != '1')}",
+        f"seed{'s' * (len(recipe.seeds) > 1)} {', '.join(map(str, recipe.seeds))}",
+        SELECTION[recipe.protocol],
+    ]
     pictures = [
         f"{record['run']['dataset']} {record['n']:,}"
         + (f" (the copy {copy}, split its own way)" if (copy := record.get("copy_of")) else "")
-        for record in first
+        for record in findings.runs.dropna(subset="record").drop_duplicates("dataset").record
         if record.get("n")
     ]
-    words = [data, "1 shot" if shots == "1 shots" else shots, seeds, SELECTION[recipe.protocol]]
     return "; ".join(words) + (f". Test pictures: {', '.join(pictures)}" if pictures else "")
 
 
-def _captioned(caption: str, mark: str, text: str) -> str:
-    return f"{mark}{escaped(caption)}\n\n{text}" if caption else text
-
-
-def _left_out(plan: Plan) -> str:
+def _left_out(plan: Plan) -> list[str]:
     """Reasons, each with the rows and data sets it holds for."""
-    out = pd.DataFrame(
-        [(o.dataset, o.reason, o.system) for o in plan.left_out], columns=list("drs")
-    )
-    rows = out.groupby(["s", "r"], sort=False).d.agg(", ".join).reset_index()
-    lines = []
-    for (reason, names), labels in rows.groupby(["r", "d"], sort=False).s:
-        every = 1 < len(labels) == len(plan.recipe.systems)
-        who = "all rows" if every else ", ".join(labels)
-        lines.append(f"{reason} ({names})" + (f": {who}" if who else ""))
+    out = pd.DataFrame(map(dict, plan.left_out), columns=["system", "reason", "dataset"])
+    rows = out.groupby(["system", "reason"], sort=False).dataset.agg(", ".join).reset_index()
+    lines = [
+        f"{reason} ({names})" + (f": {who}" if who else "")
+        for (reason, names), labels in rows.groupby(["reason", "dataset"], sort=False).system
+        for who in [
+            "all rows" if 1 < len(labels) == len(plan.recipe.systems) else ", ".join(labels)
+        ]
+    ]
     lines += [f"not there: {', '.join(sorted(plan.missing))}"] if plan.missing else []
-    return "\n".join(f"- {escaped(line)}" for line in lines)
+    return ["Left out:\n", *(f"- {escaped(line)}" for line in lines), ""] if lines else []
 
 
-def _costs(findings: Findings, every: Sequence[Findings], page: Page, out: Path) -> str:
-    """The section of a recipe on the other page, where it has one."""
-    own = cost_tables(findings, every) if findings.runs.record.notna().any() else []
-    _write(findings, own, "csv", page, out)
-    texts = [_captioned(t.caption, "#### ", markdown(t.entries, t.notes)) for t in own]
-    return "\n".join([f"### {escaped(findings.recipe.heading)}\n", *texts]) if own else ""
-
-
-def _write(findings: Findings, own: Sequence[Table], ending: str, page: Page, out: Path) -> None:
-    for table in own:
-        text = latex(table.entries, table.notes) if ending == "tex" else csv_text(table.entries)
+def _write(own: Sequence[Table], folder: Path, *endings: str) -> list[Path]:
+    return [
         # Backbones and data sets may have slashes in their names.
-        name = re.sub(r"[^\w.+-]", "-", table.name)
-        path = out / "tables" / _folder(findings) / f"{name}.{ending}"
-        page.files.append(write_file(path, text.encode()))
-
-
-def _folder(findings: Findings) -> str:
-    """Of the files of a recipe: what was chosen on the test set stands apart."""
-    recipe = findings.recipe
-    return recipe.profile + ("" if recipe.protocol == "ours" else f"-{recipe.protocol}-protocol")
+        write_file(folder / re.sub(r"[^\w.+-]", "-", f"{table.name}.{ending}"), text.encode())
+        for table in own
+        for ending in endings
+        for text in [table.tex() if ending == "tex" else table.csv()]
+    ]

@@ -1,27 +1,33 @@
 """``Plan``: a recipe as it was asked for, and what the data could not give.
 
 It is kept beside the results, so that tables and figures need neither the data nor the words of
-the call. Its runs follow from it, and are not kept.
+the call. Its runs follow from it, and are not kept. What recipes need of the data is counted and
+fetched by them.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from clip_adapter.backbones.names import files_of
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
-from clip_adapter.bench.run import ZERO_SHOT, Run
-from clip_adapter.datasets.catalog import known_benchmark
+from clip_adapter.bench.results import ZERO_SHOT, Run
+from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
+from clip_adapter.datasets.download.get import fetch_benchmark
+from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest, write_file
 from clip_adapter.methods import make_method
 from clip_adapter.options import Dtype
+from clip_adapter.reporting import log
 
 FOLDER, FORMAT = "plans", 2
 
@@ -35,16 +41,7 @@ class LeftOut(Model):
     shots: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        what = f"{self.system} left out, " if self.system else ""
-        return f"{self.dataset}: {what}{self.reason}"
-
-
-class Planned(NamedTuple):
-    """A run and its place in the tables: a row's label, and the number of a setting."""
-
-    label: str
-    setting: int
-    run: Run
+        return f"{self.dataset}: {f'{self.system} left out, ' * bool(self.system)}{self.reason}"
 
 
 class Plan(Model):
@@ -68,28 +65,24 @@ class Plan(Model):
     left_out: tuple[LeftOut, ...]
     missing: dict[str, str]
 
-    def planned(self) -> Iterator[Planned]:
-        """Every run of every row, in the order of the tables; some are in several rows."""
+    def planned(self) -> Iterator[tuple[System, int, Run]]:
+        """Every run, with its row and the number of a setting of the row's search.
+
+        In the order of the tables; some are in several rows.
+        """
         absent = {(out.dataset, what) for out in self.left_out for what in (out.system, *out.shots)}
-        for name in self.data:
-            for backbone in self.weights:
-                for system in self.recipe.systems:
-                    for shots in self.recipe.shots:
-                        if not {(name, system.label), (name, shots)} & absent:
-                            yield from self._cell(system, name, backbone, shots)
-
-    def runs(self) -> dict[str, Run]:
-        """Each run once, by its key."""
-        return {planned.run.key: planned.run for planned in self.planned()}
-
-    def _cell(self, system: System, name: str, backbone: str, shots: int) -> Iterator[Planned]:
-        """For each setting of the search, a run for each seed."""
-        recipe, learns = self.recipe, system.method != ZERO_SHOT
-        many_views = learns and not system.plain and make_method(system.method).uses_views
-        costs = recipe.cost.model_dump(exclude_unset=True) if recipe.measure == "cost" else {}
-        for setting, options in enumerate(system.settings(recipe.protocol)):
+        recipe = self.recipe
+        for name, backbone, system, shots in itertools.product(
+            self.data, self.weights, recipe.systems, recipe.shots
+        ):
+            if {(name, system.label), (name, shots)} & absent:
+                continue
+            learns = system.method != ZERO_SHOT
+            many_views = learns and not system.plain and make_method(system.method).uses_views
             # What learns nothing has the same for every seed.
-            for seed in recipe.seeds if learns else recipe.seeds[:1]:
+            seeds = recipe.seeds if learns else recipe.seeds[:1]
+            settings = enumerate(system.settings(recipe.protocol))
+            for (setting, options), seed in itertools.product(settings, seeds):
                 run = Run(
                     profile=recipe.profile,
                     measure=recipe.measure,
@@ -105,49 +98,52 @@ class Plan(Model):
                     seed=seed,
                     shifts=recipe.shifts,
                     protocol=recipe.protocol,
-                    cost=costs,
+                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
                     dtype=self.dtype,
                     weights=self.weights[backbone],
                 )
-                yield Planned(system.label, setting, run)
+                yield system, setting, run
 
-
-@functools.lru_cache(maxsize=64)
-def _digest(files: tuple[tuple[Path, int], ...]) -> str:
-    digests = [(path.name, file_digest(path)) for path, _ in files]
-    return content_digest(json.dumps(digests).encode()) if digests else ""
+    def runs(self) -> dict[str, Run]:
+        """Each run once, by its key."""
+        return {run.key: run for _, _, run in self.planned()}
 
 
 def weights_of(backbone: str) -> str:
     """Digest of the files of ``backbone``; "" where it is known by its name alone."""
-    return _digest(tuple((path, path.stat().st_mtime_ns) for path in files_of(backbone)))
+    digests = [(path.name, file_digest(path)) for path in files_of(backbone)]
+    return content_digest(json.dumps(digests).encode()) if digests else ""
 
 
-def make_plan(recipe: Recipe, data: Callable[[str], Named], dtype: Dtype = "float32") -> Plan:
+def make_plan(
+    recipe: Recipe,
+    data: Callable[[str], Named] = Named,
+    dtype: Dtype = "float32",
+    weights: Callable[[str], str] = weights_of,
+) -> Plan:
     """What of ``recipe`` can be run.
 
     Args:
         recipe: what to run.
-        data: a data set by name.
+        data: a data set by name; costs read none.
         dtype: of the backbone.
+        weights: the digest of a backbone by name.
     """
     identities, missing = dict[str, str](), dict[str, str]()
     left_out: list[LeftOut] = []
-    costs = recipe.measure == "cost"  # it reads no data
     for name in recipe.datasets:
         try:
-            known = Named(name) if costs else data(name)
+            known = Named(name) if recipe.costs else data(name)
             identities[name] = known.identity
+            left_out += _left_out(recipe, known)
         except ClipAdapterError as error:
             missing[name] = str(error)
-        else:
-            left_out += _left_out(recipe, known)
     return Plan(
         format=FORMAT,
         recipe=recipe,
         dtype=dtype,
         data=identities,
-        weights={name: "" if costs else weights_of(name) for name in recipe.backbones},
+        weights={name: "" if recipe.costs else weights(name) for name in recipe.backbones},
         left_out=tuple(left_out),
         missing=missing,
     )
@@ -189,15 +185,16 @@ def make_plans(
         "--root": environment.root,
     }
     if (profile == "features") != (environment.features is not None):
-        word = "without" if profile == "features" else "with"
         raise UsageError(
-            f"The profile {profile!r} {word} a folder of features.",
+            f"The profile {profile!r} {'without' if profile == 'features' else 'with'} a folder of "
+            "features.",
             allowed="--profile features together with --features DIR",
         )
     if profile == "features" and any(given.values()):
-        words = ", ".join(name for name, value in given.items() if value)
         raise UsageError(
-            f"{words} with ready-made features would change nothing.", hint="Leave it away."
+            f"{', '.join(name for name, value in given.items() if value)} with ready-made features "
+            "would change nothing.",
+            hint="Leave it away.",
         )
     loaded = {name: load_recipe(name, profile, overrides) for name in recipes}
     by_name: dict[str, str] = {}
@@ -209,22 +206,27 @@ def make_plans(
                 "are called by the name.",
                 hint="Rename one of the files.",
             )
-    named = {d for r in loaded.values() for d in (*r.datasets, *r.shifts) if r.measure != "cost"}
-    if profile == "paper" and environment.root is None and any(map(known_benchmark, named)):
+    if (profile, environment.root) == ("paper", None) and any(
+        known_benchmark(name)
+        for recipe in loaded.values()
+        if not recipe.costs
+        for name in (*recipe.datasets, *recipe.shifts)
+    ):
         raise UsageError(
             "The paper's data sets are needed, and not said is where they lie.",
             allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
             hint="'clip-adapter data get NAME --root DIR' fetches one, --get those that are "
             "missing. '--profile demo' needs none.",
         )
-    # Opened once for all recipes of this call.
-    data = functools.cache(lambda name: open_set(name, environment))
+    # Opened and digested once for all recipes of this call.
+    make = functools.partial(
+        make_plan,
+        data=functools.cache(functools.partial(open_set, environment=environment)),
+        dtype=environment.dtype,
+        weights=functools.cache(weights_of),
+    )
     return [
-        make_plan(
-            recipe.model_copy(update={"datasets": every_set(recipe.datasets, environment)}),
-            data,
-            environment.dtype,
-        )
+        make(recipe.model_copy(update={"datasets": every_set(recipe.datasets, environment)}))
         for recipe in loaded.values()
     ]
 
@@ -235,9 +237,9 @@ def save_plan(plan: Plan, out: Path) -> Path:
     Raises:
         DataError: it cannot be written.
     """
-    recipe = plan.recipe
-    ending = "" if recipe.protocol == "ours" else f"-{recipe.protocol}"
-    path = out / FOLDER / recipe.profile / f"{recipe.name}{ending}.json"
+    name, protocol = plan.recipe.name, plan.recipe.protocol
+    ending = "" if protocol == "ours" else f"-{protocol}"
+    path = out / FOLDER / plan.recipe.profile / f"{name}{ending}.json"
     data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
     known = path.is_file() and path.read_bytes() == data
     return path if known else write_file(path, data)
@@ -250,7 +252,8 @@ def load_plans(out: Path) -> list[Plan]:
         DataError: one is damaged.
     """
     plans: list[Plan] = []
-    for path in sorted((out / FOLDER).glob("*/*.json")):
+    order = {name: number for number, name in enumerate(recipe_names())}
+    for path in (out / FOLDER).glob("*/*.json"):
         try:
             plans.append(checked(Plan, path.read_bytes(), path.name))
         except (OSError, UsageError) as error:
@@ -258,10 +261,67 @@ def load_plans(out: Path) -> list[Plan]:
                 f"The plan {path} cannot be used: {error}",
                 hint="Remove it, and run its recipe again: results that are there are kept.",
             ) from error
-    order = {name: number for number, name in enumerate(recipe_names())}
+    plans.sort(key=lambda plan: (plan.recipe.name, plan.recipe.protocol))
+    return sorted(
+        plans, key=lambda plan: (plan.recipe.profile, order.get(plan.recipe.name, len(order)))
+    )
 
-    def place(plan: Plan) -> tuple[str, int, str, str]:
-        recipe = plan.recipe
-        return recipe.profile, order.get(recipe.name, len(order)), recipe.name, recipe.protocol
 
-    return sorted(plans, key=place)
+def effort(recipes: Sequence[str]) -> dict[str, Any]:
+    """What ``recipes`` take on the real sets.
+
+    Returns:
+        runs (trainings, each once however many tables show it), pictures ({backbone: pictures
+        through it, every view counted}), download (bytes of the archives whose size is known) and
+        by_hand (sets that only a person can fetch, or whose size is not known).
+
+    Raises:
+        UsageError: an unknown recipe.
+    """
+    runs = {
+        key: run
+        for recipe in map(load_recipe, recipes)
+        if not recipe.costs
+        for key, run in make_plan(recipe).runs().items()
+    }.values()
+    tested: set[tuple[Any, ...]] = {
+        (r.backbone, r.style, name) for r in runs for name in (r.dataset, *r.shifts)
+    }
+    trained = {(r.backbone, r.style, r.dataset, r.shots, r.views, r.seed) for r in runs}
+    pictures: Counter[str] = Counter()
+    for backbone, _, name, *drawn in tested | trained:
+        known = get_benchmark(name)
+        pictures[backbone] += known.classes * drawn[0] * drawn[1] if drawn else known.sizes["test"]
+    names = sorted({name for _, _, name in tested})
+    sizes = {name: get_benchmark(name).download_size for name in names}
+    return {
+        "runs": len(runs),
+        "pictures": dict(pictures),
+        "download": sum(filter(None, sizes.values())),
+        "by_hand": [name for name, size in sizes.items() if size is None],
+    }
+
+
+def get_missing(
+    recipes: Sequence[str], profile: str, root: str | None, overrides: Mapping[str, object]
+) -> None:
+    """Fetch the data sets that ``recipes`` need and that cannot be read below ``root``.
+
+    Raises:
+        UsageError: no root to put them in, or a wrong recipe.
+        DataError: an archive cannot be fetched.
+    """
+    if root is None:
+        raise UsageError("--get without --root.", hint="Name the folder for the data sets: --root.")
+    wanted = dict.fromkeys(
+        name
+        for recipe in (load_recipe(name, profile, overrides) for name in recipes)
+        for name in (*recipe.datasets, *recipe.shifts)
+    )
+    for name in filter(known_benchmark, wanted):
+        try:
+            load_dataset(name, root=root)
+        except DataError:
+            log.info(f"Fetching {name}.")
+            for line in fetch_benchmark(name, root).to_do:
+                log.info(f"{name}: {line}")

@@ -19,7 +19,7 @@ import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -43,13 +43,7 @@ SelectionRule = Literal["ours", "paper"]
 Measure = Literal["accuracy", "cost", "tsne"]
 
 DEFAULTS = "defaults"
-PROFILES: tuple[str, ...] = get_args(Profile)
-
-
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("filled", "text that is not empty")
-    return text
+WORDS = {"string_pattern_mismatch": "text that is not empty"}  # what pydantic would call a pattern
 
 
 def _each_once(value: Any) -> Any:
@@ -58,12 +52,12 @@ def _each_once(value: Any) -> Any:
 
 
 def _labelled_apart(systems: tuple[System, ...]) -> tuple[System, ...]:
-    if len({system.label for system in systems}) < len(systems):
-        raise PydanticCustomError("label", "a label for each system, and no two with one label")
-    return systems
+    if len({system.label for system in systems}) == len(systems):
+        return systems
+    raise PydanticCustomError("label", "a label for each system, and no two with one label")
 
 
-Text = Annotated[str, AfterValidator(_filled)]
+Text = Annotated[str, Field(pattern=r"\S")]
 Natural = Annotated[int, Field(ge=1)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_each_once)]
 Names = Annotated[Texts, Field(min_length=1)]
@@ -71,6 +65,8 @@ Shots = Annotated[tuple[Natural, ...], BeforeValidator(_each_once), Field(min_le
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once), Field(min_length=1)
 ]
+
+
 Search = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)]
 
 
@@ -100,7 +96,9 @@ class System(Model):
     label: Text
     method: str
     options: dict[str, Any] = {}
-    search: Search = {}
+    search: Annotated[
+        dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)
+    ] = {}
     prompts: Texts = ()
     plain: bool = False
     of: str = ""
@@ -108,8 +106,8 @@ class System(Model):
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> System:
         """With the options of its method that are given in common, all of them checked."""
-        common = (info.context or {}).get(self.method, {})
-        own = self.model_copy(update={"options": common | self.options})
+        options = (info.context or {}).get(self.method, {}) | self.options
+        own = self.model_copy(update={"options": options})
         try:
             for options in (own.options, *own.settings("paper")):
                 make_method(own.method, options)
@@ -140,11 +138,6 @@ class Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
     options: Annotated[dict[str, dict[str, Any]], AfterValidator(_each_fits)] = {}
-
-    @property
-    def keys(self) -> dict[str, Any]:
-        """Those of :class:`Recipe`."""
-        return self.__pydantic_extra__ or {}
 
 
 class File(Part):
@@ -224,6 +217,11 @@ class Recipe(Model):
     cost: CostSettings = CostSettings()
 
     @property
+    def costs(self) -> bool:
+        """Whether seconds and memory are measured; that reads no data."""
+        return self.measure == "cost"
+
+    @property
     def heading(self) -> str:
         """Where it is in the paper, and its title."""
         return f"{self.source}: {self.title}" if self.source else self.title
@@ -244,14 +242,8 @@ def shipped(folder: str) -> Path:
 
 def recipe_names() -> list[str]:
     """Names of all recipes: tables first, then figures, in the paper's order."""
-
-    def order(name: str) -> tuple[int, int, str]:
-        word = name.rstrip("0123456789")
-        number = name.removeprefix(word)
-        return {"table": 0, "figure": 1}.get(word, 2), int(number or 0), name
-
     names = {path.stem for path in shipped("recipes").glob("*.toml")} - {DEFAULTS}
-    return sorted(names, key=order)
+    return sorted(names, key=lambda n: (n[:5] != "table", n[:6] != "figure", len(n), n))
 
 
 def load_recipe(
@@ -261,7 +253,7 @@ def load_recipe(
 
     Args:
         name: of a recipe here, or the path of a file.
-        profile: one of ``PROFILES``.
+        profile: "paper", "demo" or "features".
         overrides: stronger than all files; keys of :class:`Recipe`.
 
     Raises:
@@ -269,8 +261,6 @@ def load_recipe(
             a file of one's own that is called as a recipe here.
         DataError: the file cannot be read.
     """
-    if profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
     path = Path(name) if name.endswith(".toml") else shipped("recipes") / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
@@ -284,25 +274,25 @@ def load_recipe(
             hint="Call it otherwise.",
         )
     files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
-    by_profile: list[Mapping[Any, Part]] = [file.profile for file in files]
-    parts = [*files, *(parts.get(profile, Part()) for parts in by_profile)]
-    merged = {key: value for part in parts for key, value in part.keys.items()}
+    parts = [
+        *files,
+        *(part for file in files for name, part in file.profile.items() if name == profile),
+    ]
+    merged = {key: value for part in parts for key, value in (part.model_extra or {}).items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
-    options = {method: values for part in parts for method, values in part.options.items()}
-    content = {**merged, "name": path.stem, "profile": profile}
-    return checked(Recipe, content, path.name, options)
+    merged |= {"name": path.stem, "profile": profile}
+    return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
 
 
 def _read(path: Path) -> File:
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        return checked(File, tomllib.loads(path.read_text("utf-8")), path.name)
     except OSError as error:
         raise DataError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"The recipe {path.name} is no TOML: {error}.") from error
-    return checked(File, content, path.name)
 
 
 def checked(
@@ -322,18 +312,19 @@ def checked(
     Raises:
         UsageError: the first thing in it that cannot be, and where.
     """
-    read = kind.model_validate_json if isinstance(content, bytes) else kind.model_validate
     try:
-        return read(content, context=options)  # type: ignore[arg-type]
+        if isinstance(content, bytes):
+            return kind.model_validate_json(content)
+        return kind.model_validate(content, context=options)
     except ValidationError as error:
         first = error.errors()[0]
     keys, model = list(first["loc"]), Recipe
     if "systems" in keys[:-1]:
-        entry = content["systems"][keys[1]] if isinstance(content, Mapping) else None
-        label = entry.get("label") if isinstance(entry, Mapping) else None
-        named = isinstance(label, str) and label.strip()
         place = keys.index("systems") + 1
-        where += f", {label!r}" if named else f", system {int(keys[place]) + 1}"
+        entry = None if isinstance(content, bytes) else content["systems"][keys[place]]
+        label = entry.get("label") if isinstance(entry, Mapping) else None
+        unnamed = not isinstance(label, str) or not label.strip()
+        where += f", system {int(keys[place]) + 1}" if unnamed else f", {label!r}"
         keys, model = keys[place + 1 :], System
     elif "cost" in keys[:-1]:
         where, keys, model = f"{where}, cost", keys[1:], CostSettings
@@ -343,7 +334,9 @@ def checked(
     if first["type"] == "missing":
         raise UsageError(f"{where} has no {key}.", hint=f"Add: {key} = ...")
     if first["type"] == "extra_forbidden":
-        error = unknown_name("key", key, model.model_fields)
-        raise UsageError(f"{where}: {error.found}", allowed=error.allowed)
-    allowed = first["msg"].removeprefix("Input should be ")
-    raise UsageError(f"{where}: {key} = {reprlib.repr(first['input'])}.", allowed=allowed)
+        unknown = unknown_name("key", key, model.model_fields)
+        raise UsageError(f"{where}: {unknown.found}", allowed=unknown.allowed)
+    raise UsageError(
+        f"{where}: {key} = {reprlib.repr(first['input'])}.",
+        allowed=WORDS.get(first["type"], first["msg"].removeprefix("Input should be ")),
+    )

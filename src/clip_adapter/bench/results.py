@@ -1,21 +1,30 @@
-"""``Results``: one JSON for each run, in a folder; whole or not there."""
+"""``Run``: one training and its scores. ``Results``: a JSON for each run, whole or not there."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
-from clip_adapter.bench.run import Run
-from clip_adapter.errors import DataError
-from clip_adapter.files import write_file
+from clip_adapter.bench.recipe import Measure, SelectionRule
+from clip_adapter.features.store import content_digest
+from clip_adapter.files import write_file, writing
+from clip_adapter.methods import Method, make_method
+from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
 
 FOLDER, FORMAT = "results", 1
 DAMAGED, FAILED = ".damaged", ".failed.json"
+ZERO_SHOT = "zero-shot"
+_USUAL = {"dtype": "float32", "weights": ""}
 # Of a record, beside its accuracy; pages count with them.
 NUMBERS = (
     *("train_seconds", "embed_seconds", "trained_parameters", "peak_memory_mib"),
@@ -24,20 +33,98 @@ NUMBERS = (
 Record = dict[str, Any]
 # What is read of a file is of its type and finite; the rest is kept as it is.
 _CONFIG = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-_PERCENT = Annotated[float, Field(ge=0, le=100)]
-_NUMBER = Annotated[float, Field(ge=-1)] | None  # a silhouette may be below zero
-_TOP1: dict[str, Any] = {"top1": _PERCENT}
-_SECONDS: dict[str, Any] = {"train_seconds": Annotated[float, Field(ge=0)]}
-_SHIFT = create_model("Shift", __config__=_CONFIG, **_TOP1)
+_TOP1: dict[str, Any] = {"top1": Annotated[float, Field(ge=0, le=100)]}
 _COMMON: dict[str, Any] = {
-    **dict.fromkeys(("n", *NUMBERS), (_NUMBER, None)),
+    # A silhouette may be below zero.
+    **dict.fromkeys(("n", *NUMBERS), (Annotated[float | None, Field(ge=-1)], None)),
     **dict.fromkeys(("chosen", "hardware"), (dict[str, Any], {})),
-    "shifts": (dict[str, _SHIFT], {}),
+    "shifts": (dict[str, create_model("Shift", __config__=_CONFIG, **_TOP1)], {}),
     "format": Literal[1],
     "run": dict[str, Any],
 }
-_SCORE = create_model("Score", __config__=_CONFIG, **(_COMMON | _TOP1))
-_COST = create_model("Cost", __config__=_CONFIG, **(_COMMON | _SECONDS))
+_SCORE = create_model("Score", __config__=_CONFIG, **_COMMON | _TOP1)
+_SECONDS: dict[str, Any] = {"train_seconds": Annotated[float, Field(ge=0)]}
+_COST = create_model("Cost", __config__=_CONFIG, **_COMMON | _SECONDS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is done once, told by all that decides it.
+
+    Attributes:
+        profile: of the recipe.
+        measure: what is measured.
+        dataset: its name.
+        data: digest of what it holds, as far as it is cheap to know.
+        backbone: name; "" where ready-made features tell it.
+        style: preprocessing.
+        views: augmented views of each shot.
+        prompts: templates in place of the data set's; () are its own.
+        method: its name.
+        options: of the method, as the recipe gives them.
+        shots: K.
+        seed: of draw and training.
+        shifts: further test sets.
+        protocol: how what is reported was chosen.
+        cost: settings of the measure "cost".
+        dtype: of the backbone.
+        weights: digest of the backbone's files, where its name is a path; else "".
+    """
+
+    profile: str
+    measure: Measure
+    dataset: str
+    data: str
+    backbone: str
+    style: str
+    views: int
+    prompts: tuple[str, ...]
+    method: str
+    options: Mapping[str, Any]
+    shots: int
+    seed: int
+    shifts: tuple[str, ...] = ()
+    protocol: SelectionRule = "ours"
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    dtype: Dtype = "float32"
+    weights: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON takes; without ``dtype`` and ``weights`` where they are the usual ones."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if _USUAL.get(k) != v}
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A digest of everything in it."""
+        return content_digest(json.dumps(self.to_dict(), sort_keys=True).encode())
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        words = {
+            f"{self.dataset} ({self.backbone}, {self.style})": True,
+            f"{self.method} ({options})" if options else self.method: True,
+            f"{self.shots} shots, seed {self.seed}": True,
+            f"prompts {' / '.join(self.prompts)}": self.prompts,
+            f"{self.views} views": self.views > 1,
+            f"protocol {self.protocol}": self.protocol != "ours",
+        }
+        return ", ".join(word for word, shown in words.items() if shown)
+
+    @property
+    def path(self) -> str:
+        """Of its result, below the folder of results; readable, and its own."""
+        options = (f"{k}-{v}" for k, v in self.options.items())
+        words = (*options, f"{self.shots}shot", f"seed{self.seed}", self.key[:12])
+        dataset, *parts = (
+            re.sub(r"[^\w.+-]", "-", word) for word in (self.dataset, self.method, *words)
+        )
+        return f"{self.profile}/{dataset}/{'_'.join(part[:40] for part in parts)}.json"
+
+    def instance(self) -> Method:
+        """The method with its options."""
+        return make_method(self.method, self.options)
 
 
 class Results:
@@ -86,10 +173,8 @@ class Results:
         """
         for path in self.damaged:
             kept = path.with_name(path.name + DAMAGED)
-            try:
+            with writing(kept):
                 os.replace(path, kept)
-            except OSError as error:
-                raise DataError(f"{path} cannot be renamed: {error.strerror}.") from error
             log.warning(f"It is kept as {kept.name}; the run is done again.")
         self.damaged.clear()
 
@@ -99,8 +184,7 @@ class Results:
         Raises:
             DataError: it cannot be written.
         """
-        whole = {"format": FORMAT, "key": run.key, "run": run.to_dict(), **record}
-        write_file(self.path(run), (json.dumps(whole, indent=1) + "\n").encode())
+        self._write(run, ".json", {"key": run.key, "run": run.to_dict(), **record})
         self.path(run, FAILED).unlink(missing_ok=True)
 
     def fail(self, run: Run, error: str, trace: str) -> None:
@@ -109,12 +193,16 @@ class Results:
         Raises:
             DataError: it cannot be written.
         """
-        content = {"format": FORMAT, "run": run.to_dict(), "error": error, "trace": trace}
-        write_file(self.path(run, FAILED), (json.dumps(content, indent=1) + "\n").encode())
+        self._write(run, FAILED, {"run": run.to_dict(), "error": error, "trace": trace})
+
+    def _write(self, run: Run, ending: str, content: Record) -> None:
+        text = json.dumps({"format": FORMAT, **content}, indent=1)
+        write_file(self.path(run, ending), f"{text}\n".encode())
 
     def failure(self, run: Run) -> str | None:
-        """Why ``run`` failed the last time, or None."""
+        """The first line of why ``run`` failed the last time, or None."""
         try:
-            return str(json.loads(self.path(run, FAILED).read_bytes())["error"])
+            failure = json.loads(self.path(run, FAILED).read_bytes())
+            return (str(failure["error"]).splitlines() or ["unknown"])[0]
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -1,26 +1,44 @@
 """Tables: what was found beside the published numbers, as entries of a frame, and its pivots.
 
 An entry of ours is the mean over seeds and their standard deviation. The best of a column is bold,
-in ours and in the published ones each for itself. Nothing that differs between two machines is in
-it.
+in ours and in the published ones each for itself. What differs between two machines, seconds and
+memory, is in tables of their own, without a difference: the paper's seconds are of an A100, its
+memory is the GPU's.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from clip_adapter.bench.compare import INCOMPLETE, METHOD, SETTING, compared
-from clip_adapter.bench.frame import CELL, Findings, Frame, mean_of
+from clip_adapter.bench.frame import (
+    CELL,
+    INCOMPLETE,
+    METHOD,
+    SETTING,
+    Findings,
+    Frame,
+    load_published,
+    row_of,
+    table_number,
+)
+from clip_adapter.bench.recipe import System
+from clip_adapter.methods import make_method
 
-MISSING = "-"
+MISSING, WHOLE = "-", "timed whole"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
-# Of an entry: the places and heads of its row and column, and what is in it.
-ENTRY = ["row", "label", "column", "title", "kind", "text", "value", "deviation", "seeds"]
+# What a table is of, and what stands beside each other in it, by a recipe's ``columns``.
+LAYOUTS = {
+    "shots": (["dataset", "backbone"], ["shots"]),
+    "backbone": (["dataset", "shots"], ["backbone"]),
+    "shift": (["dataset", "backbone", "shots"], ["test_set"]),
+}
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
@@ -35,6 +53,33 @@ NOTES = {
 }
 
 
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+_mib, _count = "{:,.0f} MiB".format, "{:,.0f}".format
+# Recipes of accuracies whose costs are of interest as well.
+COSTED = ("table2", "table3", "table10", "peers")
+# (head, number of a record, how it is written, the paper's metric and what that is called)
+TRAINING = (
+    ("training", "train_seconds", _seconds, "train_time", "training"),
+    ("features of all shots, once", "embed_seconds", _seconds, "", ""),
+    ("trained parameters", "trained_parameters", _count, "parameters", "trained parameters"),
+)
+ALONE = (
+    *TRAINING,
+    ("memory in training", "train_peak_mib", _mib, "", ""),
+    ("a picture", "infer_ms", "{:.3g} ms".format, "inference", "a picture"),
+    ("memory in answering", "infer_peak_mib", _mib, "memory", "memory"),
+)
+BESIDE = (
+    *TRAINING,
+    ("peak memory of the process", "peak_memory_mib", _mib, "memory", "memory"),
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """Entries, and what is said of them.
@@ -42,7 +87,8 @@ class Table:
     Attributes:
         name: of its files.
         caption: above it; "" where it is the only one of its recipe.
-        entries: rows with the columns ``ENTRY`` and ``bold``.
+        entries: rows with the columns row and column (their places), label and title (their heads),
+            kind, text, value, deviation, seeds and bold.
         notes: sentences below.
         chosen: what was chosen, as entries; none where nothing was.
     """
@@ -50,194 +96,59 @@ class Table:
     name: str
     caption: str
     entries: Frame
-    notes: list[str]
-    chosen: Frame = field(default_factory=pd.DataFrame)
+    notes: Sequence[str] = ()
+    chosen: Frame = None
 
-
-def tables(findings: Findings) -> list[Table]:
-    """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
-    recipe, result = findings.recipe, []
-    keys, parts = {
-        "shots": (["dataset", "backbone"], ["shots"]),
-        "backbone": (["dataset", "shots"], ["backbone"]),
-        "shift": (["dataset", "backbone", "shots"], ["test_set"]),
-    }.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
-    cells = compared(findings)
-    if recipe.columns != "shift":
-        cells = cells[cells.test_set == cells.dataset]
-    groups = cells.groupby(keys, sort=False) if keys else [((), cells)]
-    heads = cells.drop_duplicates(keys) if keys else cells[:0]
-    for key, own in groups:
-        if own.label.nunique() < 2 or recipe.measure == "cost":
-            continue
-        caption = _varying(heads, dict(zip(keys, key, strict=True)), keys)
-        titles = [
-            ", ".join(_varying(own, cell, parts)) or cell["test_set"]
-            for cell in own[CELL[1:]].to_dict("records")
-        ]
-        order = {label: number for number, label in enumerate(s.label for s in findings.systems)}
-        own = own.assign(title=titles, row=3 * own.label.map(order))
-        own["column"] = 3 * own.groupby(CELL[1:], sort=False).ngroup()
-        own["label"] = own.label.map(
-            {s.label: findings.shown_as(s.label) for s in findings.systems}
+    def markdown(self, mark: str = "#### ") -> str:
+        """A pipe table, with its notes below; published numbers are in italics."""
+        entries, lines = self.entries, [f"{escaped(note)}  " for note in self.notes]
+        ours = entries[entries.kind == OURS]
+        italic = {
+            "text": (entries.kind != OURS) & (entries.text != MISSING),
+            "label": ~entries.row.isin(ours.row),
+            "title": ~entries.column.isin(ours.column),
+        }
+        plain = entries[[*italic]].map(escaped)
+        marked = plain.mask(pd.DataFrame(italic), "*" + plain + "*")
+        marked["text"] = marked.text.mask(entries.bold, "**" + plain.text + "**")
+        table = _wide(entries.assign(**marked)).to_markdown(
+            index=False, disable_numparse=True, tablefmt="github"
         )
-        plane = recipe.measure == "tsne"
-        chosen = own[
-            (not plane)
-            & own.chosen.groupby(own.row).transform("any")
-            & (own.test_set == own.dataset)
+        caption = f"{mark}{escaped(self.caption)}\n\n" if self.caption else ""
+        return caption + "\n".join([table, "", *lines]).rstrip() + "\n"
+
+    def csv(self) -> str:
+        """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
+        entries, four = self.entries, "{:.4f}".format
+        ours = entries.column.isin(entries.column[entries.kind == OURS])
+        columns = {
+            "": entries.value.map(four).where(
+                entries.value.notna(), entries.text.replace(MISSING, "")
+            ),
+            ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), "")[ours],
+            ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, "")[ours],
+        }
+        parts = [
+            entries.loc[text.index].assign(
+                text=text, title=entries.title + ending, column=3 * entries.column + place
+            )
+            for place, (ending, text) in enumerate(columns.items())
         ]
-        chosen = chosen.assign(text=chosen.chosen.replace("", MISSING), kind=OURS, bold=False)
-        name, notes = "-".join([recipe.name, *caption]), _notes(findings, own)
-        make = _silhouettes if plane else _entries
-        result.append(Table(name, ", ".join(caption), make(findings, own), notes, chosen))
-    return result
+        return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
 
-
-def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
-    """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
-    kept = [name for name in names if among[name].nunique() > 1]
-    kept = kept or list(names[: len(among[names].drop_duplicates()) == 1])
-    return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
-
-
-def shots_word(shots: int) -> str:
-    """``1 shot``, ``2 shots``."""
-    return "1 shot" if shots == 1 else f"{shots} shots"
-
-
-def reasons(cells: Frame) -> dict[str, int]:
-    """The first line of why runs failed, each once, with a number."""
-    lines = dict.fromkeys(line for own in cells.failures for line in _first_lines(own))
-    return {line: number for number, line in enumerate(lines, start=1)}
-
-
-def _first_lines(failures: Sequence[str]) -> list[str]:
-    return [(reason.splitlines() or ["unknown"])[0] for reason in failures]
-
-
-def _text(cell: Any, numbers: dict[str, int]) -> str:
-    """An accuracy, or why there is none."""
-    lines = _first_lines(cell.failures)
-    text = "failed" if lines else MISSING
-    if cell.seeds:
-        text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
-        few = cell.seeds < cell.wanted
-        text += f" ({cell.seeds} of {cell.wanted} seeds)" if few else ""
-        few = cell.best_of < cell.settings
-        text += f" ({cell.best_of} of {cell.settings} settings)" if few else ""
-    return text + "".join(f" [{numbers[line]}]" for line in lines)
-
-
-def _entries(findings: Findings, cells: Frame) -> Frame:
-    """Published numbers and differences as columns; below ours where shots are the columns."""
-    numbers, below = reasons(cells), findings.recipe.columns == "shots"
-    ours = cells.assign(text=[_text(cell, numbers) for cell in cells.itertuples()], kind=OURS)
-    line = cells.row if below else cells.column
-    heads = (cells.source + ": " + cells["where"]).groupby(line).transform("first")
-    theirs = cells.assign(value=cells.theirs, kind=PAPER, head=heads)[heads.notna()]
-    apart = cells.assign(value=(cells.value - cells.theirs).where(cells.why == ""))
-    some = (cells.why == "").groupby(line).transform("any")
-    apart = apart.assign(kind=DIFFERENCE, head=DIFFERENCE)[some]
-    parts = [bold(ours)]
-    for number, (part, form) in enumerate(((theirs, "{:.2f}"), (apart, "{:+.2f}")), start=1):
-        text = part.value.map(form.format).where(part.value.notna(), MISSING)
-        part = part.assign(text=text, deviation=float("nan"), seeds=0)
-        names = part.row.floordiv(3).map(dict(enumerate(s.label for s in findings.systems)))
-        if below:
-            label, row = names + ", " + part["head"], part.row + 1000 + number
-            parts.append(part.assign(label=label, row=row, bold=False))
-        else:
-            part = part.assign(title=part["head"], column=part.column + number)
-            parts.append(bold(part) if number == 1 else part.assign(bold=False))
-    return pd.concat(parts)
-
-
-def bold(entries: Frame, digits: int = 2) -> Frame:
-    """Mark the highest of each column, and all that are shown as the same number."""
-    shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
-    columns = shown.groupby(entries.column)
-    highest = (columns.transform("max") == shown) & (columns.transform("count") > 1)
-    return entries.assign(bold=highest)
-
-
-def _silhouettes(findings: Findings, cells: Frame) -> Frame:
-    """How far the classes lie apart, beside the accuracy of the same classifiers."""
-    numbers = reasons(cells)
-    texts = [_text(cell, numbers) for cell in cells.itertuples()]
-    right = cells.assign(text=texts, title=cells.title + ": right (%)", kind=OURS)
-    values = pd.Series([mean_of(r, "silhouette")["value"] for r in cells.runs], cells.index)
-    texts = values.map("{:.3f}".format).where(values.notna(), MISSING)
-    apart = right.assign(text=texts, value=values, deviation=float("nan"), seeds=0)
-    apart = apart.assign(title="silhouette", column=cells.column + 1)
-    return pd.concat([bold(right), bold(apart, 3)])
-
-
-def _notes(findings: Findings, cells: Frame) -> list[str]:
-    """What is to be said below a table."""
-    recipe, whys = findings.recipe, set(cells.why)
-    searches = recipe.protocol == "ours" and any(s.search for s in recipe.systems)
-    names = [s.of or s.label for s in findings.systems]
-    odd = [
-        f"Published {cell.theirs:.2f} of {names[cell.row // 3]!r}: {cell.note}."
-        for cell in cells.itertuples()
-        if cell.note and cell.note == cell.note
-    ]
-    return [
-        *(f"[{number}] {line}" for line, number in reasons(cells).items()),
-        *([SAME, *([CHOSEN] if searches else [])] if "" in whys else []),
-        *(note for why, note in NOTES.items() if why in whys),
-        *([DIGITISED] if cells.digitised.eq(True).any() else []),
-        *dict.fromkeys(odd),
-    ]
-
-
-def markdown(entries: Frame, notes: Sequence[str] = ()) -> str:
-    """A pipe table, with its notes below; published numbers are in italics."""
-    ours = entries[entries.kind == OURS]
-    theirs = {
-        "text": (entries.kind != OURS) & (entries.text != MISSING),
-        "label": ~entries.row.isin(ours.row),
-        "title": ~entries.column.isin(ours.column),
-    }
-    plain = {name: entries[name].map(escaped) for name in theirs}
-    texts = {
-        name: plain[name].mask(where, "*" + plain[name] + "*") for name, where in theirs.items()
-    }
-    texts["text"] = texts["text"].mask(entries.bold, "**" + plain["text"] + "**")
-    wide = _wide(entries.assign(**texts))
-    table = wide.to_markdown(index=False, disable_numparse=True, tablefmt="github")
-    return "\n".join([table, "", *(f"{escaped(note)}  " for note in notes)]).rstrip() + "\n"
+    def tex(self) -> str:
+        r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
+        texts = self.entries[["text", "label", "title"]].map(lambda text: text.translate(_TEX))
+        texts["text"] = texts.text.mask(self.entries.bold, r"\textbf{" + texts.text + "}")
+        wide = _wide(self.entries.assign(**texts))
+        form = "l" + "r" * (wide.shape[1] - 1)
+        notes = "".join(f"% {' '.join(note.split())}\n" for note in self.notes)
+        return notes + wide.to_latex(index=False, escape=False, column_format=form)
 
 
 def escaped(text: str) -> str:
     """Nothing in ``text`` is markup."""
     return re.sub(r"([\\|*_`\[\]<>]|^#)", r"\\\1", " ".join(text.split()))
-
-
-def csv_text(entries: Frame) -> str:
-    """Numbers as they are: a column for each, and standard deviation and seeds beside ours."""
-    four, words = "{:.4f}".format, entries.text.where(entries.text != MISSING, "")
-    texts = {
-        "": entries.value.map(four).where(entries.value.notna(), words),
-        ": deviation": entries.deviation.map(four).where(entries.deviation.notna(), ""),
-        ": seeds": entries.seeds.map("{:.0f}".format).where(entries.seeds > 0, ""),
-    }
-    ours = entries.column.isin(entries.column[entries.kind == OURS])
-    parts = []
-    for number, (ending, text) in enumerate(texts.items()):
-        part = entries.assign(text=text, title=entries.title + ending)
-        parts.append(part.assign(column=part.column * 3 + number)[ours | (number == 0)])
-    return _wide(pd.concat(parts), "").to_csv(index=False, lineterminator="\n")
-
-
-def latex(entries: Frame, notes: Sequence[str] = ()) -> str:
-    r"""A ``tabular`` for ``\usepackage{booktabs}``, with the notes as comments above."""
-    texts = {name: entries[name].str.translate(_TEX) for name in ("text", "label", "title")}
-    texts["text"] = texts["text"].mask(entries.bold, r"\textbf{" + texts["text"] + "}")
-    wide = _wide(entries.assign(**texts))
-    body = wide.to_latex(index=False, escape=False, column_format="l" + "r" * (wide.shape[1] - 1))
-    return "".join(f"% {' '.join(note.split())}\n" for note in notes) + body
 
 
 _TEX = str.maketrans(
@@ -252,9 +163,237 @@ _TEX = str.maketrans(
 def _wide(entries: Frame, missing: str = MISSING) -> Frame:
     """Rows and columns in their order, with their heads."""
     wide = entries.pivot(index="row", columns="column", values="text").fillna(missing)
-    labels = entries.drop_duplicates("row").set_index("row").label
-    titles = entries.drop_duplicates("column").set_index("column").title
-    wide = wide.sort_index().sort_index(axis=1)
-    wide.columns = titles[wide.columns].tolist()
-    wide.insert(0, "system", labels[wide.index].tolist(), allow_duplicates=True)
+    labels, titles = (
+        entries.drop_duplicates(by).set_index(by)[name][order].tolist()
+        for by, name, order in (("row", "label", wide.index), ("column", "title", wide.columns))
+    )
+    wide = wide.set_axis(titles, axis=1)
+    wide.insert(0, "system", labels, allow_duplicates=True)
     return wide
+
+
+def tables(findings: Findings) -> list[Table]:
+    """The tables of a recipe; none for the measure "cost", or where nothing is to compare."""
+    recipe, cells, result = findings.recipe, findings.cells, list[Table]()
+    keys, parts = LAYOUTS.get(recipe.columns, ([], ["dataset", "backbone", "shots"]))
+    if recipe.columns != "shift":
+        cells = cells.query("test_set == dataset")
+    cells = cells.assign(
+        name=cells.label,
+        label=cells.label.map(findings.shown_as),
+        row=3 * cells.label.map([system.label for system in findings.systems].index),
+        kind=OURS,
+        bold=False,
+    )
+    for key, own in cells.groupby(keys, sort=False) if keys else [((), cells)]:
+        if own.label.nunique() < 2 or recipe.costs:
+            continue
+        several = cells.drop_duplicates(keys) if keys else cells[:0]
+        caption = _varying(several, dict(zip(keys, key, strict=True)), keys)
+        titles = [
+            ", ".join(_varying(own, cell, parts)) or cell["test_set"]
+            for cell in own[CELL[1:]].to_dict("records")
+        ]
+        own = own.assign(title=titles, column=3 * own.groupby(CELL[1:], sort=False).ngroup())
+        some = own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)
+        entries, name = _entries(findings, own), "-".join([recipe.name, *caption])
+        chosen = own.assign(text=own.chosen.replace("", MISSING))[some & (recipe.measure != "tsne")]
+        result.append(Table(name, ", ".join(caption), entries, _notes(findings, own), chosen))
+    return result
+
+
+def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
+    """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
+    several = [name for name in names if among[name].nunique() > 1]
+    kept = several or names[: len(among[names].drop_duplicates()) == 1]
+    return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
+
+
+def shots_word(shots: int) -> str:
+    """``1 shot``, ``2 shots``."""
+    return "1 shot" if shots == 1 else f"{shots} shots"
+
+
+def _reasons(cells: Frame) -> dict[str, int]:
+    """Why runs failed, each once, with a number."""
+    lines = itertools.chain.from_iterable(cells.failures)
+    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
+
+
+def _texts(cells: Frame) -> list[str]:
+    """Accuracies, or why there is none."""
+    texts, numbers = [], _reasons(cells)
+    for cell in cells.itertuples():
+        text = "failed" if cell.failures else MISSING
+        if cell.seeds:
+            text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
+            text += f" ({cell.seeds} of {cell.wanted} seeds)" * (cell.seeds < cell.wanted)
+            text += f" ({cell.best_of} of {cell.settings} settings)" * (
+                cell.best_of < cell.settings
+            )
+        texts.append(text + "".join(f" [{numbers[line]}]" for line in cell.failures))
+    return texts
+
+
+def _entries(findings: Findings, cells: Frame) -> Frame:
+    """Ours, and beside it published numbers and differences, or how far the classes lie apart.
+
+    Where shots are the columns, the published stand below.
+    """
+    below, same = findings.recipe.columns == "shots", cells.why == ""
+    line = cells.row if below else cells.column
+    heads = (cells.source + ": " + cells["where"]).groupby(line).transform("first")
+    some, ours = same.groupby(line).transform("any"), cells.assign(text=_texts(cells))
+    # (kind, numbers, head, where there are any, how they are written)
+    further: list[tuple[str, Frame, Any, Frame, str]] = [
+        (PAPER, cells.theirs, heads, heads.notna(), "{:.2f}"),
+        (DIFFERENCE, (cells.value - cells.theirs).where(same), DIFFERENCE, some, "{:+.2f}"),
+    ]
+    if findings.recipe.measure == "tsne":
+        silhouettes = findings.numbers["silhouette"].value[cells.index]
+        further = [(OURS, silhouettes, "silhouette", cells.row >= 0, "{:.3f}")]
+        ours = ours.assign(title=cells.title + ": right (%)")
+    parts = [bold(ours)]
+    for number, (kind, values, head, kept, form) in enumerate(further, start=1):
+        text = values.map(form.format).where(values.notna(), MISSING)
+        part = cells.assign(
+            kind=kind, value=values, deviation=math.nan, seeds=0, text=text, head=head
+        )[kept]
+        if below:
+            part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
+        else:
+            part = part.assign(title=part["head"], column=part.column + number)
+        ranked = kind != DIFFERENCE and not below
+        parts.append(bold(part, digits=3 if kind == OURS else 2) if ranked else part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def bold(entries: Frame, digits: int = 2) -> Frame:
+    """Mark the highest of each column, and all that are shown as the same number."""
+    shown: Frame = pd.Series([round(value, digits) for value in entries.value], entries.index)
+    columns = shown.groupby(entries.column)
+    return entries.assign(
+        bold=(columns.transform("count") > 1) & (columns.transform("max") == shown)
+    )
+
+
+def _notes(findings: Findings, cells: Frame) -> list[str]:
+    """What is to be said below a table."""
+    whys, recipe = set(cells.why), findings.recipe
+    searched = recipe.protocol == "ours" and any(system.search for system in recipe.systems)
+    names = {s.label: s.of or s.label for s in findings.systems}
+    odd = [
+        f"Published {cell.theirs:.2f} of {names[cell.name]!r}: {cell.note}."
+        for cell in cells[cells.note.fillna("") != ""].itertuples()
+    ]
+    return [
+        *(f"[{number}] {line}" for line, number in _reasons(cells).items()),
+        *([SAME] if "" in whys else []),
+        *([CHOSEN] if "" in whys and searched else []),
+        *(note for why, note in NOTES.items() if why in whys),
+        *([DIGITISED] if cells.digitised.eq(True).any() else []),
+        *dict.fromkeys(odd),
+    ]
+
+
+def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
+    """A table for each data set and backbone, at the most shots; none where costs are not asked.
+
+    Args:
+        findings: of a recipe.
+        every: of all recipes of the profile, for the accuracies beside measured costs.
+    """
+    recipe, cells, result = findings.recipe, findings.cells, list[Table]()
+    if len(findings.systems) < 2 or not (recipe.costs or recipe.name in COSTED):
+        return []
+    cells = cells.query("test_set == dataset")
+    most = cells.groupby(["dataset", "backbone"]).shots.transform("max")
+    groups = cells[cells.shots == most].groupby(["dataset", "backbone", "shots"], sort=False)
+    for (name, _, shots), own in groups:
+        on = f"{recipe.cost.backbone}, {recipe.cost.classes} classes" if recipe.costs else name
+        parts = [
+            numbers.assign(
+                row=range(len(own)), label=own.label.tolist(), column=place, title=title, bold=False
+            ).assign(kind=PAPER if title.startswith(PAPER) else OURS)
+            for place, (title, numbers) in enumerate(_cost_columns(findings, own, every).items())
+            if numbers.value.notna().any()
+        ]
+        if parts:
+            entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
+            caption = f"{on}, {shots} shots"
+            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
+    return result
+
+
+def _cost_columns(findings: Findings, cells: Frame, every: Sequence[Findings]) -> dict[str, Frame]:
+    """Value, deviation, seeds and text of each row by the head of their column."""
+    recipe, table, columns = findings.recipe, table_number(findings.recipe), dict[str, Frame]()
+    published = load_published().query("table == @table")
+    names = [row_of(s, table) for s in findings.systems if s.label in set(cells.label)]
+    failed = cells.failures.astype(bool).map({True: "failed", False: MISSING})
+
+    def paper(metric: str) -> Frame:
+        own = published[published.metric == metric].drop_duplicates("row").set_index("row")
+        return own[["value", "text"]].reindex(names)
+
+    for head, number, write, metric, word in ALONE if recipe.costs else BESIDE:
+        ours = findings.numbers[number].loc[cells.index]
+        columns[head] = ours.assign(text=ours.value.map(write).where(ours.seeds > 0, failed))
+        if table and metric and ours.seeds.any():
+            columns[f"paper: {word}"] = paper(metric)
+    if recipe.costs:
+        on, known = _accuracies(findings, every)
+        columns[f"right on {on} (%)"] = known.reindex(cells.label)
+        if table:
+            columns[f"paper: right on {published.dataset.iloc[0]} (%)"] = paper("top1")
+    return columns
+
+
+def _accuracies(findings: Findings, every: Sequence[Findings]) -> tuple[str, Frame]:
+    """A data set, and by label the accuracy on it of the systems in other recipes, at one shots.
+
+    They are known by method and training recipe; a ratio is free. On the data set of ``findings``
+    if there is a result, else on the first that has one.
+    """
+    here, rows = findings.cells, list[tuple[Any, ...]]()
+    for other in (other for other in every if other.recipe.measure == "accuracy"):
+        # At the defaults, but for the training recipe.
+        usual = {
+            _training(s): s.label
+            for s in reversed(other.systems)
+            if not s.prompts and set(s.options) <= {"recipe"}
+        }
+        cells = other.cells.query("test_set == dataset and seeds > 0")
+        rows += [
+            (cell.dataset, system.label, cell.value, cell.deviation, cell.seeds)
+            for cell in cells[cells.shots.isin(here.shots)].itertuples()
+            for system in findings.systems
+            if usual.get(_training(system)) == cell.label
+        ]
+    names = ["dataset", "label", "value", "deviation", "seeds"]
+    known = pd.DataFrame(rows, columns=names).drop_duplicates(names[:2])
+    known["text"] = known.value.map("{:.2f}".format)
+    name = next((n for n in [*here.dataset, *known.dataset] if n in set(known.dataset)), "")
+    return name, known[known.dataset == name].set_index("label")
+
+
+def _training(system: System) -> tuple[str, str]:
+    return system.method, vars(make_method(system.method, system.options)).get("recipe", "")
+
+
+def _how(cells: Frame) -> list[str]:
+    """How a training was timed, failures, and the machine."""
+    records = [(cell.label, record) for cell in cells.itertuples() for record in cell.records]
+    timed = [(label, record.get("train_how", WHOLE)) for label, record in records]
+    lines = [
+        *(f"{label}: {how}, and multiplied." for label, how in timed if how != WHOLE),
+        *(f"{cell.label} failed: {why}" for cell in cells.itertuples() for why in cell.failures),
+        *(
+            f"Measured on {name}, {machine.get('threads')} thread"
+            f"{'s' * (machine.get('threads') != 1)}."
+            for _, record in records
+            for machine in [record.get("hardware", {})]
+            if (name := machine.get("accelerator") or machine.get("processor"))
+        ),
+    ]
+    return list(dict.fromkeys(lines))

@@ -15,6 +15,7 @@ from clip_adapter.wording import shortened, some_of
 
 if TYPE_CHECKING:
     from clip_adapter.bench.benchmark import Outcome
+    from clip_adapter.bench.results import Results
 
 DEFAULT_OUT = "bench-output"
 SHOWN_FAILURES = 10
@@ -128,8 +129,7 @@ def run(
     with Output(json) as output:
         from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.data import Environment
-        from clip_adapter.bench.page import write_page
-        from clip_adapter.bench.plan import load_plans
+        from clip_adapter.bench.plan import get_missing, load_plans
         from clip_adapter.bench.recipe import recipe_names
 
         chosen = profile or ("features" if features is not None else "paper")
@@ -150,8 +150,6 @@ def run(
             "protocol": protocol,
         }
         if get:
-            from clip_adapter.bench.needs import get_missing
-
             get_missing(names, chosen, environment.root, overrides)
         load_plans(out)  # a damaged one ends the command before the work, not after it
         outcome = run_bench(
@@ -162,19 +160,17 @@ def run(
             jobs=jobs,
             again=again,
         )
-        page = write_page(load_plans(out), outcome.results, out)
         _say_outcome(outcome, output, chosen)
-        output.show(f"Tables:  {page.path}")
-        output.result(
-            {
-                "done": outcome.done,
-                "present": outcome.present,
-                "failed": outcome.failed,
-                "missing": outcome.missing,
-                "left_out": [str(out) for p in outcome.plans for out in p.left_out],
-                "tables": str(page.path),
-                "files": [str(path) for path in page.files],
-            }
+        left_out = [str(out) for plan in outcome.plans for out in plan.left_out]
+        _write_tables(
+            outcome.results,
+            out,
+            output,
+            done=outcome.done,
+            present=outcome.present,
+            failed=outcome.failed,
+            missing=outcome.missing,
+            left_out=left_out,
         )
         if outcome.failed or outcome.missing:
             raise typer.Exit(1)
@@ -189,22 +185,28 @@ def tables(out: Out = Path(DEFAULT_OUT), json: o.Json = False) -> None:
         clip-adapter bench tables --out bench-output
     """
     with Output(json) as output:
-        from clip_adapter.bench.page import write_page
-        from clip_adapter.bench.plan import load_plans
         from clip_adapter.bench.results import FOLDER, Results
 
-        plans = load_plans(out)
-        if not plans:
-            raise DataError(
-                f"{out} holds no benchmark.",
-                hint=f"Run one: {command('bench', 'run', '--profile', 'demo', '--out', out)}",
-            )
         results = Results(out / FOLDER)
-        page = write_page(plans, results, out)
-        output.show(f"Tables:  {page.path}")
-        output.result({"tables": str(page.path), "files": [str(path) for path in page.files]})
+        _write_tables(results, out, output)
         if results.damaged:
             raise typer.Exit(1)
+
+
+def _write_tables(results: Results, out: Path, output: Output, **facts: Any) -> None:
+    """Write tables and figures from the plans below ``out``, and say where; JSON has ``facts``."""
+    from clip_adapter.bench.page import TABLES, write_page
+    from clip_adapter.bench.plan import load_plans
+
+    plans = load_plans(out)
+    if not plans:
+        raise DataError(
+            f"{out} holds no benchmark.",
+            hint=f"Run one: {command('bench', 'run', '--profile', 'demo', '--out', out)}",
+        )
+    files = write_page(plans, results, out)
+    output.show(f"Tables:  {out / TABLES}")
+    output.result({**facts, "tables": str(out / TABLES), "files": [str(path) for path in files]})
 
 
 @bench.command("ls")
@@ -240,12 +242,17 @@ def effort(recipes: Recipes = None, json: o.Json = False) -> None:
         clip-adapter bench effort table5 table6
     """
     with Output(json) as output:
-        from clip_adapter.bench.needs import effort as count
-        from clip_adapter.bench.needs import in_words
+        from clip_adapter.bench.plan import effort as count
         from clip_adapter.bench.recipe import recipe_names
 
         needed = count(recipes or recipe_names())
-        output.show(*in_words(needed))
+        through = [f"{n:,} through {name}" for name, n in sorted(needed["pictures"].items())]
+        output.show(
+            f"Disk:      {needed['download'] / 1e9:.0f} GB of archives, about as much when they "
+            f"are unpacked; besides {', '.join(needed['by_hand'])}, by hand or of unknown size.",
+            f"Pictures:  {', '.join(through)}; each once, then its features are kept.",
+            f"Runs:      {needed['runs']:,}.",
+        )
         output.result(needed)
 
 

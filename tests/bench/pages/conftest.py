@@ -9,7 +9,7 @@ from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.plan import make_plan
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import Results
-from clip_adapter.bench.tables import markdown, tables
+from clip_adapter.bench.tables import Table, tables
 from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
 from clip_adapter.errors import DataError
 
@@ -32,12 +32,13 @@ class Read:
 
     def __init__(self, table):
         self.caption, self.notes, self.chosen = table.caption, table.notes, []
-        self.titles, self.rows = self._read(markdown(table.entries))
+        self.titles, self.rows = self._read(table.entries)
         if len(table.chosen):
-            self.chosen = list(self._read(markdown(table.chosen))[1].values())
+            self.chosen = list(self._read(table.chosen)[1].values())
 
     @staticmethod
-    def _read(text):
+    def _read(entries):
+        text = Table("", "", entries).markdown()
         lines = [re.split(r"\s*(?<!\\)\|\s*", line)[1:-1] for line in text.splitlines()]
         (_, *titles), _, *rows = lines
         return titles, {label: cells for label, *cells in rows}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip_adapter.bench.figures import MOST_CLASSES, curves, gains, make_figure, plane_figure
+from clip_adapter.bench.figures import MOST_CLASSES, curves, gains, make_figure
 from clip_adapter.bench.frame import Findings
 from clip_adapter.evaluation.plots import save
 
@@ -115,13 +115,14 @@ def test_every_panel_of_the_plane_has_its_silhouette(bench):
 
 
 @pytest.mark.parametrize("classes", [2, 3 * MOST_CLASSES])
-def test_classes_in_the_plane_can_be_told_apart(classes):
+def test_classes_in_the_plane_can_be_told_apart(bench, classes):
     record = {
         "points": [[float(i), 0.0] for i in range(2 * classes)],
         "labels": [i % classes for i in range(2 * classes)],
         "class_names": [str(i) for i in range(classes)],
+        "silhouette": 0.5,
     }
-    axes = plane_figure({"one": record}).axes[0]
+    axes = make_figure(bench.findings("figure6", more=record)).axes[0]
     styles = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
     assert len(styles) == min(classes, MOST_CLASSES)
-    assert ("of" in axes.get_title()) == (classes > MOST_CLASSES)
+    assert (" of " in axes.get_title()) == (classes > MOST_CLASSES)

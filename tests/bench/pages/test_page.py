@@ -14,6 +14,12 @@ def accuracy(run):
     return 50.0 + run.shots + run.seed + len(run.method) / 3
 
 
+def written(plans, bench, out):
+    """The page of accuracies."""
+    write_page(plans, bench.results, out)
+    return (out / "TABLES.md").read_text()
+
+
 def slower(bench, planned, seconds):
     for run in planned.runs().values():
         record = bench.results.read(run)
@@ -37,27 +43,28 @@ def test_the_same_accuracies_give_the_same_bytes_elsewhere(bench, tmp_path):
         out = tmp_path / str(seconds)
         pages.append((out, write_page(planned, bench.results, out)))
     (one, first), (two, second) = pages
-    names = [p.relative_to(one) for p in first.files]
-    assert names == [p.relative_to(two) for p in second.files]
+    names = [p.relative_to(one) for p in first]
+    assert names == [p.relative_to(two) for p in second]
     differ = {n.name for n in names if (one / n).read_bytes() != (two / n).read_bytes()}
     assert differ == {"COSTS.md", "table10-costs-demo.csv"}
-    text = first.path.read_text()
+    text = (one / "TABLES.md").read_text()
     assert "machine" not in text
     assert "Measured on machine 1, 1 thread." in (one / "COSTS.md").read_text()
 
 
 def test_links_lead_and_every_table_is_a_file(bench, tmp_path):
     planned = [bench.fill(bench.plan(n), accuracy) for n in ("figure3", "table9", "table10")]
-    page = write_page(planned, bench.results, tmp_path / "out")
-    text = page.path.read_text()
+    slower(bench, planned[-1], 1)
+    files = write_page(planned, bench.results, tmp_path / "out")
+    text = (tmp_path / "out/TABLES.md").read_text()
     targets = LINK.findall(text)
     assert "figures/demo/figure3.png" in targets
-    assert all((page.path.parent / t).exists() for t in targets)
-    written = {p.relative_to(tmp_path / "out").as_posix() for p in page.files}
+    assert all((tmp_path / "out" / t).exists() for t in targets)
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in files}
     for ending in ("csv", "tex"):
         assert f"tables/demo/figure3-demo-colours.{ending}" in written
         assert f"tables/demo/table9-demo.{ending}" in written
-    assert all(p.exists() for p in page.files)
+    assert all(p.exists() for p in files)
     assert "tables/demo/table10-costs-demo.csv" in written
 
 
@@ -65,8 +72,8 @@ def test_sections_of_several_calls_stand_in_the_papers_order(bench, tmp_path):
     out = tmp_path / "out"
     for words in (("table9",), ("table6", "features"), ("table4",)):
         save_plan(bench.fill(bench.plan(*words), accuracy), out)
-    page = write_page(load_plans(out), bench.results, out)
-    heads = re.findall(r"^##+ (.*)", page.path.read_text(), re.MULTILINE)
+    write_page(load_plans(out), bench.results, out)
+    heads = re.findall(r"^##+ (.*)", (out / "TABLES.md").read_text(), re.MULTILINE)
     assert heads == [
         "Profile demo",
         "Table 4: ELEVATER's baselines",
@@ -81,10 +88,10 @@ def test_what_was_chosen_on_the_test_set_stands_apart(bench, tmp_path):
     out = tmp_path / "out"
     ours = bench.fill(bench.plan("figure4"), accuracy)
     papers = bench.fill(bench.plan("figure4", protocol="paper"), accuracy)
-    page = write_page([ours, papers], bench.results, out)
-    names = {path.relative_to(out).as_posix() for path in page.files}
+    files = write_page([ours, papers], bench.results, out)
+    names = {path.relative_to(out).as_posix() for path in files}
     assert {"figures/demo/figure4.png", "figures/demo-paper-protocol/figure4.png"} <= names
-    text = page.path.read_text()
+    text = (out / "TABLES.md").read_text()
     assert "![figure4, demo]" in text
     assert "![figure4, demo, what is searched is the best on the TEST set" in text
 
@@ -98,7 +105,7 @@ def test_what_people_write_is_no_markup(bench, tmp_path):
         '[[systems]]\nlabel = "<u>|"\nmethod = "fine-tune"\n'
     )
     plan = bench.fill(bench.plan(str(own), "paper", reason="no <s>"), lambda run: 50.0)
-    text = write_page([plan], bench.results, tmp_path / "out").path.read_text()
+    text = written([plan], bench, tmp_path / "out")
     assert "### \\<h1\\>\n" in text
     assert "\na # b\\_c\\_\n" in text
     body = text.partition("### ")[2]
@@ -111,7 +118,7 @@ def test_what_people_write_is_no_markup(bench, tmp_path):
 def test_a_copy_of_a_data_set_is_named(bench, tmp_path):
     planned = bench.plan("table6", "paper", datasets=["dtd"])
     bench.fill(planned, lambda run: 50.0, copy_of="org/textures")
-    text = write_page([planned], bench.results, tmp_path).path.read_text()
+    text = written([planned], bench, tmp_path)
     assert "Test pictures: dtd 1,692 (the copy org/textures, split its own way)." in text
 
 
@@ -120,7 +127,7 @@ def test_rows_that_learn_from_plain_pictures_are_named(bench, tmp_path):
         bench.fill(bench.plan("figure3", profile, datasets=[name]), accuracy)
         for profile, name in (("paper", "dtd"), ("demo", "demo"))
     ]
-    text = write_page(planned, bench.results, tmp_path).path.read_text()
+    text = written(planned, bench, tmp_path)
     words = "coop-style preprocessing, 10 views of each shot (the plain one for Linear probe CLIP);"
     assert text.count(words) == text.count("the plain one") == 1
 
@@ -130,7 +137,7 @@ def test_the_same_runs_are_shown_once(bench, tmp_path):
         bench.fill(bench.plan(n, "features", datasets=["imagenet"]), accuracy)
         for n in ("figure3", "figure7")
     ]
-    text = write_page(planned, bench.results, tmp_path / "out").path.read_text()
+    text = written(planned, bench, tmp_path / "out")
     assert "On this data these are the runs of: Figure 3" in text
     assert len(re.findall(r"^\\| Linear probe CLIP ", text, re.MULTILINE)) == 1
     assert not (tmp_path / "out/figures/features/figure7.png").exists()
@@ -143,7 +150,7 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
     ]
     for one in planned:
         bench.fill(one, accuracy)
-    text = write_page(planned, bench.results, tmp_path / "out").path.read_text()
+    text = written(planned, bench, tmp_path / "out")
     assert "Nothing to compare on this data." in text
     assert "- it reads pictures (demo): Houlsby, Parallel\n" in text
     assert "- not there: demo-colours\n" in text
@@ -157,16 +164,15 @@ def test_names_with_slashes_and_spaces_are_files_all_the_same(bench, tmp_path):
         '[[systems]]\nlabel = "a/b"\nmethod = "gda"\n[[systems]]\nlabel = "b"\nmethod = "ape"\n'
     )
     planned = bench.fill(bench.plan(str(own), "paper"), accuracy)
-    page = write_page([planned], bench.results, tmp_path / "out")
+    files = write_page([planned], bench.results, tmp_path / "out")
     folder = tmp_path / "out/tables/paper"
-    assert {p.parent for p in page.files if p.suffix == ".csv"} == {folder}
+    assert {p.parent for p in files if p.suffix == ".csv"} == {folder}
     assert (folder / "my-own-hub-a-b-RN50-openai.csv").is_file()
-    assert "(figures/paper/my%20own.png)" in page.path.read_text()
+    assert "(figures/paper/my%20own.png)" in (tmp_path / "out/TABLES.md").read_text()
 
 
 def test_a_page_of_nothing_is_whole(bench, tmp_path):
-    page = write_page([bench.plan("table6"), bench.plan("figure6")], bench.results, tmp_path)
-    text = page.path.read_text()
+    text = written([bench.plan("table6"), bench.plan("figure6")], bench, tmp_path)
     assert re.search(r"\\| 0\\.4 +\\| - +\\|", text)
     assert not (tmp_path / "figures").exists()
 
@@ -174,13 +180,13 @@ def test_a_page_of_nothing_is_whole(bench, tmp_path):
 @pytest.mark.parametrize("name", ["table6", "table9", "figure3", "figure4", "figure6", "table10"])
 def test_a_page_without_any_data_set_is_whole(bench, tmp_path, name):
     sets = ["demo", "demo-textures", "demo-colours"]
-    page = write_page([bench.plan(name, missing=sets)], bench.results, tmp_path)
-    assert "not there: demo" in page.path.read_text()
+    text = written([bench.plan(name, missing=sets)], bench, tmp_path)
+    assert "not there: demo" in text
 
 
 def test_the_papers_protocol_is_said_above_the_table(bench, tmp_path):
     planned = [bench.fill(bench.plan("table5", protocol="paper"), accuracy)]
-    text = write_page(planned, bench.results, tmp_path).path.read_text()
+    text = written(planned, bench, tmp_path)
     assert "the best on the TEST set" in text
     assert "| D/4 (best of 5 on the test set) " in text
     assert "chosen on the shots" not in text
@@ -210,8 +216,8 @@ def test_costs_stand_beside_the_papers_with_the_accuracy_of_another_recipe(bench
     # Other options, other accuracy: that of the default branch and prompts is taken.
     figure = bench.fill(bench.plan("figure5", datasets=["demo"]), lambda run: 30.0)
     other = bench.fill(bench.plan("peers"), lambda run: 61.25 if run.options else 70.5)
-    page = write_page([costs, figure, other], bench.results, tmp_path)
-    assert "Seconds and memory: [COSTS.md](COSTS.md)." in page.path.read_text()
+    text = written([costs, figure, other], bench, tmp_path)
+    assert "Seconds and memory: [COSTS.md](COSTS.md)." in text
     rows = {
         cells[0]: cells[1:]
         for line in (tmp_path / "COSTS.md").read_text().partition("### Every")[0].splitlines()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.bench.frame import Findings, mean_of
+from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.tables import (
     CHOSEN,
     DIFFERENCE,
@@ -14,10 +14,8 @@ from clip_adapter.bench.tables import (
     OURS,
     PAPER,
     SAME,
+    Table,
     bold,
-    csv_text,
-    latex,
-    markdown,
     tables,
 )
 
@@ -230,9 +228,12 @@ def test_the_best_of_a_column_is_bold(values):
         assert all(round(v, 2) == round(max(known), 2) for v in highest)
 
 
-def test_the_deviation_is_that_of_the_sample():
-    mean = mean_of([{"top1": top1} for top1 in (1.0, None, 3.0)], "top1")
-    assert mean == {"value": 2.0, "deviation": pytest.approx(2**0.5), "seeds": 2}
+def test_the_deviation_is_that_of_the_sample(bench):
+    top1 = {1: 1.0, 2: None, 3: 3.0}
+    findings = bench.findings("table6", datasets=["demo"], top1=lambda run: top1[run.seed])
+    cell = next(findings.cells.itertuples())
+    assert (cell.value, cell.deviation) == (2.0, pytest.approx(2**0.5))
+    assert (cell.seeds, cell.wanted) == (2, 3)
 
 
 ODD = pd.DataFrame(
@@ -257,7 +258,10 @@ ODD = pd.DataFrame(
 
 
 def test_markdown_keeps_its_columns():
-    lines = [" ".join(line.split()) for line in markdown(ODD, ["[1] it broke"]).splitlines()]
+    lines = [
+        " ".join(line.split())
+        for line in Table("", "", ODD, ["[1] it broke"]).markdown().splitlines()
+    ]
     assert lines[0] == r"| system | a\_b\|c | *paper: 50 %* |"
     assert lines[2] == "| A & B | **61.00 ± 1.00** | *60.00* |"
     assert lines[3] == r"| \#2 | failed \[1\] | - |"
@@ -265,7 +269,7 @@ def test_markdown_keeps_its_columns():
 
 
 def test_csv_holds_numbers():
-    assert csv_text(ODD).splitlines() == [
+    assert Table("", "", ODD).csv().splitlines() == [
         "system,a_b|c,a_b|c: deviation,a_b|c: seeds,paper: 50 %",
         "A & B,61.0000,1.0000,3,60.0000",
         "#2,failed [1],,,",
@@ -273,7 +277,7 @@ def test_csv_holds_numbers():
 
 
 def test_latex_is_escaped():
-    text = latex(ODD, ["[1] it broke"])
+    text = Table("", "", ODD, ["[1] it broke"]).tex()
     assert r"system & a\_b|c & paper: 50 \% \\" in text
     assert r"A \& B & \textbf{61.00 $\pm$ 1.00} & 60.00 \\" in text
     assert text.startswith("% [1] it broke\n\\begin{tabular}{lrr}\n\\toprule\n")
