@@ -82,9 +82,33 @@ def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     if load := _BY_ENDING.get(path.suffix.lower()):
         return load(path, root, class_names)
     if path.exists():
-        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
+        raise UsageError(
+            f"{shown(path)} is no source of labelled pictures.",
+            allowed=FORMS,
+            hint=conversion(path),
+        )
     raise DataError(
         f"{shown(path)} does not exist.", allowed=FORMS, hint="Check the path; names count by case."
+    )
+
+
+def conversion(path: Path) -> str:
+    """How to make features in a file that is never opened here, a pickle, or one array, usable.
+
+    "" for a file of another kind.
+    """
+    target = f"{path.stem}.safetensors"
+    ways = {
+        (".pt", ".pth", ".bin"): "import torch; from safetensors.torch import save_file; "
+        f"d = torch.load({path.name!r}, weights_only=True); save_file({{'features': "
+        f"d['features'].float().contiguous(), 'labels': d['labels']}}, {target!r})",
+        (".npy", ".pkl", ".pickle"): f"import numpy as np; X = np.load({path.name!r}); "
+        f"np.savez({f'{path.stem}.npz'!r}, X=X, y=labels)",
+    }
+    way = next((way for endings, way in ways.items() if path.suffix.lower() in endings), "")
+    return way and (
+        f"If it holds features, convert it once: {way}. docs/features.md tells what the arrays may "
+        "be called."
     )
 
 
