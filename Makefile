@@ -63,7 +63,7 @@ bench: $(STAMP)
 	$(PY) benchmarks/reference.py --features $(FEATURES) --out benchmarks/REFERENCE.md
 
 bench-methods: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) benchmarks/methods.py --features $(FEATURES)
+	$(PY) benchmarks/methods.py --features $(FEATURES)
 
 bench-demo: $(STAMP)
 	$(VENV)/bin/clip-adapter bench run --profile demo --out benchmarks

@@ -203,8 +203,8 @@ def units(runs: Iterable[Run]) -> list[list[Run]]:
     for number, run in enumerate(runs):
         own = run.instance().together_key() if run.measure == "accuracy" else None
         # Methods of one name are of one class.
-        key = number if own is None else (replace(run, options={}, seed=0).key, own)
-        groups.setdefault(key, []).append(run)
+        shared = number if own is None else (replace(run, options={}, seed=0).key, own)
+        groups.setdefault(shared, []).append(run)
     return [
         group[start : start + MOST_TOGETHER]
         for group in groups.values()

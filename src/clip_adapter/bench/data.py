@@ -185,8 +185,8 @@ class FeatureFile(Named):
 
     def test(self, run: Run, classifier: Classifier) -> tuple[FeatureSet, int]:
         """The test set, or the one that goes with the shots; all of it can be read."""
-        own = f"eval_{run.shots}shot"
-        return held_out_features(_features(self._path, TEST if TEST in self._sets else own)), 0
+        name = TEST if TEST in self._sets else f"eval_{run.shots}shot"
+        return held_out_features(_features(self._path, name)), 0
 
 
 def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:

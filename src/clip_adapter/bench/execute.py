@@ -259,7 +259,7 @@ def peak_mib() -> float:
     """The most memory of this process since :func:`reset_peak`, or since its start, in MiB."""
     peaks = re.findall(r"^VmHWM:\s*(\d+)", _text(_STATUS), re.MULTILINE)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (int(peaks[0]) if peaks else most / (1024 if sys.platform == "darwin" else 1)) / 1024
+    return int(peaks[0]) / 1024 if peaks else most / 1024 ** (1 + (sys.platform == "darwin"))
 
 
 def _text(path: Path) -> str:
@@ -304,8 +304,9 @@ def measure_cost(run: Run, device: str = "auto") -> dict[str, Any]:
     features, repeat = backbone.encode_images(pictures), settings.repeats
     embed = min(timeit.repeat(lambda: backbone.encode_images(pictures), number=1, repeat=repeat))
     answer = min(timeit.repeat(lambda: classifier.logits(features), number=1, repeat=repeat))
-    reads = method.runs_text_tower
-    width = backbone.embed_tokens(backbone.tokenize([""])).shape[-1] if reads else 0
+    width = (
+        backbone.embed_tokens(backbone.tokenize([""])).shape[-1] if method.runs_text_tower else 0
+    )
     sizes = Sizes(task.train.dim, settings.classes, settings.shots, text_width=width)
     return {
         "train_seconds": seconds,

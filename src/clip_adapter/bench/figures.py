@@ -62,8 +62,7 @@ def curves(findings: Findings) -> Frame:
     A mean is over all data sets, or it is not there; nor where they have different methods.
     """
     cells = findings.cells
-    backbones = ", " + cells.backbone if cells.backbone.nunique() > 1 else ""
-    panels = cells.dataset + backbones
+    panels = cells.dataset + (", " + cells.backbone if cells.backbone.nunique() > 1 else "")
     cells = cells.assign(panel=panels)[cells.seeds.groupby(panels).transform("sum") > 0]
     count = cells.panel.nunique()
     if findings.recipe.figure != "shots" or count < 2:
@@ -161,10 +160,10 @@ def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     A class has a colour and a mark of its own. Of more than ``MOST_CLASSES`` classes, those with
     the most points are shown.
     """
-    several = len(findings.columns) > 1
     planes = [
         (
-            f"{cell.dataset}, {shots_word(cell.shots)}\n" * several + findings.shown_as(cell.label),
+            f"{cell.dataset}, {shots_word(cell.shots)}\n" * (len(findings.columns) > 1)
+            + findings.shown_as(cell.label),
             record,
         )
         for cell in findings.cells.itertuples()
@@ -176,10 +175,12 @@ def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     for axes, (title, record) in zip(grid, planes, strict=True):
         points = pd.DataFrame(record["points"]).groupby(pd.Series(record["labels"]))
         names = record["class_names"]
-        kept = points.size().nlargest(MOST_CLASSES).index.sort_values()
-        for i, label in enumerate(kept):
+        most = pd.Series(record["labels"]).value_counts().nlargest(MOST_CLASSES)
+        for i, label in enumerate(sorted(most.index)):
+            own = points.get_group(label)
             (dots,) = axes.plot(
-                *points.get_group(label).to_numpy().T,
+                own[0],
+                own[1],
                 color=COLOURS[i % len(COLOURS)],
                 marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
                 markersize=3,
@@ -187,7 +188,7 @@ def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
                 alpha=0.8,
             )
             handles.setdefault(names[label], dots)
-        few = f"\n{len(kept)} of {len(names)} classes" if len(kept) < len(names) else ""
+        few = f"\n{len(most)} of {len(names)} classes" if len(most) < len(names) else ""
         axes.set(xticks=[], yticks=[], title=f"{title}, silhouette {record['silhouette']:.3f}{few}")
     return figure
 

@@ -261,15 +261,13 @@ def _counterpart(recipe: Recipe, system: System, cell: Any) -> tuple[Any, ...]:
     if not figures:
         return (None,) * len(PUBLISHED)
     figure = next((f for f in figures if f.backbone == own), figures[0])
-    # The table says which rows have prompts of their own, but not what others call a row.
-    prompts = bool(system.prompts) and (not table or name == system.of)
-    if (figure.backbone, figure.style, dataset) != (
-        own,
-        recipe.style,
-        cell.test_set,
-    ) or figure.shots not in shots:
+    asked = own, recipe.style, cell.test_set
+    if (figure.backbone, figure.style, dataset) != asked or figure.shots not in shots:
         why = SETTING
-    elif prompts or METHODS.get(name, system.method if table else "") != system.method:
+    # The table says which rows have prompts of their own, but not what others call a row.
+    elif (system.prompts and (not table or name == system.of)) or (
+        METHODS.get(name, system.method if table else "") != system.method
+    ):
         why = METHOD
     else:
         why = "" if recipe.profile == "paper" and _whole(cell) else INCOMPLETE

@@ -91,8 +91,10 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
             if shown and (figure := make_figure(findings)):
                 files.append(save(figure, path))
                 rule = "" if protocol == "ours" else f", {SELECTION[protocol]}"
-                alt = escaped(f"{recipe.name}, {profile}{rule}")
-                parts.append(f"![{alt}]({quote(path.relative_to(out).as_posix())})\n")
+                parts.append(
+                    f"![{escaped(f'{recipe.name}, {profile}{rule}')}]"
+                    f"({quote(path.relative_to(out).as_posix())})\n"
+                )
             accuracies.append("\n".join(parts))
             shown = cost_tables(findings, own) if findings.runs.record.notna().any() else []
             files += _write(shown, out / "tables" / folder, "csv")
@@ -116,8 +118,7 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
         return [*parts, f"Seconds and memory: [{COSTS}]({COSTS}).\n" if known else "No results.\n"]
     if len(findings.systems) < 2:
         return [*parts, "Nothing to compare on this data.\n"]
-    parts.append(f"{escaped(_how(findings))}.\n")
-    parts += [table.markdown() for table in own]
+    parts += [f"{escaped(_how(findings))}.\n", *(table.markdown() for table in own)]
     if chosen := [Table("", t.caption, t.chosen).markdown("") for t in own if len(t.chosen)]:
         parts += [CHOSEN, *chosen, "</details>\n"]
     return parts

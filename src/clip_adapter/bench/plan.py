@@ -151,8 +151,9 @@ def make_plan(
 
 def _left_out(recipe: Recipe, known: Named) -> Iterator[LeftOut]:
     if absent := tuple(k for k in recipe.shots if not known.has_shots(k)):
-        reason = f"no {', '.join(map(str, absent))} shots"
-        yield LeftOut(dataset=known.name, reason=reason, shots=absent)
+        yield LeftOut(
+            dataset=known.name, reason=f"no {', '.join(map(str, absent))} shots", shots=absent
+        )
     for system in recipe.systems:
         reason = known.lacks(make_method(system.method, system.options))
         if system.prompts and not known.takes_prompts:
@@ -287,9 +288,14 @@ def load_plans(out: Path) -> list[Plan]:
                 f"The plan {path} cannot be used: {error}",
                 hint="Remove it, and run its recipe again: results that are there are kept.",
             ) from error
-    plans.sort(key=lambda plan: (plan.recipe.name, plan.recipe.protocol))
     return sorted(
-        plans, key=lambda plan: (plan.recipe.profile, order.get(plan.recipe.name, len(order)))
+        plans,
+        key=lambda plan: (
+            plan.recipe.profile,
+            order.get(plan.recipe.name, len(order)),
+            plan.recipe.name,
+            plan.recipe.protocol,
+        ),
     )
 
 

@@ -115,11 +115,9 @@ class Run:
     @property
     def path(self) -> str:
         """Of its result, below the folder of results; readable, and its own."""
-        options = (f"{k}-{v}" for k, v in self.options.items())
-        words = (*options, f"{self.shots}shot", f"seed{self.seed}", self.key[:12])
-        dataset, *parts = (
-            re.sub(r"[^\w.+-]", "-", word) for word in (self.dataset, self.method, *words)
-        )
+        words = [self.dataset, self.method, *(f"{k}-{v}" for k, v in self.options.items())]
+        words += [f"{self.shots}shot", f"seed{self.seed}", self.key[:12]]
+        dataset, *parts = (re.sub(r"[^\w.+-]", "-", word) for word in words)
         return f"{self.profile}/{dataset}/{'_'.join(part[:40] for part in parts)}.json"
 
     def instance(self) -> Method:

@@ -195,9 +195,12 @@ def tables(findings: Findings) -> list[Table]:
             for cell in own[CELL[1:]].to_dict("records")
         ]
         own = own.assign(title=titles, column=3 * own.groupby(CELL[1:], sort=False).ngroup())
-        some = own.chosen.groupby(own.row).transform("any") & (own.test_set == own.dataset)
         entries, name = _entries(findings, own), "-".join([recipe.name, *caption])
-        chosen = own.assign(text=own.chosen.replace("", MISSING))[some & (recipe.measure != "tsne")]
+        chosen = own.assign(text=own.chosen.replace("", MISSING))[
+            own.chosen.groupby(own.row).transform("any")
+            & (own.test_set == own.dataset)
+            & (recipe.measure != "tsne")
+        ]
         result.append(Table(name, ", ".join(caption), entries, _notes(findings, own), chosen))
     return result
 
@@ -320,8 +323,8 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
         ]
         if parts:
             entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
-            caption = f"{on}, {shots} shots"
-            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
+            head = f"{recipe.name}-costs-{name}"
+            result.append(Table(head, f"{on}, {shots} shots", entries, _how(own)))
     return result
 
 
