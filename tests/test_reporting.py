@@ -1,6 +1,8 @@
 """Who hears of progress, and what stops long work."""
 
+import sys
 import threading
+import types
 
 import pytest
 import torch
@@ -77,3 +79,16 @@ def test_what_cannot_listen_is_told(features, wrong):
 def test_a_method_or_options_of_another_kind_are_told(features, wrong, words):
     with pytest.raises(UsageError, match=words):
         clip_adapter.fit(features, **wrong)
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_notebooks_have_bars(notebook, monkeypatch, capsys):
+    monkeypatch.setattr("clip_adapter.reporting.SHOW_AFTER", 0)
+    for name in ("ipykernel", "IPython"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    assert list(track("abc", "Embedding", "pictures")) == ["a", "b", "c"]
+    shown = capsys.readouterr().err
+    assert ("Embedding" in shown) == notebook
+    assert ("1/3" in shown) == notebook

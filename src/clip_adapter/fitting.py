@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
-from clip_adapter.datasets.splits import sample_few_shot
+from clip_adapter.datasets.splits import draw, share_or_number
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import PictureSource, Source, open_source
-from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
-from clip_adapter.training.selection import mean
+from clip_adapter.task import FewShotTask, Fitted
 
 if TYPE_CHECKING:
     from clip_adapter.towers import TowerAdapter
@@ -48,6 +46,7 @@ def fit(
     options: Mapping[str, Any] | None = None,
     shots: int | None = None,
     seed: int = DEFAULT_SEED,
+    hold_out: str | float | None = None,
     progress: Progress = None,
     cancel: threading.Event | None = None,
     compute: Compute | None = None,
@@ -61,7 +60,9 @@ def fit(
         method: one of ``clip-adapter ls methods``.
         options: hyper-parameters of the method, by name.
         shots: K, pictures per class to draw, as CoOp draws them; None takes all.
-        seed: of the draw and of the training.
+        seed: of the draws and of the training.
+        hold_out: keeps a share of each class apart ("20%", 0.2), or so many pictures of each (5),
+            which ``evaluate(classifier, data, split="held-out")`` scores.
         progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
         compute: devices, precision, checkpoint of a training inside the backbone; its device is
@@ -82,6 +83,8 @@ def fit(
     chosen = make_method(method, options)
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
+    if hold_out is not None:
+        share_or_number(hold_out)
     reading = source_options(source)
     if compute is not None and chosen.reads != "images":
         raise UsageError(
@@ -92,10 +95,17 @@ def fit(
     with listening(progress, cancel):
         opened = open_source(data, reading)
         task, facts = make_task(
-            opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
+            opened,
+            shots=shots,
+            seed=seed,
+            views=reading.views,
+            method=chosen,
+            compute=compute,
+            hold_out=hold_out,
         )
         classifier = fit_task(chosen, task, facts)
-    if not isinstance(reading.backbone, str | None) and opened.backbone is not None:
+    again = hold_out is not None or not isinstance(reading.backbone, str | None)
+    if again and opened.backbone is not None:
         classifier.use(opened.backbone)
     return classifier
 
@@ -200,7 +210,7 @@ def make_classifier(
             "selection": [dict(choice) for choice in fitted.selection],
             **fitted.details,
             "trained_parameters": fitted.trained_parameters,
-            **({"held_out": _on_held_out(held, task)} if (held := fitted.held_out) else {}),
+            **({"held_out": held.scores(task)} if (held := fitted.held_out) else {}),
             "options": dataclasses.asdict(method),
             "versions": versions(),
         },
@@ -231,22 +241,6 @@ def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
             allowed = "numbers, strings, true, false, none and lists of them: tensor.tolist()"
     if allowed:
         raise UsageError(f"{found}.", allowed=allowed)
-
-
-def _on_held_out(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
-    """Accuracy of the chosen setting on the held-out shots, beside that of zero-shot."""
-    labels, text = task.train.labels[held.rows], task.text_weights
-    weight = torch.ones(len(labels)) if held.weight is None else held.weight
-
-    def percent(logits: Tensor) -> float:
-        return 100 * mean((logits.argmax(-1) == labels).double(), weight)
-
-    plain = task.train.plain_view[held.rows]
-    return {
-        "pictures": len(held.rows.unique()),
-        "accuracy": percent(held.logits),
-        "zero_shot_accuracy": None if text is None else percent(plain @ text.T),
-    }
 
 
 def source_options(given: Mapping[str, Any]) -> SourceOptions:
@@ -317,6 +311,7 @@ def make_task(
     views: int = 1,
     method: Method | None = None,
     compute: Compute | None = None,
+    hold_out: str | float | None = None,
 ) -> tuple[FewShotTask, dict[str, Any]]:
     """The few-shot task of a source's training split, and facts to remember about it.
 
@@ -327,13 +322,20 @@ def make_task(
         views: augmented views of each picture.
         method: the task has what it asks for: text weights, pictures, the backbone.
         compute: how a pixel-reading method trains.
+        hold_out: what is kept apart of each class, see :func:`~.splits.draw`.
 
     Raises:
-        MissingTextError, UsageError: the source does not have it.
+        MissingTextError, UsageError: the source does not have it; or it has a test split, and
+            more was to be kept apart.
     """
     wanted = frozenset() if method is None else check_supply(method, source, views)
     labels = source.labels("train")
-    rows = None if shots is None else sample_few_shot(labels, shots, seed)
+    if hold_out is not None and source.has_test:
+        raise UsageError(
+            f"--hold-out {hold_out}: {source.name} has test pictures already.",
+            hint="Leave --hold-out away: 'clip-adapter evaluate' scores the test split.",
+        )
+    rows, apart = draw(labels, shots, seed, hold_out)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     pictures = None
@@ -382,6 +384,9 @@ def make_task(
         "views": views,
         "embed_seconds": round(time.perf_counter() - start, 3),
         "skipped": [dataclasses.asdict(bad) for bad in skipped],
+        "other_splits": source.other_splits,
+        "not_drawn": 0 if rows is None else len(labels) - len(rows),
+        **({} if hold_out is None else {"hold_out": {"asked": str(hold_out), "pictures": apart}}),
         **facts,
     }
 

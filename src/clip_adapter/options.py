@@ -29,6 +29,8 @@ DEFAULT_BACKBONE = "ViT-B-32/openai"
 DEFAULT_METHOD = "auto"
 # The first of CoOp's three seeds, so that a draw can be compared with published ones.
 DEFAULT_SEED = 1
+# What a classifier did not learn from, of the split that it learned from.
+HELD_OUT = "held-out"
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
@@ -85,12 +87,14 @@ class Help:
         metavar: what stands for its value; "" goes by its type.
         default: what is shown as its default; "" is the default itself.
         flag: its option; "" is its name.
+        rare: whether few users need it; such options have a section of their own.
     """
 
     text: str
     metavar: str = ""
     default: str = ""
     flag: str = ""
+    rare: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,8 @@ class SourceOptions:
         Bounds(least=1),
         Help(
             "How often each training picture is seen, each time cropped and flipped at random. "
-            "1 is the plain picture."
+            "1 is the plain picture.",
+            rare=True,
         ),
     ] = 1
     prompts: Annotated[
@@ -247,6 +252,7 @@ class SourceOptions:
         Preprocess,
         Help(
             "How pictures are cut to size: as CLIP does, or as CoOp's published experiments do.",
+            rare=True,
         ),
     ] = "clip"
     device: Annotated[
@@ -256,14 +262,15 @@ class SourceOptions:
             metavar="NAME",
         ),
     ] = "auto"
-    dtype: Annotated[Dtype, Help("Number format of the backbone. float16 is faster on a GPU.")] = (
-        "float32"
-    )
+    dtype: Annotated[
+        Dtype, Help("Number format of the backbone. float16 is faster on a GPU.", rare=True)
+    ] = "float32"
     batch_size: Annotated[
         int,
         Bounds(least=1),
         Help(
-            "Pictures that go through the backbone at once. Halved by itself when memory runs out."
+            "Pictures that go through the backbone at once. Halved by itself when memory runs out.",
+            rare=True,
         ),
     ] = 64
     cache: Annotated[
@@ -272,6 +279,7 @@ class SourceOptions:
             "Where features are kept, so that no picture is embedded twice.",
             metavar="DIR",
             default="$CLIP_ADAPTER_CACHE, else the user's cache folder",
+            rare=True,
         ),
     ] = None
     strict: Annotated[
@@ -280,7 +288,8 @@ class SourceOptions:
     feature_norm: Annotated[
         Norm,
         Help(
-            "Whether ready-made features were scaled to length 1 (unit) or not (raw). auto looks."
+            "Whether ready-made features were scaled to length 1 (unit) or not (raw). auto looks.",
+            rare=True,
         ),
     ] = "auto"
 

@@ -17,9 +17,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clip_adapter.errors import CancelledError, UsageError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("clip_adapter")
 """Lines for the user: ``warning`` is for what they should know, ``info`` for all else."""
@@ -119,32 +122,29 @@ class Tracker:
         if callable(self._progress):
             self._progress(stage)
         elif self._progress is not False and seconds > SHOW_AFTER and self._screen:
-            self._bar = self._bar or _bar(stage)
-            words = f"{done / seconds:.0f} {stage.unit}/s {note}"
-            self._bar.update(0, completed=done, total=total, words=words)
+            self._bar = _bar(stage) if self._bar is None else self._bar
+            self._bar.total = total
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar:
-            self._bar.stop()
+        if self._bar is not None:
+            self._bar.close()
 
 
-def _bar(stage: Stage) -> Any:
-    from rich import progress
-    from rich.console import Console
+def _bar(stage: Stage) -> tqdm[Any]:
+    """A bar of text: terminals and notebooks show it alike, and it needs no widgets."""
+    from tqdm import tqdm
 
-    bar = progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[words]}"),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
+    return tqdm(
+        desc=stage.title,
+        initial=stage.done,
+        total=stage.total,
+        unit=f" {stage.unit}",
+        leave=False,
+        dynamic_ncols=True,
     )
-    bar.add_task(stage.title, total=stage.total, words="")
-    bar.start()
-    return bar
 
 
 def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[Tracker]:

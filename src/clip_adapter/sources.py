@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
-from clip_adapter.datasets.dataset import Sample
+from clip_adapter.backbones.names import DEMO, DEMO_WORDS
+from clip_adapter.datasets.dataset import UNSPLIT, Sample
 from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import is_feature_spec, load_dataset, takes_root
@@ -46,6 +47,7 @@ class Source(ABC):
         descriptions: the sentences on the classes that the user gave, or None.
         holds: what is there without a backbone: "pixels", or "text" (text weights) in a file.
         has_splits: whether training and test pictures are separate.
+        has_test: whether a split of it is for testing.
         set_name: the set inside a feature file; None for pictures.
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
@@ -56,6 +58,7 @@ class Source(ABC):
     """Fields of the options that have no meaning for it."""
     holds: frozenset[Offer] = frozenset({"pixels"})
     has_splits: bool = True
+    has_test: bool = False
     set_name: str | None = None
     idle_backbone: str = ""
     _backbone: Backbone | None = None
@@ -114,6 +117,11 @@ class Source(ABC):
         """1/tau of the backbone; of a file, as long as no backbone was loaded."""
         used = self._loaded() if "pixels" in self.holds else self._backbone
         return self._scale if used is None else used.logit_scale
+
+    @property
+    @abstractmethod
+    def other_splits(self) -> list[str]:
+        """Splits with pictures beside the one to learn from; of a file, its other sets."""
 
     @abstractmethod
     def labels(self, split: str) -> list[int]:
@@ -189,13 +197,25 @@ class PictureSource(Source):
             class_names=options.class_names,
             prompts=list(options.prompts) or None,
         )
-        self.has_splits = data.has_splits
+        self.has_splits, self.has_test = data.has_splits, data.has_test
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 
     @property
     def backbone(self) -> Backbone:
         """The backbone, loaded at the first use."""
         return self._loaded()
+
+    def _loaded(self) -> Backbone:
+        first, backbone = self._backbone is None, super()._loaded()
+        if first and backbone.name == DEMO:
+            words = ((name, name.replace("_", " ").lower().split()) for name in self.class_names)
+            if strange := [name for name, parts in words if not DEMO_WORDS.issuperset(parts)]:
+                log.warning(
+                    "Warning: the demo backbone knows drawings of coloured shapes alone, and not "
+                    f"{listed(strange, 3)}. What it answers on photographs is worth nothing; "
+                    "without --backbone demo the real CLIP is taken."
+                )
+        return backbone
 
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""
@@ -204,6 +224,11 @@ class PictureSource(Source):
     def splits(self) -> list[str]:
         """Names of the splits that hold pictures."""
         return [split for split, samples in self._data.splits.items() if samples]
+
+    @property
+    def other_splits(self) -> list[str]:
+        """Splits with pictures beside "train"; none where there are no splits."""
+        return [split for split in self.splits() if split not in ("train", UNSPLIT)]
 
     def _samples(self, split: str, rows: Sequence[int] | None) -> list[Sample]:
         pool = self._data.pool(split)
@@ -253,6 +278,7 @@ class FeatureSource(Source):
         file = load_features(spec, feature_norm=options.feature_norm)
         self._features, self._text, self._scale = file.feature_set, file.text, file.logit_scale
         self.holds, self.set_name = frozenset(), file.set_name
+        self._others = [name for name in file.sets if name != file.set_name]
         templates = resolve_templates(list(options.prompts) or None)
         if file.text is not None:
             refuse(spec, "text weights", ("prompts", "descriptions"), options)
@@ -286,6 +312,11 @@ class FeatureSource(Source):
                 f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
             )
         return backbone
+
+    @property
+    def other_splits(self) -> list[str]:
+        """The other sets of the file."""
+        return self._others
 
     def labels(self, split: str) -> list[int]:
         """Label of every row, whatever the split: the set was named by the user.

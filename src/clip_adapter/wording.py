@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 
 
 def some_of(items: Iterable[str], limit: int = 5) -> str:
@@ -35,3 +36,61 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 def shown(path: str | os.PathLike[str]) -> str:
     """A path that any output can print: bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", errors="replace")
+
+
+CLASSES_SHOWN = 20
+
+
+def class_rows(
+    per_class: Mapping[str, float | None],
+    counts: Mapping[str, int],
+    zero_shot: Mapping[str, float | None] | None,
+) -> tuple[list[str], list[list[str]], str]:
+    """Classes by the share of right answers, worst first; those without pictures are left out.
+
+    Args:
+        per_class: percent by class name.
+        counts: pictures by class name.
+        zero_shot: as ``per_class``, by zero-shot CLIP; None where it is not known.
+
+    Returns:
+        Headings, at most ``CLASSES_SHOWN`` rows, and a note on those left out, or "".
+    """
+    columns = [per_class] if zero_shot is None else [per_class, zero_shot]
+    headings = ["class", "pictures", "right %", "zero-shot %"][: 2 + len(columns)]
+    scored = sorted((a, i, n) for i, (n, a) in enumerate(per_class.items()) if a is not None)
+    rows = [
+        [shortened(name), str(counts[name]), *(f"{column[name] or 0:.1f}" for column in columns)]
+        for _, _, name in scored[:CLASSES_SHOWN]
+    ]
+    left = len(scored) - len(rows)
+    return headings, rows, f"{left} better ones are not shown." if left else ""
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, numbers to the right of the first column; wide letters count as two."""
+    from rich.cells import cell_len
+
+    table = [headings, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        gaps = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        numbers = (gap + cell for gap, cell in zip(gaps[1:], row[1:], strict=True))
+        lines.append("  ".join([row[0] + gaps[0], *numbers]).rstrip())
+    return lines
+
+
+def html_table(
+    lines: Iterable[str], headings: Sequence[str] = (), rows: Iterable[Sequence[str]] = ()
+) -> str:
+    """HTML of ``lines`` and a table, for notebooks; everything in it is escaped."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    above = "".join(f"<div>{escape(line)}</div>" for line in lines)
+    head = f"<thead>{row('th', headings)}</thead>" if headings else ""
+    return (
+        f"{above}<table>{head}<tbody>{''.join(row('td', cells) for cells in rows)}</tbody></table>"
+    )

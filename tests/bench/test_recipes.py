@@ -28,7 +28,7 @@ from clip_adapter.methods import get_method, method_names
 NAMES = recipe_names()
 PROFILES = get_args(Profile)
 load = functools.cache(load_recipe)
-ELEVEN = {name for name in TEMPLATES if name != "imagenet-ensemble"}
+ELEVEN = set(TEMPLATES) - {"imagenet-ensemble", "cifar10", "cifar100"}
 # Not in the paper's Table 10.
 OWN_ROWS = {
     *("Visual encoder", "Text encoder", "Both encoders"),

@@ -250,3 +250,17 @@ def test_nothing_that_can_be_read_is_an_error(colours):
         with pytest.raises(DecodeError, match=r"missing\.png"):
             classifier.predict(some)
     assert classifier.predict([]) == []
+
+
+def test_in_a_notebook_it_is_a_table_of_what_it_is(classifier):
+    classifier.class_names[0] = "<img src=x onerror=alert(1)>"
+    classifier.info |= {"held_out": {"accuracy": 71.25}, "train_pictures": 12}
+    html = classifier._repr_html_()
+    assert "<img" not in html
+    assert "&lt;img src=x" in html
+    assert "<td>method</td><td>clip-adapter</td>" in html
+    assert "<td>right by cross-validation (optimistic)</td><td>71.2 %</td>" in html
+    assert "held out" not in html
+    classifier.info["hold_out"] = {"asked": "20%", "top1": 0.0}
+    assert "<td>right on pictures held out</td><td>0.0 %</td>" in classifier._repr_html_()
+    assert "classes" in Classifier(classifier.head, ["a", "b", "c"])._repr_html_()

@@ -14,27 +14,39 @@ def tiny(make_folder):
     return str(make_folder())
 
 
-def paint(path, colour, seed):
+def one_picture(path, colour, seed):
     noise = np.random.default_rng(seed).normal(0, 25, (40, 48, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(path)
 
 
-def paint_task(root, per_split, first=0):
+def task_of_colours(root, per_split, first=0):
     """root/split/colour/*.png."""
     for split, count in per_split.items():
         for k, (name, colour) in enumerate(COLOURS.items()):
             for i in range(count):
                 seed = first + 1000 * k + 100 * len(split) + i
-                paint(root / split / name / f"{i:02d}.png", colour, seed)
+                one_picture(root / split / name / f"{i:02d}.png", colour, seed)
     return root
+
+
+@pytest.fixture
+def paint():
+    """Writes one picture of a colour to a path."""
+    return one_picture
+
+
+@pytest.fixture
+def paint_task():
+    """Writes so many pictures of each colour and split into a folder, and gives the folder."""
+    return task_of_colours
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """Six pictures to learn from and four to test on, of each of three colours."""
-    return str(paint_task(tmp_path_factory.mktemp("photos"), {"train": 6, "test": 4}))
+    return str(task_of_colours(tmp_path_factory.mktemp("photos"), {"train": 6, "test": 4}))
 
 
 @pytest.fixture

@@ -61,8 +61,9 @@ def test_errors(run, saved, photos, tmp_path):
 
 
 def test_many_classes_are_cut():
-    from clip_adapter.cli.evaluate import SHOWN, worst
+    from clip_adapter.cli.evaluate import worst
     from clip_adapter.evaluation import Report
+    from clip_adapter.wording import CLASSES_SHOWN
 
     names = [f"class [{i}]" for i in range(1000)]
     per_class = {n: float(i % 100) for i, n in enumerate(names)} | {names[0]: None}
@@ -70,8 +71,8 @@ def test_many_classes_are_cut():
         "m", "d", 1, 1.0, 1.0, 1.0, None, per_class, None, dict.fromkeys(names, 1), [], names
     )
     table = worst(report)
-    assert table.row_count == SHOWN
-    assert str(999 - SHOWN) in str(table.caption)
+    assert table.row_count == CLASSES_SHOWN
+    assert str(999 - CLASSES_SHOWN) in str(table.caption)
 
 
 def test_what_would_be_ignored_ends_with_2(run, saved, photos, tiny, tmp_path):

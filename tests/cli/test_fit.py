@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_json_contract(run, photos, tiny, out):
 
 
 def test_plain_words(run, photos, tiny, out):
-    result = run("fit", photos, "--backbone", tiny, "--out", out)
+    result = run("fit", photos, "--backbone", tiny, "--out", out, "--verbose")
     assert result.exit_code == 0, result.stderr
     for words in ("3 classes (blue, green, red)", "18 pictures", "Chosen: members = "):
         assert words in result.stdout
@@ -61,10 +62,135 @@ def test_plain_words(run, photos, tiny, out):
 
 
 def test_plain_words_of_one_method(run, photos, tiny, out):
-    result = run("fit", photos, "--backbone", tiny, "--method", "clip-adapter", "--out", out)
+    words = ["fit", photos, "--backbone", tiny, "--method", "clip-adapter", "--out", out]
+    plain = run(*words)
+    assert plain.exit_code == 0, plain.stderr
+    sentence = "How far your pictures may change what CLIP says was tried out on 18 of them"
+    assert sentence in plain.stdout
+    for jargon in ("visual_ratio", "candidate", "loss", "Chosen"):
+        assert jargon not in plain.stdout
+    verbose = run(*words, "-v").stdout
+    assert "Chosen: visual_ratio " in verbose
+    assert sentence not in verbose
+    assert " % clip-adapter" not in verbose
+    given = run(*words, "-o", "visual_ratio=0.2", "-o", "steps=2").stdout
+    assert "How far" not in given
+    assert "optimistic" not in given
+
+
+def test_one_picture_of_each_is_said_plainly(paint_task, run, tmp_path, out):
+    words = ["fit", paint_task(tmp_path / "few", {".": 1}), "--backbone", "demo", "--out", out]
+    result = run(*words, "--method", "clip-adapter")
     assert result.exit_code == 0, result.stderr
-    assert "Chosen: visual_ratio " in result.stdout
-    assert " % clip-adapter" not in result.stdout
+    assert "too few classes have two pictures" in result.stdout
+
+
+def test_held_out_pictures_by_class(paint_task, paint, run, run_json, tmp_path, out):
+    folder = paint_task(tmp_path / "p", {".": 5})
+    paint(folder / "white" / "only.png", (250, 250, 250), 1)
+    words = ["fit", folder, "--backbone", "demo", "--method", "clip-adapter", "--out", out]
+    words += ["-o", "steps=2"]
+    held = run_json(*words, "--json")["held_out"]
+    assert held["class_counts"] == {"blue": 5, "green": 5, "red": 5, "white": 0}
+    assert held["per_class"]["white"] is None
+    present = [v for v in held["per_class"].values() if v is not None]
+    assert held["accuracy"] == pytest.approx(sum(present) / 3), "classes count alike"
+    plain = [v for v in held["zero_shot_per_class"].values() if v is not None]
+    assert held["zero_shot_accuracy"] == pytest.approx(sum(plain) / 3)
+    shown = run(*words).stdout
+    assert "A guide and no test" in shown
+    assert shown.index("optimistic") < shown.index("zero-shot %")
+
+
+@pytest.mark.parametrize("asked", ["20%", "0.2", "1"])
+def test_hold_out(paint_task, paint, asked, run, run_json, tmp_path, out):
+    folder = paint_task(tmp_path / "p", {".": 5})
+    paint(folder / "white" / "only.png", (250, 250, 250), 1)
+    words = ["fit", folder, "--backbone", "demo", "--method", "zero-shot", "--out", out]
+    info = run_json(*words, "--hold-out", asked, "--json")
+    assert (info["train_pictures"], info["hold_out"]["pictures"]) == (13, 3)
+    assert info["test"]["class_counts"] == {"blue": 1, "green": 1, "red": 1, "white": 0}
+    assert info["hold_out"]["top1"] == info["test"]["top1"]
+    saved = json.loads((Path(out) / "classifier.json").read_text())["info"]["hold_out"]
+    assert saved == info["hold_out"]
+    again = run_json("evaluate", out, folder, "--split", "held-out", "--json")
+    assert again["per_class"] == info["test"]["per_class"]
+    said = run(*words, "--hold-out", asked)
+    assert "Held out: 3 of 16 pictures are not learned from (seed 1); 1 class has" in said.stderr
+    assert "of 3 pictures right" in said.stdout
+    assert "evaluate" not in said.stdout.split("Next:")[1]
+
+
+@pytest.mark.parametrize("asked", ["0", "0%", "100%", "120%", "-1", "1.5", "many", "nan", "%", ""])
+def test_hold_out_of_nothing_is_refused(asked, run, photos, out):
+    result = run("fit", photos, "--hold-out", asked, "--out", out)
+    assert result.exit_code == 2
+    assert "such as 20%" in result.stderr
+
+
+def test_hold_out_beside_test_pictures_or_of_single_ones_is_refused(
+    paint_task, run, photos, tmp_path, out
+):
+    words = ["--backbone", "demo", "--method", "zero-shot", "--hold-out", "20%", "--out", out]
+    beside = run("fit", photos, *words)
+    assert beside.exit_code == 2
+    assert "has test pictures already" in beside.stderr
+    single = run("fit", paint_task(tmp_path / "few", {".": 1}), *words)
+    assert single.exit_code == 2
+    assert "none of 3 classes has two pictures" in single.stderr
+
+
+def test_every_suggested_evaluation_works(paint_task, run, tmp_path, out):
+    folder = paint_task(tmp_path / "p", {".": 4})
+    rows = torch.nn.functional.normalize(torch.randn(12, 8), dim=-1)
+    file = tmp_path / "f.safetensors"
+    sets = {f"{name}.features": rows + i for i, name in enumerate(("train", "unseen", "mytest"))}
+    labels = {key.replace("features", "labels"): torch.arange(12) % 3 for key in sets}
+    save_file(sets | labels, file)
+    only_train = paint_task(tmp_path / "t", {"train": 4})
+    cases = {
+        (folder,): None,
+        (folder, "--shots", "2"): [folder, "--split", "held-out"],
+        (only_train,): None,
+        (only_train, "--shots", "2"): [only_train, "--split", "held-out"],
+        (paint_task(tmp_path / "both", {"train": 2, "test": 2}),): [tmp_path / "both"],
+        (f"{file}#train",): [f"{file}#mytest"],
+    }
+    for given, wanted in cases.items():
+        images = [] if "#" in str(given[0]) else ["--backbone", "demo"]
+        method = ["--method", "zero-shot" if images else "linear-probe"]
+        result = run("fit", *given, *images, *method, "--out", out)
+        assert result.exit_code == 0, result.stderr
+        steps = [line for line in result.stdout.splitlines() if "clip-adapter evaluate" in line]
+        if wanted is None:
+            assert not [line for line in steps if out in line]
+            assert "No picture was kept apart" in result.stdout
+        else:
+            command = shlex.split(steps[0].removeprefix("Next:"))
+            assert command == ["clip-adapter", "evaluate", out, *map(str, wanted)]
+            done = run(*command[1:])
+            assert done.exit_code == 0, done.stderr
+
+
+def test_the_demo_backbone_warns_of_photographs(paint_task, run, tmp_path, out):
+    folder = paint_task(tmp_path / "p", {".": 2})
+    words = ["--backbone", "demo", "--method", "zero-shot", "--out", out]
+    assert "Warning: the demo backbone" not in run("fit", folder, *words).stderr
+    for name in ("cat", "Red_Star"):
+        (folder / "red").rename(folder / name)
+        said = run("fit", folder, *words).stderr
+        assert said.count("the demo backbone knows drawings") == (name == "cat")
+        (folder / name).rename(folder / "red")
+
+
+def test_rare_options_stand_apart(run):
+    text = run("fit", "--help").stdout
+    parts = re.split(r"─ ([A-Z][A-Za-z ]+) ─", text)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for rare in ("--dtype", "--batch-size", "--views", "--feature-norm"):
+        assert rare in sections["Rarely needed"]
+    assert "--backbone" in sections["How pictures are read"]
+    assert "--dtype" not in sections["How pictures are read"]
 
 
 def test_same_seed_same_classifier(run_json, photos, tiny, tmp_path):

@@ -43,7 +43,7 @@ def test_a_record_is_whole(record):
     # What cannot be downloaded is said in words.
     assert record.archives or record.by_hand
     assert record.picture_folders
-    assert record.side_file or not record.split_folders
+    assert record.side_file or record.hub or not record.split_folders
     assert record.template.count("{}") == 1
     assert set(record.split_folders) <= {s for s, size in record.sizes.items() if size}
     for archive in record.archives:
@@ -67,7 +67,10 @@ def test_every_file_of_the_catalog_is_a_set_of_the_docs():
         row = next(row for row in page.splitlines() if row.startswith(f"| `{record.name}` "))
         assert f"`{record.folder}/`" in row
         assert record.side_file is None or f"`{record.side_file.name}`" in row
-    assert benchmark_names()[::5] == ("imagenet", "food101", "ucf101"), "the paper's order"
+    assert benchmark_names()[::5] == (
+        *("imagenet", "food101", "ucf101"),
+        "cifar10",
+    ), "the paper's order"
 
 
 @pytest.mark.parametrize(
@@ -333,3 +336,25 @@ def test_folders_are_found_once(put):
     here = root / "imagenet-rendition"
     assert find_folder(record, root) == find_folder(record, here) == here
     assert find_folder(record, here / "imagenet-r") == here
+
+
+def test_cifar_is_read_from_class_folders_and_from_its_copy(tmp_path, put, png_bytes):
+    root = put(*(f"cifar10/{s}/{c}/1.png" for s in ("train", "test") for c in ("cat", "airplane")))
+    data = load_dataset("CIFAR-10", root=root)
+    assert (data.name, data.class_names) == ("cifar10", ["airplane", "cat"])
+    assert {s: len(own) for s, own in data.splits.items()} == {"train": 2, "test": 2}
+    assert data.templates == ["a photo of a {}."]
+
+    datasets = pytest.importorskip("datasets")
+    names = {"fine_label": ["aquarium_fish", "apple"], "coarse_label": ["fish", "fruit"]}
+    kinds = {name: datasets.ClassLabel(names=own) for name, own in names.items()}
+    rows = {"img": [{"bytes": png_bytes, "path": None}] * 2, "fine_label": [0, 1]}
+    copy = datasets.Dataset.from_dict(
+        rows | {"coarse_label": [0, 1]}, datasets.Features({"img": datasets.Image(), **kinds})
+    )
+    both = datasets.DatasetDict({"train": copy, "test": copy})
+    both.save_to_disk(str(tmp_path / "other/cifar100/hub"))
+    data = load_dataset("cifar100", root=tmp_path / "other")
+    assert data.class_names == ["aquarium fish", "apple"]
+    assert {s: len(own) for s, own in data.splits.items()} == {"train": 2, "test": 2}
+    assert data.copy_of == "uoft-cs/cifar100"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_adapter.backbones.names import DEMO_WORDS
 from clip_adapter.datasets.folder import load_folder
 from clip_adapter.demo.shapes import COLOURS, SHAPES, TEXTURES
 from clip_adapter.demo.task import (
@@ -173,3 +174,7 @@ def test_root_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         demo_task(tmp_path / "file")
+
+
+def test_the_words_of_the_demo_backbone_are_those_of_its_world():
+    assert {*COLOURS, *TEXTURES, *SHAPES} == DEMO_WORDS

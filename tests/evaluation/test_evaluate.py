@@ -226,3 +226,42 @@ def test_the_same_list_of_classes_is_no_subset_whatever_the_names():
     names = ["missile", "b", "missile", "d"]
     data = pictures([[0.0, 1.0, 5.0, 4.0]], [2], names)
     assert evaluate(weights_of(4, names), data, only_its_classes=True).top1 == 100
+
+
+def test_a_report_prints_as_its_table():
+    classifier = weights_of(3, ["花", "<b>cat</b>", "none"])
+    report = evaluate(
+        classifier, pictures([[9.0, 1.0, 0.0], [9.0, 3.0, 0.0]], [0, 1], ["花", "<b>cat</b>"])
+    )
+    lines = str(report).splitlines()
+    assert lines[: len(report.lines())] == report.lines()
+    assert lines[len(report.lines()) :] == [
+        "class       pictures  right %",
+        "<b>cat</b>         1      0.0",
+        "花                 1    100.0",  # a wide letter takes two places
+    ]
+
+
+def test_a_report_in_a_notebook_is_escaped():
+    names = ["<script>alert(1)</script>", "a & b"]
+    report = evaluate(weights_of(2, names), pictures([[9.0, 1.0], [0.0, 3.0]], [0, 1], names))
+    html = report._repr_html_()
+    assert "<script" not in html
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>1</td><td>100.0</td>" in html
+    assert "a &amp; b" in html
+    assert html.count("<tr>") == 3
+
+
+def test_a_report_of_many_classes_shows_the_worst(classifier):
+    names = [f"c{i}" for i in range(30)]
+    data = pictures(torch.eye(30).tolist(), list(range(30)), names)
+    classifier = weights_of(30, [*names[1:], names[0]])  # none is right
+    text = str(evaluate(classifier, data))
+    assert text.endswith("10 better ones are not shown.")
+
+
+def test_the_warning_of_seen_pictures_comes_first(classifier):
+    lines = evaluate(classifier, data()).lines()
+    assert lines[0].startswith("Beware: 2 of these 90 pictures were also trained on")
+    classifier.train_digests = frozenset()
+    assert "Beware" not in " ".join(evaluate(classifier, data()).lines())

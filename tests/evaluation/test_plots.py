@@ -1,5 +1,9 @@
+import logging
+
 import numpy as np
 import pytest
+from matplotlib import font_manager
+from matplotlib.text import Text
 from PIL import Image
 
 from clip_adapter.errors import DataError
@@ -67,7 +71,7 @@ def test_the_sweep_of_c_has_a_log_axis():
 
 
 def legend(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text.get_text() for text in axes.get_figure().legends[0].get_texts()]
 
 
 def test_grids_and_blends_of_names_are_drawn():
@@ -83,7 +87,65 @@ def test_grids_and_blends_of_names_are_drawn():
 
 def test_lines_with_bars(tmp_path):
     figure = shots_figure([1, 4], {"zero-shot": [(50, 0)] * 2, "x": [(40, 2), (60, 1)]}, "t")
-    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["zero-shot", "x"]
+    assert legend(figure.axes[0]) == ["zero-shot", "x"]
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be written"):
         save(figure, tmp_path / "file" / "x.png")
+
+
+@pytest.mark.parametrize("figure", ["selection", "two", "shots"])
+def test_the_legend_hides_no_data(figure):
+    long = CURVE | {"parameter": "members", "candidates": ["gda x 2", "a long name", "clap"]}
+    drawn = {
+        "selection": lambda: selection_figure([CURVE]),
+        "two": lambda: selection_figure([CURVE, long]),
+        "shots": lambda: shots_figure([1, 4], {f"m{i}": [(i, 1)] * 2 for i in range(9)}, "t"),
+    }[figure]()
+    drawn.draw_without_rendering()
+    places = [axes.get_tightbbox() for axes in drawn.axes]
+    legends = [one for axes in drawn.axes for one in axes.get_figure().legends]
+    assert legends
+    for one in legends:
+        assert not any(one.get_window_extent().overlaps(place) for place in places)
+
+
+@pytest.fixture
+def a_font(tmp_path):
+    """A font, known to matplotlib, that has one letter which no usual font has, and no other."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    for i, point in enumerate(((0, 0), (0, 700), (700, 700), (700, 0))):
+        (pen.lineTo if i else pen.moveTo)(point)
+    pen.closePath()
+    made = FontBuilder(1000, isTTF=True)
+    names = [".notdef", "box"]
+    made.setupGlyphOrder(names)
+    made.setupCharacterMap({ord("花"): "box"})
+    made.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    made.setupHorizontalMetrics(dict.fromkeys(names, (800, 0)))
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable({"familyName": "Hanako Test", "styleName": "Regular"})
+    made.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    made.setupPost()
+    made.save(tmp_path / "hanako.ttf")
+    before = list(font_manager.fontManager.ttflist)
+    font_manager.fontManager.addfont(tmp_path / "hanako.ttf")
+    yield "Hanako Test"
+    font_manager.fontManager.ttflist = before
+
+
+def test_letters_come_from_a_font_that_has_them(a_font, tmp_path, caplog):
+    figure = confusion_figure([[3, 1], [0, 7]], ["花", "Straße ж λ"])
+    save(figure, tmp_path / "c.png")
+    assert all(a_font in one.get_fontfamily() for one in figure.findobj(Text))
+    assert not caplog.records
+
+
+def test_letters_of_no_font_are_named(tmp_path, caplog):
+    figure = confusion_figure([[3, 1], [0, 7]], ["\U00013080", "b"])  # a hieroglyph
+    with caplog.at_level(logging.WARNING):
+        save(figure, tmp_path / "c.png")
+    assert "'\U00013080'" in caplog.text
+    assert "Install a font" in caplog.text

@@ -221,7 +221,6 @@ def test_out_of_memory_goes_on_with_smaller_batches(tiny_folder, pictures, monke
 
 def test_the_bar_goes_to_standard_error(tiny, pictures, capsys, monkeypatch):
     monkeypatch.setattr("clip_adapter.reporting.SHOW_AFTER", 0)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich, standard error is a terminal now
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     embed(tiny, pictures(4), CLASSES, batch_size=2, progress=True)
     out, err = capsys.readouterr()

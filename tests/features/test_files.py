@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from clip_adapter.datasets.open import is_feature_spec
+from clip_adapter.datasets.open import is_feature_spec, load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features, write_features
@@ -345,3 +345,60 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
     monkeypatch.setattr(os, "access", lambda one, *more: one != path and access(one, *more))
     with pytest.raises(DataError, match=r"x\.safetensors may not be read \(permission\)"):
         load_features(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "spec"),
+    [
+        (("X", "y"), ""),
+        (("x", "y"), ""),
+        (("embeddings", "labels"), ""),
+        (("X_train", "y_train"), "#train"),
+        (("train.X", "train.y"), "#train"),
+        (("X_my_set.2", "y_my_set.2"), "#my_set.2"),
+        (("features", "y"), ""),
+    ],
+)
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_x_and_y_are_features_and_labels(names, spec, ending, tmp_path, safetensors_file):
+    labels = torch.tensor([0, 2, 2, 1])
+    arrays = dict(zip(names, (features(), labels), strict=True))
+    path = tmp_path / f"f.{ending}"
+    if ending == "npz":
+        np.savez(path, **{name: array.numpy() for name, array in arrays.items()})
+    else:
+        save_file(arrays, path)
+    one = load_features(f"{path}{spec}").feature_set
+    assert torch.equal(one.plain_view, features())
+    assert one.labels.tolist() == labels.tolist()
+
+
+def test_keys_that_only_look_like_x_stay_what_they_are(tmp_path):
+    np.savez(tmp_path / "f.npz", features=features().numpy(), Xylophone=np.zeros(2), y=[0, 1, 0, 1])
+    file = load_features(tmp_path / "f.npz")
+    assert file.sets == [""]
+    assert file.feature_set.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["my features.pt", "a.pth", "b.pkl", "c.npy"])
+def test_a_pickle_is_not_opened_and_the_way_out_works(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, labels = tmp_path / name, np.array([0, 1, 2, 0])
+    if path.suffix.startswith(".pt"):
+        torch.save({"features": features(), "labels": torch.from_numpy(labels)}, path)
+    elif path.suffix == ".npy":
+        np.save(path, features().numpy())
+    else:
+        path.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+    for read in (load_features, load_dataset):
+        with pytest.raises(UsageError) as caught:
+            read(path)
+        assert caught.value.exit_code == 2
+        way = caught.value.hint.removeprefix("If it holds features, convert it once: ")
+    assert not (tmp_path / "opened").exists()
+    if path.suffix != ".pkl":
+        exec(way.split(". docs/")[0], {"labels": labels})
+        made = next(p for p in tmp_path.iterdir() if p.suffix in (".npz", ".safetensors"))
+        one = load_features(made).feature_set
+        assert torch.equal(one.plain_view, features())
+        assert one.labels.tolist() == labels.tolist()

@@ -33,6 +33,13 @@ from clip_adapter.errors import BackboneError, UsageError, unknown_name
 from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, no_checkpoint
 
 DEMO = "demo"
+# The colours, textures and shapes that it was trained on, and so all words that it knows.
+DEMO_WORDS = {
+    *("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "white", "black"),
+    *("plain", "striped", "dotted", "checkered", "wavy", "speckled"),
+    *("circle", "square", "triangle", "star", "heart", "cross"),
+    *("ring", "crescent", "hexagon", "diamond", "flower", "gear"),
+}
 LISTED = "'clip-adapter ls backbones' lists every ARCH/TAG."
 
 

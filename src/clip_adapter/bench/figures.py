@@ -58,7 +58,7 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
 def curves(findings: Findings) -> Frame:
     """The cells and what is published, by panel: a data set, or the mean of all with figure 3.
 
-    A mean is over all data sets, or it is not there.
+    A mean is over all data sets, or it is not there; nor where they have different methods.
     """
     cells = findings.cells
     panels = cells.dataset + (", " + cells.backbone if cells.backbone.nunique() > 1 else "")
@@ -68,6 +68,9 @@ def curves(findings: Findings) -> Frame:
         return cells
     groups = cells.groupby(["label", "shots"], sort=False)[["value", "theirs"]]
     means = groups.mean().where(groups.count() == count).reset_index()
+    methods = cells[cells.value.notna()].groupby("panel").label.agg(frozenset)
+    if methods.nunique() > 1 or means.value.isna().all():
+        return cells
     means["where"] = means.theirs.notna().map({True: f"mean, {USUAL_BACKBONE}", False: None})
     return pd.concat([means.assign(panel=f"mean of {count} sets"), cells])
 

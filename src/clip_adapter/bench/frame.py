@@ -120,6 +120,9 @@ class Findings:
             _counterpart(self.recipe, systems[c.label], c) for c in self.cells.itertuples()
         ]
         self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
+        for frame in (self.cells, self.runs):
+            for column in ("dataset", "test_set"):
+                frame[column] = frame[column].replace(self.recipe.labels)
 
     @property
     def columns(self) -> Frame:

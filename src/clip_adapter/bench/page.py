@@ -33,6 +33,7 @@ PROFILES = {
     "features": "Ready-made features: `clip-adapter bench run --profile features --features DIR`. "
     "Sets called `eval_{K}shot` in a file, as ImageNet's here, hold pictures of the training split "
     "that are not among the shots; such rows are no figures of the validation set.",
+    "mine": "Data sets of one's own: `clip-adapter bench run RECIPE.toml`",
     "paper": "The paper's data sets: `clip-adapter bench run --profile paper --root DIR`",
 }
 CHOSEN = "<details><summary>What was chosen (by seed where they differ)</summary>\n"
@@ -149,7 +150,7 @@ def _how(findings: Findings) -> str:
         SELECTION[recipe.protocol],
     ]
     pictures = [
-        f"{record['run']['dataset']} {record['n']:,}"
+        f"{recipe.labels.get(name := record['run']['dataset'], name)} {record['n']:,}"
         + (f" (the copy {copy}, split its own way)" if (copy := record.get("copy_of")) else "")
         for record in findings.runs.dropna(subset="record").drop_duplicates("dataset").record
         if record.get("n")

@@ -162,6 +162,28 @@ def _left_out(recipe: Recipe, known: Named) -> Iterator[LeftOut]:
             yield LeftOut(dataset=known.name, reason=reason, system=system.label)
 
 
+def usual_profile(recipes: Sequence[str], overrides: Mapping[str, Any] | None = None) -> str:
+    """The profile of recipes where none is named: "mine" if all are on data of one's own.
+
+    It is "paper" where none is.
+
+    Raises:
+        UsageError: an unknown recipe, or some are and some are not.
+    """
+    own = {
+        name: not any(known_benchmark(one) for one in recipe.datasets)
+        for name in recipes
+        if not (recipe := load_recipe(name, "mine", overrides)).costs
+    }
+    if len(set(own.values())) > 1:
+        raise UsageError(
+            f"{', '.join(n for n, mine in own.items() if mine)}: data of your own, beside "
+            f"{', '.join(n for n, mine in own.items() if not mine)} on the paper's.",
+            hint="Run them by two commands, or name the profile: --profile mine.",
+        )
+    return "mine" if True in own.values() else "paper"
+
+
 def make_plans(
     recipes: Sequence[str],
     profile: str,
@@ -172,7 +194,7 @@ def make_plans(
 
     Args:
         recipes: names.
-        profile: "paper", "demo" or "features".
+        profile: "paper", "demo", "features" or "mine".
         environment: where data is.
         overrides: keys of :class:`Recipe`, stronger than the files.
 
@@ -207,11 +229,15 @@ def make_plans(
                 "are called by the name.",
                 hint="Rename one of the files.",
             )
-    if (profile, environment.root) == ("paper", None) and any(
-        known_benchmark(name)
-        for recipe in loaded.values()
-        if not recipe.costs
-        for name in (*recipe.datasets, *recipe.shifts)
+    if (
+        profile in ("paper", "mine")
+        and environment.root is None
+        and any(
+            known_benchmark(name)
+            for recipe in loaded.values()
+            if not recipe.costs
+            for name in (*recipe.datasets, *recipe.shifts)
+        )
     ):
         raise UsageError(
             "The paper's data sets are needed, and not said is where they lie.",

@@ -37,8 +37,10 @@ from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.methods import make_method
 from clip_adapter.options import Preprocess
+from clip_adapter.reporting import log
+from clip_adapter.wording import listed
 
-Profile = Literal["paper", "demo", "features"]
+Profile = Literal["paper", "demo", "features", "mine"]
 SelectionRule = Literal["ours", "paper"]
 Measure = Literal["accuracy", "cost", "tsne"]
 
@@ -171,13 +173,15 @@ class Recipe(Model):
 
     Attributes:
         name: of the file.
-        profile: "paper", "demo" or "features".
+        profile: "paper", "demo", "features", or "mine" (data sets of one's own).
         title: above the table.
         source: where in the paper, such as "Table 5"; "" for our own.
         note: what a reader should know, in a sentence or two.
         measure: "accuracy"; "cost" (seconds and memory); "tsne" (features in the plane).
         protocol: "ours": all is chosen on the shots; "paper": the best on the test set.
-        datasets: names, or "all" with the profile "features".
+        datasets: names, or "all" with the profile "features". In a file one may also be
+            ``{ data = "photos/", label = "My photos" }``.
+        labels: {data set: as tables and figures show it}, of those that have a label.
         backbones: names as in ``--backbone``.
         style: preprocessing, "clip" or "coop".
         views: augmented views of each shot, for methods that learn from a fixed number of them.
@@ -200,6 +204,7 @@ class Recipe(Model):
     measure: Measure = "accuracy"
     protocol: SelectionRule = "ours"
     datasets: Names
+    labels: dict[str, Text] = {}
     backbones: Names
     style: Preprocess = "clip"
     views: Natural = 1
@@ -282,8 +287,38 @@ def load_recipe(
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
-    merged |= {"name": path.stem, "profile": profile}
+    merged |= {"name": path.stem, "profile": profile} | _labelled(merged.get("datasets"), path.name)
+    wanted = (files[1].model_extra or {}).get("datasets")
+    if path.resolve().parent != shipped("recipes").resolve() and profile in ("paper", "demo"):
+        own = _labelled(wanted, path.name)
+        used = list(merged["datasets"])
+        if own and list(own["datasets"]) != used and not (overrides or {}).get("datasets"):
+            log.warning(
+                f"{path.name} names the data {listed(own['datasets'])}; the profile {profile!r} "
+                f"puts {listed(used)} in their place. --profile mine keeps them."
+            )
     return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
+
+
+def _labelled(datasets: Any, where: str) -> dict[str, Any]:
+    """``datasets`` by their names alone, and the ``labels`` of those that have one."""
+    if not isinstance(datasets, list | tuple):
+        return {}
+    labels: dict[str, Any] = {}
+    names: list[Any] = []
+    for one in datasets:
+        if isinstance(one, dict):
+            if set(one) - {"label"} != {"data"} or not isinstance(one["data"], str):
+                raise UsageError(
+                    f"{where}: datasets has {one}.",
+                    allowed='a name, or { data = "photos/", label = "My photos" }',
+                )
+            labels |= {one["data"]: one["label"]} if "label" in one else {}
+        names.append(one["data"] if isinstance(one, dict) else one)
+    shown = [labels.get(name, name) for name in dict.fromkeys(map(str, names))]
+    if twice := [name for name in shown if shown.count(name) > 1]:
+        raise UsageError(f"{where}: two data sets are called {twice[0]!r}.", hint="Label one.")
+    return {"datasets": names, **({"labels": labels} if labels else {})}
 
 
 def _read(path: Path) -> File:

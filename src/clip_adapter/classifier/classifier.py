@@ -28,6 +28,7 @@ from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.hub import classifier_folder
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
+from clip_adapter.wording import html_table, shortened, some_of
 
 Picture = str | Path | Image
 Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
@@ -348,3 +349,16 @@ class Classifier:
     def __repr__(self) -> str:
         method = self.info.get("method", "classifier")
         return f"Classifier({method}, {len(self.class_names)} classes, {self.backbone_name})"
+
+    def _repr_html_(self) -> str:
+        info, held = self.info, self.info.get("held_out") or {}
+        rows = {
+            "method": info.get("method"),
+            "backbone": info.get("backbone"),
+            "classes": f"{len(self.class_names)}: {some_of(map(shortened, self.class_names), 10)}",
+            "pictures learned from": info.get("train_pictures"),
+            "right by cross-validation (optimistic)": held and f"{held['accuracy']:.1f} %",
+            "right on pictures held out": (test := info.get("hold_out", {}).get("top1")) is not None
+            and f"{test:.1f} %",
+        }
+        return html_table(["Classifier"], rows=[(k, str(v)) for k, v in rows.items() if v])

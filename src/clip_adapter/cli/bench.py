@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "bench-output"
 SHOWN_FAILURES = 10
 
-Profile = Literal["paper", "demo", "features"]
+Profile = Literal["paper", "demo", "features", "mine"]
 Recipes = Annotated[
     list[str] | None,
     typer.Argument(
@@ -33,8 +33,8 @@ ProfileOption = Annotated[
     Profile | None,
     typer.Option(
         help="On which data: the real sets (paper), the drawn ones of the package, offline (demo), "
-        "or ready-made features (features).",
-        show_default="paper; features where --features is given",
+        "ready-made features (features), or your own as the recipe or --dataset names it (mine).",
+        show_default="paper; features where --features is given; mine where all data is yours",
     ),
 ]
 Features = Annotated[
@@ -129,10 +129,9 @@ def run(
     with Output(json) as output:
         from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.data import Environment
-        from clip_adapter.bench.plan import get_missing, load_plans
+        from clip_adapter.bench.plan import get_missing, load_plans, usual_profile
         from clip_adapter.bench.recipe import recipe_names
 
-        chosen = profile or ("features" if features is not None else "paper")
         names = recipes or recipe_names()
         environment = Environment(
             out=str(out),
@@ -149,6 +148,9 @@ def run(
             "seeds": seed,
             "protocol": protocol,
         }
+        chosen = profile or (
+            "features" if features is not None else usual_profile(names, overrides)
+        )
         if get:
             get_missing(names, chosen, environment.root, overrides)
         load_plans(out)  # a damaged one ends the command before the work, not after it

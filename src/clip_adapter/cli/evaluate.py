@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +12,14 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output, table
 from clip_adapter.errors import unknown_name
 from clip_adapter.files import check_folder
-from clip_adapter.options import SourceOptions, changed
-from clip_adapter.wording import shortened
+from clip_adapter.options import HELD_OUT, SourceOptions, changed
+from clip_adapter.wording import class_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.evaluation import Report
 
-SHOWN = 20
 OFFERED = ("class_names", "root", "device", "batch_size", "cache", "strict", "feature_norm")
 
 
@@ -32,8 +32,9 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME",
-            help="Which part to score: test, val or train. A source without such parts is taken "
-            "whole, without the pictures that were learned from.",
+            help="Which part to score: test, val or train; held-out is what 'fit' did not learn "
+            "from of its own part. A source without such parts is taken whole, without the "
+            "pictures that were learned from.",
             rich_help_panel=o.READING,
         ),
     ] = "test",
@@ -65,8 +66,8 @@ def evaluate(
     with Output(json) as out:
         from clip_adapter.datasets.dataset import SPLITS
 
-        if split not in SPLITS:
-            raise unknown_name("split", split, SPLITS)
+        if split not in (*SPLITS, HELD_OUT):
+            raise unknown_name("split", split, (*SPLITS, HELD_OUT))
         if plots is not None:
             check_folder(plots)
         from clip_adapter.hub import classifier_folder
@@ -89,24 +90,23 @@ def evaluate(
 
 def worst(report: Report) -> Table:
     """The classes that are recognised worst, with zero-shot beside."""
-    untrained = report.zero_shot_per_class or {}
-    scored = [(a, name) for name, a in report.per_class.items() if a is not None]
-    scored.sort(key=lambda pair: pair[0])
-    numbers = ("pictures", "right %", *(["zero-shot %"] if untrained else []))
-    rows = [
-        (
-            shortened(name),
-            str(report.class_counts[name]),
-            f"{accuracy:.1f}",
-            *([f"{untrained[name]:.1f}"] if untrained.get(name) is not None else []),
-        )
-        for accuracy, name in scored[:SHOWN]
-    ]
-    left = len(scored) - SHOWN
-    return table(
-        ("class", *numbers),
-        rows,
-        right=numbers,
-        title="Right answers by class, worst first" if left <= 0 else f"The {SHOWN} worst classes",
-        caption=f"{left} better ones are not shown; --json gives all." if left > 0 else None,
-    )
+    return class_table(report.per_class, report.class_counts, report.zero_shot_per_class)
+
+
+def class_table(
+    per_class: Mapping[str, float | None],
+    counts: Mapping[str, int],
+    zero_shot: Mapping[str, float | None] | None,
+    title: str = "Right answers by class, worst first",
+) -> Table:
+    """Classes by the share of right answers (%), worst first; those without pictures are left out.
+
+    Args:
+        per_class: percent by class name.
+        counts: pictures by class name.
+        zero_shot: as ``per_class``, by zero-shot CLIP; None where it is not known.
+        title: above the table.
+    """
+    headings, rows, left = class_rows(per_class, counts, zero_shot)
+    caption = f"{left} --json gives all." if left else None
+    return table(headings, rows, right=headings[1:], title=title, caption=caption)

@@ -8,8 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
+from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import SCHEMA, Output, command
-from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions, changed
+from clip_adapter.options import (
+    DEFAULT_METHOD,
+    DEFAULT_SEED,
+    HELD_OUT,
+    Compute,
+    SourceOptions,
+    changed,
+)
 from clip_adapter.wording import shortened, some_of
 
 
@@ -43,6 +51,17 @@ def fit(
             rich_help_panel=o.TRAINING,
         ),
     ] = DEFAULT_SEED,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(
+            "--hold-out",
+            metavar="SHARE",
+            help="Keep a share of each class apart (20%), or so many pictures of each (5), drawn "
+            "at random, and count at the end how many of these are recognised.",
+            show_default="learn from all",
+            rich_help_panel=o.TRAINING,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,6 +84,15 @@ def fit(
             rich_help_panel=o.RESULT,
         ),
     ] = Path("classifier"),
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Also say which settings were chosen, and by which rule.",
+            rich_help_panel=o.RESULT,
+        ),
+    ] = False,
     json: o.Json = False,
 ) -> None:
     """Learn your classes from a few labelled pictures.
@@ -80,6 +108,7 @@ def fit(
     **Examples**
 
         clip-adapter fit photos/
+        clip-adapter fit photos/ --hold-out 20%
         clip-adapter fit photos/ --backbone ViT-B-16/openai --shots 16 --out pets
         clip-adapter fit pictures.csv --prompt "a satellite photo of {}."
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
@@ -97,47 +126,123 @@ def fit(
             options=options,
             shots=shots,
             seed=seed,
+            hold_out=hold_out,
             compute=compute if changed(compute) else None,
             **changed(reading),
         )
+        report = None
+        if hold_out is not None:
+            from clip_adapter import evaluation
+
+            heeded = {k: v for k, v in changed(reading).items() if k in OFFERED}
+            report = evaluation.evaluate(classifier, data, split=HELD_OUT, **heeded)
+            scores = {
+                "scored": report.n,
+                "top1": report.top1,
+                "zero_shot_top1": report.zero_shot_top1,
+            }
+            classifier.info["hold_out"] |= scores
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
-        output.show(*summary(info, classifier.class_names, data, reading.root))
-        output.result({"schema": SCHEMA, **info})
+        output.show(*summary(info, classifier.class_names, verbose=verbose))
+        output.show(*(quality(info) if report is None else [*report.lines(), worst(report)]))
+        output.show(*next_steps(info, data, reading.root))
+        tested = {} if report is None else {"test": report.to_dict()}
+        output.result({"schema": SCHEMA, **info, **tested})
 
 
-def summary(
-    info: dict[str, Any], class_names: list[str], data: str, root: str | Path | None = None
-) -> list[str]:
-    """What ``fit`` did, in plain words."""
-    from clip_adapter.methods import get_method
-    from clip_adapter.training.selection import choice
-
-    members = info["hyperparameters"].get("members") or {}
-    shares = {name: 100 * member["share"] for name, member in members.items()}
-    # One candidate alone is what the user gave.
-    selections = [one for one in info["selection"] if len(one["candidates"]) != 1]
-    held = info.get("held_out") or {"zero_shot_accuracy": None}
-    test = f"{data.rpartition('#')[0]}#TEST_SET" if "#" in data else data
+def summary(info: dict[str, Any], class_names: list[str], *, verbose: bool = False) -> list[str]:
+    """What ``fit`` did, in plain words; with ``verbose`` what it chose, and by which rule."""
     lines = [
         f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
         f"{info['train_pictures']} pictures, at most {info['shots']} of a class.",
         info["skipped"]
         and f"Skipped: {len(info['skipped'])} pictures that could not be read (above).",
         info.get("backbone") and f"Backbone: {info['backbone']}.",
-        *(f"Chosen: {choice(s['parameter'], s['chosen'])} ({s['rule']})." for s in selections),
+        *(chosen_settings(info) if verbose else [how_chosen(info)]),
+        f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "
+        "learn.",
+        f"Saved: {info['out']}",
+    ]
+    return [line for line in lines if line]
+
+
+def selections(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of what was chosen; one candidate alone is what the user gave."""
+    return [one for one in info["selection"] if len(one["candidates"]) != 1]
+
+
+def how_chosen(info: dict[str, Any]) -> str:
+    """How the settings were chosen, in one sentence; "" where all were given."""
+    if not selections(info):
+        return ""
+    if pictures := max(one["pictures"] for one in selections(info)):
+        return (
+            f"How far your pictures may change what CLIP says was tried out on {pictures} of them "
+            "(--verbose tells the details)."
+        )
+    return (
+        "Your pictures may change little of what CLIP says: too few classes have two pictures, to "
+        "learn from one and try the other."
+    )
+
+
+def chosen_settings(info: dict[str, Any]) -> list[str]:
+    """What was chosen, by which rule, and the parts of a blend by their shares."""
+    from clip_adapter.methods import get_method
+    from clip_adapter.training.selection import choice
+
+    members = info["hyperparameters"].get("members") or {}
+    shares = {name: 100 * member["share"] for name, member in members.items()}
+    return [
+        *(
+            f"Chosen: {choice(s['parameter'], s['chosen'])} ({s['rule']})."
+            for s in selections(info)
+        ),
         *(
             f"  {shares[name]:3.0f} % {name}: {get_method(name).summary}"
             for name in sorted(shares, key=shares.__getitem__, reverse=True)
         ),
-        held["zero_shot_accuracy"] is not None
-        and f"  On {held['pictures']} held-out pictures {held['accuracy']:.1f} % were right, and "
-        f"{held['zero_shot_accuracy']:.1f} % with zero-shot CLIP. (A guide, not a test.)",
-        f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "
-        "learn.",
-        f"Saved: {info['out']}",
-        f"Next: {command('evaluate', info['out'], test, *(['--root', root] if root else []))}",
-        info.get("backbone_fingerprint")
-        and f"      {command('predict', info['out'])} NEW_PICTURES",
     ]
-    return [line for line in lines if line]
+
+
+def quality(info: dict[str, Any]) -> list[Any]:
+    """What cross-validation said of the chosen settings, class by class; marked as optimistic."""
+    held = info.get("held_out")
+    if not held:
+        return []
+    beside = held["zero_shot_accuracy"]
+    return [
+        f"Tried on {held['pictures']} of your pictures, each time after learning from the others: "
+        f"{held['accuracy']:.1f} % right"
+        + ("." if beside is None else f", {beside:.1f} % by zero-shot CLIP."),
+        "A guide and no test: the settings were chosen on these pictures, so this is optimistic.",
+        class_table(
+            held["per_class"],
+            held["class_counts"],
+            held["zero_shot_per_class"],
+            "Right answers by class, worst first (optimistic)",
+        ),
+    ]
+
+
+def next_steps(info: dict[str, Any], data: str, root: str | Path | None = None) -> list[str]:
+    """Commands that go on from here, of which each will find what it needs."""
+    place = ["--root", root] if root else []
+    file, mark, _ = data.rpartition("#")
+    tests = [name for name in info["other_splits"] if mark or name == "test"]
+    steps = []
+    if tests:
+        test = f"{file}#{min(tests, key=lambda name: 'test' not in name)}" if mark else data
+        steps = [command("evaluate", info["out"], test, *place)]
+    elif info["not_drawn"] and "hold_out" not in info:
+        steps = [command("evaluate", info["out"], data, "--split", HELD_OUT, *place)]
+    if info.get("backbone_fingerprint"):
+        steps.append(f"{command('predict', info['out'])} NEW_PICTURES")
+    lines = [f"{'      ' if i else 'Next: '}{step}" for i, step in enumerate(steps)]
+    if not tests and not info["not_drawn"]:
+        lines.append(
+            "No picture was kept apart for a test: --hold-out 20% keeps some, and 'clip-adapter "
+            "evaluate' takes other labelled pictures."
+        )
+    return lines

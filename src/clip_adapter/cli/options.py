@@ -18,6 +18,7 @@ from clip_adapter.options import Bounds, Help, SourceOptions, field_types, flag_
 from clip_adapter.paths import check_backbone_path, check_exists
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
+RARE = "Rarely needed"
 
 Data = Annotated[
     str,
@@ -98,7 +99,7 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
             help=help_.text,
             show_default=help_.default or True,
             min=bounds and bounds.least,
-            rich_help_panel=kind.PANEL,  # type: ignore[attr-defined]
+            rich_help_panel=RARE if help_.rare else kind.PANEL,  # type: ignore[attr-defined]
         )
         # A path, several strings, or its own type.
         others = {Path: Path, Sequence[str]: list[str]}

@@ -260,6 +260,8 @@ def list_files(record: Benchmark, folder: Path, root: str | Path) -> Listing:
     Raises:
         DataError: a list is missing, or of another form.
     """
+    if record.side_file is None and record.split_folders:
+        return _from_folders(record, folder, None)
     if record.side_file is None:
         return _from_variants(record, folder)
     path = find_file(record, record.side_file, folder, root)
@@ -287,16 +289,17 @@ def _from_variants(record: Benchmark, folder: Path) -> Listing:
     return Listing(labels, files)
 
 
-def _from_folders(record: Benchmark, folder: Path, path: Path) -> Listing:
-    names = _class_table(record, path)
+def _from_folders(record: Benchmark, folder: Path, path: Path | None) -> Listing:
     there = {split: class_folders(folder / top) for split, top in record.split_folders.items()}
+    own = {key: key for key in sorted(set().union(*there.values()))}
+    names = own if path is None else _class_table(record, path)
     if record.numbered:
         names = {str(i): name for i, name in enumerate(names.values())}
     keys = list(names) if record.numbered else sorted(set().union(*there.values()))
     if unknown := [key for key in keys if key not in names]:
         raise DataError(
             f"{record.title} in {shown(folder)} has folders that are no class of "
-            f"{shown(path)}: {listed(unknown)}.",
+            f"{shown(path or folder)}: {listed(unknown)}.",
             hint="Move them away.",
         )
     files = {

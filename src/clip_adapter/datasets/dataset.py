@@ -71,6 +71,11 @@ class Dataset:
         """Whether the source separates training from test pictures."""
         return UNSPLIT not in self.splits
 
+    @property
+    def has_test(self) -> bool:
+        """Whether some of its pictures are for testing alone."""
+        return bool(self.splits.get("test"))
+
     def pool(self, split: str) -> list[Sample]:
         """Samples of ``split``; all of them where the source has no splits.
 

@@ -91,7 +91,11 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
             hint="Check the path; names count by case.",
         )
     if not (name or features or path.is_dir() or path.suffix.lower() in _BY_ENDING):
-        raise UsageError(f"{shown(path)} is no source of labelled pictures.", allowed=FORMS)
+        raise UsageError(
+            f"{shown(path)} is no source of labelled pictures.",
+            allowed=FORMS,
+            hint=conversion(path),
+        )
     if name and root is not None:
         find_folder(get_benchmark(name), root)
     elif root is not None and takes_root(spec, root):
@@ -110,6 +114,26 @@ def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     if path.is_dir():
         return load_folder(path, class_names)
     return _BY_ENDING[path.suffix.lower()](path, root, class_names)
+
+
+def conversion(path: Path) -> str:
+    """How to make features in a file that is never opened here, a pickle, or one array, usable.
+
+    "" for a file of another kind.
+    """
+    target = f"{path.stem}.safetensors"
+    ways = {
+        (".pt", ".pth", ".bin"): "import torch; from safetensors.torch import save_file; "
+        f"d = torch.load({path.name!r}, weights_only=True); save_file({{'features': "
+        f"d['features'].float().contiguous(), 'labels': d['labels']}}, {target!r})",
+        (".npy", ".pkl", ".pickle"): f"import numpy as np; X = np.load({path.name!r}); "
+        f"np.savez({f'{path.stem}.npz'!r}, X=X, y=labels)",
+    }
+    way = next((way for endings, way in ways.items() if path.suffix.lower() in endings), "")
+    return way and (
+        f"If it holds features, convert it once: {way}. docs/features.md tells what the arrays may "
+        "be called."
+    )
 
 
 def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The few-shot sampler of CoOp, draw for draw.
+"""The few-shot sampler of CoOp, draw for draw, and what is held out to test on.
 
 Source: CLIP-Adapter (arXiv 2110.04544), section 4.1, follows the sampling of CoOp
 (arXiv 2109.01134, section 4.1), whose lists are the reference of most few-shot papers on CLIP.
@@ -6,12 +6,15 @@ Source: CLIP-Adapter (arXiv 2110.04544), section 4.1, follows the sampling of Co
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Sequence
 from numbers import Integral
 
 from clip_adapter.errors import UsageError
+from clip_adapter.reporting import log
+from clip_adapter.wording import counted
 
 
 def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[int]:
@@ -41,14 +44,87 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
     if not _is_index(seed):
         # Python seeds with the absolute value: -1 would silently repeat the draw of 1.
         raise UsageError(f"Seed {seed!r}.", allowed="a whole number of at least 0")
+    generator = random.Random(int(seed))
+    drawn: list[int] = []
+    for indices in _by_class(labels).values():
+        drawn += generator.sample(indices, int(shots)) if len(indices) >= shots else indices
+    return drawn
+
+
+def draw(
+    labels: Sequence[int], shots: int | None, seed: int = 1, hold_out: str | float | None = None
+) -> tuple[list[int] | None, int]:
+    """What is learned from, after at least one picture of each class was kept apart to test on.
+
+    A class of one picture keeps it to learn from.
+
+    Args:
+        labels: label of each picture of the training pool, (N,).
+        shots: K of what is left, see :func:`sample_few_shot`; None for all of it.
+        seed: 0 or more.
+        hold_out: a share of each class ("20%", 0.2), or how many of each ("5", 5); None keeps
+            nothing apart.
+
+    Returns:
+        Indices into the pool, None for all of it; and how many pictures are kept apart.
+
+    Raises:
+        UsageError: ``hold_out`` is neither, or no class has a second picture.
+    """
+    if hold_out is None:
+        return None if shots is None else sample_few_shot(labels, shots, seed), 0
+    share, number = share_or_number(hold_out)
+    generator, apart, single = random.Random(int(seed)), set[int](), 0
+    for indices in _by_class(labels).values():
+        count = min(number or max(1, round(share * len(indices))), len(indices) - 1)
+        apart.update(generator.sample(indices, count))
+        single += not count
+    if not apart:
+        raise UsageError(
+            f"--hold-out {hold_out}: none of {single} classes has two pictures.",
+            hint="Add pictures, or leave --hold-out away.",
+        )
+    log.info(
+        f"Held out: {len(apart)} of {len(labels)} pictures are not learned from (seed {seed})"
+        + (
+            f"; {counted(single, 'class has', 'classes have')} one picture alone, which is "
+            "learned from."
+            if single
+            else "."
+        )
+    )
+    rest = [row for row in range(len(labels)) if row not in apart]
+    if shots is not None:
+        rest = [rest[i] for i in sample_few_shot([labels[row] for row in rest], shots, seed)]
+    return rest, len(apart)
+
+
+def share_or_number(asked: str | float) -> tuple[float, int]:
+    """What is held out: (share, 0) or (0.0, number of pictures of each class).
+
+    Raises:
+        UsageError: ``asked`` is neither.
+    """
+    text = str(asked).strip()
+    with contextlib.suppress(ValueError):
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if 0 < value < 1:
+            return value, 0
+        if value >= 1 and value.is_integer() and not text.endswith("%"):
+            return 0.0, int(value)
+    raise UsageError(
+        f"--hold-out {asked}.",
+        allowed="a share of each class above 0% and below 100%, such as 20%, or how many pictures "
+        "of each, such as 5",
+    )
+
+
+def _by_class(labels: Sequence[int]) -> dict[int, list[int]]:
+    """Indices of the pictures of each class, classes in the order of their first picture."""
     by_class: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         by_class[int(label)].append(index)
-    generator = random.Random(int(seed))
-    drawn: list[int] = []
-    for indices in by_class.values():
-        drawn += generator.sample(indices, int(shots)) if len(indices) >= shots else indices
-    return drawn
+    return by_class
 
 
 def _is_index(value: object) -> bool:

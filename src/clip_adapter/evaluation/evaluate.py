@@ -18,9 +18,10 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import source_options
+from clip_adapter.options import HELD_OUT
 from clip_adapter.reporting import Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import counted, listed
+from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
 
 DEFAULT_SPLIT = "test"
 TOP = 5
@@ -71,28 +72,37 @@ class Report:
         large = {"confusion": None} if len(self.class_names) > 100 else {}
         return dataclasses.asdict(self) | large
 
+    def __str__(self) -> str:
+        """The headline and the classes, worst first."""
+        headings, rows, left = self._by_class()
+        return "\n".join([*self.lines(), *text_table(headings, rows), *filter(None, [left])])
+
+    def _repr_html_(self) -> str:
+        headings, rows, left = self._by_class()
+        return html_table([*self.lines(), left], headings, rows)
+
+    def _by_class(self) -> tuple[list[str], list[list[str]], str]:
+        return class_rows(self.per_class, self.class_counts, self.zero_shot_per_class)
+
     def lines(self) -> list[str]:
         """The headline, in words."""
         zero_shot = "not known, there are no text weights."
         if self.zero_shot_top1 is not None:
             gain = self.top1 - self.zero_shot_top1
             zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
+        beware = self.seen_in_training and not self.left_out
         lines = [
+            beware
+            and f"Beware: {self.seen_in_training} of these {self.n} pictures were also trained on, "
+            "so the accuracy is too high.",
             f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
             f"Zero-shot CLIP: {zero_shot}",
-            *([] if self.top5 is None else [f"Top 5: {self.top5:.2f} %."]),
+            self.top5 is not None and f"Top 5: {self.top5:.2f} %.",
             f"Mean of the classes: {self.mean_per_class:.2f} %.",
+            self.left_out and f"{self.left_out} pictures were left out: they were trained on.",
+            self.skipped and f"{len(self.skipped)} pictures could not be read and were skipped.",
         ]
-        if self.left_out:
-            lines.append(f"{self.left_out} pictures were left out: they were trained on.")
-        elif self.seen_in_training:
-            lines.append(
-                f"Beware: {self.seen_in_training} of these pictures were also trained on, "
-                "so the accuracy is too high."
-            )
-        if self.skipped:
-            lines.append(f"{len(self.skipped)} pictures could not be read and were skipped.")
-        return lines
+        return [line for line in lines if line]
 
 
 def evaluate(
@@ -115,8 +125,9 @@ def evaluate(
         classifier: what to score.
         data: as for ``fit``, or features: those of ``classifier.encoder()``. Of a classifier that
             trained inside the backbone they do not tell what zero-shot says.
-        split: "test", "val" or "train"; a source without splits is taken whole. The set of a
-            feature file is named after its ``#`` instead.
+        split: "test", "val" or "train"; a source without splits is taken whole. "held-out" is
+            what ``fit`` kept apart: the pictures of "train" that the classifier did not learn
+            from. The set of a feature file is named after its ``#`` instead.
         only_its_classes: answers are looked for among the classes of ``data`` alone, as
             ImageNet-A and -R are scored, which hold 200 of ImageNet's 1,000. Else a classifier
             may answer with any class that it knows.
@@ -140,7 +151,9 @@ def evaluate(
         plain = data if classifier.tower_adapter is None else None
         return _score(classifier, data, plain, "features", only_its_classes)
     with listening(progress, cancel):
-        opened = open_for(classifier, data, split, source)
+        held_out = split == HELD_OUT
+        opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
+        split = "train" if held_out else split
         features, bad = opened.features(split)
         plain = features
         if classifier.tower_adapter is not None:
@@ -152,7 +165,7 @@ def evaluate(
             opened.name,
             only_its_classes,
             [dataclasses.asdict(one) for one in bad],
-            keep_seen=opened.has_splits,
+            keep_seen=opened.has_splits and not held_out,
         )
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from clip_adapter.evaluation.evaluate import Report
 from clip_adapter.files import check_folder, write_output
+from clip_adapter.reporting import log
 from clip_adapter.training.selection import shown
-from clip_adapter.wording import shortened
+from clip_adapter.wording import listed, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
             x, curve["loss"], color=COLOURS[1], marker=MARKERS[1], linestyle="--", label="loss"
         )
         loss.set_ylabel("loss on held-out shots (nats)", color=COLOURS[1])
-        axes.legend(handles=[*axes.get_lines(), *loss.get_lines()], fontsize=7, loc="best")
+        _legend(axes, [*axes.get_lines(), *loss.get_lines()])
     return figure
 
 
@@ -178,22 +179,60 @@ def shots_figure(
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(shots), [str(k) for k in shots])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _legend(axes, axes.get_legend_handles_labels()[0])
     return figure
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG whole or not at all; a folder made for it is marked as output.
 
+    Letters that the font lacks come from other fonts that are installed here.
+
     Raises:
         DataError: it cannot be written.
     """
+    from matplotlib.text import Text
+
+    texts = [one for one in figure.findobj(Text) if isinstance(one, Text)]
+    families = _families({letter for one in texts for letter in one.get_text()})
+    for one in texts:
+        one.set_fontfamily(families)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # The font lacks some scripts; such a letter is drawn as a box, and the rest is right.
+        # Told already; such a letter is drawn as a box, and the rest is right.
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
         figure.savefig(buffer, format="png", dpi=DPI)
     return write_output(path, buffer.getvalue())
+
+
+def _families(letters: set[str]) -> list[str]:
+    """The usual font, then as many installed ones as are needed to have all ``letters``."""
+    from matplotlib import font_manager, rcParams
+
+    usual = font_manager.findfont(font_manager.FontProperties())
+    lacking = {ord(letter) for letter in letters if letter.isprintable()}
+    lacking -= font_manager.get_font(usual).get_charmap().keys()
+    families = list(rcParams["font.family"])
+    for font in font_manager.fontManager.ttflist if lacking else []:
+        # The last resort has a box for every letter.
+        if font.style == "normal" and "Last Resort" not in font.name:
+            has = font_manager.get_font(font.fname).get_charmap().keys()
+            families += [font.name] if lacking & has else []
+            lacking -= has
+    if lacking:
+        log.warning(
+            f"No font here has the letters {listed(map(chr, sorted(lacking)))}: they are drawn as "
+            "boxes. Install a font that has them, such as Noto Sans of that script."
+        )
+    return families
+
+
+def _legend(axes: Axes, handles: Sequence[Any]) -> None:
+    """A legend below the axes, where it hides nothing."""
+    figure: Any = axes.get_figure()
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=7)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _figure(
@@ -203,7 +242,9 @@ def _figure(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+    parts = figure.subfigures(1, len(titles), squeeze=False)[0]
+    for part, title in zip(parts, titles, strict=True):
+        axes = part.subplots()
         axes.set_title(title, fontsize=10)
         axes.set(**words)
     return figure, figure.axes

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
+from clip_adapter.datasets.open import conversion
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
@@ -164,7 +165,11 @@ def row_digests(features: Tensor) -> list[str]:
 def _open(path: Path) -> FeatureFile:
     open_, _ = FORMATS.get(path.suffix.lower(), (None, None))
     if open_ is None:
-        raise UsageError(f"{path} is not a file of features.", allowed=", ".join(FORMATS))
+        raise UsageError(
+            f"{path} is not a file of features.",
+            allowed=", ".join(FORMATS),
+            hint=conversion(path),
+        )
     if not path.is_file():
         raise DataError(f"No feature file {path}.{did_you_mean(path)}", hint="Check the path.")
     if not os.access(path, os.R_OK):
@@ -174,8 +179,11 @@ def _open(path: Path) -> FeatureFile:
     if not file.sets:
         raise DataError(
             f"{path} holds no features.",
-            allowed="tensors 'features' or 'SET.features'; in Parquet a column 'features' or "
-            "'embedding'",
+            allowed="arrays 'features' or 'SET.features' (or 'X', 'X_SET'); in Parquet a column "
+            "'features' or 'embedding'",
+            hint=f"It has {listed(file.keys)}: docs/features.md shows how to make one."
+            if file.keys
+            else "",
         )
     return file
 

@@ -1,7 +1,8 @@
 """Formats of feature files: how each is opened and written.
 
 Arrays go by keys: ``SET.features``, ``SET.labels``, ``SET.names`` and ``SET.digests``, or without
-``SET.`` in a file of one nameless set, and ``text``.
+``SET.`` in a file of one nameless set, and ``text``. ``X`` and ``y``, as scikit-learn calls them,
+stand for ``features`` and ``labels``, also as ``SET.X`` or ``X_SET``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,20 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.files import of_form
 
 Sets = Mapping[str, FeatureSet]
+# What others call the parts of a set.
+OTHER_KEYS = {"X": "features", "x": "features", "embeddings": "features", "y": "labels"}
+
+
+def key_of(name: str) -> str:
+    """The key that ``name``, as others may write it, stands for: ``X_train``, ``train.X``, ``y``.
+
+    Two names of one key are two parts, of which the later one counts.
+    """
+    part, mark, set_name = name.partition("_")
+    if mark and part in ("X", "x", "y"):
+        return f"{set_name}.{OTHER_KEYS[part]}"
+    set_name, mark, part = name.rpartition(".")
+    return f"{set_name}{mark}{OTHER_KEYS.get(part, part)}"
 
 
 @dataclass
@@ -72,14 +87,15 @@ def _open_safetensors(path: Path) -> FeatureFile:
     from safetensors import safe_open
 
     file = safe_open(path, framework="pt")
+    names = {key_of(name): name for name in file.keys()}  # noqa: SIM118, it is no dict
 
     def get(key: str) -> Any:
-        array, part = file.get_tensor(key), key.rpartition(".")[2]
+        array, part = file.get_tensor(names[key]), key.rpartition(".")[2]
         if part in ("names", "digests"):
             return names_of(bytes(array.numpy()), key)
         return array.tolist() if part == "labels" else array
 
-    return FeatureFile(list(file.keys()), dict(file.metadata() or {}), get)
+    return FeatureFile(list(names), dict(file.metadata() or {}), get)
 
 
 def _open_npz(path: Path) -> FeatureFile:
@@ -89,16 +105,18 @@ def _open_npz(path: Path) -> FeatureFile:
     if not hasattr(file, "files"):
         raise DataError("It is one plain array, not an archive of named arrays.")
 
+    names = {key_of(name): name for name in file.keys()}  # noqa: SIM118, it is no dict
+
     def get(key: str) -> Any:
-        is_matrix = key == "text" or key.endswith("features")
-        return torch.from_numpy(file[key]) if is_matrix else file[key].tolist()
+        is_matrix, array = key == "text" or key.endswith("features"), file[names[key]]
+        return torch.from_numpy(array) if is_matrix else array.tolist()
 
     entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")
     entries += ("feature_norm", "note")
     meta = {key: str(file[key]) for key in entries if key in file}
     for key in ("classes", "class_names"):  # where there are both, the second counts
         meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}
-    return FeatureFile(list(file.keys()), meta, get)
+    return FeatureFile(list(names), meta, get)
 
 
 # What the columns of a Parquet file hold; of several with one meaning, the last counts.

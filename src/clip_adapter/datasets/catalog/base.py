@@ -88,8 +88,8 @@ class Benchmark:
     """A data set of the paper.
 
     What is set says how it is read: with ``split_folders`` it is one folder per class, named by the
-    ``side_file``; else the ``side_file`` is CoOp's split; without one there are the lists of
-    FGVC-Aircraft.
+    ``side_file``, or called as the class; else the ``side_file`` is CoOp's split; without both
+    there are the lists of FGVC-Aircraft.
 
     Attributes:
         name: what users write, and its prompt goes by; the file of the record is called so.

@@ -1,0 +1,125 @@
+"""Recipes on data of one's own: labels, the profile, and what another profile replaces."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_adapter.bench.benchmark import run_bench
+from clip_adapter.bench.data import Environment
+from clip_adapter.bench.figures import curves, make_figure
+from clip_adapter.bench.frame import Findings
+from clip_adapter.bench.page import write_page
+from clip_adapter.bench.plan import usual_profile
+from clip_adapter.bench.recipe import load_recipe
+from clip_adapter.errors import UsageError
+
+RECIPE = """
+title = "Mine"
+datasets = [{{ data = "{pets}", label = "My <pets>" }}, "{birds}"]
+backbones = ["demo"]
+style = "clip"
+views = 1
+shots = [1, 2]
+seeds = [1]
+columns = "shots"
+figure = "shots"
+[[systems]]
+label = "zero-shot"
+method = "zero-shot"
+[[systems]]
+label = "probe"
+method = "linear-probe"
+options = {{ C = 1.0 }}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A recipe on two folders of pictures."""
+    rng = np.random.default_rng(0)
+    for folder in ("pets", "birds"):
+        for split, count in (("train", 2), ("test", 3)):
+            for k, colour in enumerate(("red", "blue")):
+                for i in range(count):
+                    path = tmp_path / folder / split / colour / f"{i}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pixels = rng.integers(0, 90, (32, 32, 3)) + np.eye(3, dtype=int)[2 * k] * 160
+                    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    path = tmp_path / "own.toml"
+    path.write_text(RECIPE.format(pets=tmp_path / "pets", birds=tmp_path / "birds"))
+    return path
+
+
+def test_own_data_has_its_profile_and_its_label(own, tmp_path, inside):
+    assert usual_profile([str(own)]) == "mine"
+    out = tmp_path / "out"
+    environment = Environment(out=str(out), cache=str(tmp_path / "cache"))
+    outcome = run_bench([str(own)], profile="mine", environment=environment)
+    assert (outcome.failed, outcome.missing) == ({}, {})
+    assert {path.parent.parent.name for path in out.rglob("results/*/*/*.json")} == {"mine"}
+    write_page(outcome.plans, outcome.results, out)
+    page = (out / "TABLES.md").read_text("utf-8")
+    assert "## Profile mine" in page
+    assert "Profile paper" not in page
+    assert "My &lt;pets>" in page or "My \\<pets" in page or "My &lt;pets&gt;" in page
+    assert str(tmp_path / "pets") not in page
+    found = Findings(outcome.plans[0], outcome.results)
+    assert list(dict.fromkeys(found.cells.dataset)) == ["My <pets>", str(tmp_path / "birds")]
+    panels = curves(found)
+    assert next(iter(dict.fromkeys(panels.panel))) == "mean of 2 sets"
+    figure = make_figure(found)
+    assert len(figure.axes) == 3
+    assert all(axes.has_data() for axes in figure.axes)
+
+    # One set lacks a method: no mean, and no panel for it.
+    whole = found.cells
+    found.cells = whole[~((whole.dataset == "My <pets>") & (whole.label == "probe"))]
+    assert not curves(found).panel.str.startswith("mean").any()
+    assert len(make_figure(found).axes) == 2
+
+    # No shots in common: as much.
+    found.cells = whole[(whole.dataset == "My <pets>") == (whole.shots == 1)]
+    assert not curves(found).panel.str.startswith("mean").any()
+
+
+def test_what_a_profile_replaces_is_said(own, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert load_recipe(str(own), "demo").datasets[0] == "demo"
+    assert "the profile 'demo' puts 'demo', 'demo-textures', 'demo-colours'" in caplog.text
+    assert "--profile mine keeps them" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        load_recipe(str(own), "mine")
+        load_recipe(str(own), "demo", {"datasets": ["demo"]})
+        load_recipe("figure3", "demo")
+    assert not caplog.records
+
+
+def test_the_paper_is_no_data_of_ones_own(own):
+    assert usual_profile(["figure3", "table5"]) == "paper"
+    assert usual_profile(["figure3"], {"datasets": ["my-photos"]}) == "mine"
+    assert usual_profile(["table1"]) == "paper"  # costs: no data at all
+    with pytest.raises(UsageError, match="beside figure3 on the paper's"):
+        usual_profile([str(own), "figure3"])
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ('[{ label = "x" }]', "data"),
+        ('[{ data = "a", lable = "x" }]', "lable"),
+        ("[{ data = 3 }]", "3"),
+        ('[{ data = "a", label = "b" }, "b"]', "two data sets are called 'b'"),
+        ('[{ data = "a", label = "x" }, { data = "b", label = "x" }]', "called 'x'"),
+        ('[{ data = "a", label = " " }]', "labels"),
+        ("[3]", "datasets"),
+    ],
+)
+def test_a_wrong_label_is_told(datasets, message, tmp_path):
+    path = tmp_path / "own.toml"
+    system = '[[systems]]\nlabel = "z"\nmethod = "zero-shot"\n'
+    path.write_text(f'title = "t"\ndatasets = {datasets}\n{system}')
+    with pytest.raises(UsageError, match=message):
+        load_recipe(str(path), "mine")
