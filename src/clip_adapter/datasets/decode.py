@@ -6,12 +6,14 @@ import contextlib
 import functools
 import io
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from clip_adapter.errors import DataError, DecodeError
@@ -22,6 +24,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000"
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
+# Of JPEG: the byte before each kind of segment, baseline, extended and progressive frames, EXIF.
+_MARKER, _FRAMES, _APP1 = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +44,9 @@ _NO_PICTURES = {
 }
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0
+) -> Image.Image:
     """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
@@ -53,6 +59,8 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         data: the encoded picture.
         name: what the error calls it.
         max_pixels: the most pixels (width x height); Pillow's own limit also holds.
+        draft: a JPEG may come out smaller by 2, 4 or 8, which is faster, with sides of at least
+            this many pixels; 0 is the whole picture.
 
     Raises:
         DecodeError: empty, not a picture, of an unknown format, too large, or damaged.
@@ -61,7 +69,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
     with _no_warnings():
         try:
-            return _decode(data, name, max_pixels)
+            return _decode(data, name, max_pixels, draft)
         except DecodeError:
             raise
         except Image.DecompressionBombError as error:
@@ -82,20 +90,63 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
             ) from error
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_available_formats()) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(name, str(width * height), max_pixels)
         if not width * height:
             raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
+        if draft and image.mode in ("L", "RGB"):
+            image.draft(image.mode, (draft, draft))
         image.load()
-        turn = None
-        # Pillow has already turned a TIFF. A picture with damaged metadata is still a picture.
-        with contextlib.suppress(Exception):
-            turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+        turn = _turn_of(image)
         rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How to set an image upright. Pillow has already turned a TIFF."""
+    # A picture with damaged metadata is still a picture.
+    with contextlib.suppress(Exception):
+        return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+
+
+def decode_plain(data: bytes, longest: int) -> np.ndarray | None:
+    """A plain JPEG as (H, W, 3), 8 bits a channel, decoded outside of the interpreter's lock.
+
+    None is for all else, which :func:`decode` reads or refuses: other formats, CMYK, pictures that
+    must be turned, damaged ones, and those with a side of more than ``longest`` pixels.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    with _no_warnings():
+        if not _is_plain(data, longest):
+            return None
+    try:
+        encoded = torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
+        return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    except RuntimeError:
+        return None
+
+
+def _is_plain(data: bytes, longest: int) -> bool:
+    """Whether a JPEG is grey or in three colours of 8 bits, small enough, and upright."""
+    place = 2
+    while data.startswith(b"\xff\xd8\xff") and place + 10 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        if data[place] != _MARKER:
+            return False
+        if marker in _FRAMES:
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
+            fits = 0 < min(width, height) <= max(width, height) <= longest
+            return fits and bits == 8 and colours in (1, 3)
+        if marker == _APP1:  # where the orientation is
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                if _turn_of(image):
+                    return False
+        place += 2 + length
+    return False
 
 
 @functools.cache
