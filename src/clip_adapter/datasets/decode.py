@@ -44,9 +44,7 @@ _NO_PICTURES = {
 }
 
 
-def decode(
-    data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0
-) -> Image.Image:
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0) -> Image.Image:
     """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first

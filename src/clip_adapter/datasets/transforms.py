@@ -6,6 +6,7 @@ Dassl reached version 0.5, with which the numbers of the CLIP-Adapter paper (sec
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import random
@@ -85,17 +86,16 @@ class Transform:
             raise UsageError(
                 "A training view without a seed.", hint="Pass view_seed(digest, view)."
             )
-        view = self._train_view(image, random.Random(seed)) if self.train else self._test_view(image)
+        view = (
+            self._train_view(image, random.Random(seed)) if self.train else self._test_view(image)
+        )
         return torch.from_numpy(np.array(view))
 
     def finish(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) of 0..255 as (B, 3, S, S) float32, normalised where they are."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        # By tensors on the spot: a GPU multiplies by the inverse of a plain number.
-        mean, std = (
-            torch.tensor(three, device=pixels.device)[:, None, None]
-            for three in (self.inputs.mean, self.inputs.std)
-        )
+        mean, std = (_at(pixels.device, *three) for three in (self.inputs.mean, self.inputs.std))
+        # By a tensor: a GPU multiplies by the inverse of a plain number.
         return images.div_(torch.full_like(std, 255)).sub_(mean).div_(std)
 
     def describe(self) -> dict[str, Any]:
@@ -199,6 +199,12 @@ def view_seed(digest: str, view: int, seed: int = 0) -> int:
     """
     text = f"{seed}:{view}:{digest}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+@functools.cache
+def _at(device: torch.device, *numbers: float) -> Tensor:
+    """A number for each channel, (3, 1, 1), where the pictures are; made once, since it waits."""
+    return torch.tensor(numbers, device=device)[:, None, None]
 
 
 def short_side_to(size: int, width: int, height: int) -> tuple[int, int]:

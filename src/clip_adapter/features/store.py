@@ -119,6 +119,7 @@ class Rows:
             out[targets] = shard[rows]
         return out, missing
 
+
 @dataclass
 class Shelf(Rows):
     """The rows of one key; made by :meth:`FeatureStore.shelf`."""
