@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from clip_adapter.errors import DataError, DecodeError
@@ -24,8 +23,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000"
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
-# Of JPEG: the byte before each kind of segment, baseline, extended and progressive frames, EXIF.
-_MARKER, _FRAMES, _APP1 = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1
+# Of JPEG: the byte before each kind of segment; baseline, extended and progressive frames; the
+# segments of EXIF and XMP, and of Adobe.
+_MARKER, _FRAMES, _APP1, _ADOBE = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1, 0xEE
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,7 +65,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int =
     """
     if not data:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
-    with _no_warnings():
+    with no_warnings():
         try:
             return _decode(data, name, max_pixels, draft)
         except DecodeError:
@@ -96,7 +96,9 @@ def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
         if not width * height:
             raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
         if draft and image.mode in ("L", "RGB"):
-            image.draft(image.mode, (draft, draft))
+            # By what divides both sides: others would come out stretched.
+            smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
+            image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
         image.load()
         turn = _turn_of(image)
         rgb = _to_rgb(image)
@@ -110,41 +112,40 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
         return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
 
 
-def decode_plain(data: bytes, longest: int) -> np.ndarray | None:
-    """A plain JPEG as (H, W, 3), 8 bits a channel, decoded outside of the interpreter's lock.
+def is_plain(data: bytes, longest: int) -> bool:
+    """Whether a file is a JPEG that any decoder reads alike, as far as its header tells.
 
-    None is for all else, which :func:`decode` reads or refuses: other formats, CMYK, pictures that
-    must be turned, damaged ones, and those with a side of more than ``longest`` pixels.
+    It is whole, in three colours (YCbCr) of 8 bits, stands upright, and no side has more than
+    ``longest`` pixels. All else is for :func:`decode`, which reads or refuses it.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    with _no_warnings():
-        if not _is_plain(data, longest):
-            return None
-    try:
-        encoded = torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
-        return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
-    except RuntimeError:
-        return None
-
-
-def _is_plain(data: bytes, longest: int) -> bool:
-    """Whether a JPEG is grey or in three colours of 8 bits, small enough, and upright."""
+    if not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
+        return False
     place = 2
-    while data.startswith(b"\xff\xd8\xff") and place + 10 <= len(data):
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
-        if data[place] != _MARKER:
+    while place + 20 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        body = data[place + 4 : place + 2 + length] if marker in (_APP1, _ADOBE) else b""
+        if data[place] != _MARKER or (body and not _says_nothing(body)):
             return False
         if marker in _FRAMES:
             bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
             fits = 0 < min(width, height) <= max(width, height) <= longest
-            return fits and bits == 8 and colours in (1, 3)
-        if marker == _APP1:  # where the orientation is
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                if _turn_of(image):
-                    return False
+            names = data[place + 10 : place + 10 + 3 * colours : 3]
+            return fits and bits == 8 and colours == 3 and names != b"RGB"
         place += 2 + length
     return False
+
+
+def _says_nothing(body: bytes) -> bool:
+    """Whether a segment of a JPEG neither turns the picture nor changes what its colours mean."""
+    if body.startswith(b"Adobe"):
+        return body[11:12] == b"\x01"  # YCbCr
+    if body.startswith(b"Exif\0\0"):
+        with no_warnings(), contextlib.suppress(Exception):
+            exif = Image.Exif()
+            exif.load(body)
+            return exif.get(_ORIENTATION_TAG, 1) == 1
+        return False
+    return b"tiff:Orientation" not in body
 
 
 @functools.cache
@@ -240,7 +241,7 @@ _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 
 @contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Drop the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:

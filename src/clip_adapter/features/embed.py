@@ -14,13 +14,12 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +28,6 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.packed import Packed
 from clip_adapter.features.pixels import Decode, View, Views, decoders
 from clip_adapter.features.store import FeatureStore, Rows, content_digest
 from clip_adapter.reporting import Progress, Tracker, listening, log, tracking
@@ -40,8 +38,8 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 _CHUNKS = 16  # that a batch is read in
+_TOGETHER = 128  # pictures that a GPU decodes at once
 _IN_FLIGHT = 2  # batches that a GPU has not given back yet
-_ON_ITS_WAY = torch.empty(0)
 
 _SHOWN_TWINS = 3
 
@@ -156,11 +154,14 @@ def _shelf(backbone: Backbone, pixels: Views, view: View, store: FeatureStore | 
 class _Content:
     """What a picture holds: its ``digest``, or the ``fault`` for which it cannot be read.
 
-    ``cuts`` are the views that are missing, until they are encoded.
+    ``cuts`` are the views that are missing, until they are encoded; ``file`` is what a GPU shall
+    make the plain one of.
     """
 
+    name: str
     digest: str = ""
     fault: str = ""
+    file: Tensor | None = None
     cuts: dict[View, Tensor] = field(default_factory=dict)
 
 
@@ -200,6 +201,8 @@ class _Line:
         digests, cuts = zip(*self._waiting, strict=True)
         self._waiting = []
         size = min(self._batch_size, 1 << (len(digests) - 1).bit_length())
+        if any(cut.is_cuda for cut in cuts):
+            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
         pixels = torch.stack(cuts)
         if self._cuda and not pixels.is_cuda:
             pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
@@ -210,7 +213,8 @@ class _Line:
         event = None
         if self._cuda:
             features = features.to("cpu", non_blocking=True)
-            event = torch.cuda.current_stream(self._backbone.device).record_event()
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self._backbone.device))
         self._encoded.append((list(digests), features, event))
         return self._collect() if not self._cuda or len(self._encoded) > _IN_FLIGHT else 0
 
@@ -285,32 +289,30 @@ class _Work:
     def _chunks(self) -> Iterator[list[_Content]]:
         """What the samples hold, in order, a few at a time; threads are at work ahead of it."""
         size = max(1, self.batch_size // _CHUNKS)
-        most = -(-_AHEAD * self.batch_size // (size * len(self.lines)))
-        starts = iter(range(0, len(self.samples), size))
-        ahead: deque[Future[tuple[list[_Content], Packed | None]]] = deque()
-        with decoders() as pool:
+        together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
+        most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
+        starts = iter(range(0, len(self.samples), together))
+        ahead: deque[Future[list[_Content]]] = deque()
+        with decoders() as pool, ThreadPoolExecutor(1) as joiner:
             try:
                 while True:
                     for start in islice(starts, max(most, 1) - len(ahead)):
-                        ahead.append(pool.submit(self._look, start, size))
+                        parts = range(start, min(start + together, len(self.samples)), size)
+                        looks = [pool.submit(self._look, part, size) for part in parts]
+                        ahead.append(joiner.submit(self._join, looks))
                     if not ahead:
                         return
-                    contents, packed = ahead.popleft().result()
-                    if packed is not None:
-                        whole = [content for content in contents if None in content.cuts]
-                        for content, cut in zip(whole, self.pixels.cut_packed(packed), strict=True):
-                            content.cuts[None] = cut
-                    yield contents
+                    yield ahead.popleft().result()
             finally:
-                for look in ahead:
-                    look.cancel()
+                for joined in ahead:
+                    joined.cancel()
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, start: int, size: int) -> tuple[list[_Content], Packed | None]:
+    def _look(self, start: int, size: int) -> list[_Content]:
         """Read ``size`` samples from ``start``, and decode what is missing of them."""
         contents: list[_Content] = []
-        whole: list[np.ndarray] = []
         for place, sample in enumerate(self.samples[start : start + size], start):
-            content = _Content()
+            content = _Content(sample.name)
             contents.append(content)
             try:
                 data = sample.read()
@@ -318,14 +320,30 @@ class _Work:
                 if self._places.setdefault(content.digest, place) < place:
                     continue
                 missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
-                if self.pixels.packs and None in missing:
+                if None in missing and (file := self.pixels.for_gpu(data)) is not None:
                     missing.remove(None)
-                    whole.append(self.pixels.whole(data, sample.name))
-                    content.cuts[None] = _ON_ITS_WAY
-                content.cuts |= self.pixels.cut(data, sample.name, content.digest, missing)
+                    content.file = file
+                content.cuts = self.pixels.cut(data, sample.name, content.digest, missing)
             except (OSError, DataError) as error:
                 content.fault = fault_of(error, sample.name)
-        return contents, self.pixels.pack(whole) if whole else None
+        return contents
+
+    def _join(self, looks: Sequence[Future[list[_Content]]]) -> list[_Content]:
+        """What was looked at, with what the GPU decodes."""
+        contents = [*chain(*(look.result() for look in looks))]
+        waiting = [(c, c.file) for c in contents if c.file is not None]
+        cuts = self.pixels.cut_on_gpu([file for _, file in waiting]) if waiting else []
+        for (content, file), cut in zip(waiting, cuts, strict=True):
+            content.file = None
+            if cut is not None:
+                content.cuts[None] = cut
+                continue
+            try:
+                data = file.numpy().tobytes()
+                content.cuts |= self.pixels.cut(data, content.name, content.digest, [None])
+            except DataError as error:
+                content.fault, content.cuts = fault_of(error, content.name), {}
+        return contents
 
 
 def _report_copies(

@@ -1,4 +1,4 @@
-"""Pictures of many sizes, cut to one size together on a device, in a few large steps.
+"""JPEG files, decoded and cut to size together on a GPU.
 
 The resize is Pillow's: the same filters, widened where a picture shrinks, first along the width and
 then along the height, each time rounded to 0..255. As a product with a matrix of weights for each
@@ -7,78 +7,117 @@ picture it is cheaper on a GPU than to gather the few neighbours that count.
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clip_adapter.backbones.base import Preprocess
+from clip_adapter.datasets.decode import no_warnings
 from clip_adapter.datasets.transforms import centre_of, short_side_to
 
 
-@dataclass
-class Packed:
-    """``pixels`` (B, H, W, 3) on the device, 8 bits; picture i fills its corner of ``sizes[i]``.
+@functools.cache
+def has_nvjpeg(device: str) -> bool:
+    """Whether the GPU ``device`` decodes JPEG files, with what is installed."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    try:
+        return (
+            _decode([torch.frombuffer(file.getbuffer(), dtype=torch.uint8)], device)[0] is not None
+        )
+    except ImportError:
+        return False
 
-    Attributes:
-        pixels: what is beyond a picture may be anything.
-        sizes: B pairs (width, height).
-        ready: where the copy is on its way, what to wait for; else None.
+
+def _decode(files: Sequence[Tensor], device: str) -> list[Tensor | None]:
+    """Pictures (3, H, W) of 8 bits on the GPU; None where a file cannot be decoded there."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        with no_warnings():
+            return [*decode_jpeg(list(files), ImageReadMode.RGB, device)]
+    except RuntimeError:
+        if len(files) == 1:
+            return [None]
+    # One bad file fails them all.
+    half = len(files) // 2
+    return _decode(files[:half], device) + _decode(files[half:], device)
+
+
+class GpuCutter:
+    """Decodes plain JPEG files and cuts them to size on a GPU, for one thread at a time.
+
+    Args:
+        inputs: size, interpolation and resize mode, "shortest" or "squash".
+        device: the GPU. What is made is for the stream that is current on it now.
     """
 
-    pixels: Tensor
-    sizes: list[tuple[int, int]]
-    ready: torch.cuda.Event | None = None
+    def __init__(self, inputs: Preprocess, device: str) -> None:
+        self._inputs, self._device = inputs, device
+        self._user = torch.cuda.current_stream(device)
+        # torchvision decodes on a stream of its own, into memory of the current one, and waits for
+        # nothing that this one still has to do: so nothing else may happen on it.
+        self._decoding, self._cutting = (torch.cuda.Stream(device) for _ in range(2))
+        self._held: tuple[list[Tensor], torch.cuda.Event] | None = None
+
+    def cut(self, files: Sequence[Tensor]) -> list[Tensor | None]:
+        """The test view "clip" of each of the ``files`` (bytes), None for those that fail.
+
+        Views are (S, S, 3) of 8 bits on the GPU; nothing waits for them to be ready.
+        """
+        with torch.cuda.stream(self._decoding):
+            decoded = _decode(files, self._device)
+        images = [image for image in decoded if image is not None]
+        if not images:
+            return decoded
+        with torch.cuda.stream(self._cutting):
+            self._cutting.wait_stream(self._decoding)
+            cuts = cut_to_size(images, self._inputs)
+            done = torch.cuda.Event()
+            done.record()
+        cuts.record_stream(self._user)
+        self._user.wait_event(done)
+        if self._held is not None:
+            self._held[1].synchronize()
+        self._held = images, done
+        ready = iter(cuts.unbind())
+        return [None if image is None else next(ready) for image in decoded]
 
 
-def pack(images: Sequence[np.ndarray], stream: torch.cuda.Stream | None = None) -> Packed:
-    """Bring B pictures (H, W, 3) of 8 bits to the device of ``stream``, without waiting for it.
-
-    None keeps them on the CPU. It can be called from several threads.
-    """
-    sizes = [(image.shape[1], image.shape[0]) for image in images]
-    width, height = (max(sides) for sides in zip(*sizes, strict=True))
-    shape = (len(images), height, width, 3)
-    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
-    places = pixels.numpy()
-    for place, image in zip(places, images, strict=True):
-        place[: image.shape[0], : image.shape[1]] = image
-    if stream is None:
-        return Packed(pixels, sizes)
-    with torch.cuda.stream(stream):
-        on_device = pixels.to(stream.device, non_blocking=True)
-        return Packed(on_device, sizes, stream.record_event())
-
-
-def cut_to_size(packed: Packed, inputs: Preprocess) -> Tensor:
-    """The test view "clip" of B pictures: (B, S, S, 3) of 8 bits, on their device.
+def cut_to_size(images: Sequence[Tensor], inputs: Preprocess) -> Tensor:
+    """The test view "clip" of B pictures (3, H, W) of 8 bits: (B, S, S, 3), on their device.
 
     The resize mode of ``inputs`` is "shortest" or "squash".
     """
-    pixels, size = packed.pixels, inputs.image_size
-    if packed.ready is not None:
-        stream = torch.cuda.current_stream(pixels.device)
-        stream.wait_event(packed.ready)
-        pixels.record_stream(stream)
-    # (B, 4): from width and height, to width and height; (B, 2): left and top of what is kept
+    size, device = inputs.image_size, images[0].device
+    sizes = [(image.shape[2], image.shape[1]) for image in images]
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
+    kind = torch.float16 if device.type == "cuda" else torch.float32
+    # What is beyond a picture weighs nothing, but must be numbers.
+    planes = torch.zeros(len(images), 3, height, width, dtype=kind, device=device)
+    for plane, image in zip(planes.unbind(), images, strict=True):
+        plane[:, : image.shape[1], : image.shape[2]] = image
+    different = list(dict.fromkeys(sizes))
+    place = {sides: i for i, sides in enumerate(different)}
     squash = inputs.resize_mode == "squash"
-    to = [(size, size) if squash else short_side_to(size, *sides) for sides in packed.sizes]
-    kept = [centre_of(size, *sides) for sides in to]
-    numbers = torch.tensor([packed.sizes, to, kept], dtype=torch.float32)
-    if pixels.is_cuda:
-        numbers = numbers.pin_memory()
-    numbers = numbers.to(pixels.device, non_blocking=True)
-    kind = torch.float16 if pixels.is_cuda else torch.float32
-    rows, height, width, _ = pixels.shape
-    planes = pixels.permute(0, 3, 1, 2).to(kind, memory_format=torch.contiguous_format)
+    to = [(size, size) if squash else short_side_to(size, *sides) for sides in different]
+    first = [centre_of(size, *sides) for sides in to]
+    numbers = torch.tensor([different, to, first], dtype=torch.float32)
+    which = torch.tensor([place[sides] for sides in sizes])
+    if device.type == "cuda":
+        numbers, which = (
+            some.pin_memory().to(device, non_blocking=True) for some in (numbers, which)
+        )
     across, down = (
-        _weights(*numbers[:, :, axis], size, length, inputs.interpolation).to(kind)
+        _weights(*numbers[:, :, axis], size, length, inputs.interpolation).to(kind)[which]
         for axis, length in enumerate((width, height))
     )
-    lines = planes.view(rows, 3 * height, width) @ across.transpose(1, 2)
-    lines = lines.round_().clamp_(0, 255).view(rows, 3, height, size)
+    lines = planes.view(len(images), 3 * height, width) @ across.transpose(1, 2)
+    lines = lines.round_().clamp_(0, 255).view(len(images), 3, height, size)
     cut = (down[:, None] @ lines).round_().clamp_(0, 255)
     return cut.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
 

@@ -9,25 +9,24 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Preprocess
 from clip_adapter.backbones.own import OwnPreprocess
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.decode import decode, decode_plain
+from clip_adapter.datasets.decode import decode, is_plain
 from clip_adapter.datasets.transforms import Transform, make_transform, view_seed
-from clip_adapter.features.packed import Packed, cut_to_size, pack
+from clip_adapter.features.packed import GpuCutter, has_nvjpeg
 
 Decode = Literal["auto", "exact", "fast"]
 View = int | None
 """The number of a random view; None is the plain one, of tests."""
 
-# JPEG files with sides of at least twice this many sizes of the input are decoded to fewer pixels.
+# JPEG files with sides of at least this many sizes of the input are decoded to fewer pixels.
 _DRAFT = 2
-# On a GPU larger pictures than this many sizes of the input come cut already.
-_LARGEST = 6
+# A GPU decodes JPEG files itself that have sides of at most this many sizes of the input.
+_LARGEST = 4
 
 
 class Views:
@@ -37,9 +36,9 @@ class Views:
         inputs: of the backbone: size, mean, standard deviation.
         preprocess: "clip" or "coop".
         seed: of the random views.
-        decode: "exact": the pixels of Pillow, to the bit. "fast": plain views of JPEG files that
-            are much too large are decoded to fewer pixels, and a GPU cuts pictures to size itself,
-            within two grey levels. "auto": fast on a GPU.
+        decode: "exact": the pixels of Pillow, to the bit. "fast", for plain views of JPEG files: a
+            GPU decodes them and cuts them to size itself; those that are much too large are decoded
+            to fewer pixels. "auto": fast on a GPU.
         device: of the backbone.
     """
 
@@ -58,8 +57,9 @@ class Views:
             preprocess == "coop" or isinstance(inputs, OwnPreprocess)
         )
         self._draft = _DRAFT * inputs.image_size if fast else 0
-        self.packs = fast and on_gpu and inputs.resize_mode in ("shortest", "squash")
-        self._stream = torch.cuda.Stream(device) if self.packs else None
+        cuts = fast and on_gpu and inputs.resize_mode in ("shortest", "squash")
+        self._gpu = GpuCutter(inputs, device) if cuts and has_nvjpeg(device) else None
+        self.on_gpu = self._gpu is not None
 
     @functools.cached_property
     def _random(self) -> Transform:
@@ -76,7 +76,7 @@ class Views:
         if view is not None:
             seeded = {"number": view, "seed": self._seed}
             return {"transform": self._random.describe(), "view": seeded}
-        decoder = {"decoder": "packed" if self.packs else "draft"} if self._draft else {}
+        decoder = {"decoder": "draft" if self._gpu is None else "nvjpeg"} if self._draft else {}
         return {"transform": self._plain.describe(), "view": "test", **decoder}
 
     def cut(self, data: bytes, name: str, digest: str, views: Sequence[View]) -> dict[View, Tensor]:
@@ -94,25 +94,16 @@ class Views:
             for view in views
         }
 
-    def whole(self, data: bytes, name: str) -> np.ndarray:
-        """A picture (H, W, 3) that :meth:`pack` takes: of a bounded size.
+    def for_gpu(self, data: bytes) -> Tensor | None:
+        """The bytes of a picture for :meth:`cut_on_gpu`, or None where :meth:`cut` must do it."""
+        if self._gpu is None or not is_plain(data, _LARGEST * self._inputs.image_size):
+            return None
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
-        Raises:
-            DecodeError: it cannot be decoded.
-        """
-        longest = _LARGEST * self._inputs.image_size
-        if (pixels := decode_plain(data, 2 * self._draft - 1)) is not None:
-            return pixels
-        image = decode(data, name, draft=self._draft)
-        return np.asarray(image) if max(image.size) <= longest else self._plain.cut(image).numpy()
-
-    def pack(self, pictures: Sequence[np.ndarray]) -> Packed:
-        """Pictures that :meth:`whole` gave, on their way to the GPU."""
-        return pack(pictures, self._stream)
-
-    def cut_packed(self, packed: Packed) -> Tensor:
-        """The plain view of packed pictures, (B, S, S, 3) of 8 bits on the GPU."""
-        return cut_to_size(packed, self._inputs)
+    def cut_on_gpu(self, files: Sequence[Tensor]) -> list[Tensor | None]:
+        """The plain views of what :meth:`for_gpu` gave, on the GPU; None where :meth:`cut` must."""
+        assert self._gpu is not None  # noqa: S101 - for_gpu looked
+        return self._gpu.cut(files)
 
     def finish(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) as inputs of the backbone, (B, 3, S, S) float32, where they are."""
