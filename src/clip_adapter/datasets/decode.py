@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000"
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
+# Of JPEG: the byte before each kind of segment; baseline, extended and progressive frames; the
+# segments of EXIF and XMP, and of Adobe.
+_MARKER, _FRAMES, _APP1, _ADOBE = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1, 0xEE
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +44,7 @@ _NO_PICTURES = {
 }
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0) -> Image.Image:
     """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
@@ -53,15 +57,17 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         data: the encoded picture.
         name: what the error calls it.
         max_pixels: the most pixels (width x height); Pillow's own limit also holds.
+        draft: a JPEG may come out smaller by 2, 4 or 8, which is faster, with sides of at least
+            this many pixels; 0 is the whole picture.
 
     Raises:
         DecodeError: empty, not a picture, of an unknown format, too large, or damaged.
     """
     if not data:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
-    with _no_warnings():
+    with no_warnings():
         try:
-            return _decode(data, name, max_pixels)
+            return _decode(data, name, max_pixels, draft)
         except DecodeError:
             raise
         except Image.DecompressionBombError as error:
@@ -82,20 +88,64 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
             ) from error
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=_available_formats()) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(name, str(width * height), max_pixels)
         if not width * height:
             raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
+        if draft and image.mode in ("L", "RGB"):
+            # By what divides both sides: others would come out stretched.
+            smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
+            image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
         image.load()
-        turn = None
-        # Pillow has already turned a TIFF. A picture with damaged metadata is still a picture.
-        with contextlib.suppress(Exception):
-            turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+        turn = _turn_of(image)
         rgb = _to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How to set an image upright. Pillow has already turned a TIFF."""
+    # A picture with damaged metadata is still a picture.
+    with contextlib.suppress(Exception):
+        return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+
+
+def is_plain(data: bytes, longest: int) -> bool:
+    """Whether a file is a JPEG that any decoder reads alike, as far as its header tells.
+
+    It is whole, in three colours (YCbCr) of 8 bits, stands upright, and no side has more than
+    ``longest`` pixels. All else is for :func:`decode`, which reads or refuses it.
+    """
+    if not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
+        return False
+    place = 2
+    while place + 20 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        body = data[place + 4 : place + 2 + length] if marker in (_APP1, _ADOBE) else b""
+        if data[place] != _MARKER or (body and not _says_nothing(body)):
+            return False
+        if marker in _FRAMES:
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
+            fits = 0 < min(width, height) <= max(width, height) <= longest
+            names = data[place + 10 : place + 10 + 3 * colours : 3]
+            return fits and bits == 8 and colours == 3 and names != b"RGB"
+        place += 2 + length
+    return False
+
+
+def _says_nothing(body: bytes) -> bool:
+    """Whether a segment of a JPEG neither turns the picture nor changes what its colours mean."""
+    if body.startswith(b"Adobe"):
+        return body[11:12] == b"\x01"  # YCbCr
+    if body.startswith(b"Exif\0\0"):
+        with no_warnings(), contextlib.suppress(Exception):
+            exif = Image.Exif()
+            exif.load(body)
+            return exif.get(_ORIENTATION_TAG, 1) == 1
+        return False
+    return b"tiff:Orientation" not in body
 
 
 @functools.cache
@@ -191,7 +241,7 @@ _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 
 @contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Drop the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:
