@@ -16,20 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.classifier import saving
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.pictures import embed_pictures
+from clip_adapter.features.pictures import Pictures, embed_pictures, is_features
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 
-Picture = str | Path | Image
-Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
+Inputs = FeatureSet | Pictures
+"""Features, also as an array or tensor (N, D), or pictures."""
 
 
 class Classifier:
@@ -88,10 +87,11 @@ class Classifier:
         progress: Progress = None,
         cancel: threading.Event | None = None,
     ) -> Tensor:
-        """(N, C) scores of features (N, D), or of pictures (paths or PIL images).
+        """(N, C) scores of features (N, D), or of pictures.
 
         Args:
-            inputs: features, pictures, or one picture.
+            inputs: features, pictures, or one picture: see :meth:`embed`. Of arrays, 8-bit ones
+                (uint8) are pictures, and all others features.
             progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
             cancel: once it is set, the work ends at its next step.
 
@@ -130,7 +130,7 @@ class Classifier:
     def _scores(self, head: Head | Mixture, inputs: Inputs, *, untouched: bool = False) -> Tensor:
         if isinstance(inputs, FeatureSet):
             features = inputs.plain_view
-        elif isinstance(inputs, Tensor | np.ndarray):
+        elif isinstance(inputs, Tensor | np.ndarray) and is_features(inputs, head.dim):
             features = torch.as_tensor(inputs).float()
         else:
             features = self.embed(inputs, untouched=untouched)
@@ -138,7 +138,8 @@ class Classifier:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {head.dim}), made by {self.backbone_name}",
-                hint="Embed the pictures with the backbone that the classifier was made with.",
+                hint="Embed the pictures with the backbone that the classifier was made with; the "
+                "pixels of a picture are given as 8-bit numbers (uint8).",
             )
         if not torch.isfinite(features).all():
             raise ClassifierError(
@@ -215,19 +216,18 @@ class Classifier:
             self._encoder = tuned(self.backbone(device), self.tower_adapter)
         return self._encoder
 
-    def embed(self, pictures: Picture | Sequence[Picture], *, untouched: bool = False) -> Tensor:
-        """Features (N, D) of one picture or a list: paths or PIL images.
+    def embed(self, pictures: Pictures, *, untouched: bool = False) -> Tensor:
+        """Features (N, D) of one picture, or of several in order, all read as files are.
 
         Args:
-            pictures: what to embed.
+            pictures: paths, PIL images, bytes, binary files, or 8-bit pixels in RGB order; see
+                :func:`~clip_adapter.features.pictures.embed_pictures`.
             untouched: by the backbone as it was, also where something was trained inside.
 
         Raises:
             DecodeError: a picture cannot be read; its name is told.
         """
         encoder = self.backbone() if untouched else self.encoder()
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            pictures = [pictures]
         return embed_pictures(encoder, pictures, self.info.get("preprocess", "clip"))
 
     def save(self, folder: str | Path) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,22 @@ from PIL import Image
 from clip_adapter.errors import DataError, DecodeError
 
 # What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF")
+HEIC_EXTRA = "pip install 'clip-adapter[heic]'"
+NEEDS_HEIC = f"HEIC pictures need: {HEIC_EXTRA}"
 # Where Pillow itself refuses: 4/3 of a GiB as RGBA.
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
+# What a HEIC file says it is, and what an AVIF file says besides.
+_HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+# Of PNG: parts that may be longer than Pillow takes and change no pixel, but for these texts, which
+# may tell how to turn the picture.
+_ASIDES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_TURNING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 # Of JPEG: the byte before each kind of segment; baseline, extended and progressive frames; the
 # segments of EXIF and XMP, and of Adobe.
 _MARKER, _FRAMES, _APP1, _ADOBE = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1, 0xEE
@@ -65,9 +77,43 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int =
     """
     if not data:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
-    with no_warnings():
+    with _faults_of(name, data, max_pixels):
         try:
             return _decode(data, name, max_pixels, draft)
+        except ValueError as error:
+            if "MAX_TEXT_" not in str(error):
+                raise
+        with contextlib.suppress(ValueError):
+            return _decode(_without_asides(data, _TURNING), name, max_pixels, draft)
+        return _decode(_without_asides(data), name, max_pixels, draft)
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An opened picture as :func:`decode` gives it: upright, mode RGB, 8 bits a channel.
+
+    Raises:
+        DecodeError: damaged, or of a mode that cannot be converted.
+    """
+    with _faults_of(name):
+        _check_pixels(image, name)
+        return _upright_rgb(image)
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    if 0 in image.size:
+        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
+
+
+@contextlib.contextmanager
+def _faults_of(name: str, data: bytes = b"", max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+    """Inside, no warning gets out, and what Pillow raises becomes an error that names the picture.
+
+    Raises:
+        DecodeError: whatever is wrong.
+    """
+    with no_warnings():
+        try:
+            yield
         except DecodeError:
             raise
         except Image.DecompressionBombError as error:
@@ -89,20 +135,58 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int =
 
 
 def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_available_formats()) as image:
+    formats = ("HEIF",) if _is_heic(data) else _available_formats()
+    if formats == ("HEIF",) and not _reads_heic():
+        raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
+    with Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(name, str(width * height), max_pixels)
-        if not width * height:
-            raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
-        if draft and image.mode in ("L", "RGB"):
+        _check_pixels(image, name)
+        if draft and image.mode in ("L", "RGB") and image.format != "HEIF":
             # By what divides both sides: others would come out stretched.
             smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
             image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
-        image.load()
-        turn = _turn_of(image)
-        rgb = _to_rgb(image)
-        return rgb if turn is None else rgb.transpose(turn)
+        return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _turn_of(image)
+    rgb = _to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _without_asides(png: bytes, but: Collection[bytes] = ()) -> bytes:
+    """A PNG without its texts and colour profile, but for texts of these names."""
+    parts, place = [png[:8]], 8
+    while place < len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        name = png[place + 8 : place + 88].split(b"\0")[0]
+        if png[place + 4 : place + 8] not in _ASIDES or name in but:
+            parts.append(png[place:end])
+        place = end
+    return b"".join(parts)
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file says at its beginning that it holds HEIC."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    """Whether the extra ``heic`` is installed; Pillow reads HEIC from then on."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
@@ -161,6 +245,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         # These two formats keep 16-bit values in 32-bit pixels, at full range.
         return _to_8_bit(image, sixteen=image.format in ("PNG", "PPM")).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

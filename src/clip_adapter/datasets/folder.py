@@ -17,6 +17,7 @@ from clip_adapter.wording import counted, listed, shown
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".jp2", ".j2k", ".jpx", ".avif"}
+    | {".heic", ".heif", ".hif"}
 )
 LAYOUTS = "FOLDER/class/picture.jpg, or FOLDER/train|val|test/class/picture.jpg"
 _HOW = "Put the pictures of each class into a folder of its own."
