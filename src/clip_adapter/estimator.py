@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from clip_adapter.features.files import row_digests
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.options import DEFAULT_METHOD
+from clip_adapter.reporting import warn
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -77,8 +77,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
         rows, notes, _ = coverage(labels.tolist(), digests)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
+        if notes:
+            warn(" ".join(notes))
         train = FeatureSet(
             features, torch.from_numpy(labels), [*map(str, self.classes_)], digests=digests
         )

@@ -6,7 +6,6 @@ import dataclasses
 import platform
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from itertools import islice
@@ -24,7 +23,7 @@ from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lac
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import check_fitted
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
-from clip_adapter.reporting import Progress, listening, log
+from clip_adapter.reporting import Notes, Progress, listening, note
 from clip_adapter.sources import PictureSource, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 from clip_adapter.training.selection import mean
@@ -88,7 +87,7 @@ def fit(
             "checkpoint would change nothing.",
             hint="Leave them away.",
         )
-    with listening(progress, cancel):
+    with listening(progress, cancel), Notes():
         opened = open_source(data, reading)
         task, facts = make_task(
             opened, shots=shots, seed=seed, views=reading.views, method=chosen, compute=compute
@@ -304,6 +303,19 @@ def make_task(
     Raises:
         MissingTextError, UsageError: the source does not have it.
     """
+    with Notes() as notes:
+        task, facts = _make_task(source, shots, seed, views, method, compute)
+    return task, {**facts, "notes": [*source.notes, *notes]}
+
+
+def _make_task(
+    source: Source,
+    shots: int | None,
+    seed: int,
+    views: int,
+    method: Method | None,
+    compute: Compute | None,
+) -> tuple[FewShotTask, dict[str, Any]]:
     wanted = frozenset() if method is None else check_supply(method, source, views)
     labels = source.labels("train")
     rows = None if shots is None else sample_few_shot(labels, shots, seed)
@@ -321,17 +333,17 @@ def make_task(
         named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
     )
-    for note in thin_classes(
+    for line in thin_classes(
         labels if rows is None else [labels[row] for row in rows],
         read.labels.tolist(),
         source.class_names,
         drawn=rows is not None,
     ):
-        log.warning(note)
-    if lasting.dropped:
-        warnings.warn(" ".join(lasting.dropped), UserWarning, stacklevel=2)
+        note(line)
+    for line in lasting.dropped:
+        note(line)
     if method is not None and lasting.empty:
-        log.warning(lasting.empty)
+        note(lasting.empty)
     backbone = source.backbone if "backbone" in wanted else None
     where, facts = Compute(), {}
     if pictures is not None and backbone is not None:

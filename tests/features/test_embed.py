@@ -15,6 +15,7 @@ from clip_adapter.errors import CancelledError, DataError, DecodeError, StoreErr
 from clip_adapter.features.embed import embed
 from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.features.store import FeatureStore, content_digest
+from clip_adapter.reporting import NotesWarning
 
 CLASSES = ["a", "b", "c"]
 
@@ -70,7 +71,8 @@ def test_the_same_content_is_embedded_once(tiny, pictures):
     (one,) = pictures(1)
     samples = [Sample(f"copy {i}", i, one.source) for i in range(3)]
     counting = Counting(tiny)
-    embedded, _ = embed(counting, samples, CLASSES)
+    with pytest.warns(NotesWarning, match="two labels"):
+        embedded, _ = embed(counting, samples, CLASSES)
     assert counting.batches == [1]
     assert torch.equal(embedded.plain_view[0], embedded.plain_view[2])
     assert embedded.labels.tolist() == [0, 1, 2]
@@ -261,7 +263,9 @@ def test_one_content_under_two_labels_is_told(tiny, pictures, lines):
         Sample("again.png", a.label, a.source),
         Sample("third.png", a.label, a.source),
     ]
-    embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+    with pytest.warns(NotesWarning, match="two labels") as warned:
+        embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+    assert len(warned) == 1
     assert len(embedded) == 10
     torn, doubles = lines.messages
     assert "4 pictures are there under two labels" in torn

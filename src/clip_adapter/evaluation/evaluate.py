@@ -17,7 +17,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.fitting import source_options
-from clip_adapter.reporting import Progress, listening
+from clip_adapter.reporting import Notes, Progress, listening
 from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import counted, listed
 
@@ -138,7 +138,7 @@ def evaluate(
             )
         plain = data if classifier.tower_adapter is None else None
         return _score(classifier, data, plain, "features", only_its_classes)
-    with listening(progress, cancel):
+    with listening(progress, cancel), Notes():
         opened = _open(classifier, data, split, source)
         features, bad = opened.features(split)
         plain = features
