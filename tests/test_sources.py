@@ -209,6 +209,12 @@ def test_options_are_checked_before_anything_is_read(given, words):
         clip_adapter.fit("no such folder", **given)
 
 
+@pytest.mark.parametrize("data", [[1], None, b"x", Image.new("RGB", (3, 3)), torch.zeros(2, 3)])
+def test_data_that_is_no_path_is_told(data):
+    with pytest.raises(UsageError, match=f"given as {type(data).__name__}"):
+        clip_adapter.fit(data, method="zero-shot")
+
+
 def test_one_prompt_may_be_a_plain_string(folder):
     source = open_source(folder, SourceOptions(prompts="a drawing of {}."))
     assert source.templates == ["a drawing of {}."]

@@ -340,7 +340,16 @@ def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> S
         options: how to read it.
         **preferred: values that replace fields of ``options``; those that the kind of source
             ignores are left out.
+
+    Raises:
+        UsageError: ``spec`` is something else, such as the pictures themselves.
     """
+    if not isinstance(spec, str | Path):
+        raise UsageError(
+            f"The data is given as {type(spec).__name__}.",
+            allowed="a path, or the name of a data set",
+            hint="Put pictures into one folder per class, features into a file.",
+        )
     kind = FeatureSource if is_feature_spec(spec) else PictureSource
     heeded = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
     with Notes():
