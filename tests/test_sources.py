@@ -11,6 +11,7 @@ import clip_adapter
 from clip_adapter.backbones import load_backbone
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.options import SourceOptions
+from clip_adapter.reporting import NotesWarning
 from clip_adapter.sources import open_source
 
 
@@ -208,6 +209,12 @@ def test_options_are_checked_before_anything_is_read(given, words):
         clip_adapter.fit("no such folder", **given)
 
 
+@pytest.mark.parametrize("data", [[1], None, b"x", Image.new("RGB", (3, 3)), torch.zeros(2, 3)])
+def test_data_that_is_no_path_is_told(data):
+    with pytest.raises(UsageError, match=f"given as {type(data).__name__}"):
+        clip_adapter.fit(data, method="zero-shot")
+
+
 def test_one_prompt_may_be_a_plain_string(folder):
     source = open_source(folder, SourceOptions(prompts="a drawing of {}."))
     assert source.templates == ["a drawing of {}."]
@@ -238,9 +245,11 @@ NEVER = "can never be the answer"
 )
 def test_classes_without_features_are_named(make_file, method, text, words, lines):
     names = '["red", "green", "blue", "mauve", "ochre"]'
-    clip_adapter.fit(make_file(text, classes=names), method=method)
+    with pytest.warns(NotesWarning, match="mauve"):
+        classifier = clip_adapter.fit(make_file(text, classes=names), method=method)
     line = f"2 classes have no training picture: 'mauve', 'ochre'. {words}"
     assert [one for one in lines.messages if "mauve" in one] == [line]
+    assert classifier.info["notes"][-1] == line
 
 
 def test_nothing_is_said_where_all_classes_have_features(make_file, lines):
@@ -251,7 +260,8 @@ def test_nothing_is_said_where_all_classes_have_features(make_file, lines):
 @pytest.mark.parametrize("method", ["zero-shot", "linear-probe"])
 def test_empty_folders_are_named_once(folder, tiny, tmp_path, method, lines):
     (tmp_path / "photos" / "mauve").mkdir()
-    clip_adapter.fit(folder, method=method, backbone=tiny)
+    with pytest.warns(NotesWarning, match="mauve"):
+        clip_adapter.fit(folder, method=method, backbone=tiny)
     assert sum("mauve" in line for line in lines.messages) == 1
     assert any(NEVER in line for line in lines.messages) == (method == "linear-probe")
 
@@ -261,7 +271,8 @@ def test_classes_with_fewer_pictures_than_drawn_are_named(folder, tiny, tmp_path
     given = {"method": "zero-shot", "backbone": tiny}
     clip_adapter.fit(folder, **given)
     assert not any("fewer" in line for line in lines.messages)
-    clip_adapter.fit(folder, shots=3, **given)
+    with pytest.warns(NotesWarning, match="fewer"):
+        clip_adapter.fit(folder, shots=3, **given)
     assert "Classes with fewer than 3 pictures: 'red (2)'." in lines.messages
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Number
 from typing import Any
@@ -21,6 +20,7 @@ from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
 from clip_adapter.nn import other_readings
 from clip_adapter.options import DEFAULT_METHOD
+from clip_adapter.reporting import warn
 from clip_adapter.wording import listed
 
 
@@ -78,8 +78,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
         rows, notes, _ = coverage(labels.tolist(), digests)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
+        if notes:
+            warn(" ".join(notes))
         train = FeatureSet(
             features, torch.from_numpy(labels), [*map(str, self.classes_)], digests=digests
         )
@@ -90,10 +90,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.seed,
         )
         if note := alike_note(task.text_weights, task.class_names):
-            warnings.warn(note, UserWarning, stacklevel=2)
+            warn(note)
         if other := other_readings(self.logit_scale):
             note = f"logit_scale {self.logit_scale:g} is taken as 1/tau; {other}."
-            warnings.warn(note, UserWarning, stacklevel=2)
+            warn(note)
         self.classifier_ = fit_task(make_method(self.method, self.options), task, {})
         return self
 

@@ -7,7 +7,6 @@ import json
 import platform
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from itertools import islice
@@ -23,8 +22,13 @@ from clip_adapter.datasets.splits import draw, share_or_number
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
 from clip_adapter.methods import Method, get_method, make_method, method_names
-from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, SourceOptions
-from clip_adapter.reporting import Progress, listening, log
+from clip_adapter.options import (
+    DEFAULT_METHOD,
+    DEFAULT_SEED,
+    Compute,
+    source_options,
+)
+from clip_adapter.reporting import Notes, Progress, listening, note
 from clip_adapter.sources import PictureSource, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted
 
@@ -92,7 +96,7 @@ def fit(
             "checkpoint would change nothing.",
             hint="Leave them away.",
         )
-    with listening(progress, cancel):
+    with listening(progress, cancel), Notes():
         opened = open_source(data, reading)
         task, facts = make_task(
             opened,
@@ -110,11 +114,7 @@ def fit(
     return classifier
 
 
-def fit_task(
-    method: Method,
-    task: FewShotTask,
-    facts: Mapping[str, Any],
-) -> Classifier:
+def fit_task(method: Method, task: FewShotTask, facts: Mapping[str, Any]) -> Classifier:
     """The classifier that ``method`` makes of ``task``, with the record of how it was made.
 
     Args:
@@ -243,22 +243,6 @@ def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
         raise UsageError(f"{found}.", allowed=allowed)
 
 
-def source_options(given: Mapping[str, Any]) -> SourceOptions:
-    """:class:`SourceOptions` from keywords.
-
-    Raises:
-        UsageError: an unknown one, or a value that it does not take.
-    """
-    known = {f.name for f in dataclasses.fields(SourceOptions)}
-    if unknown := sorted(set(given) - known):
-        raise UsageError(
-            f"Unknown arguments: {', '.join(unknown)}.",
-            allowed=", ".join(sorted(known)),
-            hint="'style' is called 'preprocess'." if "style" in unknown else "",
-        )
-    return SourceOptions(**given)
-
-
 def needs(method: Method | type[Method]) -> frozenset[Offer]:
     """What a method must have of a source: "text", "pixels", "backbone"."""
     wanted: dict[Offer, bool] = {
@@ -328,6 +312,20 @@ def make_task(
         MissingTextError, UsageError: the source does not have it; or it has a test split, and
             more was to be kept apart.
     """
+    with Notes() as notes:
+        task, facts = _make_task(source, shots, seed, views, method, compute, hold_out)
+    return task, {**facts, "notes": [*source.notes, *notes]}
+
+
+def _make_task(
+    source: Source,
+    shots: int | None,
+    seed: int,
+    views: int,
+    method: Method | None,
+    compute: Compute | None,
+    hold_out: str | float | None,
+) -> tuple[FewShotTask, dict[str, Any]]:
     wanted = frozenset() if method is None else check_supply(method, source, views)
     labels = source.labels("train")
     if hold_out is not None and source.has_test:
@@ -350,17 +348,16 @@ def make_task(
         named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
     )
-    for note in thin_classes(
+    for line in thin_classes(
         labels if rows is None else [labels[row] for row in rows],
         read.labels.tolist(),
         source.class_names,
         drawn=rows is not None,
     ):
-        log.warning(note)
-    if lasting.dropped:
-        warnings.warn(" ".join(lasting.dropped), UserWarning, stacklevel=2)
-    if method is not None and lasting.empty:
-        log.warning(lasting.empty)
+        note(line)
+    empty = [lasting.empty] if method is not None and lasting.empty else []
+    for line in (*lasting.dropped, *empty):
+        note(line)
     backbone = source.backbone if "backbone" in wanted else None
     where, facts = Compute(), {}
     if pictures is not None and backbone is not None:
@@ -377,8 +374,8 @@ def make_task(
         templates=tuple(source.templates),
         compute=where,
     )
-    if note := alike_note(task.text_weights, task.class_names):
-        log.warning(note)
+    if alike := alike_note(task.text_weights, task.class_names):
+        note(alike)
     return task, {
         **source.facts(),
         "views": views,

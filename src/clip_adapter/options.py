@@ -11,7 +11,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -374,3 +374,19 @@ class Compute:
                 f"{', '.join(given)} would change nothing.",
                 hint="Leave it away.",
             )
+
+
+def source_options(given: Mapping[str, Any]) -> SourceOptions:
+    """:class:`SourceOptions` from keywords.
+
+    Raises:
+        UsageError: an unknown one, or a value that it does not take.
+    """
+    known = {f.name for f in dataclasses.fields(SourceOptions)}
+    if unknown := sorted(set(given) - known):
+        raise UsageError(
+            f"Unknown arguments: {', '.join(unknown)}.",
+            allowed=", ".join(sorted(known)),
+            hint="'style' is called 'preprocess'." if "style" in unknown else "",
+        )
+    return SourceOptions(**given)

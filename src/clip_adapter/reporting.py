@@ -1,8 +1,9 @@
 """Talk once: lines by one logger, progress by one tracker, and a way to stop long work.
 
-Code says ``log.info`` or ``log.warning``, and :func:`warn` of dropped data; it counts with
-:func:`track` or :func:`tracking`. Who listens is decided once, by the caller, with
-:func:`listening`; nothing is passed on in between.
+Code says ``log.info`` or ``log.warning`` and counts with :func:`track` or :func:`tracking`. Who
+listens is decided once, by the caller, with :func:`listening`; nothing is passed on in between.
+What is dropped, or else to be known of the data, is a :func:`note`: a line of the logger, and part
+of the one warning with which a call from Python ends (:class:`Notes`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,47 @@ SHOW_AFTER = 2.0  # seconds; shorter work needs no bar
 T = TypeVar("T")
 
 
+class NotesWarning(UserWarning):
+    """All notes of one call, a line each; the command line has shown them as they came."""
+
+
+class Notes(list[str]):
+    """Inside, collects the notes of this thread; the outermost one warns of them at its end."""
+
+    def __enter__(self) -> Notes:
+        self._outer = _notes.get()
+        self._before = _notes.set(self)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        _notes.reset(self._before)
+        if self._outer is not None:
+            self._outer += self
+        elif self and error is None:
+            warn("\n".join(self), NotesWarning)
+        elif not log.hasHandlers():
+            for line in self:
+                log.warning(line)
+
+
+def note(line: str) -> None:
+    """Say what the user should know of the data: to the logger, and to :class:`Notes`."""
+    collected = _notes.get()
+    if collected is not None:
+        collected.append(line)
+    # Where nobody set logging up, Python would print it, and then the warning once more.
+    if collected is None or log.hasHandlers():
+        log.warning(line)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
 @dataclass(frozen=True)
 class Stage:
     """How far a long piece of work is.
@@ -55,6 +97,7 @@ Progress = Listener | bool | None
 """Who hears of progress: a function; False, nobody; None or True, a bar where there is a screen."""
 
 _progress: ContextVar[Progress] = ContextVar("progress", default=None)
+_notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
 _cancel: ContextVar[threading.Event | None] = ContextVar("cancel", default=None)
 
 
@@ -81,14 +124,6 @@ def listening(progress: Progress = None, cancel: threading.Event | None = None) 
     finally:
         _progress.reset(listener)
         _cancel.reset(stopper)
-
-
-def warn(message: str) -> None:
-    """Raise one ``UserWarning`` that points at the line outside of this package that led here."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 class Tracker:

@@ -25,7 +25,7 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions, changed, flag_of
-from clip_adapter.reporting import log
+from clip_adapter.reporting import Notes, log, note
 from clip_adapter.wording import listed
 
 
@@ -49,6 +49,7 @@ class Source(ABC):
         has_splits: whether training and test pictures are separate.
         has_test: whether a split of it is for testing.
         set_name: the set inside a feature file; None for pictures.
+        notes: what the user should know of it, a line each.
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
@@ -73,18 +74,20 @@ class Source(ABC):
         notes: Sequence[str],
         stated: Mapping[str, str],
     ) -> None:
-        for note in notes:
-            log.warning(note)
+        for line in notes:
+            # What was understood of pictures may have left some out.
+            (note if "pixels" in self.holds else log.warning)(line)
         self.name, self.class_names, self.templates = name, class_names, templates
         self._options, self._stated, self.descriptions = options, stated, None
-        self.fingerprint = stated.get("backbone_fingerprint")
+        self.fingerprint, self.notes = stated.get("backbone_fingerprint"), list(notes)
         if options.descriptions is not None:
             self.descriptions = read_descriptions(options.descriptions, class_names)
             self.templates = templates if options.prompts else []
             if others := self.descriptions.others:
-                log.warning(
+                self.notes.append(
                     f"{self.descriptions.name} also describes other classes: {listed(others)}."
                 )
+                log.warning(self.notes[-1])
 
     @property
     def backbone(self) -> Backbone | None:
@@ -372,7 +375,17 @@ def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> S
         options: how to read it.
         **preferred: values that replace fields of ``options``; those that the kind of source
             ignores are left out.
+
+    Raises:
+        UsageError: ``spec`` is something else, such as the pictures themselves.
     """
+    if not isinstance(spec, str | Path):
+        raise UsageError(
+            f"The data is given as {type(spec).__name__}.",
+            allowed="a path, or the name of a data set",
+            hint="Put pictures into one folder per class, features into a file.",
+        )
     kind = FeatureSource if is_feature_spec(spec) else PictureSource
     heeded = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
-    return kind(str(spec), dataclasses.replace(options, **heeded))
+    with Notes():
+        return kind(str(spec), dataclasses.replace(options, **heeded))

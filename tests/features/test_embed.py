@@ -14,7 +14,8 @@ from clip_adapter.datasets.transforms import make_transform
 from clip_adapter.errors import CancelledError, DataError, DecodeError, StoreError
 from clip_adapter.features.embed import embed
 from clip_adapter.features.pictures import embed_pictures
-from clip_adapter.features.store import FeatureStore
+from clip_adapter.features.store import FeatureStore, content_digest
+from clip_adapter.reporting import NotesWarning
 
 CLASSES = ["a", "b", "c"]
 
@@ -70,7 +71,8 @@ def test_the_same_content_is_embedded_once(tiny, pictures):
     (one,) = pictures(1)
     samples = [Sample(f"copy {i}", i, one.source) for i in range(3)]
     counting = Counting(tiny)
-    embedded, _ = embed(counting, samples, CLASSES)
+    with pytest.warns(NotesWarning, match="two labels"):
+        embedded, _ = embed(counting, samples, CLASSES)
     assert counting.batches == [1]
     assert torch.equal(embedded.plain_view[0], embedded.plain_view[2])
     assert embedded.labels.tolist() == [0, 1, 2]
@@ -165,12 +167,20 @@ def test_nothing_readable_is_an_error(tiny, tmp_path):
         embed(tiny, [], CLASSES)
 
 
-def test_a_file_that_changes_meanwhile_is_not_kept_under_its_old_name(tiny, pictures):
-    one, two = pictures(2)
-    contents = [one.read(), two.read()]
-    sample = Sample("restless", 0, lambda: contents.pop())
-    with pytest.raises(DataError, match="changed while it was read"):
-        embed(tiny, [sample], CLASSES)
+@pytest.mark.parametrize("views", [1, 2])
+def test_every_file_is_read_once(tiny, pictures, views):
+    samples, reads = pictures(5), []
+
+    def counted(sample):
+        def read():
+            reads.append(sample.name)
+            return sample.read()
+
+        return Sample(sample.name, sample.label, read)
+
+    embedded, _ = embed(tiny, [counted(sample) for sample in samples], CLASSES, views=views)
+    assert sorted(reads) == embedded.names
+    assert embedded.digests == [content_digest(sample.read()) for sample in samples]
 
 
 def test_a_store_that_cannot_be_written(tiny, pictures, tmp_path):
@@ -252,7 +262,9 @@ def test_one_content_under_two_labels_is_told(tiny, pictures, lines):
         Sample("again.png", a.label, a.source),
         Sample("third.png", a.label, a.source),
     ]
-    embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+    with pytest.warns(NotesWarning, match="two labels") as warned:
+        embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+    assert len(warned) == 1
     assert len(embedded) == 10
     torn, doubles = lines.messages
     assert "4 pictures are there under two labels" in torn

@@ -24,7 +24,7 @@ pictures, folder, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 samples = [Sample(p.name, 0, p) for p in sorted(pictures.iterdir())]
 
 class Backbone:
-    name, fingerprint, dtype, embed_dim = "small", "f", "float32", 16
+    name, fingerprint, device, dtype, embed_dim = "small", "f", "cpu", "float32", 16
     preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     weight = torch.randn(3 * 32 * 32, 16, generator=torch.Generator().manual_seed(0))
     def encode_images(self, images):

@@ -63,7 +63,10 @@ class Halving:
 
 
 class FrozenEncoder:
-    """What all backbones share: raw features in float32 on the CPU, in parts that memory holds."""
+    """What all backbones share: raw features in float32, in parts that memory holds.
+
+    They are where the pictures are: of pictures on a GPU they stay there, and nothing waits.
+    """
 
     embed_dim: int
     parameters: int
@@ -77,11 +80,12 @@ class FrozenEncoder:
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""
+        place = batch.device if isinstance(batch, Tensor) else "cpu"
         if not len(batch):
-            return torch.zeros(0, self.embed_dim)
+            return torch.zeros(0, self.embed_dim, device=place)
 
         def forward(part: Any) -> Tensor:
-            return encode(part).to("cpu", torch.float32)
+            return encode(part).to(place, torch.float32)
 
         with torch.inference_mode(), suited_threads(self._work(forward, batch)):
             features = self._batches.run(forward, batch)

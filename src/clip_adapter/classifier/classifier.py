@@ -16,22 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone, load_backbone
 from clip_adapter.classifier.folder import read_folder, write_folder
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.pictures import Unreadable, embed_pictures
+from clip_adapter.features.pictures import Pictures, Unreadable, embed_pictures, is_features
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.hub import classifier_folder
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 from clip_adapter.wording import html_table, shortened, some_of
 
-Picture = str | Path | Image
-Inputs = Tensor | np.ndarray | FeatureSet | Picture | Sequence[Picture]
+Inputs = FeatureSet | Pictures
+"""Features, also as an array or tensor (N, D), or pictures."""
 
 
 class Classifier:
@@ -91,10 +90,11 @@ class Classifier:
         progress: Progress = None,
         cancel: threading.Event | None = None,
     ) -> Tensor:
-        """(N, C) scores of features (N, D), or of pictures (paths or PIL images).
+        """(N, C) scores of features (N, D), or of pictures.
 
         Args:
-            inputs: features, pictures, or one picture.
+            inputs: features, pictures, or one picture: see :meth:`embed`. Of arrays, 8-bit ones
+                (uint8) are pictures, and all others features.
             unreadable: what becomes of pictures that cannot be read. "mark": their rows are NaN,
                 and one warning tells how many they are. "stop": one is an error.
             progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
@@ -157,7 +157,7 @@ class Classifier:
                     "trained on raw ones, whose length counts in its scores.",
                     hint="Give raw features, or fit again with --feature-norm unit.",
                 )
-        elif isinstance(inputs, Tensor | np.ndarray):
+        elif isinstance(inputs, Tensor | np.ndarray) and is_features(inputs, head.dim):
             features = torch.as_tensor(inputs).float()
         else:
             features = self.embed(inputs, untouched=untouched, unreadable=unreadable)
@@ -166,7 +166,8 @@ class Classifier:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {head.dim}), made by {self.backbone_name}",
-                hint="Embed the pictures with the backbone that the classifier was made with.",
+                hint="Embed the pictures with the backbone that the classifier was made with; the "
+                "pixels of a picture are given as 8-bit numbers (uint8).",
             )
         if not torch.isfinite(features[rows]).all():
             raise ClassifierError(
@@ -246,16 +247,13 @@ class Classifier:
         return self._encoder
 
     def embed(
-        self,
-        pictures: Picture | Sequence[Picture],
-        *,
-        untouched: bool = False,
-        unreadable: Unreadable = "mark",
+        self, pictures: Pictures, *, untouched: bool = False, unreadable: Unreadable = "mark"
     ) -> Tensor:
-        """Features (N, D) of one picture or a list: paths or PIL images.
+        """Features (N, D) of one picture, or of several in order, all read as files are.
 
         Args:
-            pictures: what to embed.
+            pictures: paths, PIL images, bytes, binary files, or 8-bit pixels in RGB order; see
+                :func:`~clip_adapter.features.pictures.embed_pictures`.
             untouched: by the backbone as it was, also where something was trained inside.
             unreadable: as in :meth:`logits`.
 
@@ -263,8 +261,6 @@ class Classifier:
             DecodeError: no picture can be read, or with "stop" one cannot.
         """
         encoder = self.backbone() if untouched else self.encoder()
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            pictures = [pictures]
         preprocess = self.info.get("preprocess", "clip")
         return embed_pictures(encoder, pictures, preprocess, unreadable)
 

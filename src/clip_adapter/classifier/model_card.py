@@ -38,6 +38,8 @@ def model_card(class_names: Sequence[str], info: Mapping[str, Any], inside: str 
         "Versions": ", ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
     }
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items() if v not in (None, ""))
+    notes = "".join(f"- {' '.join(line.split())}\n" for line in info.get("notes") or [])
+    notes = f"\nOf the training data:\n\n{notes}" if notes else ""
     chosen = json.dumps(info.get("hyperparameters", {}), indent=1, ensure_ascii=False)
     return f"""---
 library_name: clip-adapter
@@ -52,7 +54,15 @@ Made by [clip-adapter](https://arxiv.org/abs/2110.04544) from a frozen CLIP.
 | | |
 |---|---|
 {table}
+{
+        f'''
+Of the training data:
 
+{notes}
+'''
+        if notes
+        else ""
+    }
 Hyper-parameters, chosen on the training pictures alone:
 
 ```json

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from clip_adapter.errors import ClipAdapterError
-from clip_adapter.reporting import log
+from clip_adapter.reporting import NotesWarning, log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,6 +66,7 @@ class Output:
         log.handlers = [logging.StreamHandler(sys.stderr)]
         log.setLevel(logging.INFO)
         warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", NotesWarning)  # they were logged, one by one
         warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
         return self
 

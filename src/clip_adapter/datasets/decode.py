@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import re
+import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,25 @@ from PIL import Image
 from clip_adapter.errors import DataError, DecodeError
 
 # What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF")
+HEIC_EXTRA = "pip install 'clip-adapter[heic]'"
+NEEDS_HEIC = f"HEIC pictures need: {HEIC_EXTRA}"
 # Where Pillow itself refuses: 4/3 of a GiB as RGBA.
 MAX_PIXELS = 178_956_970
 
 _ORIENTATION_TAG = 0x0112
+# What a HEIC file says it is, and what an AVIF file says besides.
+_HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+# Of PNG: parts that may be longer than Pillow takes and change no pixel, but for these texts, which
+# may tell how to turn the picture.
+_ASIDES = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_TURNING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+# Of JPEG: the byte before each kind of segment; baseline, extended and progressive frames; the
+# segments of EXIF and XMP, and of Adobe.
+_MARKER, _FRAMES, _APP1, _ADOBE = 0xFF, (0xC0, 0xC1, 0xC2), 0xE1, 0xEE
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +56,7 @@ _NO_PICTURES = {
 }
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0) -> Image.Image:
     """Decode one picture into mode RGB, 8 bits a channel.
 
     The EXIF orientation is applied; transparent pixels lie on white; of several frames the first
@@ -53,15 +69,51 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         data: the encoded picture.
         name: what the error calls it.
         max_pixels: the most pixels (width x height); Pillow's own limit also holds.
+        draft: a JPEG may come out smaller by 2, 4 or 8, which is faster, with sides of at least
+            this many pixels; 0 is the whole picture.
 
     Raises:
         DecodeError: empty, not a picture, of an unknown format, too large, or damaged.
     """
     if not data:
         raise DecodeError(f"{name}: the file is empty.", hint="Replace it, or remove it.")
-    with _no_warnings():
+    with _faults_of(name, data, max_pixels):
         try:
-            return _decode(data, name, max_pixels)
+            return _decode(data, name, max_pixels, draft)
+        except ValueError as error:
+            if "MAX_TEXT_" not in str(error):
+                raise
+        with contextlib.suppress(ValueError):
+            return _decode(_without_asides(data, _TURNING), name, max_pixels, draft)
+        return _decode(_without_asides(data), name, max_pixels, draft)
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An opened picture as :func:`decode` gives it: upright, mode RGB, 8 bits a channel.
+
+    Raises:
+        DecodeError: damaged, or of a mode that cannot be converted.
+    """
+    with _faults_of(name):
+        _check_pixels(image, name)
+        return _upright_rgb(image)
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    if 0 in image.size:
+        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
+
+
+@contextlib.contextmanager
+def _faults_of(name: str, data: bytes = b"", max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+    """Inside, no warning gets out, and what Pillow raises becomes an error that names the picture.
+
+    Raises:
+        DecodeError: whatever is wrong.
+    """
+    with no_warnings():
+        try:
+            yield
         except DecodeError:
             raise
         except Image.DecompressionBombError as error:
@@ -82,20 +134,102 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
             ) from error
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=_available_formats()) as image:
+def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
+    formats = ("HEIF",) if _is_heic(data) else _available_formats()
+    if formats == ("HEIF",) and not _reads_heic():
+        raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
+    with Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise _too_large(name, str(width * height), max_pixels)
-        if not width * height:
-            raise DecodeError(f"{name}: the picture has no pixels ({width} x {height}).")
-        image.load()
-        turn = None
-        # Pillow has already turned a TIFF. A picture with damaged metadata is still a picture.
-        with contextlib.suppress(Exception):
-            turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
-        rgb = _to_rgb(image)
-        return rgb if turn is None else rgb.transpose(turn)
+        _check_pixels(image, name)
+        if draft and image.mode in ("L", "RGB") and image.format != "HEIF":
+            # By what divides both sides: others would come out stretched.
+            smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
+            image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
+        return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    turn = _turn_of(image)
+    rgb = _to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _without_asides(png: bytes, but: Collection[bytes] = ()) -> bytes:
+    """A PNG without its texts and colour profile, but for texts of these names."""
+    parts, place = [png[:8]], 8
+    while place < len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        name = png[place + 8 : place + 88].split(b"\0")[0]
+        if png[place + 4 : place + 8] not in _ASIDES or name in but:
+            parts.append(png[place:end])
+        place = end
+    return b"".join(parts)
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file says at its beginning that it holds HEIC."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    """Whether the extra ``heic`` is installed; Pillow reads HEIC from then on."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How to set an image upright. Pillow has already turned a TIFF."""
+    # A picture with damaged metadata is still a picture.
+    with contextlib.suppress(Exception):
+        return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
+
+
+def is_plain(data: bytes, longest: int) -> bool:
+    """Whether a file is a JPEG that any decoder reads alike, as far as its header tells.
+
+    It is whole, in three colours (YCbCr) of 8 bits, stands upright, and no side has more than
+    ``longest`` pixels. All else is for :func:`decode`, which reads or refuses it.
+    """
+    if not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
+        return False
+    place = 2
+    while place + 20 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        body = data[place + 4 : place + 2 + length] if marker in (_APP1, _ADOBE) else b""
+        if data[place] != _MARKER or (body and not _says_nothing(body)):
+            return False
+        if marker in _FRAMES:
+            bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
+            fits = 0 < min(width, height) <= max(width, height) <= longest
+            names = data[place + 10 : place + 10 + 3 * colours : 3]
+            return fits and bits == 8 and colours == 3 and names != b"RGB"
+        place += 2 + length
+    return False
+
+
+def _says_nothing(body: bytes) -> bool:
+    """Whether a segment of a JPEG neither turns the picture nor changes what its colours mean."""
+    if body.startswith(b"Adobe"):
+        return body[11:12] == b"\x01"  # YCbCr
+    if body.startswith(b"Exif\0\0"):
+        with no_warnings(), contextlib.suppress(Exception):
+            exif = Image.Exif()
+            exif.load(body)
+            return exif.get(_ORIENTATION_TAG, 1) == 1
+        return False
+    return b"tiff:Orientation" not in body
 
 
 @functools.cache
@@ -111,6 +245,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         # These two formats keep 16-bit values in 32-bit pixels, at full range.
         return _to_8_bit(image, sixteen=image.format in ("PNG", "PPM")).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -191,7 +327,7 @@ _FILTER: Any = ("ignore", None, Warning, _THREAD, 0)
 
 
 @contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
+def no_warnings() -> Iterator[None]:
     """Drop the warnings that this thread gives inside the block."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:

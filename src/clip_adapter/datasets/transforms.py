@@ -6,6 +6,7 @@ Dassl reached version 0.5, with which the numbers of the CLIP-Adapter paper (sec
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import random
@@ -68,7 +69,11 @@ class Transform:
             raise UsageError(f"Crop scale {low}, {high}.", allowed="0 < low <= high <= 1")
 
     def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
-        """The picture as (3, S, S), normalised by mean and standard deviation.
+        """The picture as (3, S, S), normalised: :meth:`finish` of what :meth:`cut` gives."""
+        return self.finish(self.cut(image, seed)[None])[0]
+
+    def cut(self, image: Image.Image, seed: int | None = None) -> Tensor:
+        """The picture cut to size: (S, S, 3), 8 bits a channel.
 
         Args:
             image: mode RGB, as :func:`~clip_adapter.datasets.decode.decode` gives it.
@@ -81,14 +86,17 @@ class Transform:
             raise UsageError(
                 "A training view without a seed.", hint="Pass view_seed(digest, view)."
             )
-        generator = random.Random(seed)
-        view = self._train_view(image, generator) if self.train else self._test_view(image)
-        # NumPy, since on arrays this small torch's thread pool costs more than the sums.
-        pixels = np.asarray(view).transpose(2, 0, 1).astype(np.float32, order="C")
-        pixels /= np.float32(255)
-        pixels -= np.asarray(self.inputs.mean, np.float32)[:, None, None]
-        pixels /= np.asarray(self.inputs.std, np.float32)[:, None, None]
-        return torch.from_numpy(pixels)
+        view = (
+            self._train_view(image, random.Random(seed)) if self.train else self._test_view(image)
+        )
+        return torch.from_numpy(np.array(view))
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, S, S, 3) of 0..255 as (B, 3, S, S) float32, normalised where they are."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        mean, std = (_at(pixels.device, *three) for three in (self.inputs.mean, self.inputs.std))
+        # By a tensor: a GPU multiplies by the inverse of a plain number.
+        return images.div_(torch.full_like(std, 255)).sub_(mean).div_(std)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: part of a cached feature's key."""
@@ -114,11 +122,7 @@ class Transform:
             black.paste(self._resize(image, width, height), corner)
             return black
         image = _without_far_ends(image)
-        short, long = sorted(image.size)
-        # Rounded down, as torchvision does it; a side that fits already is left alone.
-        longer = int(size * long / short)
-        width, height = (size, longer) if image.width <= image.height else (longer, size)
-        return _centre(self._resize(image, width, height), size)
+        return _centre(self._resize(image, *short_side_to(size, *image.size)), size)
 
     def _train_view(self, image: Image.Image, generator: random.Random) -> Image.Image:
         size = self.inputs.image_size
@@ -163,7 +167,7 @@ def make_transform(
 class OwnTransform(Transform):
     """The preprocessing of a user's own backbone: one function, without random views."""
 
-    def __call__(self, image: Image.Image, seed: int | None = None) -> Tensor:
+    def cut(self, image: Image.Image, seed: int | None = None) -> Tensor:
         """The picture as (3, H, W), as the function makes it.
 
         Raises:
@@ -179,6 +183,10 @@ class OwnTransform(Transform):
             )
         return self.inputs.function(image).float()
 
+    def finish(self, pixels: Tensor) -> Tensor:
+        """``pixels``, since the function has done it all."""
+        return pixels
+
     def describe(self) -> dict[str, Any]:
         """That it is a function: which one, the backbone's fingerprint covers."""
         return {"preprocess": "function"}
@@ -193,8 +201,26 @@ def view_seed(digest: str, view: int, seed: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
+@functools.cache
+def _at(device: torch.device, *numbers: float) -> Tensor:
+    """A number for each channel, (3, 1, 1), where the pictures are; made once, since it waits."""
+    return torch.tensor(numbers, device=device)[:, None, None]
+
+
+def short_side_to(size: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height once the shorter of them is ``size`` pixels."""
+    # Rounded down, as torchvision does it; a side that fits already is left alone.
+    longer = int(size * max(width, height) / min(width, height))
+    return (size, longer) if width <= height else (longer, size)
+
+
+def centre_of(size: int, width: int, height: int) -> tuple[int, int]:
+    """Left and top of the central square of ``size`` pixels."""
+    return round((width - size) / 2), round((height - size) / 2)
+
+
 def _centre(image: Image.Image, size: int) -> Image.Image:
-    left, top = (round((side - size) / 2) for side in image.size)
+    left, top = centre_of(size, *image.size)
     return image.crop((left, top, left + size, top + size))
 
 

@@ -16,6 +16,7 @@ from clip_adapter.wording import counted, listed, shown
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".jp2", ".j2k", ".jpx", ".avif"}
+    | {".heic", ".heif", ".hif"}
 )
 # Folders that file servers, file systems, archives and Python make.
 _SYSTEM_FOLDERS = frozenset(

@@ -17,9 +17,8 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.text import alike_note
-from clip_adapter.fitting import source_options
-from clip_adapter.options import HELD_OUT
-from clip_adapter.reporting import Progress, listening, log
+from clip_adapter.options import HELD_OUT, source_options
+from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
 from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
 
@@ -150,7 +149,7 @@ def evaluate(
             )
         plain = data if classifier.tower_adapter is None else None
         return _score(classifier, data, plain, "features", only_its_classes)
-    with listening(progress, cancel):
+    with listening(progress, cancel), Notes():
         held_out = split == HELD_OUT
         opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
         split = "train" if held_out else split
@@ -190,8 +189,8 @@ def _score(
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
     labels = _map_labels(features, classifier, only_its_classes)
-    if note := alike_note(classifier.text_weights, classifier.class_names):
-        log.warning(note)
+    if alike := alike_note(classifier.text_weights, classifier.class_names):
+        log.warning(alike)
     seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
     rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
     if not len(rows):

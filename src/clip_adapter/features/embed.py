@@ -1,21 +1,22 @@
 """``embed``: pictures through a frozen backbone, each content once, resumed after a kill.
 
-The rows that are missing are embedded in order, in batches of one size. What the store holds after
-a kill is a run of whole batches from the start, so the batches of the next run are composed as
-those of an undisturbed one, and the features are the same to the bit.
+Every file is read once, on threads that take a few pictures at a time: they hash the bytes, look
+whether the features are known, and decode what is not. The contents that are missing are embedded
+in order, in batches of one size. What the store holds after a kill is a run of whole batches from
+the start, so the batches of the next run are composed as those of an undisturbed one, and the
+features are the same to the bit.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import torch
@@ -25,28 +26,19 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
+from clip_adapter.features.dropped import BadPicture, report_copies, report_skipped
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.pixels import Pictures, decoders
-from clip_adapter.features.store import FeatureStore, Shelf, content_digest
-from clip_adapter.reporting import Progress, Tracker, listening, log, tracking
-from clip_adapter.wording import counted
+from clip_adapter.features.pixels import Decode, View, Views, decoders
+from clip_adapter.features.store import FeatureStore, Rows, content_digest
+from clip_adapter.reporting import Notes, Progress, Tracker, listening, tracking
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
-
-_SHOWN_TWINS = 3
-
-Batch = tuple[list[int], Tensor]
-
-
-@dataclass(frozen=True)
-class BadPicture:
-    """A picture that was skipped, and why."""
-
-    name: str
-    reason: str
+_CHUNKS = 16  # that a batch is read in
+_TOGETHER = 128  # pictures that a GPU decodes at once
+_IN_FLIGHT = 2  # batches that a GPU has not given back yet
 
 
 def embed(
@@ -59,6 +51,7 @@ def embed(
     views: int = 1,
     seed: int = 0,
     batch_size: int = 64,
+    decode: Decode = "exact",
     unreadable: Literal["skip", "stop", "return"] = "skip",
     progress: Progress = None,
     cancel: threading.Event | None = None,
@@ -76,6 +69,8 @@ def embed(
         seed: of the random views.
         batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
             of two. Out of memory, a backbone halves its batches by itself.
+        decode: how exactly pictures are decoded and cut to size, see
+            :class:`~clip_adapter.features.pixels.Views`.
         unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
             warning, and it is an error when none can be read. "stop": one is an error. "return":
             they are returned without a message.
@@ -91,205 +86,251 @@ def embed(
         StoreError: the store cannot be written.
         CancelledError: ``cancel`` was set.
     """
-    if not backbone.fingerprint:
-        store = None  # nothing tells its features from those of another one
-    numbers = [*range(views), None] if views > 1 else [None]
-    with listening(progress, cancel), decoders() as pool:
-        contents = list(pool.map(_digest, samples))
-        reasons = {i: reason for i, (_, reason) in enumerate(contents) if reason}
-        copies: dict[str, list[int]] = {}
-        for i, (digest, _) in enumerate(contents):
-            if digest:
-                copies.setdefault(digest, []).append(i)
-        distinct = [samples[places[0]] for places in copies.values()]
-        pictures = Pictures(distinct, copies, backbone.preprocess, preprocess, seed)
-        tables = torch.zeros(len(numbers), len(copies), backbone.embed_dim)
-        work = _Work(backbone, pictures, list(copies), pool, batch_size)
-        for table, number in zip(tables, numbers, strict=True):
-            work.fill(table, number, store)
-    row_of = {digest: row for row, digest in enumerate(copies)}
-    for digest, reason in work.broken.items():
-        reasons |= dict.fromkeys(copies.pop(digest), reason)
-    skipped = [BadPicture(samples[i].name, reasons[i]) for i in sorted(reasons)]
-    _report_copies(copies.values(), samples, class_names)
-    if unreadable != "return":
-        _report_skipped(skipped, len(samples), unreadable == "stop")
-    kept = [i for i in range(len(samples)) if i not in reasons]
-    features = tables[:, [row_of[contents[i][0]] for i in kept]]
+    numbers: list[View] = [*range(views), None] if views > 1 else [None]
+    with listening(progress, cancel):
+        pixels = Views(backbone.preprocess, preprocess, seed, decode, backbone.device)
+        lines = {
+            number: _Line(backbone, pixels, _shelf(backbone, pixels, number, store), batch_size)
+            for number in numbers
+        }
+        work = _Work(samples, pixels, lines, batch_size)
+        contents = work.run()
+    copies: dict[str, list[int]] = {}
+    for i, content in enumerate(contents):
+        if not content.fault:
+            content.fault = work.broken.get(content.digest, "")
+        if not content.fault:
+            copies.setdefault(content.digest, []).append(i)
+    skipped = [BadPicture(samples[i].name, c.fault) for i, c in enumerate(contents) if c.fault]
+    with Notes():
+        report_copies(copies.values(), samples, class_names)
+        if unreadable != "return":
+            report_skipped(skipped, len(samples), unreadable == "stop")
+    kept = [i for i, content in enumerate(contents) if not content.fault]
+    digests = [contents[i].digest for i in kept]
+    none = torch.zeros(0, backbone.embed_dim)
+    features = {
+        number: none if (table := line.shelf.get(digests)[0]) is None else table
+        for number, line in lines.items()
+    }
     embedded = FeatureSet(
-        features[:views],
+        torch.stack([features[number] for number in numbers[:views]]),
         torch.tensor([samples[i].label for i in kept], dtype=torch.long),
         class_names,
         [samples[i].name for i in kept],
-        [contents[i][0] for i in kept],
-        plain=features[-1] if views > 1 else None,
+        digests,
+        plain=features[None] if views > 1 else None,
     )
     return embedded, skipped
 
 
-def _digest(sample: Sample) -> tuple[str, str]:
-    """The content digest of a picture and "", or "" and why it cannot be read."""
-    try:
-        return content_digest(sample.read()), ""
-    except (OSError, DataError) as error:
-        return "", fault_of(error, sample.name)
+def _shelf(backbone: Backbone, pixels: Views, view: View, store: FeatureStore | None) -> Rows:
+    """Where the features of a view are kept; in memory alone without a store."""
+    if store is None or not backbone.fingerprint:  # nothing tells them from those of another one
+        return Rows()
+    # All that decides a row, besides the picture's content.
+    key = {
+        "kind": "image",
+        "fingerprint": backbone.fingerprint,
+        "dtype": backbone.dtype,
+        **pixels.describe(view),
+    }
+    shelf = store.shelf(key, backbone.name)
+    shelf.refresh()
+    return shelf
+
+
+@dataclass
+class _Content:
+    """What a picture holds: its ``digest``, or the ``fault`` for which it cannot be read.
+
+    ``cuts`` are the views that are missing, until they are encoded; ``file`` is what a GPU shall
+    make the plain one of.
+    """
+
+    name: str
+    digest: str = ""
+    fault: str = ""
+    file: Tensor | None = None
+    cuts: dict[View, Tensor] = field(default_factory=dict)
+
+
+class _Line:
+    """Pictures of one view in order: cut to size, encoded batch by batch, kept shard by shard."""
+
+    def __init__(self, backbone: Backbone, pixels: Views, shelf: Rows, batch_size: int) -> None:
+        self._backbone, self._pixels, self._batch_size = backbone, pixels, batch_size
+        self.shelf = shelf
+        self._cuda = backbone.device.startswith("cuda")
+        self._taken: set[str] = set()
+        self._waiting: list[tuple[str, Tensor]] = []
+        # On a GPU they are not there yet: one batch is encoded while the next is prepared.
+        self._encoded: deque[tuple[list[str], Tensor, torch.cuda.Event | None]] = deque()
+        self._shard: list[tuple[list[str], Tensor]] = []
+        self._start = time.monotonic()
+
+    def lacks(self, digest: str) -> bool:
+        """Whether it has not seen the content, and its shelf does not hold it."""
+        return digest not in self._taken and digest not in self.shelf
+
+    def take(self, digest: str, cut: Tensor) -> int:
+        """Encode a picture with those before it once a batch is full; how many rows came out."""
+        self._taken.add(digest)
+        self._waiting.append((digest, cut))
+        return self._encode() if len(self._waiting) == self._batch_size else 0
+
+    def finish(self) -> int:
+        """Encode and keep the rest; how many rows came out."""
+        rows = self._encode() if self._waiting else 0
+        while self._encoded:
+            rows += self._collect()
+        self._keep()
+        return rows
+
+    def _encode(self) -> int:
+        digests, cuts = zip(*self._waiting, strict=True)
+        self._waiting = []
+        size = min(self._batch_size, 1 << (len(digests) - 1).bit_length())
+        if any(cut.is_cuda for cut in cuts):
+            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
+        pixels = torch.stack(cuts)
+        if self._cuda and not pixels.is_cuda:
+            pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
+        images = self._pixels.finish(pixels)
+        if len(digests) < size:
+            images = torch.cat([images, images.new_zeros(size - len(digests), *images.shape[1:])])
+        features = self._backbone.encode_images(images)[: len(digests)]
+        event = None
+        if self._cuda:
+            features = features.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self._backbone.device))
+        self._encoded.append((list(digests), features, event))
+        return self._collect() if not self._cuda or len(self._encoded) > _IN_FLIGHT else 0
+
+    def _collect(self) -> int:
+        digests, features, event = self._encoded.popleft()
+        if event is not None:
+            event.synchronize()
+        self._shard.append((digests, features))
+        rows = sum(len(some) for some, _ in self._shard)
+        if rows >= _SHARD_ROWS or time.monotonic() - self._start > _SHARD_SECONDS:
+            self._keep()
+        return len(digests)
+
+    def _keep(self) -> None:
+        if self._shard:
+            digests, features = zip(*self._shard, strict=True)
+            self.shelf.put([*chain(*digests)], torch.cat(features))
+        self._shard, self._start = [], time.monotonic()
 
 
 @dataclass
 class _Work:
-    """Pictures of distinct content through a backbone.
+    """Pictures through a backbone, once for each content and view.
 
     Attributes:
-        digests: of the contents, row by row as ``pictures``.
         broken: why a content cannot be decoded, by its digest; filled on the way.
     """
 
-    backbone: Backbone
-    pictures: Pictures
-    digests: list[str]
-    pool: ThreadPoolExecutor
+    samples: Sequence[Sample]
+    pixels: Views
+    lines: dict[View, _Line]
     batch_size: int
     broken: dict[str, str] = field(default_factory=dict)
+    # The first place of a content decodes it. A later place may come sooner, and does so as well.
+    _places: dict[str, int] = field(default_factory=dict)
+    _locked: bool = False
 
-    def fill(self, table: Tensor, view: int | None, store: FeatureStore | None) -> None:
-        """Fill ``table`` (U, D) with the features of a view, from the store and by embedding.
+    def run(self) -> list[_Content]:
+        """Put the features of all that can be decoded on the shelves; say what there is."""
+        contents: list[_Content] = []
+        total = len(self.samples) * len(self.lines)
+        with ExitStack() as locks, tracking("Embedding", total, "pictures") as tracker:
+            for chunk in self._chunks():
+                rows = len(chunk) * len(self.lines)
+                for content in chunk:
+                    rows -= self._take(content, locks, tracker)
+                if rows:
+                    tracker.advance(rows)
+                contents += chunk
+            for line in self.lines.values():
+                if rows := line.finish():
+                    tracker.advance(rows)
+        return contents
 
-        Rows of pictures that cannot be decoded stay as they are.
-        """
-        shelf = None
-        if store is not None:
-            # All that decides a row, besides the picture's content.
-            key = {
-                "kind": "image",
-                "fingerprint": self.backbone.fingerprint,
-                "dtype": self.backbone.dtype,
-                **self.pictures.describe(view),
-            }
-            shelf = store.shelf(key, self.backbone.name)
-            shelf.refresh()
-        if not self._missing(table, shelf):
-            return
-        with shelf.lock() if shelf is not None else nullcontext():
-            missing = self._missing(table, shelf)
-            with tracking("Embedding", len(missing), "pictures") as tracker:
-                for rows, features in _shards(self._batches(missing, view, tracker)):
-                    if shelf is not None:
-                        shelf.put([self.digests[row] for row in rows], features)
-                    table[rows] = features
+    def _take(self, content: _Content, locks: ExitStack, tracker: Tracker) -> int:
+        """Have the missing views of a picture encoded; how many there are."""
+        if content.digest and content.fault:
+            self.broken[content.digest] = content.fault
+        cuts, content.cuts = content.cuts, {}
+        missing = [view for view in cuts if self.lines[view].lacks(content.digest)]
+        if missing and not self._locked:
+            # All in one order, so that no two processes wait for each other.
+            for line in self.lines.values():
+                locks.enter_context(line.shelf.lock())
+            self._locked = True
+            missing = [view for view in missing if self.lines[view].lacks(content.digest)]
+        for view in missing:
+            if rows := self.lines[view].take(content.digest, cuts[view]):
+                tracker.advance(rows)
+        return len(missing)
 
-    def _missing(self, table: Tensor, shelf: Shelf | None) -> list[int]:
-        """Copy the rows that ``shelf`` holds into ``table``; return the others."""
-        rows = [row for row, digest in enumerate(self.digests) if digest not in self.broken]
-        if shelf is None:
-            return rows
-        features, absent = shelf.get([self.digests[row] for row in rows])
-        if features is not None:
-            present = sorted({*range(len(rows))} - {*absent})
-            table[[rows[i] for i in present]] = features[present]
-        return [rows[i] for i in absent]
+    def _chunks(self) -> Iterator[list[_Content]]:
+        """What the samples hold, in order, a few at a time; threads are at work ahead of it."""
+        size = max(1, self.batch_size // _CHUNKS)
+        together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
+        most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
+        starts = iter(range(0, len(self.samples), together))
+        ahead: deque[Future[list[_Content]]] = deque()
+        with decoders() as pool, ThreadPoolExecutor(1) as joiner:
+            try:
+                while True:
+                    for start in islice(starts, max(most, 1) - len(ahead)):
+                        parts = range(start, min(start + together, len(self.samples)), size)
+                        looks = [pool.submit(self._look, part, size) for part in parts]
+                        ahead.append(joiner.submit(self._join, looks))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:
+                for joined in ahead:
+                    joined.cancel()
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _batches(self, missing: list[int], view: int | None, tracker: Tracker) -> Iterator[Batch]:
-        """Features batch by batch; broken pictures take no place."""
-        decoded = self._decoded(missing, view, tracker)
-        while batch := list(islice(decoded, self.batch_size)):
-            rows, pixels = zip(*batch, strict=True)
-            size = min(self.batch_size, 1 << (len(rows) - 1).bit_length())
-            images = torch.zeros(size, *pixels[0].shape)
-            images[: len(rows)] = torch.stack(pixels)
-            yield list(rows), self.backbone.encode_images(images)[: len(rows)]
-            tracker.advance(len(rows))
+    def _look(self, start: int, size: int) -> list[_Content]:
+        """Read ``size`` samples from ``start``, and decode what is missing of them."""
+        contents: list[_Content] = []
+        for place, sample in enumerate(self.samples[start : start + size], start):
+            content = _Content(sample.name)
+            contents.append(content)
+            try:
+                data = sample.read()
+                content.digest = content_digest(data)
+                if self._places.setdefault(content.digest, place) < place:
+                    continue
+                missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
+                if None in missing and (file := self.pixels.for_gpu(data)) is not None:
+                    missing.remove(None)
+                    content.file = file
+                content.cuts = self.pixels.cut(data, sample.name, content.digest, missing)
+            except (OSError, DataError) as error:
+                content.fault = fault_of(error, sample.name)
+        return contents
 
-    def _decoded(
-        self, missing: list[int], view: int | None, tracker: Tracker
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The rows that can be decoded, in order, with their pixels (3, S, S)."""
-        ahead: deque[tuple[int, Future[Tensor]]] = deque()
-        waiting = iter(missing)
-        try:
-            while True:
-                for row in islice(waiting, _AHEAD * self.batch_size - len(ahead)):
-                    load = self.pool.submit(self.pictures.load, row, view, unchanged=True)
-                    ahead.append((row, load))
-                if not ahead:
-                    return
-                row, load = ahead.popleft()
-                try:
-                    pixels = load.result()
-                except (OSError, DataError) as error:
-                    self.broken[self.digests[row]] = fault_of(error, self.pictures.name(row))
-                    tracker.advance()
-                else:
-                    yield row, pixels
-        finally:
-            for _, load in ahead:
-                load.cancel()
-
-
-def _shards(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches joined to runs of so many rows or seconds."""
-    rows: list[int] = []
-    parts: list[Tensor] = []
-    start = time.monotonic()
-    for some, features in batches:
-        rows += some
-        parts.append(features)
-        if len(rows) >= _SHARD_ROWS or time.monotonic() - start > _SHARD_SECONDS:
-            yield rows, torch.cat(parts)
-            rows, parts, start = [], [], time.monotonic()
-    if rows:
-        yield rows, torch.cat(parts)
-
-
-def _report_copies(
-    copies: Iterable[list[int]], samples: Sequence[Sample], class_names: list[str]
-) -> None:
-    """Log which contents are there more than once: under two labels, or within a class.
-
-    ``copies`` holds the places in ``samples`` of each content. Unlabelled pictures are of no class.
-    """
-    torn: list[str] = []
-    extra = 0
-    for places in copies:
-        labelled = [i for i in places if samples[i].label >= 0]
-        place_of = {samples[i].label: i for i in reversed(labelled)}
-        extra += len(labelled) - len(place_of)
-        if len(place_of) > 1:
-            names = [
-                f"{_on_one_line(samples[i].name)} ({class_names[samples[i].label]})"
-                for i in sorted(place_of.values())
-            ]
-            torn.append(" = ".join(names[:2]))
-    if torn:
-        shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
-        what = counted(len(torn), "picture is", "pictures are")
-        log.warning(f"Warning: {what} there under two labels or more: {shown}.")
-    if extra:
-        what = counted(extra, "picture is an exact duplicate", "pictures are exact duplicates")
-        log.warning(f"{what} of another one of the same class.")
-
-
-def _on_one_line(name: str) -> str:
-    """``name`` on one line: as it is, or in quotes where it holds line breaks and the like."""
-    return name if name.isprintable() else repr(name)
-
-
-def _report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
-    """Name the pictures that were skipped, and warn of their number.
-
-    Raises:
-        DataError: none is left, or with ``strict`` one was skipped.
-    """
-    if not total:
-        raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
-    lines = [f"{_on_one_line(one.name)}: {one.reason}" for one in skipped]
-    none = len(skipped) == total
-    if none or (skipped and strict):
-        which = "None of the pictures can" if none else f"{len(skipped)} pictures cannot"
-        raise DataError(
-            f"{which} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
-            hint="Replace or remove them" + ("." if none else ", or leave --strict away."),
-        )
-    for line in lines:
-        log.info(f"Skipped {line}")
-    if skipped:
-        warnings.warn(f"{len(skipped)} of {total} pictures skipped.", UserWarning, stacklevel=3)
+    def _join(self, looks: Sequence[Future[list[_Content]]]) -> list[_Content]:
+        """What was looked at, with what the GPU decodes."""
+        contents = [*chain(*(look.result() for look in looks))]
+        waiting = [(c, c.file) for c in contents if c.file is not None]
+        cuts = self.pixels.cut_on_gpu([file for _, file in waiting]) if waiting else []
+        for (content, file), cut in zip(waiting, cuts, strict=True):
+            content.file = None
+            if cut is not None:
+                content.cuts[None] = cut
+                continue
+            try:
+                data = file.numpy().tobytes()
+                content.cuts |= self.pixels.cut(data, content.name, content.digest, [None])
+            except DataError as error:
+                content.fault, content.cuts = fault_of(error, content.name), {}
+        return contents

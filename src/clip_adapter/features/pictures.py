@@ -1,26 +1,40 @@
-"""``embed_pictures``: a few pictures, given as paths or PIL images, without the store."""
+"""``embed_pictures``: a few pictures, given in any form that is sure, without the store."""
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.decode import FORMATS
+from clip_adapter.datasets.decode import FORMATS, upright_rgb
 from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.reporting import log, warn
+from clip_adapter.wording import shortened
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+Picture = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
+Pictures = Picture | Iterable[Picture]
+
+ALLOWED = (
+    "a path, a PIL image, the bytes of a file, a file opened with 'rb', or 8-bit pixels (uint8) as "
+    "an array or tensor (H, W), (H, W, 3) or (3, H, W)"
+)
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
 
 
 Unreadable = Literal["mark", "stop"]
@@ -28,26 +42,33 @@ Unreadable = Literal["mark", "stop"]
 
 def embed_pictures(
     backbone: Backbone,
-    pictures: Sequence[str | Path | Image],
+    pictures: Pictures,
     preprocess: str = "clip",
     unreadable: Unreadable = "stop",
 ) -> Tensor:
-    """Raw features (N, D) of N pictures.
+    """Raw features (N, D) of N pictures, each read as a file of it is.
 
     Args:
         backbone: the frozen model.
-        pictures: paths, or PIL images in any mode.
+        pictures: one, or several in order (a list, a pandas Series, a generator, an array of
+            rank 4): paths, bytes, binary files, PIL images in any mode, 8-bit pixels in RGB order.
+            A PIL image is turned upright by its EXIF, as a file is.
         preprocess: how pictures are cut to size, "clip" or "coop".
         unreadable: what becomes of pictures that cannot be read. "mark": their rows are NaN, each
             is logged, and one warning tells how many they are. "stop": one is an error.
 
     Raises:
         UsageError: another ``unreadable``.
-        DecodeError: no picture can be read, or with "stop" one cannot; the first such is named.
+        DecodeError: no picture can be read, or with "stop" one cannot, or it is not sure what is
+            meant; the first such is named.
     """
     if unreadable not in get_args(Unreadable):
         raise unknown_name("unreadable", unreadable, get_args(Unreadable))
-    samples = [_sample(picture) for picture in pictures]
+    locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+    samples = [
+        Sample(name, -1, _source(picture, name, locks[id(picture)]))
+        for name, picture in _named(pictures)
+    ]
     # Rows are found again by their place: a name may be there twice.
     numbered = [replace(sample, name=str(i)) for i, sample in enumerate(samples)]
     embedded, bad = embed(backbone, numbered, [], preprocess=preprocess, unreadable="return")
@@ -67,25 +88,134 @@ def embed_pictures(
     return features
 
 
-def _sample(picture: str | Path | Image) -> Sample:
-    if isinstance(picture, str | Path):
-        if Path(picture).is_dir():
-            raise DecodeError(
-                f"{picture} is a folder.",
-                allowed="paths of pictures, or PIL images",
-                hint="Give what lies in it, such as sorted(Path(folder).rglob('*.jpg')); "
-                "'clip-adapter predict' takes folders.",
-            )
-        return Sample(str(picture), -1, Path(picture))
-    if not hasattr(picture, "convert"):
+def is_features(inputs: np.ndarray | Tensor, dim: int) -> bool:
+    """Whether an array holds features (N, ``dim``), and not pictures.
+
+    Raises:
+        DecodeError: it may be either.
+    """
+    if not _is_uint8(inputs):
+        return _holds_numbers(inputs)
+    if inputs.ndim == 2 and inputs.shape[1] == dim:
         raise DecodeError(
-            f"{type(picture).__name__} is not a picture.", allowed="a path or a PIL image"
+            f"8-bit numbers (uint8) of shape {tuple(inputs.shape)} may be a picture or features.",
+            allowed="a picture in a list, or features as floats",
+            hint="Write [picture], or features.astype('float32').",
         )
-    return Sample("a picture without a name", -1, functools.partial(_pixels_of, picture))
+    return False
 
 
-def _pixels_of(image: Image) -> bytes:
-    """A file of the pixels as they are; as "RGB", without transparency or orientation."""
+def _named(pictures: Any) -> list[tuple[str, Any]]:
+    """Each of ``pictures`` with what an error calls it."""
+    one = isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    if one or any(hasattr(pictures, reader) for reader in ("read", "read_bytes")):
+        return [(_name(pictures, "what was given"), pictures)]
+    array = isinstance(pictures, np.ndarray | Tensor) and pictures.ndim < 4
+    if array and _holds_numbers(pictures):
+        return [("the picture", pictures)]
+    if isinstance(pictures, Mapping | Set) or hasattr(pictures, "columns"):
+        raise DecodeError(
+            f"A {type(pictures).__name__} is no list of pictures.",
+            allowed=f"{ALLOWED}; or a list of these",
+            hint="Give what holds the pictures in order, such as list(...) or table['path'].",
+        )
+    if not isinstance(pictures, Iterable) or getattr(pictures, "ndim", 1) == 0:
+        pictures = [pictures]
+    return [(_name(one, f"pictures[{i}]"), one) for i, one in enumerate(pictures)]
+
+
+def _name(picture: Any, otherwise: str) -> str:
+    if isinstance(picture, str | os.PathLike):
+        return shortened(os.fsdecode(picture), 200)
+    name = getattr(picture, "filename", "") or getattr(picture, "name", "")
+    return name if name and isinstance(name, str) else otherwise
+
+
+def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
+    """Where the bytes of a picture are, as a :class:`Sample` has it."""
+    if isinstance(picture, str | os.PathLike):
+        return _path(picture, name)
+    if isinstance(picture, Image.Image):
+        return functools.partial(_pixels_of, picture, name, lock)
+    if hasattr(picture, "read_bytes"):  # in an archive, or among the files of a package
+        return picture.read_bytes
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return functools.partial(bytes, picture)
+    if hasattr(picture, "read"):
+        try:
+            if getattr(picture, "seekable", bool)():
+                picture.seek(0)  # as Pillow does it
+            data = picture.read()
+        except (OSError, ValueError) as error:  # such as a closed one
+            raise DecodeError(f"{name}: {error}", allowed=ALLOWED) from error
+        if isinstance(data, bytes):
+            return functools.partial(bytes, data)
+        raise DecodeError(f"{name} is a file of text.", allowed=ALLOWED, hint="Open it with 'rb'.")
+    if isinstance(picture, np.ndarray | Tensor):
+        array = picture.numpy(force=True) if isinstance(picture, Tensor) else picture
+        if array.dtype == np.uint8 and array.ndim == 1:  # an encoded file
+            return array.tobytes
+        return functools.partial(_pixels_of, _from_array(array, name), name, lock)
+    kind = type(picture).__name__
+    raise DecodeError(f"{name}: {kind} is not a picture.", allowed=ALLOWED)
+
+
+def _path(picture: str | os.PathLike[str], name: str) -> Path:
+    if isinstance(picture, str) and _ADDRESS.match(picture):
+        raise DecodeError(
+            f"{name} is an address, and no path.",
+            allowed=ALLOWED,
+            hint="Fetch the picture, and give its bytes.",
+        )
+    if "\0" in os.fsdecode(picture):
+        raise DecodeError(f"{name!r} is no path.", allowed=ALLOWED)
+    if os.path.isdir(picture):
+        raise DecodeError(
+            f"{name} is a folder.",
+            allowed=ALLOWED,
+            hint="Give what lies in it, such as sorted(Path(folder).rglob('*.jpg')); "
+            "'clip-adapter predict' takes folders.",
+        )
+    return Path(picture)
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    """8-bit pixels (H, W), or with channels last or first, as an image."""
+    shape = " x ".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        raise DecodeError(
+            f"{name}: an array {shape} of {array.dtype}; which number is black and which white, is "
+            "not sure.",
+            allowed=ALLOWED,
+            hint="Give 8-bit pixels: of numbers 0 to 1, (array * 255).round().astype('uint8').",
+        )
+    axes = [axis for axis in (2, 0) if array.ndim == 3 and array.shape[axis] in _MODES]
+    if array.ndim != 2 and len(axes) != 1:
+        raise DecodeError(
+            f"{name}: in an array {shape} it is not sure where the channels are.",
+            allowed=ALLOWED,
+            hint="Give a PIL image of it.",
+        )
+    if not array.size:
+        raise DecodeError(f"{name}: the picture has no pixels ({shape}).")
+    pixels = np.moveaxis(array, axes[0], 2) if axes else array[..., None]
+    mode = _MODES[pixels.shape[2]]
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if mode == "L" else pixels))
+
+
+def _pixels_of(image: Image.Image, name: str, lock: threading.Lock) -> bytes:
+    """A file of the pixels of ``image``, which others may be reading, read as a file is."""
+    with lock:
+        rgb = upright_rgb(image, name)
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "PPM")
+    rgb.save(buffer, "PPM")
     return buffer.getvalue()
+
+
+def _is_uint8(array: np.ndarray | Tensor) -> bool:
+    return array.dtype == (torch.uint8 if isinstance(array, Tensor) else np.uint8)
+
+
+def _holds_numbers(array: np.ndarray | Tensor) -> bool:
+    """Whether it holds neither words nor objects."""
+    return isinstance(array, Tensor) or array.dtype.kind not in "OSTU"

@@ -75,12 +75,57 @@ class FeatureStore:
 
 
 @dataclass
-class Shelf:
+class Rows:
+    """Features by the digest of what they are of, in memory."""
+
+    _rows: dict[str, tuple[Tensor, int]] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._rows
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """What to hold while rows are put: nothing."""
+        return contextlib.nullcontext()
+
+    def refresh(self) -> None:
+        """See the rows that others have put: there are none."""
+
+    def put(self, digests: Sequence[str], features: Tensor) -> None:
+        """Keep ``features`` (n, D), as float32."""
+        rows = features.detach().to("cpu", torch.float32).contiguous()
+        self._rows |= {digest: (rows, i) for i, digest in enumerate(digests)}
+
+    def get(self, digests: Sequence[str]) -> tuple[Tensor | None, list[int]]:
+        """The rows of ``digests`` (n), as far as they are here.
+
+        Returns:
+            (n, D) float32, zero where a row is missing, or None where all are; and the
+            positions that are missing.
+        """
+        missing = [i for i, digest in enumerate(digests) if digest not in self._rows]
+        if len(missing) == len(digests):
+            return None, missing
+        # Shard by shard: to copy single rows takes many times as long.
+        places: dict[int, tuple[Tensor, list[int], list[int]]] = {}
+        for i, digest in enumerate(digests):
+            if digest in self._rows:
+                shard, row = self._rows[digest]
+                _, targets, rows = places.setdefault(id(shard), (shard, [], []))
+                targets.append(i)
+                rows.append(row)
+        width = next(shard.shape[1] for shard, _, _ in places.values())
+        out = torch.zeros(len(digests), width)
+        for shard, targets, rows in places.values():
+            out[targets] = shard[rows]
+        return out, missing
+
+
+@dataclass
+class Shelf(Rows):
     """The rows of one key; made by :meth:`FeatureStore.shelf`."""
 
     path: Path
     key: dict[str, Any]
-    _rows: dict[str, tuple[Tensor, int]] = field(default_factory=dict, repr=False)
     _known: set[str] = field(default_factory=set, repr=False)
 
     @contextlib.contextmanager
@@ -112,7 +157,8 @@ class Shelf:
             if path.stem in self._known:
                 continue
             try:
-                self._remember(path.stem, *_read_shard(path))
+                super().put(*_read_shard(path))
+                self._known.add(path.stem)
             except PermissionError:
                 if repair:
                     log.warning(f"{path} may not be read (permission). Its rows are made again.")
@@ -121,30 +167,6 @@ class Shelf:
                     log.warning(f"Damaged in the store: {path} ({fault}). Its rows are made again.")
                     path.unlink(missing_ok=True)
                     path.with_suffix(".safetensors").unlink(missing_ok=True)
-
-    def get(self, digests: Sequence[str]) -> tuple[Tensor | None, list[int]]:
-        """The rows of ``digests`` (n), as far as they are here.
-
-        Returns:
-            (n, D) float32, zero where a row is missing, or None where all are; and the
-            positions that are missing.
-        """
-        missing = [i for i, digest in enumerate(digests) if digest not in self._rows]
-        if len(missing) == len(digests):
-            return None, missing
-        # Shard by shard: to copy single rows takes many times as long.
-        places: dict[int, tuple[Tensor, list[int], list[int]]] = {}
-        for i, digest in enumerate(digests):
-            if digest in self._rows:
-                shard, row = self._rows[digest]
-                _, targets, rows = places.setdefault(id(shard), (shard, [], []))
-                targets.append(i)
-                rows.append(row)
-        width = next(shard.shape[1] for shard, _, _ in places.values())
-        out = torch.zeros(len(digests), width)
-        for shard, targets, rows in places.values():
-            out[targets] = shard[rows]
-        return out, missing
 
     def put(self, digests: Sequence[str], features: Tensor) -> None:
         """Keep ``features`` (n, D) as one shard. Call it inside :meth:`lock`.
@@ -172,11 +194,8 @@ class Shelf:
                 _replace(self.path / "key.json", text.encode())
             _replace(self.path / f"{stem}.safetensors", data)
             _replace(self.path / f"{stem}.json", json.dumps(record).encode())
-        self._remember(stem, digests, rows)
-
-    def _remember(self, stem: str, digests: Sequence[str], features: Tensor) -> None:
         self._known.add(stem)
-        self._rows |= {digest: (features, i) for i, digest in enumerate(digests)}
+        super().put(digests, rows)
 
     def _tidy(self) -> None:
         """Remove what a killed process left half done."""

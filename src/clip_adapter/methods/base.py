@@ -14,7 +14,6 @@ import functools
 import importlib
 import pkgutil
 import typing
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor
 from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.heads import Head
 from clip_adapter.options import Bounds, check_bounds, field_types
+from clip_adapter.reporting import warn
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training import Fold
 
@@ -174,10 +174,9 @@ def _discover() -> None:
         except Exception as error:  # another package's code: anything can happen
             _BROKEN.add(entry.value)
             owner = entry.dist.name if entry.dist is not None else "a package"
-            warnings.warn(
+            warn(
                 f"The method {entry.name!r} of {owner} ({entry.value}) cannot be loaded: "
                 f"{type(error).__name__}: {error}. The others work.",
-                stacklevel=2,
             )
 
 
