@@ -32,6 +32,7 @@ DEFAULT_SEED = 1
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
+Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -179,9 +180,11 @@ class SourceOptions:
         class_names: a table that rewrites the names of the source.
         root: where relative paths of a table start.
         preprocess: how pictures are cut to size, "clip" or "coop".
+        decode: how pictures are decoded: "exact" as Pillow does it, "fast" with pixels a little
+            off (``docs/speed.md``), "auto" fast on a CUDA device.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone.
-        batch_size: pictures per pass of the backbone.
+        batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
         feature_norm: of ready-made features.
@@ -249,6 +252,13 @@ class SourceOptions:
             "How pictures are cut to size: as CLIP does, or as CoOp's published experiments do.",
         ),
     ] = "clip"
+    decode: Annotated[
+        Decode,
+        Help(
+            "How pictures are decoded: exact, or fast with pixels that are a little off. auto is "
+            "fast on a CUDA device and exact elsewhere."
+        ),
+    ] = "auto"
     device: Annotated[
         str,
         Help(
@@ -260,12 +270,13 @@ class SourceOptions:
         "float32"
     )
     batch_size: Annotated[
-        int,
+        int | None,
         Bounds(least=1),
         Help(
-            "Pictures that go through the backbone at once. Halved by itself when memory runs out."
+            "Pictures that go through the backbone at once. Halved by itself when memory runs out.",
+            default="64, on a CUDA device 256",
         ),
-    ] = 64
+    ] = None
     cache: Annotated[
         str | Path | None,
         Help(

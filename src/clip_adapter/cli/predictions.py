@@ -16,6 +16,7 @@ from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features
 from clip_adapter.features.store import FeatureStore
+from clip_adapter.options import SourceOptions
 from clip_adapter.wording import shortened
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def of_pictures(
     classifier: Classifier,
     items: Sequence[Item],
     top: int,
+    reading: SourceOptions,
     *,
-    device: str,
-    batch_size: int,
     cache: Path | None,
 ) -> list[Record]:
     """One record per item, in order: ``path, label, probability`` or ``path, error``."""
@@ -41,13 +41,14 @@ def of_pictures(
     answers: list[Record] = []
     if len(errors) < len(items):
         features, bad = embed(
-            classifier.encoder(device),
+            classifier.encoder(reading.device),
             # Rows are found again by their place: the same path may be named twice.
             [Sample(str(i), -1, Path(x.path)) for i, x in enumerate(items) if i not in errors],
             classifier.class_names,
             store=None if cache is None else FeatureStore(cache),
             preprocess=classifier.info.get("preprocess", "clip"),
-            batch_size=batch_size,
+            batch_size=reading.batch_size,
+            decode=reading.decode,
             unreadable="return",
         )
         errors |= {int(one.name): one.reason for one in bad}

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,11 +26,11 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
+from clip_adapter.features.dropped import BadPicture, report_copies, report_skipped
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Decode, View, Views, decoders
 from clip_adapter.features.store import FeatureStore, Rows, content_digest
-from clip_adapter.reporting import Progress, Tracker, listening, log, tracking
-from clip_adapter.wording import counted
+from clip_adapter.reporting import Progress, Tracker, listening, tracking
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
@@ -40,16 +39,6 @@ _AHEAD = 3  # batches that are decoded while the model works
 _CHUNKS = 16  # that a batch is read in
 _TOGETHER = 128  # pictures that a GPU decodes at once
 _IN_FLIGHT = 2  # batches that a GPU has not given back yet
-
-_SHOWN_TWINS = 3
-
-
-@dataclass(frozen=True)
-class BadPicture:
-    """A picture that was skipped, and why."""
-
-    name: str
-    reason: str
 
 
 def embed(
@@ -61,7 +50,7 @@ def embed(
     preprocess: str = "clip",
     views: int = 1,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     decode: Decode = "exact",
     unreadable: Literal["skip", "stop", "return"] = "skip",
     progress: Progress = None,
@@ -78,8 +67,9 @@ def embed(
         views: 1 is the plain (test) view; V > 1 are V random views of training, and the plain one
             beside them.
         seed: of the random views.
-        batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
-            of two. Out of memory, a backbone halves its batches by itself.
+        batch_size: pictures per batch; None is 64, on a CUDA device 256. A last, smaller batch is
+            filled up with zeros to a power of two. Out of memory, a backbone halves its batches by
+            itself.
         decode: how exactly pictures are decoded and cut to size, see
             :class:`~clip_adapter.features.pixels.Views`.
         unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
@@ -97,6 +87,7 @@ def embed(
         StoreError: the store cannot be written.
         CancelledError: ``cancel`` was set.
     """
+    batch_size = batch_size or (256 if backbone.device.startswith("cuda") else 64)
     numbers: list[View] = [*range(views), None] if views > 1 else [None]
     with listening(progress, cancel):
         pixels = Views(backbone.preprocess, preprocess, seed, decode, backbone.device)
@@ -113,9 +104,9 @@ def embed(
         if not content.fault:
             copies.setdefault(content.digest, []).append(i)
     skipped = [BadPicture(samples[i].name, c.fault) for i, c in enumerate(contents) if c.fault]
-    _report_copies(copies.values(), samples, class_names)
+    report_copies(copies.values(), samples, class_names)
     if unreadable != "return":
-        _report_skipped(skipped, len(samples), unreadable == "stop")
+        report_skipped(skipped, len(samples), unreadable == "stop")
     kept = [i for i, content in enumerate(contents) if not content.fault]
     digests = [contents[i].digest for i in kept]
     none = torch.zeros(0, backbone.embed_dim)
@@ -344,58 +335,3 @@ class _Work:
             except DataError as error:
                 content.fault, content.cuts = fault_of(error, content.name), {}
         return contents
-
-
-def _report_copies(
-    copies: Iterable[list[int]], samples: Sequence[Sample], class_names: list[str]
-) -> None:
-    """Log which contents are there more than once: under two labels, or within a class.
-
-    ``copies`` holds the places in ``samples`` of each content. Unlabelled pictures are of no class.
-    """
-    torn: list[str] = []
-    extra = 0
-    for places in copies:
-        labelled = [i for i in places if samples[i].label >= 0]
-        place_of = {samples[i].label: i for i in reversed(labelled)}
-        extra += len(labelled) - len(place_of)
-        if len(place_of) > 1:
-            names = [
-                f"{_on_one_line(samples[i].name)} ({class_names[samples[i].label]})"
-                for i in sorted(place_of.values())
-            ]
-            torn.append(" = ".join(names[:2]))
-    if torn:
-        shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
-        what = counted(len(torn), "picture is", "pictures are")
-        log.warning(f"Warning: {what} there under two labels or more: {shown}.")
-    if extra:
-        what = counted(extra, "picture is an exact duplicate", "pictures are exact duplicates")
-        log.warning(f"{what} of another one of the same class.")
-
-
-def _on_one_line(name: str) -> str:
-    """``name`` on one line: as it is, or in quotes where it holds line breaks and the like."""
-    return name if name.isprintable() else repr(name)
-
-
-def _report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
-    """Name the pictures that were skipped, and warn of their number.
-
-    Raises:
-        DataError: none is left, or with ``strict`` one was skipped.
-    """
-    if not total:
-        raise DataError("There are no pictures to embed.", hint="Check the path and the split.")
-    lines = [f"{_on_one_line(one.name)}: {one.reason}" for one in skipped]
-    none = len(skipped) == total
-    if none or (skipped and strict):
-        which = "None of the pictures can" if none else f"{len(skipped)} pictures cannot"
-        raise DataError(
-            f"{which} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),
-            hint="Replace or remove them" + ("." if none else ", or leave --strict away."),
-        )
-    for line in lines:
-        log.info(f"Skipped {line}")
-    if skipped:
-        warnings.warn(f"{len(skipped)} of {total} pictures skipped.", UserWarning, stacklevel=3)
