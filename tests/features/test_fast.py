@@ -109,6 +109,12 @@ def test_which_files_any_decoder_reads_alike(data, plain):
     assert is_plain(data, longest=100) is plain
 
 
+def test_small_pictures_whose_colours_are_filled_in_are_not_plain():
+    assert is_plain(jpeg(40, 30), 100, shortest=30)
+    assert not is_plain(jpeg(40, 30), 100, shortest=31)
+    assert is_plain(jpeg(40, 30, subsampling=0), 100, shortest=31)
+
+
 class Together:
     """Stands in for a GPU: decodes several at once, and refuses what Pillow saved at 33 x 33."""
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal
@@ -37,7 +37,9 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 _CHUNKS = 16  # that a batch is read in
-_TOGETHER = 128  # pictures that a GPU decodes at once
+_TOGETHER = 256  # pictures that a GPU decodes at once
+# Threads that read at once for a GPU: more of them wait for the interpreter's lock.
+_READERS = 6
 _IN_FLIGHT = 2  # batches that a GPU has not given back yet
 
 
@@ -242,6 +244,7 @@ class _Work:
     # The first place of a content decodes it. A later place may come sooner, and does so as well.
     _places: dict[str, int] = field(default_factory=dict)
     _locked: bool = False
+    _reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_READERS))
 
     def run(self) -> list[_Content]:
         """Put the features of all that can be decoded on the shelves; say what there is."""
@@ -284,7 +287,8 @@ class _Work:
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
         starts = iter(range(0, len(self.samples), together))
         ahead: deque[Future[list[_Content]]] = deque()
-        with decoders() as pool, ThreadPoolExecutor(1) as joiner:
+        # Of two that join, one waits for the GPU.
+        with decoders() as pool, ThreadPoolExecutor(2) as joiner:
             try:
                 while True:
                     for start in islice(starts, max(most, 1) - len(ahead)):
@@ -302,22 +306,33 @@ class _Work:
     def _look(self, start: int, size: int) -> list[_Content]:
         """Read ``size`` samples from ``start``, and decode what is missing of them."""
         contents: list[_Content] = []
-        for place, sample in enumerate(self.samples[start : start + size], start):
-            content = _Content(sample.name)
-            contents.append(content)
-            try:
-                data = sample.read()
-                content.digest = content_digest(data)
-                if self._places.setdefault(content.digest, place) < place:
-                    continue
-                missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
-                if None in missing and (file := self.pixels.for_gpu(data)) is not None:
-                    missing.remove(None)
-                    content.file = file
-                content.cuts = self.pixels.cut(data, sample.name, content.digest, missing)
-            except (OSError, DataError) as error:
-                content.fault = fault_of(error, sample.name)
+        files: list[bytes] = []
+        with self._reading if self.pixels.on_gpu else nullcontext():
+            for sample in self.samples[start : start + size]:
+                contents.append(content := _Content(sample.name))
+                files.append(b"")
+                try:
+                    files[-1] = sample.read()
+                    content.digest = content_digest(files[-1])
+                except (OSError, DataError) as error:
+                    content.fault = fault_of(error, sample.name)
+        for place, (content, data) in enumerate(zip(contents, files, strict=True), start):
+            if content.fault or self._places.setdefault(content.digest, place) < place:
+                continue
+            missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
+            if None in missing and (file := self.pixels.for_gpu(data)) is not None:
+                missing.remove(None)
+                content.file = file
+            if missing:
+                self._cut(content, data, missing)
         return contents
+
+    def _cut(self, content: _Content, data: bytes, views: Sequence[View]) -> None:
+        """Make some views of a picture from its bytes, or say why that cannot be done."""
+        try:
+            content.cuts |= self.pixels.cut(data, content.name, content.digest, views)
+        except DataError as error:
+            content.fault, content.cuts, content.file = fault_of(error, content.name), {}, None
 
     def _join(self, looks: Sequence[Future[list[_Content]]]) -> list[_Content]:
         """What was looked at, with what the GPU decodes."""
@@ -326,12 +341,8 @@ class _Work:
         cuts = self.pixels.cut_on_gpu([file for _, file in waiting]) if waiting else []
         for (content, file), cut in zip(waiting, cuts, strict=True):
             content.file = None
-            if cut is not None:
+            if cut is None:
+                self._cut(content, file.numpy().tobytes(), [None])
+            else:
                 content.cuts[None] = cut
-                continue
-            try:
-                data = file.numpy().tobytes()
-                content.cuts |= self.pixels.cut(data, content.name, content.digest, [None])
-            except DataError as error:
-                content.fault, content.cuts = fault_of(error, content.name), {}
         return contents
