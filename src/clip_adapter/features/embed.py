@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal
@@ -193,15 +193,8 @@ class _Line:
     def _encode(self) -> int:
         digests, cuts = zip(*self._waiting, strict=True)
         self._waiting = []
-        size = min(self._batch_size, 1 << (len(digests) - 1).bit_length())
-        if any(cut.is_cuda for cut in cuts):
-            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
-        pixels = torch.stack(cuts)
-        if self._cuda and not pixels.is_cuda:
-            pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
-        images = self._pixels.finish(pixels)
-        if len(digests) < size:
-            images = torch.cat([images, images.new_zeros(size - len(digests), *images.shape[1:])])
+        with _one_thread():
+            images = self._images(cuts)
         features = self._backbone.encode_images(images)[: len(digests)]
         event = None
         if self._cuda:
@@ -210,6 +203,19 @@ class _Line:
             event.record(torch.cuda.current_stream(self._backbone.device))
         self._encoded.append((list(digests), features, event))
         return self._collect() if not self._cuda or len(self._encoded) > _IN_FLIGHT else 0
+
+    def _images(self, cuts: Sequence[Tensor]) -> Tensor:
+        """A batch for the backbone, where it computes."""
+        size = min(self._batch_size, 1 << (len(cuts) - 1).bit_length())
+        if any(cut.is_cuda for cut in cuts):
+            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
+        pixels = torch.stack([*cuts])
+        if self._cuda and not pixels.is_cuda:
+            pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
+        images = self._pixels.finish(pixels)
+        if len(cuts) == size:
+            return images
+        return torch.cat([images, images.new_zeros(size - len(cuts), *images.shape[1:])])
 
     def _collect(self) -> int:
         digests, features, event = self._encoded.popleft()
@@ -226,6 +232,17 @@ class _Line:
             digests, features = zip(*self._shard, strict=True)
             self.shelf.put([*chain(*digests)], torch.cat(features))
         self._shard, self._start = [], time.monotonic()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch keeps to one thread inside: others would go on to spin, in the way of decoding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass
