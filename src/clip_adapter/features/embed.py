@@ -302,13 +302,14 @@ class _Work:
         size = max(1, self.batch_size // _CHUNKS)
         together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
+        most = max(most, _AHEAD if self.pixels.on_gpu else 1)
         starts = iter(range(0, len(self.samples), together))
         ahead: deque[Future[list[_Content]]] = deque()
         # Of two that join, one waits for the GPU.
         with decoders() as pool, ThreadPoolExecutor(2) as joiner:
             try:
                 while True:
-                    for start in islice(starts, max(most, 1) - len(ahead)):
+                    for start in islice(starts, most - len(ahead)):
                         parts = range(start, min(start + together, len(self.samples)), size)
                         looks = [pool.submit(self._look, part, size) for part in parts]
                         ahead.append(joiner.submit(self._join, looks))
