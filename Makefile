@@ -4,6 +4,7 @@
 #   make lint    ruff and pyright
 #   make bench   the reference numbers, measured again on the CLIP features in FEATURES
 #   make bench-methods  every feature method on those features
+#   make bench-speed    how fast pictures are embedded here, beside plain code
 #   make bench-demo     the paper's tables and figures on the demo's data, in minutes
 #   make bench-features the same on the features in FEATURES, as far as they go
 #   make reproduce      what the real thing takes; with DATA=DIR it begins
@@ -23,7 +24,7 @@ JOBS ?= 2
 # torch is large; uv's own limit of 30 s is short for a slow line.
 export UV_HTTP_TIMEOUT ?= 300
 
-.PHONY: setup demo test lint format bench bench-methods bench-demo bench-features reproduce docs clean
+.PHONY: setup demo test lint format bench bench-methods bench-speed bench-demo bench-features reproduce docs clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -64,6 +65,9 @@ bench: $(STAMP)
 
 bench-methods: $(STAMP)
 	$(PY) benchmarks/methods.py --features $(FEATURES)
+
+bench-speed: $(STAMP)
+	$(PY) benchmarks/speed/pipeline.py
 
 bench-demo: $(STAMP)
 	$(VENV)/bin/clip-adapter bench run --profile demo --out benchmarks

@@ -80,7 +80,7 @@ class Free:
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """A few of the numbers."""
-        return images.flatten(1)[:, :8].float()
+        return images.flatten(1)[:, :8].float().clone()
 
 
 class Files(torch.utils.data.Dataset):
@@ -174,17 +174,19 @@ class Table:
                 "rounds": rounds,
             }
             self.rows.append(row)
+            median = statistics.median(times)
+            rate = f"{count / median:10.1f}/s" if count > 1 else f"{median:10.2f} s"
             print(
-                f"{title:32} {name:36} {row['per_second']:10.1f}/s   ours/it "
+                f"{title:40} {name:28} {rate}   ours/it "
                 f"{row['ours_to_it']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
                 flush=True,
             )
 
     def markdown(self) -> str:
         """The rows, as a table."""
-        head = "| measured | what | pictures/s | ours to it | range |\n|---|---|---:|---:|---:|\n"
+        head = "| measured | what | a second | ours to it | range |\n|---|---|---:|---:|---:|\n"
         return head + "".join(
-            f"| {r['row']} | {r['what']} | {r['per_second']:,.1f} | {r['ours_to_it']:.3f} | "
+            f"| {r['row']} | {r['what']} | {r['per_second']:,.2f} | {r['ours_to_it']:.3f} | "
             f"{r['low']:.3f} to {r['high']:.3f} |\n"
             for r in self.rows
         )

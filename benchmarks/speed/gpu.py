@@ -1,4 +1,4 @@
-"""How near embedding on a GPU comes to its limits: the bare encoder, and bare decoding.
+"""How near embedding on a GPU comes to its limits, and how long heads train at ImageNet's size.
 
 Each row divides two things that were measured in turns. ``--small`` also runs on a CPU.
 """
@@ -6,6 +6,7 @@ Each row divides two things that were measured in turns. ``--small`` also runs o
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,63 +14,101 @@ from typing import Any
 
 import torch
 from common import SIZES, Free, Table, arguments, bare, make_pictures, plain_loop, samples_of
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from clip_adapter.backbones import Preprocess, load_backbone
-from clip_adapter.datasets.decode import decode_plain
 from clip_adapter.features.embed import embed
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import cores
+from clip_adapter.methods import get_method
+from clip_adapter.task import FewShotTask
 
 HALF = (0.5, 0.5, 0.5)
 BATCH = 256
+READERS, AT_ONCE = 6, 16  # threads that read, and the files that each of them reads at once
 
 
-def threads(paths: list[Path], count: int) -> None:
-    """Read and decode, and nothing else."""
+def reading_and_decoding(paths: list[Path], device: str) -> Callable[[], None]:
+    """Read files in threads and decode them in batches, as plainly as can be."""
 
-    def one(path: Path) -> None:
-        decode_plain(path.read_bytes(), 10_000)
+    def read(some: list[Path]) -> list[torch.Tensor]:
+        files = [bytearray(path.read_bytes()) for path in some]
+        return [torch.frombuffer(file, dtype=torch.uint8) for file in files]
 
-    with ThreadPoolExecutor(count) as pool:
-        for _ in pool.map(one, paths):
-            pass
+    def decode(files: list[torch.Tensor]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            decode_jpeg(files, ImageReadMode.RGB, device)
+
+    def run() -> None:
+        parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
+        batch: list[torch.Tensor] = []
+        with ThreadPoolExecutor(READERS) as pool:
+            for files in pool.map(read, parts):
+                batch += files
+                if len(batch) >= BATCH:
+                    decode(batch)
+                    batch = []
+        if batch:
+            decode(batch)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def imagenet(classes: int, shots: int = 16, dim: int = 1024) -> FewShotTask:
+    """Random features of ImageNet's size: a direction for each class, and noise around it."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(classes, dim, generator=generator)
+    labels = torch.arange(classes).repeat_interleave(shots)
+    rows = means[labels] + 4 * torch.randn(len(labels), dim, generator=generator)
+    text = means + 3 * torch.randn(classes, dim, generator=generator)
+    names = [f"{i}" for i in range(classes)]
+    return FewShotTask(FeatureSet(rows[None], labels, names), text)
 
 
 def main() -> None:
     """Measure, and print."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--count", type=int, default=8192, help="pictures")
+    parser.add_argument("--count", type=int, default=6144, help="pictures")
     options = parser.parse_args()
     small = options.small
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "float16" if device == "cuda" else "float32"
     count, rounds = (32 if small else options.count), (1 if small else options.rounds)
-    batch = 16 if small else BATCH
     table = Table()
     paths = make_pictures(options.folder / "500px", count, SIZES["500 px"])
-    ours = functools.partial(embed, class_names=["a"], batch_size=batch, decode="fast")
     free = Free(Preprocess(224, HALF, HALF), device)
     table.measure(
         "500 px, the pipeline alone",
         count,
         {
-            "pipeline": lambda: ours(free, samples_of(paths)),
-            "reading and decoding in threads": lambda: threads(paths, cores()),
+            "pipeline": lambda: embed(free, samples_of(paths), ["a"], decode="auto"),
+            "reading and decoding": reading_and_decoding(paths, device),
         },
         rounds,
     )
-    for name, part in (("ViT-B-32/random", 1), ("ViT-L-14/random", 4)):
-        if small and part > 1:
-            continue
-        backbone = load_backbone(name, device=device, dtype=dtype)
-        some = paths[: count // part]
+    for name in ("ViT-B-32/random", "RN50/random", "ViT-L-14/random"):
+        backbone = load_backbone(name if not small else "demo", device=device, dtype=dtype)
+        fast = functools.partial(embed, backbone, samples_of(paths), ["a"], decode="auto")
         things: dict[str, Callable[[], Any]] = {
-            "embed": lambda backbone=backbone, some=some: ours(backbone, samples_of(some)),
-            "bare encoder": bare(backbone, len(some), batch),
+            "embed": fast,
+            "bare encoder": bare(backbone, count, BATCH),
         }
-        if part == 1:
-            things["open_clip and a DataLoader"] = plain_loop(backbone, some, cores(), batch)
-        table.measure(f"{name}, {dtype}", len(some), things, rounds)
-        del backbone, things
+        if name.startswith("ViT-B-32"):
+            things["open_clip and a DataLoader"] = plain_loop(backbone, paths, cores(), BATCH)
+        table.measure(f"{name}, {dtype}", count, things, rounds)
+        if name.startswith("ViT-B-32"):
+            some = samples_of(paths[: count // 6])
+            exact = {"embed, exact": lambda b=backbone, s=some: embed(b, s, ["a"])}
+            table.measure(f"{name}, {dtype}, exact", len(some), exact, 1, warm=False)
+        del backbone, things, fast
+    task = imagenet(20 if small else 1000)
+    for method in ("clip-adapter", "auto"):
+        fit = {method: lambda method=method: get_method(method)().fit(task)}
+        title = f"{method}, {len(task.class_names)} classes, 16 shots, CPU"
+        table.measure(title, 1, fit, 1 if method == "auto" else rounds, warm=False)
     table.write(options.out)
 
 

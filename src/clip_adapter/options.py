@@ -34,6 +34,7 @@ HELD_OUT = "held-out"
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
+Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
@@ -182,9 +183,11 @@ class SourceOptions:
         class_names: a table that rewrites the names of the source.
         root: where relative paths of a table start.
         preprocess: how pictures are cut to size, "clip" or "coop".
+        decode: how pictures are decoded: "exact" as Pillow does it, "fast" with pixels a little
+            off (``docs/speed.md``), "auto" fast on a CUDA device.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone.
-        batch_size: pictures per pass of the backbone.
+        batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
         feature_norm: of ready-made features.
@@ -255,6 +258,13 @@ class SourceOptions:
             rare=True,
         ),
     ] = "clip"
+    decode: Annotated[
+        Decode,
+        Help(
+            "How pictures are decoded: exact, or fast with pixels that are a little off. auto is "
+            "fast on a CUDA device and exact elsewhere."
+        ),
+    ] = "auto"
     device: Annotated[
         str,
         Help(
@@ -266,13 +276,14 @@ class SourceOptions:
         Dtype, Help("Number format of the backbone. float16 is faster on a GPU.", rare=True)
     ] = "float32"
     batch_size: Annotated[
-        int,
+        int | None,
         Bounds(least=1),
         Help(
             "Pictures that go through the backbone at once. Halved by itself when memory runs out.",
+            default="64, on a CUDA device 256",
             rare=True,
         ),
-    ] = 64
+    ] = None
     cache: Annotated[
         str | Path | None,
         Help(
@@ -303,11 +314,8 @@ class SourceOptions:
         """The backbone named or given, or the default one."""
         from clip_adapter.backbones import load_backbone
 
-        return load_backbone(
-            DEFAULT_BACKBONE if self.backbone is None else self.backbone,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
+        return load_backbone(chosen, device=self.device, dtype=self.dtype)
 
     def store(self) -> FeatureStore:
         """The feature store."""
@@ -337,9 +345,7 @@ class Compute:
 
     device: str = "cpu"
     devices: Annotated[
-        int,
-        Bounds(least=1),
-        Help("How many GPUs (or processes on the CPU) train together."),
+        int, Bounds(least=1), Help("How many GPUs (or processes on the CPU) train together.")
     ] = 1
     precision: Annotated[
         Precision,

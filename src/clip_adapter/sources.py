@@ -253,6 +253,7 @@ class PictureSource(Source):
             preprocess=self._options.preprocess,
             views=views,
             batch_size=self._options.batch_size,
+            decode=self._options.decode,
             unreadable="return" if other else "stop" if self._options.strict else "skip",
         )
 

@@ -70,6 +70,8 @@ class OpenClipBackbone(FrozenEncoder):
         self._torch_dtype = DTYPES[dtype]
         # The open_clip module, for methods that train or adapt what is inside.
         self.model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
+        if device.startswith("cuda") and _is_convolutional(self.model.visual):
+            self.model.visual.to(memory_format=torch.channels_last)
         self._probe()
 
     def _probe(self) -> None:
@@ -189,6 +191,11 @@ class OpenClipBackbone(FrozenEncoder):
         shared = min(shared, int(tokens.argmax(-1).min()))
         encode = packed if shared > 1 and reads_back(tower) else row_by_row
         return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
+
+
+def _is_convolutional(tower: nn.Module) -> bool:
+    """Whether a tower has more convolutions than the one that cuts a picture into patches."""
+    return sum(isinstance(part, nn.Conv2d) for part in tower.modules()) > 1
 
 
 def _preprocess(name: str, model: nn.Module) -> Preprocess:

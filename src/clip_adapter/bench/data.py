@@ -146,6 +146,7 @@ class PictureSet(Named):
                 prompts=run.prompts or self._templates,
                 root=self._root,
                 preprocess="coop" if run.style == "coop" else "clip",
+                decode="exact",
                 cache=self._environment.cache,
             ),
         )

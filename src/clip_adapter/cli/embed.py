@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Embedded = tuple[dict[str, "FeatureSet"], "Tensor | None", dict[str, Any], list["BadPicture"]]
 OFFERED = (
     *("backbone", "views", "prompts", "class_names", "root", "preprocess"),
-    *("device", "dtype", "batch_size", "cache", "strict"),
+    *("decode", "device", "dtype", "batch_size", "cache", "strict"),
 )
 
 
@@ -155,6 +155,7 @@ def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
         preprocess=reading.preprocess,
         views=reading.views,
         batch_size=reading.batch_size,
+        decode=reading.decode,
         unreadable="stop" if reading.strict else "skip",
     )
     meta = {

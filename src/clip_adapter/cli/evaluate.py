@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from clip_adapter.evaluation import Report
 
-OFFERED = ("class_names", "root", "device", "batch_size", "cache", "strict", "feature_norm")
+OFFERED = (
+    *("class_names", "root", "decode", "device", "batch_size", "cache", "strict", "feature_norm"),
+)
 
 
 @o.with_options

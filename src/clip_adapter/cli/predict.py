@@ -58,7 +58,7 @@ def predict(
         bool,
         typer.Option(help="Also look into folders of a folder.", rich_help_panel=o.READING),
     ] = True,
-    reading: Annotated[SourceOptions, o.Only(("device", "batch_size"))],
+    reading: Annotated[SourceOptions, o.Only(("decode", "device", "batch_size"))],
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -117,8 +117,7 @@ def predict(
                 loaded,
                 records,
                 top,
-                device=reading.device,
-                batch_size=reading.batch_size,
+                reading,
                 cache=cache,
             )
         if out is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from clip_adapter.classifier import Classifier
     from clip_adapter.features.feature_set import FeatureSet
+    from clip_adapter.options import SourceOptions
 
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
@@ -92,9 +93,8 @@ def of_pictures(
     classifier: Classifier,
     records: list[Record],
     top: int,
+    reading: SourceOptions,
     *,
-    device: str,
-    batch_size: int,
     cache: Path | None,
 ) -> None:
     """Complete ``records`` of paths by ``label, probability`` or ``error``."""
@@ -103,13 +103,14 @@ def of_pictures(
 
     readable = [record for record in records if "error" not in record]
     features, bad = embed(
-        classifier.encoder(device),
+        classifier.encoder(reading.device),
         # Rows are found again by their place: the same path may be named twice.
         [Sample(str(i), -1, Path(record["path"])) for i, record in enumerate(readable)],
         classifier.class_names,
         store=None if cache is None else FeatureStore(cache),
         preprocess=classifier.info.get("preprocess", "clip"),
-        batch_size=batch_size,
+        batch_size=reading.batch_size,
+        decode=reading.decode,
         unreadable="return",
     )
     reasons, answers = (

@@ -196,11 +196,18 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
         return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
 
 
-def is_plain(data: bytes, longest: int) -> bool:
+def is_plain(data: bytes, longest: int, shortest: int = 0) -> bool:
     """Whether a file is a JPEG that any decoder reads alike, as far as its header tells.
 
-    It is whole, in three colours (YCbCr) of 8 bits, stands upright, and no side has more than
-    ``longest`` pixels. All else is for :func:`decode`, which reads or refuses it.
+    It is whole, in three colours (YCbCr) of 8 bits, and stands upright. All else is for
+    :func:`decode`, which reads or refuses it.
+
+    Args:
+        data: the file.
+        longest: the most pixels that a side has.
+        shortest: the fewest that a side has, unless there is a colour for every pixel: how others
+            are filled in differs from decoder to decoder, and is seen where a picture is not cut
+            to far fewer pixels.
     """
     if not (data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")):
         return False
@@ -212,8 +219,9 @@ def is_plain(data: bytes, longest: int) -> bool:
             return False
         if marker in _FRAMES:
             bits, height, width, colours = struct.unpack_from(">BHHB", data, place + 4)
-            fits = 0 < min(width, height) <= max(width, height) <= longest
-            names = data[place + 10 : place + 10 + 3 * colours : 3]
+            names, sampling = (data[place + i : place + i + 9 : 3] for i in (10, 11))
+            least = 1 if len(set(sampling)) == 1 else max(shortest, 1)
+            fits = least <= min(width, height) <= max(width, height) <= longest
             return fits and bits == 8 and colours == 3 and names != b"RGB"
         place += 2 + length
     return False

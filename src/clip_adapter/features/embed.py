@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal
@@ -37,7 +37,9 @@ _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 _CHUNKS = 16  # that a batch is read in
-_TOGETHER = 128  # pictures that a GPU decodes at once
+_TOGETHER = 256  # pictures that a GPU decodes at once
+# Threads that read at once for a GPU: more of them wait for the interpreter's lock.
+_READERS = 6
 _IN_FLIGHT = 2  # batches that a GPU has not given back yet
 
 
@@ -50,7 +52,7 @@ def embed(
     preprocess: str = "clip",
     views: int = 1,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     decode: Decode = "exact",
     unreadable: Literal["skip", "stop", "return"] = "skip",
     progress: Progress = None,
@@ -67,8 +69,9 @@ def embed(
         views: 1 is the plain (test) view; V > 1 are V random views of training, and the plain one
             beside them.
         seed: of the random views.
-        batch_size: pictures per batch. A last, smaller batch is filled up with zeros to a power
-            of two. Out of memory, a backbone halves its batches by itself.
+        batch_size: pictures per batch; None is 64, on a CUDA device 256. A last, smaller batch is
+            filled up with zeros to a power of two. Out of memory, a backbone halves its batches by
+            itself.
         decode: how exactly pictures are decoded and cut to size, see
             :class:`~clip_adapter.features.pixels.Views`.
         unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
@@ -86,6 +89,7 @@ def embed(
         StoreError: the store cannot be written.
         CancelledError: ``cancel`` was set.
     """
+    batch_size = batch_size or (256 if backbone.device.startswith("cuda") else 64)
     numbers: list[View] = [*range(views), None] if views > 1 else [None]
     with listening(progress, cancel):
         pixels = Views(backbone.preprocess, preprocess, seed, decode, backbone.device)
@@ -190,15 +194,8 @@ class _Line:
     def _encode(self) -> int:
         digests, cuts = zip(*self._waiting, strict=True)
         self._waiting = []
-        size = min(self._batch_size, 1 << (len(digests) - 1).bit_length())
-        if any(cut.is_cuda for cut in cuts):
-            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
-        pixels = torch.stack(cuts)
-        if self._cuda and not pixels.is_cuda:
-            pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
-        images = self._pixels.finish(pixels)
-        if len(digests) < size:
-            images = torch.cat([images, images.new_zeros(size - len(digests), *images.shape[1:])])
+        with _one_thread():
+            images = self._images(cuts)
         features = self._backbone.encode_images(images)[: len(digests)]
         event = None
         if self._cuda:
@@ -207,6 +204,19 @@ class _Line:
             event.record(torch.cuda.current_stream(self._backbone.device))
         self._encoded.append((list(digests), features, event))
         return self._collect() if not self._cuda or len(self._encoded) > _IN_FLIGHT else 0
+
+    def _images(self, cuts: Sequence[Tensor]) -> Tensor:
+        """A batch for the backbone, where it computes."""
+        size = min(self._batch_size, 1 << (len(cuts) - 1).bit_length())
+        if any(cut.is_cuda for cut in cuts):
+            cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
+        pixels = torch.stack([*cuts])
+        if self._cuda and not pixels.is_cuda:
+            pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
+        images = self._pixels.finish(pixels)
+        if len(cuts) == size:
+            return images
+        return torch.cat([images, images.new_zeros(size - len(cuts), *images.shape[1:])])
 
     def _collect(self) -> int:
         digests, features, event = self._encoded.popleft()
@@ -225,6 +235,17 @@ class _Line:
         self._shard, self._start = [], time.monotonic()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch keeps to one thread inside: others would go on to spin, in the way of decoding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass
 class _Work:
     """Pictures through a backbone, once for each content and view.
@@ -241,6 +262,7 @@ class _Work:
     # The first place of a content decodes it. A later place may come sooner, and does so as well.
     _places: dict[str, int] = field(default_factory=dict)
     _locked: bool = False
+    _reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_READERS))
 
     def run(self) -> list[_Content]:
         """Put the features of all that can be decoded on the shelves; say what there is."""
@@ -281,12 +303,14 @@ class _Work:
         size = max(1, self.batch_size // _CHUNKS)
         together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
+        most = max(most, _AHEAD if self.pixels.on_gpu else 1)
         starts = iter(range(0, len(self.samples), together))
         ahead: deque[Future[list[_Content]]] = deque()
-        with decoders() as pool, ThreadPoolExecutor(1) as joiner:
+        # Of two that join, one waits for the GPU.
+        with decoders() as pool, ThreadPoolExecutor(2) as joiner:
             try:
                 while True:
-                    for start in islice(starts, max(most, 1) - len(ahead)):
+                    for start in islice(starts, most - len(ahead)):
                         parts = range(start, min(start + together, len(self.samples)), size)
                         looks = [pool.submit(self._look, part, size) for part in parts]
                         ahead.append(joiner.submit(self._join, looks))
@@ -301,22 +325,33 @@ class _Work:
     def _look(self, start: int, size: int) -> list[_Content]:
         """Read ``size`` samples from ``start``, and decode what is missing of them."""
         contents: list[_Content] = []
-        for place, sample in enumerate(self.samples[start : start + size], start):
-            content = _Content(sample.name)
-            contents.append(content)
-            try:
-                data = sample.read()
-                content.digest = content_digest(data)
-                if self._places.setdefault(content.digest, place) < place:
-                    continue
-                missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
-                if None in missing and (file := self.pixels.for_gpu(data)) is not None:
-                    missing.remove(None)
-                    content.file = file
-                content.cuts = self.pixels.cut(data, sample.name, content.digest, missing)
-            except (OSError, DataError) as error:
-                content.fault = fault_of(error, sample.name)
+        files: list[bytes] = []
+        with self._reading if self.pixels.on_gpu else nullcontext():
+            for sample in self.samples[start : start + size]:
+                contents.append(content := _Content(sample.name))
+                files.append(b"")
+                try:
+                    files[-1] = sample.read()
+                    content.digest = content_digest(files[-1])
+                except (OSError, DataError) as error:
+                    content.fault = fault_of(error, sample.name)
+        for place, (content, data) in enumerate(zip(contents, files, strict=True), start):
+            if content.fault or self._places.setdefault(content.digest, place) < place:
+                continue
+            missing = [v for v, line in self.lines.items() if content.digest not in line.shelf]
+            if None in missing and (file := self.pixels.for_gpu(data)) is not None:
+                missing.remove(None)
+                content.file = file
+            if missing:
+                self._cut(content, data, missing)
         return contents
+
+    def _cut(self, content: _Content, data: bytes, views: Sequence[View]) -> None:
+        """Make some views of a picture from its bytes, or say why that cannot be done."""
+        try:
+            content.cuts |= self.pixels.cut(data, content.name, content.digest, views)
+        except DataError as error:
+            content.fault, content.cuts, content.file = fault_of(error, content.name), {}, None
 
     def _join(self, looks: Sequence[Future[list[_Content]]]) -> list[_Content]:
         """What was looked at, with what the GPU decodes."""
@@ -325,12 +360,8 @@ class _Work:
         cuts = self.pixels.cut_on_gpu([file for _, file in waiting]) if waiting else []
         for (content, file), cut in zip(waiting, cuts, strict=True):
             content.file = None
-            if cut is not None:
+            if cut is None:
+                self._cut(content, file.numpy().tobytes(), [None])
+            else:
                 content.cuts[None] = cut
-                continue
-            try:
-                data = file.numpy().tobytes()
-                content.cuts |= self.pixels.cut(data, content.name, content.digest, [None])
-            except DataError as error:
-                content.fault, content.cuts = fault_of(error, content.name), {}
         return contents

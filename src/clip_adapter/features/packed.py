@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from PIL import Image
@@ -49,7 +50,7 @@ def _decode(files: Sequence[Tensor], device: str) -> list[Tensor | None]:
 
 
 class GpuCutter:
-    """Decodes plain JPEG files and cuts them to size on a GPU, for one thread at a time.
+    """Decodes plain JPEG files and cuts them to size on a GPU. Several threads may use it at once.
 
     Args:
         inputs: size, interpolation and resize mode, "shortest" or "squash".
@@ -59,15 +60,15 @@ class GpuCutter:
     def __init__(self, inputs: Preprocess, device: str) -> None:
         self._inputs, self._device = inputs, device
         self._user = torch.cuda.current_stream(device)
-        # torchvision decodes on a stream of its own, into memory of the current one, and waits for
-        # nothing that this one still has to do: so nothing else may happen on it.
-        self._decoding, self._cutting = (torch.cuda.Stream(device) for _ in range(2))
-        self._held: tuple[list[Tensor], torch.cuda.Event] | None = None
+        # torchvision decodes on a stream of its own into memory of the current one, and waits for
+        # nothing that this one still has to do: so nothing else may happen on it. Small steps wait
+        # long behind the large ones of a model, unless they go first.
+        self._decoding, self._cutting = (torch.cuda.Stream(device, priority=-1) for _ in range(2))
 
     def cut(self, files: Sequence[Tensor]) -> list[Tensor | None]:
         """The test view "clip" of each of the ``files`` (bytes), None for those that fail.
 
-        Views are (S, S, 3) of 8 bits on the GPU; nothing waits for them to be ready.
+        Views are (S, S, 3) of 8 bits on the GPU, and ready.
         """
         with torch.cuda.stream(self._decoding):
             decoded = _decode(files, self._device)
@@ -77,13 +78,10 @@ class GpuCutter:
         with torch.cuda.stream(self._cutting):
             self._cutting.wait_stream(self._decoding)
             cuts = cut_to_size(images, self._inputs)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event(blocking=True)
             done.record()
         cuts.record_stream(self._user)
-        self._user.wait_event(done)
-        if self._held is not None:
-            self._held[1].synchronize()
-        self._held = images, done
+        done.synchronize()
         ready = iter(cuts.unbind())
         return [None if image is None else next(ready) for image in decoded]
 
@@ -94,32 +92,40 @@ def cut_to_size(images: Sequence[Tensor], inputs: Preprocess) -> Tensor:
     The resize mode of ``inputs`` is "shortest" or "squash".
     """
     size, device = inputs.image_size, images[0].device
-    sizes = [(image.shape[2], image.shape[1]) for image in images]
-    width, height = (max(sides) for sides in zip(*sizes, strict=True))
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, image in enumerate(images):
+        alike.setdefault((image.shape[2], image.shape[1]), []).append(place)
+    width, height = (max(sides) for sides in zip(*alike, strict=True))
     kind = torch.float16 if device.type == "cuda" else torch.float32
     # What is beyond a picture weighs nothing, but must be numbers.
     planes = torch.zeros(len(images), 3, height, width, dtype=kind, device=device)
-    for plane, image in zip(planes.unbind(), images, strict=True):
-        plane[:, : image.shape[1], : image.shape[2]] = image
-    different = list(dict.fromkeys(sizes))
-    place = {sides: i for i, sides in enumerate(different)}
+    start = 0
+    for (wide, high), places in alike.items():
+        rows = slice(start, start := start + len(places))
+        planes[rows, :, :high, :wide] = torch.stack([images[place] for place in places])
     squash = inputs.resize_mode == "squash"
-    to = [(size, size) if squash else short_side_to(size, *sides) for sides in different]
-    first = [centre_of(size, *sides) for sides in to]
-    numbers = torch.tensor([different, to, first], dtype=torch.float32)
-    which = torch.tensor([place[sides] for sides in sizes])
-    if device.type == "cuda":
-        numbers, which = (
-            some.pin_memory().to(device, non_blocking=True) for some in (numbers, which)
-        )
-    across, down = (
-        _weights(*numbers[:, :, axis], size, length, inputs.interpolation).to(kind)[which]
-        for axis, length in enumerate((width, height))
-    )
-    lines = planes.view(len(images), 3 * height, width) @ across.transpose(1, 2)
+    to = [(size, size) if squash else short_side_to(size, *sides) for sides in alike]
+    kept = [centre_of(size, *sides) for sides in to]
+    # (3, 2 K): sides, sides to reach, and the first that is kept, of K widths and K heights
+    numbers = torch.tensor([[*alike], to, kept], dtype=torch.float32).transpose(1, 2).flatten(1)
+    which = torch.tensor([i for i, places in enumerate(alike.values()) for _ in places])
+    order = torch.tensor(sorted(range(len(images)), key=[*chain(*alike.values())].__getitem__))
+    numbers, which, order = _to(device, numbers, which, order)
+    sides, reached, first = numbers.unbind()
+    longest = max(width, height)
+    weights = _weights(sides, reached, first, size, longest, inputs.interpolation).to(kind)
+    across, down = weights[: len(alike), :, :width], weights[len(alike) :, :, :height]
+    lines = planes.view(len(images), 3 * height, width) @ across[which].transpose(1, 2)
     lines = lines.round_().clamp_(0, 255).view(len(images), 3, height, size)
-    cut = (down[:, None] @ lines).round_().clamp_(0, 255)
-    return cut.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
+    cuts = (down[which][:, None] @ lines).round_().clamp_(0, 255)[order]
+    return cuts.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+def _to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """``tensors`` on a device, without waiting for a GPU."""
+    if device.type != "cuda":
+        return [*tensors]
+    return [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
 
 
 def _weights(

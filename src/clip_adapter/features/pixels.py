@@ -25,8 +25,9 @@ View = int | None
 
 # JPEG files with sides of at least this many sizes of the input are decoded to fewer pixels.
 _DRAFT = 2
-# A GPU decodes JPEG files itself that have sides of at most this many sizes of the input.
-_LARGEST = 4
+# A GPU decodes JPEG files itself that have sides of at most this many sizes of the input, and of
+# at least so many where not every pixel has a colour of its own.
+_LARGEST, _SMALLEST = 4, 1.45
 
 
 class Views:
@@ -96,7 +97,8 @@ class Views:
 
     def for_gpu(self, data: bytes) -> Tensor | None:
         """The bytes of a picture for :meth:`cut_on_gpu`, or None where :meth:`cut` must do it."""
-        if self._gpu is None or not is_plain(data, _LARGEST * self._inputs.image_size):
+        size = self._inputs.image_size
+        if self._gpu is None or not is_plain(data, _LARGEST * size, round(_SMALLEST * size)):
             return None
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
