@@ -194,3 +194,13 @@ def test_the_reason_decides_what_to_do(tmp_path, monkeypatch, number, words):
             check(tmp_path / "new")
         assert os.strerror(number) in caught.value.found
         assert str(caught.value).endswith(words)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    from clip_adapter.features.files import load_features
+
+    path, access = tmp_path / "x.safetensors", os.access
+    path.write_bytes(b"of another user")
+    monkeypatch.setattr(os, "access", lambda one, *more: one != path and access(one, *more))
+    with pytest.raises(DataError, match=r"x\.safetensors may not be read \(permission\)"):
+        load_features(path)

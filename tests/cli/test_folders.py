@@ -51,7 +51,7 @@ def test_predict_reads_folders_as_fit_does(run, saved, photos, tmp_path, monkeyp
     elsewhere = shutil.copytree(f"{photos}/test/blue", tmp_path / "blue")
     (folder.parent / "linked").symlink_to(elsewhere)
     (folder / "back").symlink_to(folder.parent)
-    for name in ("1.HEIC", "2.heic", "notes.txt", "train/.x.png"):
+    for name in ("1.PSD", "2.psd", "notes.txt", "train/.x.png"):
         shutil.copy(folder / "00.png", folder.parent / name)
     for name in ("@eaDir", "closed"):
         shutil.copytree(folder, folder.parent / name, symlinks=True)
@@ -70,7 +70,7 @@ def test_predict_reads_folders_as_fit_does(run, saved, photos, tmp_path, monkeyp
     own = [f"{name}/0{i}.png" for name in ("linked", "train") for i in range(4)]
     assert paths == [*own, "closed"]
     assert records[-1]["error"] == "cannot be opened"
-    for words in ("(2 .heic, 1 .txt)", "'@eaDir' (of the system)", "'train/.x.png' (hidden)"):
+    for words in ("(2 .psd, 1 .txt)", "'@eaDir' (of the system)", "'train/.x.png' (hidden)"):
         assert words in result.stderr
     assert "'train/back' (another way to a folder that is read)" in result.stderr
     alone = run("predict", saved, closed, "--json")
@@ -80,8 +80,8 @@ def test_predict_reads_folders_as_fit_does(run, saved, photos, tmp_path, monkeyp
 
 def test_embed_tells_what_it_leaves_out(run, photos, tiny, tmp_path):
     folder = shutil.copytree(f"{photos}/test/red", tmp_path / "holiday")
-    (folder / "1.heic").write_bytes(b"x")
+    (folder / "1.psd").write_bytes(b"x")
     words = ("embed", folder, "--unlabelled", "--backbone", tiny, "--out", tmp_path / "f.parquet")
     result = run(*words, "--json")
     assert json.loads(result.stdout)["sets"] == {"all": 4}
-    assert "1 file left out, not pictures by their ending (1 .heic)" in result.stderr
+    assert "1 file left out, not pictures by their ending (1 .psd)" in result.stderr

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_adapter import Classifier
+
 LOAD = """
 import sys
 import numpy as np
@@ -132,7 +134,8 @@ def test_fit_stopped_at_one_write_after_the_other(run, photos, tiny, tmp_path, m
         try:
             done = run(*words, "--out", "made")
         except Stopped:
-            assert not (tmp_path / "made").exists()
+            if (tmp_path / "made" / "classifier.json").exists():
+                Classifier.load(tmp_path / "made")  # the last writes only move its parts
             shards.append(len(list(tmp_path.glob("cache/**/0*.json"))))
         else:
             break

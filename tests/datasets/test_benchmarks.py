@@ -15,6 +15,7 @@ from clip_adapter.datasets.open import load_dataset, named_benchmark
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.options import SourceOptions
+from clip_adapter.reporting import NotesWarning
 from clip_adapter.sources import open_source
 
 RECORDS = [get_benchmark(name) for name in benchmark_names()]
@@ -145,7 +146,8 @@ def test_a_path_is_no_name(path, tmp_path, monkeypatch):
 
 def test_sources_take_a_root_beside_a_name(eurosat, monkeypatch):
     monkeypatch.chdir(eurosat)
-    source = open_source("eurosat", SourceOptions(root=eurosat))
+    with pytest.warns(NotesWarning, match="has no pictures in test"):
+        source = open_source("eurosat", SourceOptions(root=eurosat))
     assert source.name == "eurosat"
     assert source.splits() == ["train", "val", "test"]
     with pytest.raises(UsageError, match="--root"):

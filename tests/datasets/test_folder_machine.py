@@ -21,7 +21,7 @@ SPLITS = {"train": "train", "Training": "train", "val": "val", "DEV": "val", "te
 UNCLEAR = ("eval", "test_set")
 NEVER = (".git", "@eaDir", "_unsorted")
 THINGS = ("cat", "dog", "test tube", "a_b")
-PICTURES, OTHERS = ("1.png", "2.JPG", ".3.png"), ("x.heic", "notes.txt", "y")
+PICTURES, OTHERS = ("1.png", "2.JPG", ".3.png"), ("x.psd", "notes.txt", "y")
 ENTRY = re.compile(r"'([^']*)'")
 
 folder_names = st.sampled_from([*THINGS * 4, *SPLITS, *UNCLEAR, *NEVER * 2])
@@ -206,7 +206,7 @@ class Folders(RuleBasedStateMachine):
 
     def papers(self, base, names):
         """Whether those of ``names`` that are called like splits hold no picture at all."""
-        files = [f for f in self.tree()[1] if f.suffix.lower() in (".png", ".jpg", ".heic")]
+        files = [f for f in self.tree()[1] if f.suffix.lower() in (".png", ".jpg", ".psd")]
         return not any(
             below(Path(os.path.realpath(file)), Path(os.path.realpath(base / name)))
             for name in names & {*SPLITS, *UNCLEAR} - {"train"}

@@ -160,10 +160,10 @@ def test_what_this_library_wrote_is_no_class(put):
 
 
 def test_a_class_of_pictures_that_cannot_be_read_stays(put):
-    dataset = load_folder(put("a/1.png", "b/1.heic", "b/2.HEIC", "b/list.csv", "c/film.mp4"))
+    dataset = load_folder(put("a/1.png", "b/1.psd", "b/2.PSD", "b/list.csv", "c/film.mp4"))
     assert dataset.class_names == ["a", "b", "c"]
     assert "2 classes have no pictures: 'b', 'c'." in dataset.notes
-    assert any("(2 .heic, 1 .csv, 1 .mp4)" in note for note in dataset.notes)
+    assert any("(2 .psd, 1 .csv, 1 .mp4)" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize("folder", ["cat", "train", "train/cat"])
@@ -242,13 +242,13 @@ def test_links_to_pipes_are_not_opened(put):
 
 
 def test_the_walk_without_classes(put, lock):
-    root = put("b/2.png", "a.png", "train/1.png", "test/x/3.png", "_none/1.png", "c/4.heic", ".x")
+    root = put("b/2.png", "a.png", "train/1.png", "test/x/3.png", "_none/1.png", "c/4.psd", ".x")
     (root / "z").symlink_to(root / "b")
     lock(root / "test/x")
     walk = Walk(root)
     assert walk.pictures() == [root / "a.png", root / "b/2.png", root / "train/1.png"]
     assert walk.notes() == [
-        "1 file left out, not pictures by their ending (1 .heic).",
+        "1 file left out, not pictures by their ending (1 .psd).",
         "Left out: '.x' (hidden); '_none' (of clip-adapter); 'test/x' (cannot be opened); "
         "'z' (another way to a folder that is read).",
     ]

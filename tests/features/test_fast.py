@@ -128,6 +128,7 @@ class Together:
         return [None if i.size == (33, 33) else cut for i, cut in zip(images, cuts, strict=True)]
 
 
+@pytest.mark.filterwarnings("ignore:.*exact duplicate")
 @pytest.mark.parametrize("views", [1, 2])
 def test_all_that_a_gpu_does_not_decode_goes_the_exact_way(tiny, monkeypatch, views):
     class Views(pixels.Views):
@@ -180,6 +181,7 @@ def grey(value):
     return file.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:.*exact duplicate")
 @given(
     st.lists(st.integers(-3, 12), min_size=1, max_size=40).filter(lambda v: max(v) > 0),
     st.lists(st.integers(1, 12), max_size=8),

@@ -28,7 +28,7 @@ def other_pictures(task, **changes):
     given = {
         "samples": was._samples,
         "digests": was._digests,
-        "inputs": was._inputs,
+        "inputs": was._views._inputs,
     }
     return dataclasses.replace(task, pictures=Pictures(**(given | changes)))
 
@@ -52,7 +52,7 @@ OTHERS = {
     "preprocess": lambda t: other_pictures(t, preprocess="coop"),
     "view seed": lambda t: other_pictures(t, seed=1),
     "preprocessing": lambda t: other_pictures(
-        t, inputs=dataclasses.replace(t.pictures._inputs, interpolation="bilinear")
+        t, inputs=dataclasses.replace(t.pictures._views._inputs, interpolation="bilinear")
     ),
     "contents": lambda t: other_pictures(t, digests=t.pictures._digests[::-1]),
 }
