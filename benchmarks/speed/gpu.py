@@ -19,9 +19,9 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from clip_adapter.backbones import Preprocess, load_backbone
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.pixels import cores
 from clip_adapter.methods import get_method
 from clip_adapter.task import FewShotTask
+from clip_adapter.threads import cores
 
 HALF = (0.5, 0.5, 0.5)
 BATCH = 256

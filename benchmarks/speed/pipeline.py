@@ -20,7 +20,7 @@ from clip_adapter.backbones import Preprocess, load_backbone
 from clip_adapter.datasets.decode import decode
 from clip_adapter.datasets.transforms import Transform
 from clip_adapter.features.embed import embed
-from clip_adapter.features.pixels import cores
+from clip_adapter.threads import cores
 
 HALF = (0.5, 0.5, 0.5)
 INPUTS = Preprocess(224, HALF, HALF)

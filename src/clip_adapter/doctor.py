@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapter.errors import ClipAdapterError
-from clip_adapter.hub import ANSWER, in_background, size_of
+from clip_adapter.hub import ANSWER, ask, in_background, size_of
 from clip_adapter.wording import counted, first_line, shown
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def examine(device: str = "auto") -> Health:
     Raises:
         UsageError: there is no such device.
     """
-    answer = in_background(_ask_hub)  # while torch loads
+    answer = in_background(ask, REPOSITORY, WEIGHTS)  # while torch loads
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from clip_adapter.backbones import resolve_device
@@ -205,18 +205,7 @@ def _disc() -> Image:
     return Image.fromarray(pixels)
 
 
-def _ask_hub() -> None:
-    """Ask the hub for the weights, without fetching them.
-
-    Raises:
-        Exception: of any kind; it does not give them.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    get_hf_file_metadata(hf_hub_url(REPOSITORY, WEIGHTS), timeout=ANSWER)
-
-
-def _published(answer: Future[None], picture: Path, device: str) -> Check:
+def _published(answer: Future[Any], picture: Path, device: str) -> Check:
     """Compare real weights with the published example, where they are here or can be fetched."""
     from huggingface_hub import try_to_load_from_cache
 

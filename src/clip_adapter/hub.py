@@ -8,11 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clip_adapter.errors import ClassifierError
 from clip_adapter.paths import CONFIG, HUB, near_paths, no_classifier
 from clip_adapter.reporting import log
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 ANSWER = 3.0  # seconds in which a server must begin to answer
 T = TypeVar("T")
@@ -47,6 +50,17 @@ def within(seconds: float, function: Callable[..., T], *args: Any, **options: An
         raise TimeoutError(f"no answer in {seconds:g} seconds") from None
 
 
+def ask(repo: str, name: str, revision: str | None = None) -> HfFileMetadata:
+    """What the hub says of a file, which is not fetched.
+
+    Raises:
+        Exception: of any kind; the hub does not answer, or does not have it.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=ANSWER)
+
+
 def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
     """The path of the first of ``names`` that the repository ``repo`` has.
 
@@ -61,12 +75,7 @@ def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
     Raises:
         Exception: of any kind; the hub does not answer in time, or has none of them.
     """
-    from huggingface_hub import (
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -76,12 +85,7 @@ def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
         return known
     for name in names:
         try:
-            entry = within(
-                ANSWER,
-                get_hf_file_metadata,
-                hf_hub_url(repo, name),
-                timeout=ANSWER,
-            )
+            entry = within(ANSWER, ask, repo, name)
         except EntryNotFoundError:
             continue
         except Exception as error:
@@ -130,8 +134,7 @@ def _fetched(name: str, revision: str | None) -> Path:
 
     try:
         if not isinstance(hub.try_to_load_from_cache(name, CONFIG, revision=revision), str):
-            address = hub.hf_hub_url(name, CONFIG, revision=revision)
-            within(ANSWER, hub.get_hf_file_metadata, address, timeout=ANSWER)
+            within(ANSWER, ask, name, CONFIG, revision)
         # What a saved classifier is made of, and no more.
         files = ["*.json", "*.safetensors", "README.md"]
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))

@@ -40,6 +40,7 @@ from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import Stage, listening, log
 from clip_adapter.task import Sizes
+from clip_adapter.threads import cores
 
 # Of the report on a shifted test set.
 SHIFT = ("n", "top1", "zero_shot_top1", "mean_per_class")
@@ -213,7 +214,7 @@ def hardware() -> dict[str, Any]:
     names = re.findall(r"^model name\s*:\s*(.+)$", _text(_CPU), re.MULTILINE)
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.system(),

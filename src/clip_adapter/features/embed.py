@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal
@@ -31,6 +31,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Decode, View, Views, decoders
 from clip_adapter.features.store import FeatureStore, Rows, content_digest
 from clip_adapter.reporting import Notes, Progress, Tracker, listening, tracking
+from clip_adapter.threads import suited_threads
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
@@ -194,7 +195,7 @@ class _Line:
     def _encode(self) -> int:
         digests, cuts = zip(*self._waiting, strict=True)
         self._waiting = []
-        with _one_thread():
+        with suited_threads(0):  # others would go on to spin, in the way of decoding
             images = self._images(cuts)
         features = self._backbone.encode_images(images)[: len(digests)]
         event = None
@@ -233,17 +234,6 @@ class _Line:
             digests, features = zip(*self._shard, strict=True)
             self.shelf.put([*chain(*digests)], torch.cat(features))
         self._shard, self._start = [], time.monotonic()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch keeps to one thread inside: others would go on to spin, in the way of decoding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass

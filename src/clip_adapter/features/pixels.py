@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import decode, is_plain
 from clip_adapter.datasets.transforms import Transform, make_transform, view_seed
 from clip_adapter.features.packed import GpuCutter, has_nvjpeg
+from clip_adapter.threads import cores
 
 Decode = Literal["auto", "exact", "fast"]
 View = int | None
@@ -168,10 +168,3 @@ class Pictures:
 def decoders() -> ThreadPoolExecutor:
     """Threads that read and decode pictures."""
     return ThreadPoolExecutor(cores() + 1)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
