@@ -214,7 +214,7 @@ class PictureSource(Source):
     def _loaded(self) -> Backbone:
         if first := self._backbone is None:
             count = sum(map(len, self._data.splits.values()))
-            drawn = count if self.shots is None else self.shots * len(self.class_names)
+            drawn = self.shots * len(self.class_names) if isinstance(self.shots, int) else count
             self._options = resolve(self._options, min(count, drawn) * self._options.views)
         backbone = super()._loaded()
         if first and backbone.name == DEMO:

@@ -72,13 +72,14 @@ def _best(pool: list[Row], pictures: int, known: dict[str, float]) -> tuple[Row,
         return known.get(row.arch, scaled)
 
     quick = [row for row in pool if pictures / rate(row) <= SECONDS]
+    number = counted(pictures, "picture")
     if quick:
         chosen = max(quick, key=lambda row: row.imagenet)
-        why = f"the most accurate one that encodes {counted(pictures, 'picture')} in a minute here"
+        why = f"the most accurate one that encodes {number} in at most a minute here"
     else:
         chosen = max(pool, key=lambda row: (rate(row), row.imagenet))
         minutes = counted(round(pictures / rate(chosen) / 60), "minute")
-        why = f"the quickest one: {counted(pictures, 'picture')} take about {minutes} here"
+        why = f"the quickest one: {number} take about {minutes} here"
     how = "measured" if chosen.arch in known else f"as scaled from {REFERENCE}"
     return chosen, f"{why} ({rate(chosen):.3g} a second, {how})"
 
