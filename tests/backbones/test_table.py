@@ -1,5 +1,6 @@
 """The table of backbones: every row can be had, and what is recommended follows from the rows."""
 
+import json
 import runpy
 
 import open_clip
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from clip_adapter.backbones import load_backbone
+from clip_adapter.backbones.rates import measure, rates_file
 from clip_adapter.backbones.table import SOURCES, better_one, find, recommended, rows
 from clip_adapter.options import DEFAULT_BACKBONE
 
@@ -81,3 +83,16 @@ def test_every_architecture_embeds_a_picture_and_a_text(arch):
     assert image.shape == text.shape == (1, backbone.embed_dim)
     assert image.isfinite().all()
     assert text.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RN50/openai", "ViT-B-32-SigLIP2-256/webli"])
+def test_rates_are_measured_and_kept(name):
+    row = find(name)
+    known = measure([row], "cpu", "float32")
+    assert list(known) == [row.arch]
+    assert 0 < known[row.arch] < 1e5
+    (machine,) = json.loads(rates_file().read_text())
+    assert machine.startswith("cpu: ")
+    assert "float32" in machine
+    assert measure([row], "cpu", "float32") == known  # not measured again
