@@ -14,7 +14,15 @@ CONFIG = "classifier.json"
 """The file that makes a folder a saved classifier."""
 HUB, FOLDER = "hf-hub:", "local-dir:"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+CACHE_VARIABLE = "CLIP_ADAPTER_CACHE"
 _LOOKED_AT = 5000  # names in a folder, so that a large one costs no time
+
+
+def default_root() -> Path:
+    """The folder of what is kept: ``$CLIP_ADAPTER_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("clip-adapter"))
 
 
 def near_paths(path: str | os.PathLike[str]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
+from clip_adapter.backbones.choice import resolve
 from clip_adapter.backbones.names import DEMO, DEMO_WORDS
 from clip_adapter.datasets.dataset import UNSPLIT, Sample
 from clip_adapter.datasets.descriptions import read_descriptions
@@ -53,6 +54,7 @@ class Source(ABC):
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
+        shots: how many pictures of a class will be drawn, where that is known.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
@@ -62,6 +64,7 @@ class Source(ABC):
     has_test: bool = False
     set_name: str | None = None
     idle_backbone: str = ""
+    shots: int | None = None
     _backbone: Backbone | None = None
     _scale: float = 100.0
 
@@ -209,7 +212,11 @@ class PictureSource(Source):
         return self._loaded()
 
     def _loaded(self) -> Backbone:
-        first, backbone = self._backbone is None, super()._loaded()
+        if first := self._backbone is None:
+            count = sum(map(len, self._data.splits.values()))
+            drawn = self.shots * len(self.class_names) if isinstance(self.shots, int) else count
+            self._options = resolve(self._options, min(count, drawn) * self._options.views)
+        backbone = super()._loaded()
         if first and backbone.name == DEMO:
             words = ((name, name.replace("_", " ").lower().split()) for name in self.class_names)
             if strange := [name for name, parts in words if not DEMO_WORDS.issuperset(parts)]:

@@ -8,6 +8,7 @@ ARCH/./file, ARCH//f  the weights of a checkpoint file; ARCH@gelu and ARCH@quick
 hf-hub:ORG/REPO       a model of the Hugging Face hub
 local-dir:DIR, DIR    a folder with open_clip_config.json and a checkpoint
 demo                  the small CLIP inside this package
+auto                  what :mod:`.choice` takes for pictures; no backbone is called so
 NAME                  what another package calls its own, see :mod:`.own`
 """
 
@@ -32,7 +33,7 @@ from clip_adapter.backbones.weights import (
 from clip_adapter.errors import BackboneError, UsageError, unknown_name
 from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, no_checkpoint
 
-DEMO = "demo"
+DEMO, AUTO = "demo", "auto"
 # The colours, textures and shapes that it was trained on, and so all words that it knows.
 DEMO_WORDS = {
     *("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "white", "black"),
@@ -40,7 +41,7 @@ DEMO_WORDS = {
     *("circle", "square", "triangle", "star", "heart", "cross"),
     *("ring", "crescent", "hexagon", "diamond", "flower", "gear"),
 }
-LISTED = "'clip-adapter ls backbones' lists every ARCH/TAG."
+LISTED = "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
 def load_backbone(
@@ -150,6 +151,11 @@ def parse_name(
     """
     if name == DEMO:
         return _folder(DEMO, DEMO_FOLDER)
+    if name == AUTO:
+        raise UsageError(
+            "The backbone 'auto' is chosen for pictures, and none are given.",
+            hint="Name one ('clip-adapter ls backbones'); for features, the one that made them.",
+        )
     if name.startswith(HUB):
         repo = name.removeprefix(HUB)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):

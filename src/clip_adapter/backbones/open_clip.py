@@ -209,8 +209,12 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
 
 
 @_quiet()
-def create_model(origin: Origin) -> nn.Module:
+def create_model(origin: Origin, **overrides: Any) -> nn.Module:
     """The open_clip module that comes from ``origin``, whose files are here, on the CPU.
+
+    Args:
+        origin: the model.
+        **overrides: entries of its configuration, such as ``text_cfg``.
 
     Raises:
         BackboneError: its weights cannot be loaded.
@@ -236,7 +240,7 @@ def create_model(origin: Origin) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # models are made on the CPU
-            return open_clip.create_model(origin.identifier, device="cpu", **options)
+            return open_clip.create_model(origin.identifier, device="cpu", **options, **overrides)
     except Exception as error:  # damaged files, wrong shapes, missing packages: all end here
         raise BackboneError(
             f"{origin.name} cannot be loaded: {reason_of(error)}",

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from clip_adapter.errors import BackboneError
-from clip_adapter.hub import hub_file
+from clip_adapter.hub import ANSWER, ask, hub_file, within
 from clip_adapter.paths import FOLDER, HUB
 
 DEMO_FOLDER = Path(__file__).parent / "demo_weights"
@@ -105,13 +105,13 @@ def fetch(origin: Origin) -> Origin:
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
     entry = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
-    repo, _, file = entry.get("hf_hub", "").rpartition("/")
+    repo, names = _on_hub(f"{origin.arch}/{origin.target}") if entry else ("", [])
     try:
         if origin.kind == "hub":
             hub_file(origin.target, [CONFIG_FILE], newest=True)
             path = hub_file(origin.target, _spellings(""), newest=True)
         elif repo:
-            path = hub_file(repo, _spellings(file))
+            path = hub_file(repo, names)
         else:
             path = download_pretrained(entry)
         return dataclasses.replace(origin, file=str(path))
@@ -127,7 +127,7 @@ def fetch(origin: Origin) -> Origin:
             exact = origin.arch
             if quick in open_clip.list_models():
                 exact = quick if needed else f"{origin.arch}@gelu"
-            files = _spellings(file)[0]
+            files = names[0]
             use = f"{exact}//full/path/of/DIR/{files}"
         else:
             repo = origin.target
@@ -143,6 +143,39 @@ def fetch(origin: Origin) -> Origin:
             f"  or copy its hub cache folder models--{repo.replace('/', '--')} into "
             f"{HF_HUB_CACHE}. {OFFLINE_HINT}",
         ) from error
+
+
+def _on_hub(name: str) -> tuple[str, list[str]]:
+    """The repository of the pretrained weights ARCH/TAG, and the names of their file."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    repo, _, file = get_pretrained_cfg(*name.split("/")).get("hf_hub", "").rpartition("/")
+    return repo, _spellings(file)
+
+
+def is_here(name: str) -> bool:
+    """Whether the pretrained weights ARCH/TAG, and their tokenizer, were fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, files = _on_hub(name)
+    kept = [file for file in files if isinstance(try_to_load_from_cache(repo, file), str)]
+    text = model_config(name.split("/")[0]).get("text_cfg", {}).get("hf_tokenizer_name")
+    tokens = text and try_to_load_from_cache(text, "tokenizer_config.json")
+    return bool(kept) and (not text or isinstance(tokens, str))
+
+
+def can_be_fetched(name: str) -> bool:
+    """Whether the hub answers when it is asked for the pretrained weights ARCH/TAG."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repo, files = _on_hub(name)
+    try:
+        within(ANSWER, ask, repo, files[0])
+    except EntryNotFoundError:
+        return True  # under another name: it is the repository that answers
+    except Exception:  # the hub's client and the network raise errors of many kinds
+        return False
+    return True
 
 
 def _spellings(file: str) -> list[str]:

@@ -136,6 +136,7 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
 
 
 def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
+    from clip_adapter.backbones.choice import resolve
     from clip_adapter.cli.predictions import pictures
     from clip_adapter.datasets.dataset import UNSPLIT, Sample
     from clip_adapter.features.embed import embed as embed_samples
@@ -143,13 +144,14 @@ def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise DataError(f"{data} is no folder.", hint="--unlabelled takes a folder of pictures.")
-    backbone = reading.load_backbone()
+    samples = [
+        Sample(record["path"], -1, Path(record["path"]))
+        for record in pictures(str(folder), recursive=True)
+    ]
+    backbone = resolve(reading, len(samples) * reading.views).load_backbone()
     features, skipped = embed_samples(
         backbone,
-        [
-            Sample(record["path"], -1, Path(record["path"]))
-            for record in pictures(str(folder), recursive=True)
-        ],
+        samples,
         [],
         store=reading.store(),
         preprocess=reading.preprocess,
