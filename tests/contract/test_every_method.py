@@ -257,7 +257,7 @@ def test_same_seed_same_classifier_and_no_backbone(name, world, fitted, monkeypa
         raise AssertionError("a method that reads features loaded a backbone")
 
     monkeypatch.setattr("clip_adapter.backbones.load_backbone", refuse)
-    monkeypatch.setattr("clip_adapter.backbones.names.load_backbone", refuse)
+    monkeypatch.setattr("clip_adapter.backbones.load.load_backbone", refuse)
     task, test = world
     assert task.backbone is None
     first = fitted(name, task)[1].logits(test)

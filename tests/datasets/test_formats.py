@@ -93,7 +93,7 @@ def test_heic_without_its_package_names_the_extra(head, monkeypatch):
     with pytest.raises(DecodeError) as caught:
         decode(heic_head(*head), "IMG_1.HEIC")
     assert caught.value.found == f"IMG_1.HEIC: {NEEDS_HEIC}"
-    assert caught.value.hint == "pip install 'clip-adapter[heic]'"
+    assert caught.value.hint == "pip install 'pillow-heif>=1.1' (the extra 'heic')"
 
 
 @pytest.mark.parametrize("head", [(b"avif", b"mif1"), (b"mif1", b"avif"), (b"isom", b"mp42")])

@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.known_names import check_method
 from clip_adapter.options import (
     DEFAULT_METHOD,
     DEFAULT_SEED,
@@ -114,8 +115,10 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json) as output:
-        o.check_paths(data, reading)
+        check_method(method)
         options = o.key_values(option)
+        o.check_paths(data, reading)
+        o.check_backbone(data, reading)
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
 
