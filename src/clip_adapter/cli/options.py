@@ -16,7 +16,6 @@ import typer
 from clip_adapter.errors import UsageError
 from clip_adapter.known_names import check_device
 from clip_adapter.options import (
-    DEFAULT_BACKBONE,
     Bounds,
     Help,
     SourceOptions,
@@ -146,6 +145,7 @@ def check_backbone(data: str, reading: SourceOptions) -> None:
     """
     from clip_adapter.backbones import names
     from clip_adapter.datasets.open import is_feature_spec
+    from clip_adapter.options import DEFAULT_BACKBONE
 
     features = is_feature_spec(data)
     if reading.backbone is not None or not features:
