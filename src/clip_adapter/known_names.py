@@ -28,8 +28,11 @@ def check_method(name: str) -> None:
     Raises:
         UsageError: there is none; the nearest names are said.
     """
-    others = "clip_adapter.methods" in sys.modules or entry_points(group=METHOD_GROUP)
-    if name not in METHODS and not others:
+    if name in METHODS:
+        return
+    if loaded := sys.modules.get("clip_adapter.methods.base"):
+        loaded.get_method(name)
+    elif not entry_points(group=METHOD_GROUP):
         raise unknown_name("method", name, METHODS)
 
 

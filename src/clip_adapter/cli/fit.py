@@ -10,6 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.datasets.splits import share_or_number
 from clip_adapter.known_names import check_method
 from clip_adapter.options import (
     DEFAULT_METHOD,
@@ -117,6 +118,8 @@ def fit(
     with Output(json) as output:
         check_method(method)
         options = o.key_values(option)
+        if hold_out is not None:
+            share_or_number(hold_out)
         o.check_paths(data, reading)
         o.check_backbone(data, reading)
         from clip_adapter import fitting
