@@ -11,7 +11,6 @@ they were before the adapter, so both terms are known apart; and r, a and b are 
 held-out shots, with zero-shot (r = 0, a = 0) among the candidates.
 """
 
-import dataclasses
 from typing import Annotated, Literal
 
 import torch
@@ -21,17 +20,15 @@ from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, regist
 from clip_adapter.methods.cache import CacheMethod, Part, balanced, unit_keys
 from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity
-from clip_adapter.training import Fold, Schedule, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, folds_of, train_on, training_device
 from clip_adapter.training.recipes import (
     CANDIDATES,
     ONE_SHOT_RATIO,
     fast_schedule,
     hidden_units,
     passes,
+    shorter,
 )
-
-# Cross-validation ranks the ratios at half the steps of "fast", for half the time.
-SHORTER = 2
 
 
 @register(
@@ -107,11 +104,14 @@ class CachedAdapter(CacheMethod):
             dim, hidden, self.activation, torch.tensor(ratios), (len(rows),), generator
         )
 
+        batch = min(schedule.batch_size, len(task.train))
+        work = len(rows) * batch * dim * (2 * hidden + len(weights))
+        device = training_device(task, work)
+        adapter, weights = adapter.to(device), weights.to(device)
+
         def logits(features: Tensor) -> Tensor:
             return cosine_logits(adapter(features), weights, task.logit_scale)
 
-        batch = min(schedule.batch_size, len(task.train))
-        work = len(rows) * batch * dim * (2 * hidden + len(weights))
         train_on(task, adapter, rows, schedule, work=work, logits=logits, generator=generator)
         return adapter
 
@@ -123,10 +123,9 @@ class CachedAdapter(CacheMethod):
         rows = [task.train.plain_view[f.held_out] for f in folds]
         jobs = [(r, k) for r in ratios for k in range(len(folds))]
         base = {(r, k): cosine_logits(rows[k], weights, scale) for r, k in jobs}
-        shorter = dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
         for some in passes([job for job in jobs if job[0] > 0], task, schedule):
             fit = [folds[k].fit for _, k in some]
-            adapters = self._train(task, fit, [r for r, _ in some], shorter)
+            adapters = self._train(task, fit, [r for r, _ in some], shorter(schedule))
             with torch.no_grad():
                 for run, (ratio, fold) in enumerate(some):
                     mapped = adapters.take(run)(rows[fold])

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on, training_device
+from clip_adapter.training.recipes import half_as_long
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -90,7 +91,7 @@ class CLAP(Method):
                 "constraint": self.constraint,
                 "mean_penalty_weight": float(held.mean()),
                 "recipe": self.recipe,
-                **self._schedule(len(task.train)).record,
+                **self._schedule(task, len(task.train)).record,
             },
             trained_parameters=weights.numel(),
         )
@@ -105,16 +106,18 @@ class CLAP(Method):
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
-        schedule = self._schedule(max(len(r) for r in rows))
+        schedule = self._schedule(task, max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
-        penalty = None if self.constraint == "none" else partial(distance, module, held)
+        device = training_device(task, work)
+        penalty = partial(distance, module.to(device), held.to(device))
+        penalty = None if self.constraint == "none" else penalty
         train_on(task, module, rows, schedule, work=work, penalty=penalty)
-        return module.class_weights().detach(), held
+        return module.class_weights().detach().cpu(), held
 
-    def _schedule(self, count: int) -> Schedule:
-        """For ``count`` pictures."""
+    def _schedule(self, task: FewShotTask, count: int) -> Schedule:
+        """For ``count`` pictures of the task."""
         schedule = OFFICIAL
         if self.recipe == "fast":
             steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
-            schedule = dataclasses.replace(FAST, steps=steps)
+            schedule = half_as_long(dataclasses.replace(FAST, steps=steps), len(task.train))
         return dataclasses.replace(schedule, lr=self.lr or schedule.lr)

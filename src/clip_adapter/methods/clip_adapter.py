@@ -21,14 +21,16 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.image_maps import RATIO_START, stacked
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on, training_device
 from clip_adapter.training.recipes import (
     CANDIDATES,
+    MANY_PICTURES,
     ONE_SHOT_RATIO,
     fast_schedule,
     hidden_units,
     official_schedule,
     passes,
+    shorter,
 )
 from clip_adapter.training.selection import Choice
 
@@ -39,6 +41,8 @@ STRENGTHS = (
     (1 / 4, 0.1), (1 / 4, 0.2), (1 / 4, 0.4),
     (1.0, 0.2), (1.0, 0.6),
 )  # fmt: skip
+# Of many pictures, shares below this are a few steps that nothing is learnt in.
+LEAST_SHARE_OF_MANY = 1 / 4
 # All steps are for so many pictures; fewer take fewer, by the cube root, where nothing is chosen.
 FULL_PICTURES = 1000
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
@@ -58,17 +62,23 @@ class Branches(nn.Module):
     ) -> None:
         super().__init__()
         self.visual, self.text = visual, text
-        self._weights = weights
-        self._unit_weights = normalize(weights)
+        self._weights = nn.Buffer(weights, persistent=False)
+        self._unit_weights = nn.Buffer(normalize(weights), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._weights.device
 
     def class_weights(self) -> Tensor:
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self._weights if self.text is None else self.text(self._weights)
 
     def take(self, run: int) -> Self:
-        """Run number ``run`` alone, for features (B, D)."""
+        """Run number ``run`` alone, for features (B, D) on the same device."""
         visual = None if self.visual is None else self.visual.take(run)
-        return type(self)(visual, None if self.text is None else self.text.take(run), self._weights)
+        text = None if self.text is None else self.text.take(run)
+        return type(self)(visual, text, self._weights).to(self.device)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -247,6 +257,7 @@ class CLIPAdapter(Method):
         if adapters:
             random = generators if seeds else generators[0]
             work = len(rows) * self._work(task, schedule)
+            branches.to(training_device(task, work))
             train_on(task, branches, rows, schedule, work=work, generator=random)
         return branches
 
@@ -264,11 +275,13 @@ class CLIPAdapter(Method):
         # A branch still to be chosen stays as it is while this one is.
         known: Ratios = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
         name, steps = f"{branch}_ratio", schedule.steps
+        many = steps is not None and len(task.train) >= MANY_PICTURES
         among, mild = list[Any](CANDIDATES), ONE_SHOT_RATIO
         if first and steps is not None and self.steps is None:
             # Without a ratio nothing is trained: one such candidate is enough.
             mild_share = min((len(task.train) / FULL_PICTURES) ** (1 / 3), 1.0)
-            shares = [(1.0, 0.0), *STRENGTHS, (mild_share, ONE_SHOT_RATIO)]
+            strong = [(s, r) for s, r in STRENGTHS if not many or s >= LEAST_SHARE_OF_MANY]
+            shares = [(1.0, 0.0), *strong, (mild_share, ONE_SHOT_RATIO)]
             *among, mild = [{name: r, "steps": max(round(s * steps), 1)} for s, r in shares]
             name = f"{name}, steps"
 
@@ -278,6 +291,7 @@ class CLIPAdapter(Method):
             alike: dict[tuple[bool, Schedule], list[tuple[int, Fold, float]]] = {}
             for number, (fold, value) in enumerate(jobs):
                 ratio, own = _read(value, branch, schedule)
+                own = shorter(own) if many else own
                 alike.setdefault((ratio == 0, own), []).append((number, fold, ratio))
             logits: dict[int, Tensor] = {}
             parts = [(own, p) for (_, own), runs in alike.items() for p in passes(runs, task, own)]
@@ -285,8 +299,9 @@ class CLIPAdapter(Method):
                 each: list[Ratios] = [{**known, branch: ratio} for _, _, ratio in part]
                 branches = self._train(task, each, [fold.fit for _, fold, _ in part], own)
                 for run, (number, fold, _) in enumerate(part):
+                    held_out = task.train.plain_view[fold.held_out].to(branches.device)
                     with torch.no_grad():
-                        cosines = branches.take(run)(task.train.plain_view[fold.held_out])
+                        cosines = branches.take(run)(held_out)
                     logits[number] = task.logit_scale * cosines
             return [logits[number] for number in range(len(jobs))]
 

@@ -36,7 +36,8 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
-from clip_adapter.training import Fold, Schedule, choose, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
+from clip_adapter.training.recipes import half_as_long
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -175,6 +176,8 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         warmup=0.1,
         max_norm=MAX_NORM,
     )
+    work = len(rows) * batch * start.numel()
+    module.to(training_device(task, work))
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
@@ -183,8 +186,8 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         task,
         module,
         rows,
-        schedule,
-        work=len(rows) * batch * start.numel(),
+        half_as_long(schedule, len(task.train)),
+        work=work,
         logits=logits,
         features=normalize(task.train.features),
     )
