@@ -41,8 +41,8 @@ STRENGTHS = (
     (1 / 4, 0.1), (1 / 4, 0.2), (1 / 4, 0.4),
     (1.0, 0.2), (1.0, 0.6),
 )  # fmt: skip
-# Of many pictures, shares below this are a few steps that nothing is learnt in.
-LEAST_SHARE_OF_MANY = 1 / 4
+# Many pictures are not memorised: of them, less is tried.
+STRENGTHS_OF_MANY = ((1 / 4, 0.2), (1.0, 0.6))
 # All steps are for so many pictures; fewer take fewer, by the cube root, where nothing is chosen.
 FULL_PICTURES = 1000
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
@@ -280,8 +280,8 @@ class CLIPAdapter(Method):
         if first and steps is not None and self.steps is None:
             # Without a ratio nothing is trained: one such candidate is enough.
             mild_share = min((len(task.train) / FULL_PICTURES) ** (1 / 3), 1.0)
-            strong = [(s, r) for s, r in STRENGTHS if not many or s >= LEAST_SHARE_OF_MANY]
-            shares = [(1.0, 0.0), *strong, (mild_share, ONE_SHOT_RATIO)]
+            tried = STRENGTHS_OF_MANY if many else STRENGTHS
+            shares = [(1.0, 0.0), *tried, (mild_share, ONE_SHOT_RATIO)]
             *among, mild = [{name: r, "steps": max(round(s * steps), 1)} for s, r in shares]
             name = f"{name}, steps"
 

@@ -30,8 +30,8 @@ FULL_RATE_SHOTS = 4
 # Of so many pictures fewer and longer steps come as far, by shots of ImageNet that were set aside;
 # an adapter only where the shots are few, see docs/decisions/0011-many-pictures.md.
 MANY_PICTURES = 4000
-MANY = dataclasses.replace(FAST, lr=6e-3, batch_size=192, steps=24)
-EPOCHS_OF_MANY = 1.25
+MANY = dataclasses.replace(FAST, lr=6e-3, batch_size=192, steps=40)
+EPOCHS_OF_MANY = 2
 # Candidates that are compared take so many times fewer steps than what is kept.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
