@@ -17,15 +17,7 @@ from clip_adapter.training.loop import (
     log_prior,
     train,
 )
-from clip_adapter.training.recipes import (
-    EPOCHS_OF_MANY,
-    FAST,
-    MANY,
-    MANY_PICTURES,
-    fast_schedule,
-    half_as_long,
-    official_schedule,
-)
+from clip_adapter.training.recipes import official_schedule
 
 
 @pytest.mark.parametrize(
@@ -35,29 +27,6 @@ from clip_adapter.training.recipes import (
 def test_official_epochs(shots, classes, epochs):
     schedule = official_schedule(shots, classes)
     assert (schedule.epochs, schedule.lr, schedule.batch_size) == (epochs, 2e-3, 32)
-
-
-@pytest.mark.parametrize(
-    ("shots", "pictures", "batch", "steps"),
-    [
-        (1, 10, 256, 128),
-        (4, MANY_PICTURES - 1, 256, 128),
-        (4, MANY_PICTURES, 192, 41),
-        (4, 40_000, 192, 416),
-        (16, 16_000, 256, 500),
-    ],
-)
-def test_few_shots_of_many_classes_take_few_steps(shots, pictures, batch, steps):
-    schedule = fast_schedule(shots, pictures)
-    assert (schedule.batch_size, schedule.steps) == (batch, steps)
-    assert schedule.lr == (MANY if batch == MANY.batch_size else FAST).lr * min(shots / 4, 1)
-    assert batch != MANY.batch_size or steps * batch >= EPOCHS_OF_MANY * pictures - batch
-
-
-def test_many_pictures_are_trained_on_half_as_long():
-    assert half_as_long(FAST, MANY_PICTURES - 1) == FAST
-    half = half_as_long(FAST, MANY_PICTURES)
-    assert (half.steps, half.lr) == (FAST.steps / 2, 2 * FAST.lr)
 
 
 def dassl_rates(epochs, warmup, lr, warmup_lr):

@@ -23,7 +23,6 @@ from torch import Tensor
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
 from clip_adapter.training import Fold, Schedule, train_on, training_device
-from clip_adapter.training.recipes import half_as_long
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -91,7 +90,7 @@ class CLAP(Method):
                 "constraint": self.constraint,
                 "mean_penalty_weight": float(held.mean()),
                 "recipe": self.recipe,
-                **self._schedule(task, len(task.train)).record,
+                **self._schedule(len(task.train)).record,
             },
             trained_parameters=weights.numel(),
         )
@@ -106,7 +105,7 @@ class CLAP(Method):
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
-        schedule = self._schedule(task, max(len(r) for r in rows))
+        schedule = self._schedule(max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
         device = training_device(task, work)
         penalty = partial(distance, module.to(device), held.to(device))
@@ -114,10 +113,10 @@ class CLAP(Method):
         train_on(task, module, rows, schedule, work=work, penalty=penalty)
         return module.class_weights().detach().cpu(), held
 
-    def _schedule(self, task: FewShotTask, count: int) -> Schedule:
-        """For ``count`` pictures of the task."""
+    def _schedule(self, count: int) -> Schedule:
+        """For ``count`` pictures."""
         schedule = OFFICIAL
         if self.recipe == "fast":
             steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
-            schedule = half_as_long(dataclasses.replace(FAST, steps=steps), len(task.train))
+            schedule = dataclasses.replace(FAST, steps=steps)
         return dataclasses.replace(schedule, lr=self.lr or schedule.lr)

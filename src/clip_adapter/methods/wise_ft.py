@@ -37,7 +37,6 @@ from clip_adapter.methods.base import (
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
 from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
-from clip_adapter.training.recipes import half_as_long
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -186,7 +185,7 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         task,
         module,
         rows,
-        half_as_long(schedule, len(task.train)),
+        schedule,
         work=work,
         logits=logits,
         features=normalize(task.train.features),

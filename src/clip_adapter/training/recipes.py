@@ -27,11 +27,8 @@ FAST = Schedule("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_S
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
-# Of so many pictures fewer and longer steps come as far, by shots of ImageNet that were set aside;
-# an adapter only where the shots are few, see docs/decisions/0011-many-pictures.md.
+# Of so many pictures candidates are compared by less, see docs/decisions/0011-many-pictures.md.
 MANY_PICTURES = 4000
-MANY = dataclasses.replace(FAST, lr=6e-3, batch_size=192, steps=40)
-EPOCHS_OF_MANY = 2
 # Candidates that are compared take so many times fewer steps than what is kept.
 SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
@@ -71,20 +68,11 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
         shots: K, the mean of the classes that have pictures.
         pictures: N.
     """
-    few = pictures >= MANY_PICTURES and shots <= FULL_RATE_SHOTS
-    base, epochs = (MANY, EPOCHS_OF_MANY) if few else (FAST, EPOCHS_AT_LEAST)
     return dataclasses.replace(
-        base,
-        lr=base.lr * min(shots / FULL_RATE_SHOTS, 1),
-        steps=max(base.steps or 0, int(epochs * pictures // base.batch_size)),
+        FAST,
+        lr=FAST.lr * min(shots / FULL_RATE_SHOTS, 1),
+        steps=max(FAST_STEPS, EPOCHS_AT_LEAST * pictures // FAST.batch_size),
     )
-
-
-def half_as_long(schedule: Schedule, pictures: int) -> Schedule:
-    """``schedule``, which of many ``pictures`` takes half the steps at twice the rate."""
-    if pictures < MANY_PICTURES:
-        return schedule
-    return dataclasses.replace(shorter(schedule), lr=2 * schedule.lr)
 
 
 def shorter(schedule: Schedule) -> Schedule:
