@@ -139,7 +139,7 @@ def calls(table: Table, rounds: int) -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         for _ in range(3 * steps):  # forward, and both gradients
-            left @ right
+            torch.mm(left, right)
         torch.set_num_threads(threads)
 
     things = {"a step of a tiny head": lambda: method.fit(tiny), "its products at most": products}
