@@ -24,13 +24,11 @@ from clip_adapter.nn.image_maps import RATIO_START, stacked
 from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on, training_device
 from clip_adapter.training.recipes import (
     CANDIDATES,
-    MANY_PICTURES,
     ONE_SHOT_RATIO,
     fast_schedule,
     hidden_units,
     official_schedule,
     passes,
-    shorter,
 )
 from clip_adapter.training.selection import Choice
 
@@ -41,8 +39,6 @@ STRENGTHS = (
     (1 / 4, 0.1), (1 / 4, 0.2), (1 / 4, 0.4),
     (1.0, 0.2), (1.0, 0.6),
 )  # fmt: skip
-# Many pictures are not memorised: of them, less is tried.
-STRENGTHS_OF_MANY = ((1 / 4, 0.2), (1.0, 0.6))
 # All steps are for so many pictures; fewer take fewer, by the cube root, where nothing is chosen.
 FULL_PICTURES = 1000
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
@@ -275,13 +271,11 @@ class CLIPAdapter(Method):
         # A branch still to be chosen stays as it is while this one is.
         known: Ratios = {b: r for b, r in ratios.items() if r != "auto" and b != branch}
         name, steps = f"{branch}_ratio", schedule.steps
-        many = steps is not None and len(task.train) >= MANY_PICTURES
         among, mild = list[Any](CANDIDATES), ONE_SHOT_RATIO
         if first and steps is not None and self.steps is None:
             # Without a ratio nothing is trained: one such candidate is enough.
             mild_share = min((len(task.train) / FULL_PICTURES) ** (1 / 3), 1.0)
-            tried = STRENGTHS_OF_MANY if many else STRENGTHS
-            shares = [(1.0, 0.0), *tried, (mild_share, ONE_SHOT_RATIO)]
+            shares = [(1.0, 0.0), *STRENGTHS, (mild_share, ONE_SHOT_RATIO)]
             *among, mild = [{name: r, "steps": max(round(s * steps), 1)} for s, r in shares]
             name = f"{name}, steps"
 
@@ -291,7 +285,6 @@ class CLIPAdapter(Method):
             alike: dict[tuple[bool, Schedule], list[tuple[int, Fold, float]]] = {}
             for number, (fold, value) in enumerate(jobs):
                 ratio, own = _read(value, branch, schedule)
-                own = shorter(own) if many else own
                 alike.setdefault((ratio == 0, own), []).append((number, fold, ratio))
             logits: dict[int, Tensor] = {}
             parts = [(own, p) for (_, own), runs in alike.items() for p in passes(runs, task, own)]

@@ -27,10 +27,6 @@ FAST = Schedule("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_S
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
-# Of so many pictures candidates are compared by less, see docs/decisions/0011-many-pictures.md.
-MANY_PICTURES = 4000
-# Candidates that are compared take so many times fewer steps than what is kept.
-SHORTER = 2
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
 
@@ -73,11 +69,6 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
         lr=FAST.lr * min(shots / FULL_RATE_SHOTS, 1),
         steps=max(FAST_STEPS, EPOCHS_AT_LEAST * pictures // FAST.batch_size),
     )
-
-
-def shorter(schedule: Schedule) -> Schedule:
-    """``schedule`` for candidates that are only compared."""
-    return dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
 
 
 def passes(jobs: Sequence[T], task: FewShotTask, schedule: Schedule) -> list[Sequence[T]]:
