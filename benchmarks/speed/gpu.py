@@ -5,6 +5,7 @@ Each row divides two things that were measured in turns. ``--small`` also runs o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from clip_adapter.backbones import Preprocess, load_backbone
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import get_method
+from clip_adapter.options import Compute
 from clip_adapter.task import FewShotTask
 from clip_adapter.threads import cores
 
@@ -104,10 +106,12 @@ def main() -> None:
             exact = {"embed, exact": lambda b=backbone, s=some: embed(b, s, ["a"])}
             table.measure(f"{name}, {dtype}, exact", len(some), exact, 1, warm=False)
         del backbone, things, fast
-    task = imagenet(20 if small else 1000)
+    task = dataclasses.replace(
+        imagenet(20, 4, 64) if small else imagenet(1000), compute=Compute(device=device)
+    )
     for method in ("clip-adapter", "auto"):
         fit = {method: lambda method=method: get_method(method)().fit(task)}
-        title = f"{method}, {len(task.class_names)} classes, 16 shots, CPU"
+        title = f"{method}, {len(task.class_names)} classes, {task.shots} shots, {device}"
         table.measure(title, 1, fit, 1 if method == "auto" else rounds, warm=False)
     table.write(options.out)
 

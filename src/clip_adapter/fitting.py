@@ -360,7 +360,7 @@ def _make_task(
     for line in (*lasting.dropped, *empty):
         note(line)
     backbone = source.backbone if "backbone" in wanted else None
-    where, facts = Compute(), {}
+    where, facts = Compute(device=source.device), {}
     if pictures is not None and backbone is not None:
         where = dataclasses.replace(compute or where, device=backbone.device)
         # Where the checkpoint lay says nothing of the result.

@@ -94,6 +94,7 @@ def run(func, args, kwargs):
 @contextlib.contextmanager
 def present():
     """The pretend accelerator is in the machine, and the device "auto" finds it."""
+    from clip_adapter import sources
     from clip_adapter.backbones import load, own
 
     resolve = load.resolve_device
@@ -105,6 +106,8 @@ def present():
     with pytest.MonkeyPatch.context() as patch, Present():
         patch.setattr(load, "resolve_device", resolve_device)
         patch.setattr(own, "resolve_device", resolve_device)
+        patch.setattr(sources, "resolve_device", resolve_device)
+        patch.setattr(sources, "best_device", resolve_device)
         # Views of a wrapped tensor cannot be made in inference mode.
         patch.setattr(torch, "inference_mode", torch.no_grad)
         # A module that moves keeps its parameters, as between the CPU and a card.

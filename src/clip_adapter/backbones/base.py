@@ -102,6 +102,13 @@ class Backbone(Protocol):
         ...
 
 
+def best_device() -> str:
+    """The fastest kind of device that is here: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def resolve_device(device: str = "auto") -> str:
     """The device to compute on; the choice of "auto" is said.
 
@@ -110,14 +117,10 @@ def resolve_device(device: str = "auto") -> str:
     """
     check_device(device)
     if device == "auto":
-        if torch.cuda.is_available():
-            log.info(f"Device: CUDA ({torch.cuda.get_device_name()})")
-            return "cuda"
-        if torch.backends.mps.is_available():
-            log.info("Device: MPS (Apple GPU)")
-            return "mps"
-        log.info("Device: CPU (no CUDA or MPS device found)")
-        return "cpu"
+        best = best_device()
+        name = f"CUDA ({torch.cuda.get_device_name()})" if best == "cuda" else "MPS (Apple GPU)"
+        log.info(f"Device: {'CPU (no CUDA or MPS device found)' if best == 'cpu' else name}")
+        return best
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
