@@ -205,6 +205,18 @@ def test_batches_are_of_new_contents_in_order(tmp_path_factory, values, known, b
     assert rows == [value for value in values if value > 0]
 
 
+def test_batches_lie_in_the_same_memory_and_features_do_not():
+    class Views(Traced):
+        def encode_images(self, images):
+            self.batches.append(images.data_ptr())
+            return images[:, 0, 0, :1]
+
+    backbone = Views()
+    embedded, _ = embed(backbone, samples_of(map(grey, range(1, 10))), ["a"], batch_size=4)
+    assert len(set(backbone.batches)) == 1 < len(backbone.batches)
+    assert (embedded.plain_view[:, 0] * 255).round().int().tolist() == [*range(1, 10)]
+
+
 def test_a_bounded_number_of_pictures_is_held():
     reads, held, encoded = [], [], 0
 

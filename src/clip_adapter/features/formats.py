@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.files import of_form
 
+_GROUP = 2**16  # rows that are written to Parquet at once
 Sets = Mapping[str, FeatureSet]
 # What others call the parts of a set.
 OTHER_KEYS = {"X": "features", "x": "features", "embeddings": "features", "y": "labels"}
@@ -179,19 +182,29 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 
 def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
-    from safetensors.torch import save
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
     for name, one in sets.items():
-        # copies: safetensors refuses tensors that share memory, as subsets of one set do
-        features = one.features if one.views > 1 else one.plain_view
-        tensors[f"{name}.features"] = features.contiguous().clone()
-        tensors[f"{name}.labels"] = one.labels.contiguous().clone()
+        tensors[f"{name}.features"] = one.features if one.views > 1 else one.plain_view
+        tensors[f"{name}.labels"] = one.labels
         for part, words in (("names", one.names), ("digests", one.digests)):
             if words:
                 raw = bytearray(json.dumps(words).encode())
                 tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
-    path.write_bytes(save(tensors, header))
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.contiguous()
+        place = own.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory, as parts of one set may do
+        tensors[name] = own.clone() if place in memory else own
+        memory.add(place)
+    try:
+        save_file(tensors, path, header)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else error) from error
 
 
 def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
@@ -209,13 +222,15 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["path"] += one.names or [None] * len(one)
         columns["label"] += [one.class_names[i] if i >= 0 else None for i in one.labels.tolist()]
         columns["digest"] += one.digests or [None] * len(one)
-    rows = torch.cat([one.plain_view for one in sets.values()])
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
     table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
-    flat = pa.array(rows.reshape(-1).numpy())
-    table["features"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-    pq.write_table(pa.table(table).replace_schema_metadata(header), path)
+    table["features"] = pa.chunked_array(
+        pa.FixedSizeListArray.from_arrays(pa.array(one.plain_view.reshape(-1).numpy()), one.dim)
+        for one in sets.values()
+    )
+    whole = pa.table(table).replace_schema_metadata(header)
+    pq.write_table(whole, path, row_group_size=_GROUP)
 
 
 Writer = Callable[[Path, Sets, Tensor | None, dict[str, str]], None]
