@@ -63,6 +63,15 @@ def test_smaller_drafts_are_near(demo):
     assert 0 < off(demo, samples_of(files)).max() < NEAR
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_shorter_numbers_are_near(demo, dtype):
+    samples = samples_of(jpeg(96, 96, seed=i) for i in range(6))
+    exact, _ = embed(demo, samples, ["a"])
+    short, _ = embed(load_backbone("demo", device="cpu", dtype=dtype), samples, ["a"])
+    near = (short.plain_view - exact.plain_view).norm(dim=-1)
+    assert 0 < near.max() < NEAR * torch.pdist(exact.plain_view).median()
+
+
 @pytest.mark.shared
 def test_photographs_are_near(demo, shared):
     with tarfile.open(shared / "images" / "photos.tar") as archive:

@@ -204,7 +204,8 @@ class Classifier:
                 f"your own: {give}; or fit it again with --backbone.",
             )
         # Only a GPU is quick with float16.
-        dtype = {None: "float32", "float16": "auto"}.get(kept := self.info.get("dtype"), kept)
+        kept = self.info.get("dtype") or "float32"
+        dtype = "auto" if kept == "float16" else kept
         try:
             loaded = load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
             return self.use(loaded)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,8 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.files import of_form
 
+# As safetensors calls them.
+_KINDS = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
 _GROUP = 2**16  # rows that are written to Parquet at once
 Sets = Mapping[str, FeatureSet]
 # What others call the parts of a set.
@@ -182,10 +182,7 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 
 def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
+    tensors = {} if text is None else {"text": text.float().cpu()}
     for name, one in sets.items():
         tensors[f"{name}.features"] = one.features if one.views > 1 else one.plain_view
         tensors[f"{name}.labels"] = one.labels
@@ -193,18 +190,22 @@ def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict
             if words:
                 raw = bytearray(json.dumps(words).encode())
                 tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
-    memory: set[int] = set()
-    for name, tensor in tensors.items():
-        own = tensor.contiguous()
-        place = own.untyped_storage().data_ptr()
-        # safetensors refuses tensors that share memory, as parts of one set may do
-        tensors[name] = own.clone() if place in memory else own
-        memory.add(place)
-    try:
-        save_file(tensors, path, header)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else error) from error
+    # By hand, since the features may be larger than memory: safetensors would make all of the file
+    # in memory, or write beside ``path`` and move a file of its own there.
+    entries: dict[str, Any] = {"__metadata__": header}
+    arrays, end = [], 0
+    # The longest numbers first, so that all are aligned.
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        arrays.append(tensor.contiguous().numpy())
+        start, end = end, end + arrays[-1].nbytes
+        shape, kind = list(tensor.shape), _KINDS[tensor.dtype]
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(entries).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for array in arrays:
+            file.write(array.reshape(-1).data)
 
 
 def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
