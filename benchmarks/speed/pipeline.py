@@ -86,7 +86,8 @@ def adapters(table: Table, rounds: int) -> None:
     backbone = load_backbone("ViT-B-32/random", device="cpu")
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(100, backbone.embed_dim, generator=generator)
-    head = Head(weights, ResidualAdapter(backbone.embed_dim, hidden=128))
+    dim = backbone.embed_dim
+    head = Head(weights, ResidualAdapter.build(dim, dim // 4, ratio=0.2, generator=generator))
     classifier = Classifier(head, [f"{i}" for i in range(100)])
     for batch in (1, 64):
         images = torch.randn(batch, 3, 224, 224, generator=generator)
