@@ -90,6 +90,8 @@ def fit(
     if hold_out is not None:
         share_or_number(hold_out)
     reading = source_options(source)
+    if reading.dtype == "auto" and "backbone" in needs(chosen):  # it trains it, or through it
+        reading = dataclasses.replace(reading, dtype="float32")
     if compute is not None and chosen.reads != "images":
         raise UsageError(
             f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "

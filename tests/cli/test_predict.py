@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from clip_adapter import Classifier
+from clip_adapter.cli import predictions
 from clip_adapter.errors import DecodeError
+from clip_adapter.options import SourceOptions
+from clip_adapter.reporting import listening
 
 
 @pytest.fixture
@@ -47,6 +50,26 @@ def test_the_same_numbers_as_in_python(run_json, saved, test_folder):
         ]
         assert sum(g["probability"] for g in one["top"]) == pytest.approx(1, abs=1e-5)
         assert one["probability"] == pytest.approx(row.max(), abs=1e-5)
+
+
+def test_many_pictures_are_answered_a_part_at_a_time(
+    run_json, saved, test_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    paths = sorted(test_folder.rglob("*.png"))[:5]
+    words = "predict", saved, *paths[:3], tmp_path / "broken.jpg", *paths[3:], "--json"
+    whole = run_json(*words)
+    monkeypatch.setattr(predictions, "AT_ONCE", 2)
+    for one, other in zip(run_json(*words), whole, strict=True):
+        assert one.pop("probability", 0) == pytest.approx(other.pop("probability", 0), abs=1e-5)
+        assert one == other
+    stages = []
+    records = [{"path": str(path)} for path in paths]
+    with listening(stages.append):
+        predictions.of_pictures(Classifier.load(saved), records, 1, SourceOptions(), cache=None)
+    assert {stage.total for stage in stages} == {5}
+    assert [stage.done for stage in stages] == sorted(stage.done for stage in stages)
+    assert stages[-1].done == 5
 
 
 def test_exit_code_only_when_all_failed(run, saved, test_folder):

@@ -131,3 +131,10 @@ def resolve_device(device: str = "auto") -> str:
             hint="'auto' takes the best one that is here.",
         ) from error
     return device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The number format to compute in on ``device``: "auto" is float16 on a CUDA device."""
+    if dtype != "auto":
+        return dtype
+    return "float16" if device.startswith("cuda") else "float32"

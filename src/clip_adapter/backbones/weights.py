@@ -198,7 +198,8 @@ def can_be_fetched(name: str) -> bool:
 
 
 def _tagged(name: str) -> Origin:
-    return Origin("tag", name, *name.split("/"))
+    arch, tag = name.split("/")
+    return Origin("tag", name, arch, tag)
 
 
 def _spellings(file: str) -> list[str]:

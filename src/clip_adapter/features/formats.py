@@ -24,6 +24,9 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.files import of_form
 
+# As safetensors calls them.
+_KINDS = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
+_GROUP = 2**16  # rows that are written to Parquet at once
 Sets = Mapping[str, FeatureSet]
 # What others call the parts of a set.
 OTHER_KEYS = {"X": "features", "x": "features", "embeddings": "features", "y": "labels"}
@@ -179,19 +182,30 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 
 def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
-    from safetensors.torch import save
-
-    tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
+    tensors = {} if text is None else {"text": text.float().cpu()}
     for name, one in sets.items():
-        # copies: safetensors refuses tensors that share memory, as subsets of one set do
-        features = one.features if one.views > 1 else one.plain_view
-        tensors[f"{name}.features"] = features.contiguous().clone()
-        tensors[f"{name}.labels"] = one.labels.contiguous().clone()
+        tensors[f"{name}.features"] = one.features if one.views > 1 else one.plain_view
+        tensors[f"{name}.labels"] = one.labels
         for part, words in (("names", one.names), ("digests", one.digests)):
             if words:
                 raw = bytearray(json.dumps(words).encode())
                 tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
-    path.write_bytes(save(tensors, header))
+    # By hand, since the features may be larger than memory: safetensors would make all of the file
+    # in memory, or write beside ``path`` and move a file of its own there.
+    entries: dict[str, Any] = {"__metadata__": header}
+    arrays, end = [], 0
+    # The longest numbers first, so that all are aligned.
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        arrays.append(tensor.contiguous().numpy())
+        start, end = end, end + arrays[-1].nbytes
+        shape, kind = list(tensor.shape), _KINDS[tensor.dtype]
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(entries).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for array in arrays:
+            file.write(array.reshape(-1).data)
 
 
 def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
@@ -209,13 +223,15 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["path"] += one.names or [None] * len(one)
         columns["label"] += [one.class_names[i] if i >= 0 else None for i in one.labels.tolist()]
         columns["digest"] += one.digests or [None] * len(one)
-    rows = torch.cat([one.plain_view for one in sets.values()])
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
     table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
-    flat = pa.array(rows.reshape(-1).numpy())
-    table["features"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-    pq.write_table(pa.table(table).replace_schema_metadata(header), path)
+    table["features"] = pa.chunked_array(
+        pa.FixedSizeListArray.from_arrays(pa.array(one.plain_view.reshape(-1).numpy()), one.dim)
+        for one in sets.values()
+    )
+    whole = pa.table(table).replace_schema_metadata(header)
+    pq.write_table(whole, path, row_group_size=_GROUP)
 
 
 Writer = Callable[[Path, Sets, Tensor | None, dict[str, str]], None]
