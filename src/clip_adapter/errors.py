@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 
 class ClipAdapterError(Exception):
@@ -34,6 +34,16 @@ class ClipAdapterError(Exception):
         self.found, self.allowed, self.hint = found, allowed, hint
         parts = found, allowed and f"Allowed: {allowed}", hint and f"Next: {hint}"
         super().__init__("\n".join(filter(None, parts)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As other processes raise it, whatever its own kind is made of."""
+        return _again, (type(self), self.found, self.allowed, self.hint)
+
+
+def _again(kind: type[ClipAdapterError], found: str, allowed: str, hint: str) -> ClipAdapterError:
+    error = kind.__new__(kind)
+    ClipAdapterError.__init__(error, found, allowed=allowed, hint=hint)
+    return error
 
 
 class UsageError(ClipAdapterError):
