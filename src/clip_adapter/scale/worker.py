@@ -164,22 +164,23 @@ class Worker:
     def _enter(self, full: dict[str, Any]) -> None:
         kind = SHARDED if self.job.classifier is None else ANSWERS
         entry = {"format": 1, "key": self._key, "shards": self.job.shards, "made_by": full}
+        text = json.dumps(entry, indent=1)
         with self._out.hold(kind, wait=True):
             for name in (SHARDED, ANSWERS):
                 if (data := self._out.read(name)) is None:
                     continue
                 there = _entry_of(data, f"{self.job.out}/{name}")
                 if there.get("key") != self._key:
-                    was, now = there.get("made_by", {}), full
+                    was, now = there.get("made_by", {}), json.loads(text)["made_by"]
                     other = [k for k in {**was, **now} if was.get(k) != now.get(k)]
                     raise UsageError(
                         f"{self.job.out} holds what was made otherwise: "
                         f"{', '.join(other) or 'another kind of results'} would be another.",
                         hint="Name another folder with --out, or the same options as before.",
                     )
-                if there == entry:
+                if data == text.encode():
                     return
-            self._out.write(kind, json.dumps(entry, indent=1).encode())
+            self._out.write(kind, text.encode())
 
     def _write(
         self, path: Path, items: Iterable[Item], told: Told | None
