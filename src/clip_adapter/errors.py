@@ -104,6 +104,7 @@ class CancelledError(ClipAdapterError):
     def __init__(self, title: str, done: int, total: int) -> None:
         again = {
             "Embedding": "goes on with the features made so far.",
+            "Shards": "goes on with the shards made so far.",
             "Training": "begins the training anew, with the features made so far; one inside the "
             "backbone goes on where it was given a checkpoint.",
         }

@@ -67,7 +67,7 @@ def test_every_form_of_input_gives_the_features_of_embed(source, tmp_path, backb
 def test_a_data_set_keeps_its_classes_and_is_learned_from(photos, tmp_path, backbone):
     out = tmp_path / "out"
     embed_shards(photos, out, backbone=backbone, shard_size=4, labelled=True)
-    classifier = clip_adapter.fit(str(out), method="linear-probe", shots=2)
+    classifier = clip_adapter.fit(str(out), method="gda", shots=2)
     assert classifier.class_names == ["blue", "green", "red"]
     assert clip_adapter.evaluate(classifier, str(out)).top1 >= 0
     answers = predict_shards(

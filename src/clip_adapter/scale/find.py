@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from clip_adapter.datasets.dataset import UNSPLIT
 from clip_adapter.datasets.open import load_dataset
-from clip_adapter.datasets.walk import ENDING, PICTURE_SUFFIXES, Walk
+from clip_adapter.datasets.walk import ENDING, LOCKED, PICTURE_SUFFIXES, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import did_you_mean
 from clip_adapter.reporting import log
@@ -28,7 +28,7 @@ from clip_adapter.scale.shards import (
     reading,
 )
 from clip_adapter.scale.storage import is_remote, open_at
-from clip_adapter.wording import listed, shown
+from clip_adapter.wording import counted, listed, shown
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -51,7 +51,7 @@ def find_shards(
     """
     if labelled:
         return _cut(*_labelled(address, root), size)
-    base = None if root is None else str(root)
+    base = None if root is None else _absolute(str(root))
     files, path = open_at(address)
     if not is_remote(address) and glob.has_magic(path) and not os.path.exists(path):
         found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
@@ -73,9 +73,13 @@ def find_shards(
         walk = Walk(Path(path))
         pictures = [str(picture) for picture in walk.pictures()]
         others = [str(p) for p, why in walk.left_out.items() if why == ENDING]
-        if pictures:
-            for note in walk.notes():
-                log.warning(f"{shown(address)}: {note}")
+        if locked := [shown(p) for p, why in walk.left_out.items() if why == LOCKED]:
+            raise DataError(
+                f"{counted(len(locked), 'folder')} cannot be listed: {listed(locked)}.",
+                hint="What is in there would be missing. Make it readable, or move it away.",
+            )
+        for note in walk.notes() if pictures else ():
+            log.warning(f"{shown(address)}: {note}")
     start = address.rstrip("/") if is_remote(address) else path
     found = sorted(file for file in others if file.endswith(ENDINGS))
     if pictures and any(file.endswith((TAR, PARQUET)) for file in found):
@@ -84,9 +88,16 @@ def find_shards(
             allowed=FORMS,
             hint="Name a pattern of the shards, or move them away from the pictures.",
         )
+    if not pictures and len(found) < len(others):
+        what = counted(len(others) - len(found), "file")
+        log.warning(f"{shown(address)}: {what} left out, no shards by their ending.")
     if pictures:
         return _cut([Row(os.path.relpath(p, start)) for p in pictures], start, size)
     return _of_files(address, found, start, base)
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def _of_files(address: str, found: Sequence[str], start: str, base: str | None) -> list[Shard]:
@@ -119,7 +130,7 @@ def _listed(files: FileSystem, path: str, address: str) -> tuple[list[str], list
 def _labelled(address: str, root: str | Path | None) -> tuple[list[Row], str]:
     dataset = load_dataset(address, root=root)
     rows = []
-    base = os.path.abspath(os.path.expanduser(root or address))
+    base = _absolute(str(root or address))
     base = base if os.path.isdir(base) else os.path.dirname(base)
     for split in dataset.splits:
         for sample in dataset.pool(split):

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from clip_adapter.errors import UsageError
 from clip_adapter.options import Bounds, Help, check_bounds
+from clip_adapter.reporting import log
 
 Engine = Literal["local", "ray"]
 SHARD_SIZE = 10_000
@@ -69,4 +70,6 @@ class Workers:
         fit = sum(
             min(node["CPU"] // cpus, node["GPU"] // gpus if gpus else node["CPU"]) for node in nodes
         )
+        if fit < 1:
+            log.warning("The cluster has no room for a worker yet: waiting for it to grow.")
         return self.workers or max(1, int(fit)), {"num_cpus": cpus, "num_gpus": gpus}
