@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import clip_adapter
@@ -253,3 +255,42 @@ def test_ray_is_an_extra_and_workers_fit_the_cluster(photos, tmp_path, monkeypat
     assert Workers(workers=9).sized([])[0] == 9
     with pytest.raises(UsageError, match="the cluster has none"):
         Workers(worker_gpus=1).sized(cpus)
+
+
+def test_pictures_that_are_all_broken_end_with_1(tmp_path, backbone):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.jpg").write_text("no picture")
+    words = ["scale", "embed", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*words, "--backbone", "demo"])
+    assert result.exit_code == 1
+    assert "Not read: 2, named in manifest/." in result.stdout
+    (line,) = lines_of(tmp_path / "out")
+    assert [failure["name"] for failure in line["failures"]] == ["a.jpg", "b.jpg"]
+    assert len(load_features(tmp_path / "out").feature_set) == 0
+
+
+@pytest.mark.parametrize("example", ["slurm.sh", "kubernetes.yaml"])
+def test_the_job_arrays_say_what_the_command_takes(example, root, tmp_path):
+    program = tmp_path / "clip-adapter"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    script = (root / "examples" / "cluster" / example).read_text("utf-8")
+    if example.endswith(".yaml"):
+        script = script.partition(">-\n")[2].partition("resources:")[0].replace("\n", " ")
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={
+            **{"PATH": f"{tmp_path}:{os.environ['PATH']}", "INPUT": "in", "OUT": "out"},
+            **{"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "64"},
+            **{"JOB_COMPLETION_INDEX": "5", "BACKBONE": "demo"},
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split()
+    assert words[words.index("--shard") + 1] == "5/64"
+    scale = typer.main.get_command(app).commands["scale"]
+    with scale.commands[words[1]].make_context("embed", words[2:]) as context:
+        assert context.params["dtype"] == "float16"

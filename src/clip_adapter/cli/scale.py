@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.cli.output import SCHEMA, Output
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.options import SourceOptions, changed
 from clip_adapter.paths import MANIFEST, check_backbone_path
@@ -125,7 +125,7 @@ def embed(
             workers=workers,
             **changed(reading),
         )
-        _tell(output, done, [command("fit", done.out)] if labelled else [])
+        _tell(output, done)
 
 
 @scale.command("predict", no_args_is_help=True)
@@ -174,7 +174,7 @@ def predict(
             workers=workers,
             **changed(reading),
         )
-        _tell(output, done, [])
+        _tell(output, done)
 
 
 def _part_of(shard: str | None, engine: Engine, workers: Workers) -> tuple[int, int] | None:
@@ -196,14 +196,13 @@ def _part_of(shard: str | None, engine: Engine, workers: Workers) -> tuple[int, 
     return int(first), int(count)
 
 
-def _tell(output: Output, done: Summary, following: list[str]) -> None:
+def _tell(output: Output, done: Summary) -> None:
     """Show what was done; the exit code is 1 where something is missing."""
     output.show(
         f"{done.out}: {counted(done.rows, 'picture')} in {counted(done.shards, 'shard')}, "
         f"{done.made} made now and {done.kept} there before, {done.seconds:.1f} s.",
         *([f"Not read: {done.unreadable}, named in {MANIFEST}/."] if done.unreadable else []),
         *(f"Failed: {name}: {fault}" for name, fault in done.failed.items()),
-        *(f"Next: {words}" for words in following if done.rows),
     )
     output.result({"schema": SCHEMA, **asdict(done)})
     if done.failed or (done.shards and not done.rows):

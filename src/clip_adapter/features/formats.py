@@ -181,7 +181,7 @@ def _open_parquet(path: Path) -> FeatureFile:
                 allowed="lists of numbers, all of one length",
             )
         flat = lists.flatten().to_numpy(zero_copy_only=False)
-        return torch.from_numpy(flat.copy()).reshape(len(lists), -1)
+        return torch.from_numpy(flat.copy()).reshape(len(lists), len(flat) // max(len(lists), 1))
 
     names = dict.fromkeys(splits or [""])
     keys = [f"{name}.{part}" if name else part for name in names for part in columns]
