@@ -159,7 +159,7 @@ def lines_of(address: str) -> list[str]:
             text = stream.read().decode("utf-8-sig")
     else:
         text = read_text(address, "The list")
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 def _whole(path: str, base: str) -> str:
@@ -238,14 +238,14 @@ def _of_parquet(path: Path, base: str) -> Iterator[Item]:
                     None if one is None or row[one] is None else str(row[one])
                     for one in (labels, split)
                 )
-                name = row[paths] if paths else None
-                if pictures is None:
-                    yield _by_path(Row(name or "", label, part), base)
+                data, own = _picture(row[pictures]) if pictures else (None, None)
+                name = (row[paths] if paths else None) or own
+                if data is None and name:
+                    yield _by_path(Row(name, label, part), base)
                     continue
-                data, own = _picture(row[pictures])
-                shown_name = name or own or f"row {number}"
                 source = functools.partial(bytes, data or b"")
-                yield Item(Sample(shown_name, -1, source), label, part, len(data or b""))
+                sample = Sample(name or f"row {number}", -1, source)
+                yield Item(sample, label, part, len(data or b""))
 
 
 def _picture(cell: Any) -> tuple[bytes | None, str | None]:
