@@ -1,8 +1,8 @@
 """What it costs to embed by the workers of Ray, beside one process of this machine.
 
 Both embed the same folder of pictures into new folders, in turns, with the same backbone. The
-cluster of two nodes, of half the cores each, is started before, and so are imports and weights of
-one round that is not counted. Needs the extra ``ray``.
+cluster of two nodes, of half the cores each, is started before. Its workers start anew, with all
+that they import, in every round, and this counts. Needs the extra ``ray``.
 """
 
 from __future__ import annotations
