@@ -8,7 +8,7 @@
 #   make bench-demo     the paper's tables and figures on the demo's data, in minutes
 #   make bench-features the same on the features in FEATURES, as far as they go
 #   make reproduce      what the real thing takes; with DATA=DIR it begins
-#   make docs    write docs/cli.md and docs/methods.md anew from the code
+#   make docs    write docs/cli.md, docs/methods.md and the costs in docs/scale.md anew
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -87,6 +87,7 @@ endif
 docs: $(STAMP)
 	$(PY) tools/cli_docs.py
 	$(PY) tools/method_docs.py
+	$(PY) tools/scale_costs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

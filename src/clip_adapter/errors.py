@@ -24,7 +24,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 
 class ClipAdapterError(Exception):
@@ -36,6 +36,16 @@ class ClipAdapterError(Exception):
         self.found, self.allowed, self.hint = found, allowed, hint
         parts = found, allowed and f"Allowed: {allowed}", hint and f"Next: {hint}"
         super().__init__("\n".join(filter(None, parts)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As other processes raise it, whatever its own kind is made of."""
+        return _again, (type(self), self.found, self.allowed, self.hint)
+
+
+def _again(kind: type[ClipAdapterError], found: str, allowed: str, hint: str) -> ClipAdapterError:
+    error = kind.__new__(kind)
+    ClipAdapterError.__init__(error, found, allowed=allowed, hint=hint)
+    return error
 
 
 class UsageError(ClipAdapterError):
@@ -114,6 +124,7 @@ class CancelledError(ClipAdapterError):
     def __init__(self, title: str, done: int, total: int) -> None:
         again = {
             "Embedding": "goes on with the features made so far.",
+            "Shards": "goes on with the shards made so far.",
             "Training": "begins the training anew, with the features made so far; one inside the "
             "backbone goes on where it was given a checkpoint.",
         }

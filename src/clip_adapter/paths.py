@@ -12,6 +12,8 @@ from clip_adapter.wording import shown
 
 CONFIG = "classifier.json"
 """The file that makes a folder a saved classifier."""
+SHARDED, MANIFEST = "features.json", "manifest"
+"""The file that makes a folder one of features, and the folder in it with a line for each part."""
 HUB, FOLDER = "hf-hub:", "local-dir:"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CACHE_VARIABLE = "CLIP_ADAPTER_CACHE"

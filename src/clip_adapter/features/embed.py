@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -135,16 +135,19 @@ def _shelf(backbone: Backbone, pixels: Views, view: View, store: FeatureStore | 
     """Where the features of a view are kept; in memory alone without a store."""
     if store is None or not backbone.fingerprint:  # nothing tells them from those of another one
         return Rows()
-    # All that decides a row, besides the picture's content.
-    key = {
+    shelf = store.shelf(image_key(backbone, pixels, view), backbone.name)
+    shelf.refresh()
+    return shelf
+
+
+def image_key(backbone: Backbone, pixels: Views, view: View = None) -> dict[str, Any]:
+    """All that decides a feature, besides the picture's content, as JSON types."""
+    return {
         "kind": "image",
         "fingerprint": backbone.fingerprint,
         "dtype": backbone.dtype,
         **pixels.describe(view),
     }
-    shelf = store.shelf(key, backbone.name)
-    shelf.refresh()
-    return shelf
 
 
 @dataclass(slots=True)

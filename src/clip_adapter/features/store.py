@@ -40,6 +40,12 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def versioned(key: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """``key`` (JSON types) with the version of the features, and its digest."""
+    full = {**key, "feature_version": FEATURE_VERSION}
+    return full, content_digest(json.dumps(full, sort_keys=True).encode())
+
+
 class FeatureStore:
     """Shelves of features under ``root``; see the module's description.
 
@@ -52,9 +58,8 @@ class FeatureStore:
 
     def shelf(self, key: dict[str, Any], made_by: str = "") -> Shelf:
         """The shelf of what ``key`` (JSON types) describes; ``made_by`` only tells readers."""
-        full = {**key, "feature_version": FEATURE_VERSION}
-        text = json.dumps(full, sort_keys=True)
-        return Shelf(self.root / content_digest(text.encode()), {**full, "made_by": made_by})
+        full, digest = versioned(key)
+        return Shelf(self.root / digest, {**full, "made_by": made_by})
 
     def info(self) -> list[dict[str, Any]]:
         """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf; damaged parts left out."""
