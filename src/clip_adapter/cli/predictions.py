@@ -19,7 +19,7 @@ from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import did_you_mean
 from clip_adapter.reporting import log, tracking
-from clip_adapter.wording import shortened, shown
+from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +59,8 @@ def collect(words: Sequence[str], recursive: bool) -> list[Record]:
 
 def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
+    if not word:
+        return [{"path": word, "error": "no such file: the name is empty"}]
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         records: list[list[Record]] = [
@@ -90,6 +92,21 @@ def pictures(folder: str, recursive: bool) -> list[Record]:
     return [{"path": str(path)} for path in paths] + [
         {"path": str(path), "error": LOCKED} for path in locked
     ]
+
+
+def check_readable(records: Sequence[Record]) -> None:
+    """Check that none of ``records`` has an error.
+
+    Raises:
+        DataError: some have; they are named.
+    """
+    bad = [f"{shown(one['path'])}: {one['error']}" for one in records if "error" in one]
+    if bad:
+        raise DataError(
+            f"{counted(len(bad), 'picture')} cannot be read ({len(bad)} of {len(records)}):\n  "
+            + "\n  ".join(bad),
+            hint="Replace or remove them, or leave --strict away.",
+        )
 
 
 def of_pictures(
@@ -154,7 +171,8 @@ def as_text(records: Sequence[Record], form: Format) -> str:
     """``records`` as a table, or for a program: JSON, whole or a line each, or CSV.
 
     CSV is ``path,label,probability,error``; with several guesses a row goes on with
-    ``label_2,probability_2``...
+    ``label_2,probability_2``... It is for the eye as well: control characters are written out, as
+    JSON does it.
     """
     text = io.StringIO(newline="")
     if form == "json":
@@ -163,6 +181,7 @@ def as_text(records: Sequence[Record], form: Format) -> str:
         text.writelines(to_json({"schema": SCHEMA, **r}, indent=None) + "\n" for r in records)
     elif form == "csv":
         columns, rows = _flat(records)
+        rows = [{k: printable(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows]
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -178,7 +197,7 @@ def as_table(records: Sequence[Record]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for record in records:
         if "error" in record:
-            fault = Text(f"error: {record['error']}", style="red")
+            fault = Text(printable(f"error: {record['error']}"), style="red")
             rows.append((shown(record["path"]), fault, ""))
         for i, guess in enumerate(record.get("top") or [record] * ("label" in record)):
             path = "" if i else shown(record["path"])
@@ -202,7 +221,7 @@ def as_bytes(records: Sequence[Record], form: Format) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns, rows = _flat([record | {"path": shown(record["path"])} for record in records])
+    columns, rows = _flat([record | {"path": as_utf8(record["path"])} for record in records])
     kinds = [(n, pa.float32() if n.startswith("probability") else pa.string()) for n in columns]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), sink)

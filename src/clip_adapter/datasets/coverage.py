@@ -98,7 +98,7 @@ def thin_classes(
     notes, count = [], Counter(after)
     if lost := [names[i] for i in sorted(set(before) - set(after))]:
         what = counted(len(lost), "class has", "classes have")
-        notes.append(f"Warning: {what} no training picture left that can be read: {listed(lost)}.")
+        notes.append(f"{what} no training picture left that can be read: {listed(lost)}.")
     most = max(count.values(), default=0)
     fewer = [f"{names[i]} ({count[i]})" for i in sorted(count) if count[i] < most]
     if drawn and fewer:
