@@ -1,9 +1,12 @@
 """A small task in the layout that the pages and examples use, and ``demo`` as the default."""
 
+import functools
+
 import pytest
 from PIL import Image
 
 from clip_adapter.demo.task import DEMO_CLASSES, class_folder, render_task_picture
+from clip_adapter.reporting import log
 
 CLASSES = DEMO_CLASSES[:4]
 COUNTS = {"train": 3, "test": 2}
@@ -32,11 +35,12 @@ def rendered(tmp_path_factory):
 
 
 @pytest.fixture
-def task_folder(rendered, tmp_path, monkeypatch):
+def task_folder(rendered, tmp_path, monkeypatch, request):
     """The current folder: a fresh one with links to the pictures; nothing is downloaded.
 
     The linear probe, the slowest method of the pages, looks at its coarse grid alone.
     """
+    request.addfinalizer(functools.partial(log.setLevel, log.level))  # a page sets it
     for entry in rendered.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
