@@ -1,7 +1,5 @@
 """A small task in the layout that the pages and examples use, and ``demo`` as the default."""
 
-import functools
-
 import pytest
 from PIL import Image
 
@@ -35,15 +33,16 @@ def rendered(tmp_path_factory):
 
 
 @pytest.fixture
-def task_folder(rendered, tmp_path, monkeypatch, request):
+def task_folder(rendered, tmp_path, monkeypatch):
     """The current folder: a fresh one with links to the pictures; nothing is downloaded.
 
     The linear probe, the slowest method of the pages, looks at its coarse grid alone.
     """
-    request.addfinalizer(functools.partial(log.setLevel, log.level))  # a page sets it
+    level = log.level
     for entry in rendered.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clip_adapter.options.DEFAULT_BACKBONE", "demo")
     monkeypatch.setattr("clip_adapter.methods.linear_probe.BISECTIONS", 0)
-    return tmp_path
+    yield tmp_path
+    log.setLevel(level)  # a page sets it
