@@ -298,7 +298,7 @@ def test_a_set_must_be_named(run, out, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--shots", "0"], "0 is not in the range"),
+        (["--shots", "0"], "greater than or equal to 1"),
         (["--hold-out", "20%"], "has test pictures already"),
     ],
 )
