@@ -56,7 +56,7 @@ def did_you_mean(path: str | os.PathLike[str]) -> str:
     """
     path = Path(os.path.expanduser(path))
     for link in (path, *path.parents):
-        if link.is_symlink() and not link.exists():
+        if os.path.islink(link) and not os.path.exists(link):
             return f" {shown(link)!r} is a link that leads nowhere."
     near = near_paths(path)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

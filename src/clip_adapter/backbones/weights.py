@@ -94,7 +94,7 @@ def fingerprint(model: nn.Module) -> str:
 def reason_of(error: BaseException) -> str:
     """One line that says what went wrong, without the address of every retry."""
     if isinstance(error, pickle.UnpicklingError):  # torch advises to open it all the same
-        return "it is damaged, or a pickle of more than tensors, which may run any code when opened."
+        return "it is damaged, or a pickle of more than tensors, which may run any code."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     if isinstance(error, KeyError):
