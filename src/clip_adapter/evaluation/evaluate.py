@@ -1,4 +1,4 @@
-"""``evaluate``: a classifier on a test split, and the ``Report`` of it."""
+"""``evaluate``: a classifier on a test split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,94 +13,18 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
+from clip_adapter.datasets.splits import not_drawn
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.evaluation.report import Answer, Report, why_not_scored
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.text import alike_note
 from clip_adapter.options import HELD_OUT, source_options
 from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
+from clip_adapter.wording import counted, listed
 
 DEFAULT_SPLIT = "test"
 TOP = 5
-
-
-@dataclass
-class Report:
-    """Accuracies are in percent.
-
-    Attributes:
-        method: of the classifier.
-        data: what it was tested on.
-        n: pictures that were scored.
-        top1: share whose first answer is right.
-        top5: share whose label is among the first five; None with five classes or fewer.
-        mean_per_class: mean of the accuracies of the classes that have pictures.
-        zero_shot_top1: zero-shot CLIP on the same pictures; None without text weights.
-        per_class: accuracy by class name; None for a class without pictures.
-        zero_shot_per_class: the same for zero-shot; None without text weights.
-        class_counts: pictures by class name.
-        confusion: (C, C) counts, row = true class.
-        class_names: C names in label order.
-        seen_in_training: pictures whose content was also among the training pictures.
-        left_out: of those, how many were not scored.
-        skipped: pictures that could not be read, with the reason.
-        selection: the curves of the cross-validation on the shots.
-    """
-
-    method: str
-    data: str
-    n: int
-    top1: float
-    top5: float | None
-    mean_per_class: float
-    zero_shot_top1: float | None
-    per_class: dict[str, float | None]
-    zero_shot_per_class: dict[str, float | None] | None
-    class_counts: dict[str, int]
-    confusion: list[list[int]]
-    class_names: list[str]
-    seen_in_training: int = 0
-    left_out: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    selection: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only; without the confusion matrix where it has over 100 classes."""
-        large = {"confusion": None} if len(self.class_names) > 100 else {}
-        return dataclasses.asdict(self) | large
-
-    def __str__(self) -> str:
-        """The headline and the classes, worst first."""
-        headings, rows, left = self._by_class()
-        return "\n".join([*self.lines(), *text_table(headings, rows), *filter(None, [left])])
-
-    def _repr_html_(self) -> str:
-        headings, rows, left = self._by_class()
-        return html_table([*self.lines(), left], headings, rows)
-
-    def _by_class(self) -> tuple[list[str], list[list[str]], str]:
-        return class_rows(self.per_class, self.class_counts, self.zero_shot_per_class)
-
-    def lines(self) -> list[str]:
-        """The headline, in words."""
-        zero_shot = "not known, there are no text weights."
-        if self.zero_shot_top1 is not None:
-            gain = self.top1 - self.zero_shot_top1
-            zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
-        beware = self.seen_in_training and not self.left_out
-        lines = [
-            beware
-            and f"Beware: {self.seen_in_training} of these {self.n} pictures were also trained on, "
-            "so the accuracy is too high.",
-            f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
-            f"Zero-shot CLIP: {zero_shot}",
-            self.top5 is not None and f"Top 5: {self.top5:.2f} %.",
-            f"Mean of the classes: {self.mean_per_class:.2f} %.",
-            self.left_out and f"{self.left_out} pictures were left out: they were trained on.",
-            self.skipped and f"{len(self.skipped)} pictures could not be read and were skipped.",
-        ]
-        return [line for line in lines if line]
 
 
 def evaluate(
@@ -118,7 +41,9 @@ def evaluate(
 
     A picture is recognised by its content when it was trained on. Where ``data`` tells training
     from test pictures, such pictures are counted and reported; where it does not (a plain folder
-    of classes), they are left out of the score.
+    of classes), they are left out of the score. So is always a picture that lies under two labels
+    or more, here or where it was trained: one of them is wrong. Features that are given as such
+    are all scored.
 
     Args:
         classifier: what to score.
@@ -153,10 +78,11 @@ def evaluate(
         held_out = split == HELD_OUT
         opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
         split = "train" if held_out else split
-        features, bad = opened.features(split)
+        rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None
+        features, bad = opened.features(split, rows)
         plain = features
         if classifier.tower_adapter is not None:
-            plain, _ = opened.features(split, other=classifier.backbone())
+            plain, _ = opened.features(split, rows, other=classifier.backbone())
         return _score(
             classifier,
             features,
@@ -165,7 +91,20 @@ def evaluate(
             only_its_classes,
             [dataclasses.asdict(one) for one in bad],
             keep_seen=opened.has_splits and not held_out,
+            keep_conflicting=False,
+            held_out=len(rows or []),
         )
+
+
+def _kept_apart(labels: Sequence[int], info: Mapping[str, Any]) -> list[int] | None:
+    """The rows of the training split that ``fit`` did not draw; None where that is not known.
+
+    It is not of a classifier of an older version, nor where there are more or fewer pictures now.
+    """
+    drawn = info.get("drawn")
+    if not drawn or drawn["of"] != len(labels):
+        return None
+    return not_drawn(labels, drawn["shots"], info["seed"], info.get("hold_out", {}).get("asked"))
 
 
 def held_out_features(source: Source, split: str = DEFAULT_SPLIT) -> FeatureSet:
@@ -186,17 +125,31 @@ def _score(
     skipped: Sequence[dict[str, str]] = (),
     *,
     keep_seen: bool = True,
+    keep_conflicting: bool = True,
+    held_out: int = 0,
 ) -> Report:
     """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
     labels = _map_labels(features, classifier, only_its_classes)
     if alike := alike_note(classifier.text_weights, classifier.class_names):
         log.warning(alike)
-    seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
-    rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
+    digests = features.digests or [""] * len(features)
+    doubtful = set() if keep_conflicting else {*classifier.info.get("conflicting", [])}
+    doubtful |= set() if keep_conflicting else _under_two_labels(digests, features.labels.tolist())
+    conflicting = torch.tensor([one in doubtful for one in digests], dtype=torch.bool)
+    seen = torch.tensor([one in classifier.train_digests for one in digests], dtype=torch.bool)
+    seen &= ~conflicting
+    rows = (~(conflicting if keep_seen else conflicting | seen)).nonzero()[:, 0]
+    counts = {
+        "left_out": 0 if keep_seen else int(seen.sum()),
+        "conflicting": int(conflicting.sum()),
+        "held_out": held_out,
+    }
     if not len(rows):
+        whys = why_not_scored(
+            counts["left_out"], counts["conflicting"], len(skipped), copies=held_out > 0
+        )
         raise DataError(
-            f"{name} has no picture to score"
-            + (": every one of them was trained on." if seen.any() else "."),
+            f"{name} has no picture to score{whys and ': '}{whys}.",
             hint="Give pictures that were not used by 'fit', or fit with --shots on fewer.",
         )
     scores = [classifier.logits(features.subset(rows))]
@@ -208,6 +161,8 @@ def _score(
     top1, confusion, accuracies = _counted(scores[0], labels)
     nothing = None, None, None
     zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else nothing
+    sure = scores[0].softmax(-1).max(-1)
+    paths = features.names or [str(row) for row in range(len(features))]
     present = [accuracy for accuracy in accuracies if accuracy is not None]
     return Report(
         n=len(labels),
@@ -223,10 +178,25 @@ def _score(
         method=str(classifier.info.get("method", "classifier")),
         data=name,
         seen_in_training=int(seen.sum()),
-        left_out=len(features) - len(rows),
+        **counts,
         skipped=list(skipped),
         selection=list(classifier.info.get("selection", [])),
+        answers=[
+            Answer(paths[row], class_names[label], class_names[answer], probability)
+            for row, label, answer, probability in zip(
+                rows.tolist(),
+                labels.tolist(),
+                *(t.tolist() for t in (sure.indices, sure.values)),
+                strict=True,
+            )
+        ],
     )
+
+
+def _under_two_labels(digests: Sequence[str], labels: Sequence[int]) -> set[str]:
+    """The contents that lie under two labels or more."""
+    times = Counter(digest for digest, _ in {*zip(digests, labels, strict=True)} if digest)
+    return {digest for digest, count in times.items() if count > 1}
 
 
 def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip_adapter.evaluation.evaluate import Report
+from clip_adapter.evaluation.report import Report
 from clip_adapter.files import check_folder, write_output
 from clip_adapter.reporting import log
 from clip_adapter.training.selection import shown
