@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -53,6 +54,7 @@ class Source(ABC):
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
+        renamed: the class names that the user gave, by those of the source.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
@@ -62,6 +64,7 @@ class Source(ABC):
     has_test: bool = False
     set_name: str | None = None
     idle_backbone: str = ""
+    renamed: Mapping[str, str] = MappingProxyType({})
     _backbone: Backbone | None = None
     _scale: float = 100.0
 
@@ -182,6 +185,7 @@ class Source(ABC):
         return {
             "data": self.name,
             **self.made_by(),
+            **({"renamed": self.renamed} if self.renamed else {}),
             **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
@@ -200,6 +204,7 @@ class PictureSource(Source):
             class_names=options.class_names,
             prompts=list(options.prompts) or None,
         )
+        self.renamed = data.renamed
         self.has_splits, self.has_test = data.has_splits, data.has_test
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 

@@ -21,7 +21,7 @@ from clip_adapter.features.text import alike_note
 from clip_adapter.options import HELD_OUT, source_options
 from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import counted, listed
+from clip_adapter.wording import counted, listed, some_of
 
 DEFAULT_SPLIT = "test"
 TOP = 5
@@ -73,9 +73,10 @@ def evaluate(
                 hint="Leave it away.",
             )
         plain = data if classifier.tower_adapter is None else None
-        return _score(classifier, data, plain, "features", only_its_classes)
+        names = _named_as_trained(data, classifier)
+        return _score(classifier, data, plain, "features", names, only_its_classes)
     with listening(progress, cancel), Notes():
-        held_out = split == HELD_OUT
+        held_out, named = split == HELD_OUT, source.get("class_names") is not None
         opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
         split = "train" if held_out else split
         rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None
@@ -88,6 +89,7 @@ def evaluate(
             features,
             plain,
             opened.name,
+            features.class_names if named else _named_as_trained(features, classifier),
             only_its_classes,
             [dataclasses.asdict(one) for one in bad],
             keep_seen=opened.has_splits and not held_out,
@@ -121,6 +123,7 @@ def _score(
     features: FeatureSet,
     plain: FeatureSet | None,
     name: str,
+    class_names: Sequence[str],
     only_its_classes: bool,
     skipped: Sequence[dict[str, str]] = (),
     *,
@@ -128,8 +131,11 @@ def _score(
     keep_conflicting: bool = True,
     held_out: int = 0,
 ) -> Report:
-    """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
-    labels = _map_labels(features, classifier, only_its_classes)
+    """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone.
+
+    ``class_names`` are what the classes of the features are called.
+    """
+    labels = _map_labels(features.labels, class_names, classifier, only_its_classes)
     if alike := alike_note(classifier.text_weights, classifier.class_names):
         log.warning(alike)
     digests = features.digests or [""] * len(features)
@@ -156,7 +162,7 @@ def _score(
     if classifier.text_weights is not None and plain is not None:
         scores.append(classifier.zero_shot_logits(plain.subset(rows)))
     if only_its_classes:
-        scores = [_among(logits, classifier, features) for logits in scores]
+        scores = [_among(logits, classifier, class_names) for logits in scores]
     class_names, labels = classifier.class_names, labels[rows]
     top1, confusion, accuracies = _counted(scores[0], labels)
     nothing = None, None, None
@@ -199,15 +205,15 @@ def _under_two_labels(digests: Sequence[str], labels: Sequence[int]) -> set[str]
     return {digest for digest, count in times.items() if count > 1}
 
 
-def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tensor:
-    """``logits`` (N, C), with -inf for the classes that ``features`` does not name.
+def _among(logits: Tensor, classifier: Classifier, names: Sequence[str]) -> Tensor:
+    """``logits`` (N, C), with -inf for classes that are not among ``names``.
 
     Classes of one name (ImageNet has two "missile") are one answer, at the place of the first.
     """
-    if features.class_names == classifier.class_names:
+    if names == classifier.class_names:
         return logits
     kept = torch.full_like(logits, -torch.inf)
-    for name in set(features.class_names) & set(classifier.class_names):
+    for name in {*names} & {*classifier.class_names}:
         alike = [i for i, one in enumerate(classifier.class_names) if one == name]
         kept[:, alike[0]] = logits[:, alike].amax(1)
     return kept
@@ -277,19 +283,43 @@ def open_for(
     return source
 
 
-def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> Tensor:
-    """Labels of ``features`` as the classifier counts them: classes are matched by name.
+def _named_as_trained(features: FeatureSet, classifier: Classifier) -> list[str]:
+    """What the classes of ``features`` are called, by the names that were given at training.
+
+    Raises:
+        DataError: what they are called are labels that were given other names, and also names.
+    """
+    theirs, renamed = features.class_names, classifier.info.get("renamed", {})
+    present = {theirs[i] for i in features.labels.tolist() if i >= 0}
+    if theirs == classifier.class_names or not present or not present <= renamed.keys():
+        return theirs
+    changed = sorted(f"{name!r} is {renamed[name]!r}" for name in present if renamed[name] != name)
+    if changed and present <= {*classifier.class_names}:
+        raise DataError(
+            f"Whether the classes {listed(sorted(present))} are meant by their labels is not sure: "
+            f"at training {some_of(changed)}, and these are names of classes as well.",
+            hint="Say what each is called by --class-names.",
+        )
+    if changed:
+        log.info(f"Classes are called as at training: {some_of(changed)}.")
+    return [renamed.get(name, name) for name in theirs]
+
+
+def _map_labels(
+    labels: Tensor, theirs: Sequence[str], classifier: Classifier, by_name: bool
+) -> Tensor:
+    """``labels`` (N,) of classes called ``theirs`` as the classifier counts them: matched by name.
 
     With ``by_name``, classes of the classifier that are called alike are one, the first of them.
     """
-    if unlabelled := int((features.labels < 0).sum()):
+    if unlabelled := int((labels < 0).sum()):
         raise DataError(
-            f"{unlabelled} of {len(features)} rows have no label.",
+            f"{unlabelled} of {len(labels)} rows have no label.",
             hint="Label them, or leave them out; 'predict' needs no labels.",
         )
-    theirs, ours = features.class_names, classifier.class_names
+    ours = classifier.class_names
     if theirs == ours:
-        return features.labels
+        return labels
     for whose, names in {"test data": theirs, "classifier": [] if by_name else ours}.items():
         if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             raise DataError(
@@ -298,14 +328,14 @@ def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> 
                 hint="Give both the same list in the same order, or make the names unique.",
             )
     position = {name: i for i, name in reversed(list(enumerate(ours)))}
-    if unknown := sorted({theirs[i] for i in features.labels.tolist()} - set(position)):
+    if unknown := sorted({theirs[i] for i in labels.tolist()} - set(position)):
         classes = counted(len(unknown), "class of the test data is", "classes of the test data are")
         raise DataError(
             f"{classes} unknown to the classifier: {listed(unknown)}.",
             allowed=", ".join(ours[:20]) + (" ..." if len(ours) > 20 else ""),
             hint="Name the classes as at training (--class-names), or remove them.",
         )
-    return torch.tensor([position.get(name, -1) for name in theirs])[features.labels]
+    return torch.tensor([position.get(name, -1) for name in theirs])[labels]
 
 
 def _top_k(logits: Tensor, labels: Tensor, k: int) -> float:
