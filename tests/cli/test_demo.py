@@ -60,6 +60,8 @@ def test_the_table_for_people(run, small):
     assert result.exit_code == 0, result.stderr
     for words in ("linear-probe", "clip-adapter, both", "accuracy-by-shots.png", "unseen", "Next:"):
         assert words in result.stdout
+    assert "±" not in result.stdout
+    assert "left out" not in result.stderr
 
 
 def test_wrong_shots(run, tmp_path):

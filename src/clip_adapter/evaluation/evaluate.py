@@ -123,7 +123,7 @@ def _score(
     features: FeatureSet,
     plain: FeatureSet | None,
     name: str,
-    class_names: Sequence[str],
+    class_names: list[str],
     only_its_classes: bool,
     skipped: Sequence[dict[str, str]] = (),
     *,
@@ -205,7 +205,7 @@ def _under_two_labels(digests: Sequence[str], labels: Sequence[int]) -> set[str]
     return {digest for digest, count in times.items() if count > 1}
 
 
-def _among(logits: Tensor, classifier: Classifier, names: Sequence[str]) -> Tensor:
+def _among(logits: Tensor, classifier: Classifier, names: list[str]) -> Tensor:
     """``logits`` (N, C), with -inf for classes that are not among ``names``.
 
     Classes of one name (ImageNet has two "missile") are one answer, at the place of the first.
@@ -305,9 +305,7 @@ def _named_as_trained(features: FeatureSet, classifier: Classifier) -> list[str]
     return [renamed.get(name, name) for name in theirs]
 
 
-def _map_labels(
-    labels: Tensor, theirs: Sequence[str], classifier: Classifier, by_name: bool
-) -> Tensor:
+def _map_labels(labels: Tensor, theirs: list[str], classifier: Classifier, by_name: bool) -> Tensor:
     """``labels`` (N,) of classes called ``theirs`` as the classifier counts them: matched by name.
 
     With ``by_name``, classes of the classifier that are called alike are one, the first of them.

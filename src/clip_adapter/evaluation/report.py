@@ -128,9 +128,9 @@ def why_not_scored(seen: int, conflicting: int, bad: int, *, copies: bool = Fals
         copies: those that were seen are copies of what was trained on.
     """
     is_copy = "is a copy of one that was", "are copies of such as were"
-    whys = [
-        seen and f"{counted(seen, *(is_copy if copies else ('was', 'were')))} trained on",
-        conflicting and f"{counted(conflicting, 'lies', 'lie')} under two labels or more",
-        bad and f"{bad} cannot be read",
-    ]
-    return ", ".join(why for why in whys if why)
+    whys = {
+        f"{counted(seen, *(is_copy if copies else ('was', 'were')))} trained on": seen,
+        f"{counted(conflicting, 'lies', 'lie')} under two labels or more": conflicting,
+        f"{bad} cannot be read": bad,
+    }
+    return ", ".join(why for why, number in whys.items() if number)
