@@ -94,6 +94,8 @@ def test_no_curve_is_drawn_of_methods_that_were_blended(tmp_path):
         selection=[blend],
     )
     assert [path.name for path in report_plots(report, tmp_path)] == ["confusion.png"]
+    report.selection.append(CURVE)
+    assert report_plots(report, tmp_path)[1].name == "ratio-curve.png"
 
 
 def test_lines_with_bars(tmp_path):

@@ -46,8 +46,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Draw which classes are taken for which (confusion.png) and how the ratio was "
-            "chosen (ratio-curve.png).",
+            help="Draw which classes are taken for which (confusion.png) and, where the method "
+            "chose a ratio or the like, how (ratio-curve.png).",
             show_default="no pictures",
             rich_help_panel=o.RESULT,
         ),

@@ -94,7 +94,7 @@ def thin_classes(
     names: Sequence[str],
     shots: int | None,
 ) -> list[str]:
-    """Notes on classes that lost all pictures, or of which fewer are learned from than asked for.
+    """Notes on classes that lost all pictures, or of which fewer are learned from than of others.
 
     Args:
         before: labels of the pictures that were to be read.
@@ -107,10 +107,12 @@ def thin_classes(
     if lost := [names[i] for i in sorted(set(before) - set(after))]:
         what = counted(len(lost), "class has", "classes have")
         notes.append(f"Warning: {what} no training picture left that can be read: {listed(lost)}.")
-    if fewer := [f"{names[i]!r} ({count[i]})" for i in sorted(count) if count[i] < (shots or 0)]:
+    most = max(count.values(), default=0)
+    fewer = [f"{names[i]!r} ({count[i]})" for i in sorted(count) if count[i] < most]
+    if fewer and shots is not None:
         what = counted(len(fewer), "class has", "classes have")
         notes.append(
-            f"{what} fewer than the {shots} pictures asked for, and all of theirs are used: "
+            f"{what} fewer than {most} pictures to learn from, and all of theirs are used: "
             f"{some_of(fewer)}."
         )
     return notes

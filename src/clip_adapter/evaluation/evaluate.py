@@ -101,12 +101,14 @@ def evaluate(
 def _kept_apart(labels: Sequence[int], info: Mapping[str, Any]) -> list[int] | None:
     """The rows of the training split that ``fit`` did not draw; None where that is not known.
 
-    It is not of a classifier of an older version, nor where there are more or fewer pictures now.
+    It is not of a classifier of an older version, nor where there are more or fewer pictures now,
+    nor where all were drawn.
     """
     drawn = info.get("drawn")
     if not drawn or drawn["of"] != len(labels):
         return None
-    return not_drawn(labels, drawn["shots"], info["seed"], info.get("hold_out", {}).get("asked"))
+    asked = info.get("hold_out", {}).get("asked")
+    return not_drawn(labels, drawn["shots"], info["seed"], asked) or None
 
 
 def held_out_features(source: Source, split: str = DEFAULT_SPLIT) -> FeatureSet:
