@@ -100,8 +100,8 @@ def examine(device: str = "auto") -> Health:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from clip_adapter.backbones import resolve_device
-    from clip_adapter.features.store import default_root
     from clip_adapter.fitting import versions
+    from clip_adapter.paths import default_root
 
     root, chosen = default_root(), resolve_device(device)
     cache, hub_cache = _space(root), _space(Path(HF_HUB_CACHE))

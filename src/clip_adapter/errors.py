@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -48,8 +50,26 @@ class MissingExtraError(UsageError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed.",
-            hint=f"pip install 'clip-adapter[{extra}]'",
+            hint=f"{how_to_install(extra)}.",
         )
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what ``extra`` adds, by the names of its packages.
+
+    ``clip-adapter[extra]`` would only be right where an index has this very package.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("clip-adapter") or []
+    except PackageNotFoundError:  # a folder of source
+        lines = []
+    marked = re.compile(rf"(.+?) *;.*extra *== *['\"]{re.escape(extra)}['\"].*")
+    packages = [shlex.quote(found[1]) for line in lines if (found := marked.fullmatch(line))]
+    if not packages:
+        return f"Install the extra '{extra}' of clip-adapter"
+    return f"pip install {' '.join(packages)} (the extra '{extra}')"
 
 
 class DataError(ClipAdapterError):

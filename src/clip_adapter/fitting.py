@@ -326,6 +326,7 @@ def _make_task(
     compute: Compute | None,
     hold_out: str | float | None,
 ) -> tuple[FewShotTask, dict[str, Any]]:
+    source.shots = shots
     wanted = frozenset() if method is None else check_supply(method, source, views)
     labels = source.labels("train")
     if hold_out is not None and source.has_test:

@@ -173,8 +173,8 @@ class SourceOptions:
     """How to read a source.
 
     Attributes:
-        backbone: name, or an object of one's own; None is ``DEFAULT_BACKBONE`` for pictures and
-            none for features.
+        backbone: name, "auto", or an object of one's own; None is ``DEFAULT_BACKBONE`` for
+            pictures and none for features.
         views: augmented views of every training picture; 1 is the plain picture.
         prompts: templates, or names of built-in ones; several are an ensemble. One str is one
             prompt.
@@ -202,7 +202,8 @@ class SourceOptions:
         str | Any,
         Help(
             "The pretrained CLIP that looks at the pictures. 'demo' is small and needs no "
-            "download; 'clip-adapter ls backbones' lists the others.",
+            "download; 'auto' goes by the machine and the number of pictures; 'clip-adapter ls "
+            "backbones' compares the others.",
             metavar="NAME",
             default=f"{DEFAULT_BACKBONE} for pictures",
         ),

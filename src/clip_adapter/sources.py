@@ -6,12 +6,12 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from clip_adapter.backbones import Backbone
+from clip_adapter.backbones.choice import resolve
 from clip_adapter.backbones.names import DEMO, DEMO_WORDS
 from clip_adapter.datasets.dataset import UNSPLIT, Sample
 from clip_adapter.datasets.descriptions import read_descriptions
@@ -54,7 +54,7 @@ class Source(ABC):
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
             "" for none.
-        renamed: the class names that the user gave, by those of the source.
+        shots: how many pictures of a class will be drawn, where that is known.
     """
 
     IGNORES: ClassVar[tuple[str, ...]] = ()
@@ -64,7 +64,7 @@ class Source(ABC):
     has_test: bool = False
     set_name: str | None = None
     idle_backbone: str = ""
-    renamed: Mapping[str, str] = MappingProxyType({})
+    shots: int | None = None
     _backbone: Backbone | None = None
     _scale: float = 100.0
 
@@ -185,7 +185,6 @@ class Source(ABC):
         return {
             "data": self.name,
             **self.made_by(),
-            **({"renamed": self.renamed} if self.renamed else {}),
             **({"descriptions": self.descriptions.facts()} if self.descriptions else {}),
         }
 
@@ -198,13 +197,10 @@ class PictureSource(Source):
     def __init__(self, spec: str, options: SourceOptions) -> None:
         root = () if takes_root(spec, options.root) else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
+        names, prompts = options.class_names, list(options.prompts) or None
         self._data = data = load_dataset(
-            spec,
-            root=options.root,
-            class_names=options.class_names,
-            prompts=list(options.prompts) or None,
+            spec, root=options.root, class_names=names, prompts=prompts
         )
-        self.renamed = data.renamed
         self.has_splits, self.has_test = data.has_splits, data.has_test
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 
@@ -214,7 +210,11 @@ class PictureSource(Source):
         return self._loaded()
 
     def _loaded(self) -> Backbone:
-        first, backbone = self._backbone is None, super()._loaded()
+        if first := self._backbone is None:
+            count = sum(map(len, self._data.splits.values()))
+            drawn = self.shots * len(self.class_names) if isinstance(self.shots, int) else count
+            self._options = resolve(self._options, min(count, drawn) * self._options.views)
+        backbone = super()._loaded()
         if first and backbone.name == DEMO:
             words = ((name, name.replace("_", " ").lower().split()) for name in self.class_names)
             if strange := [name for name, parts in words if not DEMO_WORDS.issuperset(parts)]:
@@ -224,6 +224,10 @@ class PictureSource(Source):
                     "without --backbone demo the real CLIP is taken."
                 )
         return backbone
+
+    def facts(self) -> dict[str, Any]:
+        """Also the class names that the user gave, by those of the source."""
+        return super().facts() | ({"renamed": self._data.renamed} if self._data.renamed else {})
 
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""

@@ -1,10 +1,13 @@
-"""How many threads a piece of work gets: small matrices stay on one core."""
+"""The processor, and how many threads a piece of work gets: small matrices stay on one core."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -17,6 +20,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(errors="replace") if info.exists() else ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

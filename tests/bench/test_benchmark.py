@@ -66,6 +66,7 @@ def test_every_run_is_done_once(recipe, environment, inside):
     assert set(one["versions"]) >= {"python", "torch"}
 
 
+@pytest.mark.slow
 def test_two_jobs_give_the_same_as_none_and_so_does_again(recipe, done):
     here = numbers(done)  # made in this process
     assert len({json.dumps(v) for v in here.values()}) > 4
@@ -214,6 +215,7 @@ def test_features_need_their_profile(recipe, environment):
         run_bench([recipe()], profile="demo", environment=environment)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_its_unit_alone(recipe, environment):
     Path(environment.out).mkdir()
     slow = recipe(("steps = 6 }", "steps = 9_999_999 }"))

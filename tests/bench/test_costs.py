@@ -66,6 +66,7 @@ print(json.dumps([can, *peaks, peak_mib()]))
 """
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_work():
     words = [sys.executable, "-c", TAKES_AND_GIVES_BACK]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

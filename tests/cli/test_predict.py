@@ -76,6 +76,8 @@ def test_folders_globs_and_depth(run_json, saved, test_folder, tmp_path, monkeyp
     assert len(run_json("predict", saved, test_folder, "--json")) == 12
     assert len(run_json("predict", saved, f"{test_folder}/*/0[01].png", "--json")) == 6
     assert len(run_json("predict", saved, f"{test_folder}/**/*.png", "--json")) == 12
+    everything = [one["path"] for one in run_json("predict", saved, f"{test_folder}/**", "--json")]
+    assert sorted(everything) == sorted(map(str, test_folder.rglob("*.png")))
     flat = run_json("predict", saved, test_folder / "red", "--no-recursive", "--json")
     assert len(flat) == 4
     odd = tmp_path / "a [1] 'b' *.png"

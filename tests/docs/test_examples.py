@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+# It compares five methods in thirty fits; by default it runs at one number of shots, on two draws.
+LONG = "02_compare_methods"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem == LONG), id=p.stem) for p in SCRIPTS],
+)
 def test_it_runs(script, task_folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script.name, "photos", "demo"])
     # What a script registers is gone when it ends; the built-in ones are there before.
@@ -20,6 +28,17 @@ def test_it_runs(script, task_folder, monkeypatch, capsys):
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out.strip()
+
+
+def test_the_long_one_in_short(task_folder, monkeypatch, capsys):
+    module = types.ModuleType(LONG)
+    exec((ROOT / f"examples/{LONG}.py").read_text("utf-8"), vars(module))
+    monkeypatch.setattr(module, "SHOTS", (1,))
+    monkeypatch.setattr(module, "SEEDS", (1, 2))
+    module.main("photos", "demo")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["method", *module.METHODS]
+    assert all("±" in line for line in lines[1:])
 
 
 def test_all_are_numbered_and_listed():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.known_names import check_device
 from clip_adapter.reporting import log
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -107,6 +108,7 @@ def resolve_device(device: str = "auto") -> str:
     Raises:
         UsageError: the device is unknown, or this machine has none of it.
     """
+    check_device(device)
     if device == "auto":
         if torch.cuda.is_available():
             log.info(f"Device: CUDA ({torch.cuda.get_device_name()})")

@@ -26,7 +26,7 @@ from clip_adapter.backbones.weights import (
     reason_of,
     tokenizer_options,
 )
-from clip_adapter.errors import BackboneError
+from clip_adapter.errors import BackboneError, how_to_install
 from clip_adapter.paths import HUB
 from clip_adapter.reporting import log
 
@@ -130,9 +130,8 @@ class OpenClipBackbone(FrozenEncoder):
             except Exception as error:  # transformers raises errors of many kinds
                 raise BackboneError(
                     f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
-                    hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose "
-                    "tokenizer is on the Hugging Face hub), and let it reach the hub once; image "
-                    "features need no tokenizer.",
+                    hint=f"{how_to_install('siglip')}; SigLIP and others have their tokenizer on "
+                    "the Hugging Face hub: let it reach the hub once. Image features need none.",
                 ) from error
 
     def _text_tower(self) -> Any:
@@ -209,8 +208,12 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
 
 
 @_quiet()
-def create_model(origin: Origin) -> nn.Module:
+def create_model(origin: Origin, **overrides: Any) -> nn.Module:
     """The open_clip module that comes from ``origin``, whose files are here, on the CPU.
+
+    Args:
+        origin: the model.
+        **overrides: entries of its configuration, such as ``text_cfg``.
 
     Raises:
         BackboneError: its weights cannot be loaded.
@@ -236,7 +239,7 @@ def create_model(origin: Origin) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # models are made on the CPU
-            return open_clip.create_model(origin.identifier, device="cpu", **options)
+            return open_clip.create_model(origin.identifier, device="cpu", **options, **overrides)
     except Exception as error:  # damaged files, wrong shapes, missing packages: all end here
         raise BackboneError(
             f"{origin.name} cannot be loaded: {reason_of(error)}",

@@ -40,7 +40,7 @@ from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import Stage, listening, log
 from clip_adapter.task import Sizes
-from clip_adapter.threads import cores
+from clip_adapter.threads import cores, processor
 
 # Of the report on a shifted test set.
 SHIFT = ("n", "top1", "zero_shot_top1", "mean_per_class")
@@ -49,7 +49,7 @@ MOST = 1000
 PERPLEXITY = 30.0
 # Spread of the pictures of a class around its mean: a probe then neither fits at once nor never.
 SPREAD = 1.0
-_CLEAR, _STATUS, _CPU = map(Path, ("/proc/self/clear_refs", "/proc/self/status", "/proc/cpuinfo"))
+_CLEAR, _STATUS = map(Path, ("/proc/self/clear_refs", "/proc/self/status"))
 # A set and its shifted ones stay open for the next unit.
 _open = functools.lru_cache(6)(open_set)
 
@@ -211,9 +211,8 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
 @functools.cache
 def hardware() -> dict[str, Any]:
     """Processor, cores, memory and accelerator of this machine, and torch's threads."""
-    names = re.findall(r"^model name\s*:\s*(.+)$", _text(_CPU), re.MULTILINE)
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

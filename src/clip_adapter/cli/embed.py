@@ -12,10 +12,11 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.files import check_file
+from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
-from clip_adapter.paths import check_exists
+from clip_adapter.paths import WRITABLE, check_exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,14 +81,17 @@ def embed(
     with Output(json) as output:
         if unlabelled:
             check_exists(data, "The folder")
+            check_device(reading.device)
         else:
             o.check_paths(data, reading)
         from clip_adapter.backbones.names import files_of
-        from clip_adapter.features.files import WRITABLE, write_features
 
-        if out.suffix.lower() not in WRITABLE:
-            raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
+        if (ending := out.suffix.lower()) not in WRITABLE:
+            raise unknown_name(f"ending of --out {out}:", ending, WRITABLE)
         check_file(out, inputs=[data.rpartition("#")[0], data, *files_of(reading.backbone or "")])
+        o.check_backbone(data, reading)
+        from clip_adapter.features.files import write_features
+
         start = time.perf_counter()
         sets, text, meta, skipped = (
             _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
@@ -136,6 +140,7 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
 
 
 def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
+    from clip_adapter.backbones.choice import resolve
     from clip_adapter.cli.predictions import pictures
     from clip_adapter.datasets.dataset import UNSPLIT, Sample
     from clip_adapter.features.embed import embed as embed_samples
@@ -143,13 +148,14 @@ def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise DataError(f"{data} is no folder.", hint="--unlabelled takes a folder of pictures.")
-    backbone = reading.load_backbone()
+    samples = [
+        Sample(record["path"], -1, Path(record["path"]))
+        for record in pictures(str(folder), recursive=True)
+    ]
+    backbone = resolve(reading, len(samples) * reading.views).load_backbone()
     features, skipped = embed_samples(
         backbone,
-        [
-            Sample(record["path"], -1, Path(record["path"]))
-            for record in pictures(str(folder), recursive=True)
-        ],
+        samples,
         [],
         store=reading.store(),
         preprocess=reading.preprocess,

@@ -10,6 +10,8 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.datasets.splits import share_or_number
+from clip_adapter.known_names import check_method
 from clip_adapter.options import (
     DEFAULT_METHOD,
     DEFAULT_SEED,
@@ -114,10 +116,15 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json) as output:
-        o.check_paths(data, reading)
+        check_method(method)
         options = o.key_values(option)
+        if hold_out is not None:
+            share_or_number(hold_out)
+        o.check_paths(data, reading)
+        o.check_backbone(data, reading)
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
+        from clip_adapter.datasets.open import is_feature_spec
 
         check_target(out)
         classifier = fitting.fit(
@@ -145,6 +152,8 @@ def fit(
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
         output.show(*summary(info, classifier.class_names, verbose=verbose))
+        if reading.backbone is None and not is_feature_spec(data):
+            output.show(*better_backbone(info["backbone"]))
         output.show(*(quality(info) if report is None else [*report.lines(), worst(report)]))
         output.show(*next_steps(info, data, reading.root))
         tested = {} if report is None else {"test": report.to_dict()}
@@ -165,6 +174,19 @@ def summary(info: dict[str, Any], class_names: list[str], *, verbose: bool = Fal
         f"Saved: {info['out']}",
     ]
     return [line for line in lines if line]
+
+
+def better_backbone(name: str) -> list[str]:
+    """The backbone that costs as much as ``name`` and is better as published, in one line."""
+    from clip_adapter.backbones.table import better_one, find
+
+    own, better = find(name), better_one(name)
+    if own is None or better is None:
+        return []
+    return [
+        f"As published {better.name} is better at no more cost: {better.imagenet:.1f} % zero-shot "
+        f"on ImageNet against {own.imagenet:.1f} ({command('ls', 'backbones')} compares them)."
+    ]
 
 
 def selections(info: dict[str, Any]) -> list[dict[str, Any]]:

@@ -78,7 +78,9 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     nothing = f"no such file.{guess}" if (guess := did_you_mean(path)) else "no such file"
     nothing = "nothing matches this pattern" if glob.has_magic(word) else nothing
     fault = "the folder holds no picture" if matches else nothing
-    return [*chain(*records)] or [{"path": word, "error": fault}]
+    # A pattern may match a folder, and what is in it as well.
+    by_place = {os.path.abspath(one["path"]): one for one in chain(*records)}
+    return [*by_place.values()] or [{"path": word, "error": fault}]
 
 
 def pictures(folder: str, recursive: bool) -> list[Record]:

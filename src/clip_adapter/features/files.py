@@ -26,7 +26,7 @@ from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
-from clip_adapter.paths import did_you_mean
+from clip_adapter.paths import WRITABLE, did_you_mean
 from clip_adapter.wording import first_line, listed
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
@@ -34,7 +34,6 @@ _SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
 _SHOWN = 10  # names in a message
-WRITABLE = tuple(suffix for suffix, (_, write) in FORMATS.items() if write)
 
 
 @dataclass

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,23 +24,16 @@ from torch import Tensor
 
 from clip_adapter.errors import StoreError
 from clip_adapter.files import remedy, replacing
+from clip_adapter.paths import CACHE_VARIABLE, default_root
 from clip_adapter.reporting import log
 
 # Raised whenever the same key would give other numbers: decoding, transforms, pooling of features.
 FEATURE_VERSION = 1
-CACHE_VARIABLE = "CLIP_ADAPTER_CACHE"
 
 
 def content_digest(data: bytes) -> str:
     """The digest (hex, 128 bits) that stands for some bytes: a picture's file, or a text."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def default_root() -> Path:
-    """``$CLIP_ADAPTER_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("clip-adapter"))
 
 
 class FeatureStore:

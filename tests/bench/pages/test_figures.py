@@ -28,6 +28,7 @@ def legend(figure):
     return [text.get_text() for text in box.get_texts()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_two_drawings_are_the_same_bytes(bench, name, tmp_path):
     findings = findings_of(bench, name, datasets=["demo"])

@@ -34,6 +34,7 @@ def slower(bench, planned, seconds):
         bench.results.write(run, fresh | times)
 
 
+@pytest.mark.slow
 def test_the_same_accuracies_give_the_same_bytes_elsewhere(bench, tmp_path):
     planned = [bench.fill(bench.plan(n), accuracy) for n in ("table10", "figure4")]
     pages = []
@@ -156,6 +157,7 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
     assert "- not there: demo-colours\n" in text
 
 
+@pytest.mark.slow
 def test_names_with_slashes_and_spaces_are_files_all_the_same(bench, tmp_path):
     own = tmp_path / "my own.toml"
     own.write_text(
@@ -212,6 +214,7 @@ def costs(bench):
     return planned
 
 
+@pytest.mark.slow
 def test_costs_stand_beside_the_papers_with_the_accuracy_of_another_recipe(bench, costs, tmp_path):
     # Other options, other accuracy: that of the default branch and prompts is taken.
     figure = bench.fill(bench.plan("figure5", datasets=["demo"]), lambda run: 30.0)

@@ -195,6 +195,7 @@ def test_backbones_are_columns(bench):
     assert dtd.rows["CLIP-Adapter"][-2:] == ["**70.86**", "*-10.86*"]
 
 
+@pytest.mark.slow
 def test_rows_that_a_set_cannot_have_are_not_in_its_table(bench):
     sets = ["imagenet", "textless"]
     whole, part = bench.tables("peers", "features", datasets=sets)
