@@ -198,9 +198,8 @@ class PictureSource(Source):
         root = () if takes_root(spec, options.root) else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
         names, prompts = options.class_names, list(options.prompts) or None
-        self._data = data = load_dataset(
-            spec, root=options.root, class_names=names, prompts=prompts
-        )
+        data = load_dataset(spec, root=options.root, class_names=names, prompts=prompts)
+        self._data = data
         self.has_splits, self.has_test = data.has_splits, data.has_test
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 

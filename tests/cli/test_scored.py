@@ -114,6 +114,8 @@ def test_the_answers_are_written_wrong_ones_first(run, saved, photos, tmp_path):
         assert run("evaluate", saved, photos, "--answers", tmp_path / name).exit_code == 0
     assert "answer" in (tmp_path / "a.txt").read_text()
     assert json.loads((tmp_path / "a.json").read_text())[0]["answer"]
+    lost = run("evaluate", saved, photos, "--answers", Path(saved) / "classifier.json")
+    assert (lost.exit_code, "would be lost" in lost.stderr) == (2, True)
     wrong = run("evaluate", saved, photos, "--answers", tmp_path / "a.doc")
     assert wrong.exit_code == 2
     assert "--answers" in wrong.stderr

@@ -83,12 +83,13 @@ def evaluate(
             raise unknown_name("split", split, (*SPLITS, HELD_OUT))
         if plots is not None:
             check_folder(plots)
-        if answers is not None:
-            check_file(answers, inputs=[data, data.rpartition("#")[0]])
         form = form_of(answers, flag="--answers")
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
+        if answers is not None:
+            names = [reading.class_names] if isinstance(reading.class_names, str | Path) else []
+            check_file(answers, [data, data.rpartition("#")[0], *names, *folder.iterdir()])
         o.check_paths(data, reading)
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier

@@ -42,7 +42,8 @@ def collect(words: Sequence[str], recursive: bool) -> list[Record]:
 
     Args:
         words: files, folders, globs (which a shell did not expand), or ``-`` for a list on
-            standard input, separated by NUL where there is one, else by line ends.
+            standard input, separated by NUL where there is one, else by line ends, where each may
+            stand in quotes.
         recursive: also what lies in folders of a folder.
 
     Raises:

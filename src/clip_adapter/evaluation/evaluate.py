@@ -141,8 +141,10 @@ def _score(
     if alike := alike_note(classifier.text_weights, classifier.class_names):
         log.warning(alike)
     digests = features.digests or [""] * len(features)
-    doubtful = set() if keep_conflicting else {*classifier.info.get("conflicting", [])}
-    doubtful |= set() if keep_conflicting else _under_two_labels(digests, features.labels.tolist())
+    doubtful = set[str]()
+    if not keep_conflicting:
+        doubtful = _under_two_labels(digests, features.labels.tolist())
+        doubtful.update(classifier.info.get("conflicting", []))
     conflicting = torch.tensor([one in doubtful for one in digests], dtype=torch.bool)
     seen = torch.tensor([one in classifier.train_digests for one in digests], dtype=torch.bool)
     seen &= ~conflicting
@@ -194,7 +196,8 @@ def _score(
             for row, label, answer, probability in zip(
                 rows.tolist(),
                 labels.tolist(),
-                *(t.tolist() for t in (sure.indices, sure.values)),
+                sure.indices.tolist(),
+                sure.values.tolist(),
                 strict=True,
             )
         ],
