@@ -11,12 +11,13 @@ import shlex
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import typer
 
 from clip_adapter.errors import ClipAdapterError, DataError
-from clip_adapter.files import remedy
+from clip_adapter.files import is_stream, remedy, write_file
 from clip_adapter.reporting import NotesWarning, log
 from clip_adapter.wording import printable
 
@@ -161,6 +162,17 @@ def console(file: TextIO | None = None) -> Console:
 
     target = file or sys.stdout
     return Console(file=target, width=None if target.isatty() else PIPED_WIDTH)
+
+
+def written(path: Path, data: bytes, form: str) -> str:
+    """Write ``data`` to ``path``, and say so, and whether a file was there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    older = os.path.isfile(path) and not is_stream(path)
+    write_file(path, data)
+    return f"Written: {path} ({form}){', in the place of an older file' * older}"
 
 
 def table(
