@@ -73,6 +73,8 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
         DataError: it does not exist, or ``root`` does not.
     """
     spec = str(spec)
+    if not spec:
+        raise UsageError("The name of the data is empty.", allowed=FORMS)
     if spec.startswith("hub:"):
         return
     path, features = Path(os.path.expanduser(spec)), is_feature_spec(spec)
@@ -170,7 +172,7 @@ def is_feature_spec(spec: str | Path) -> bool:
     if file.startswith("hub:"):
         return False
     for name in (file, file.rpartition("#")[0]):
-        if name and (Path(os.path.expanduser(name)) / SHARDED).is_file():
+        if name and os.path.isfile(Path(os.path.expanduser(name)) / SHARDED):
             return True
         ending = Path(name).suffix.lower()
         if ending in (".safetensors", ".npz"):
