@@ -31,7 +31,7 @@ def test_a_value_is_read_as_its_field(method, option, given, read):
 @pytest.mark.parametrize(
     ("method", "option", "given", "allowed"),
     [
-        ("clip-adapter", "steps", "3.5", "1 or more, whole; none"),
+        ("clip-adapter", "steps", "3.5", "a whole number, 1 or more; none"),
         ("clip-adapter", "steps", MAX_WHOLE + 1, f"whole numbers up to {MAX_WHOLE}"),
         ("clip-adapter", "lr", True, "a number above 0; none"),
         ("clip-adapter", "lr", 0, "a number above 0"),

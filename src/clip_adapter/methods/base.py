@@ -269,7 +269,8 @@ def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = N
         fits = False
     if not fits or (bounds and isinstance(read, int | float) and not bounds.hold(read)):
         number = f"{bounds}" if bounds else "a finite number"
-        names = {**NAMES, float: number, int: f"{number}, whole"}
+        whole = f"a whole number, {bounds}" if bounds else "a whole number"
+        names = {**NAMES, float: number, int: whole}
         words = [names.get(k) or ", ".join(map(str, typing.get_args(k))) for k in kinds]
         raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
     if type(read) is int and abs(read) > MAX_WHOLE:
