@@ -16,16 +16,16 @@ from clip_adapter.errors import DataError
         (
             "from dataclasses import replace\n"
             "from clip_adapter.datasets.catalog.eurosat import RECORD\n"
-            "RECORD = replace(RECORD, name='flag')",
-            "holds a RECORD named 'flag'",
+            "RECORD = replace(RECORD, name='other')",
+            "holds a RECORD named 'other'",
         ),
     ],
 )
 def test_a_file_without_a_record_of_its_name_is_named(tmp_path, monkeypatch, text, found):
-    (tmp_path / "flags.py").write_text(text)
+    (tmp_path / "no_set.py").write_text(text)
     monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, str(tmp_path)])
-    module = f"{catalog.__name__}.flags"
+    module = f"{catalog.__name__}.no_set"
     monkeypatch.setitem(sys.modules, module, None)  # so that it is forgotten afterwards
     del sys.modules[module]
-    with pytest.raises(DataError, match=rf"flags\.py {found}(?s:.*)name='flags'"):
-        catalog._record_of("flags")
+    with pytest.raises(DataError, match=rf"no_set\.py {found}(?s:.*)name='no_set'"):
+        catalog._record_of("no_set")

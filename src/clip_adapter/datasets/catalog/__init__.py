@@ -44,7 +44,7 @@ def _record_of(file: str) -> Benchmark:
         raise DataError(
             f"{module.__file__} holds {what}.",
             allowed=f"RECORD = Benchmark(name={file!r}, ...): a data set is called as its file",
-            hint="Change the name of one of the two, or move a file that is no data set elsewhere.",
+            hint="Give it that RECORD, or rename the file, or move it out of this folder.",
         )
     return record
 
