@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import multiprocessing
 import resource
@@ -15,11 +16,13 @@ import pytest
 from clip_adapter.bench import benchmark
 from clip_adapter.bench.benchmark import do_units, run_bench
 from clip_adapter.bench.data import Named
+from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.page import write_page
 from clip_adapter.bench.plan import load_plans, make_plan, make_plans
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import FOLDER, Results
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.methods import base
 
 ALL = 2 * (1 + 2 + 2 + 2)  # two files; one run of zero-shot, two seeds of each other
 
@@ -321,3 +324,65 @@ def test_killed_at_ten_moments_and_resumed_gives_the_same_tables(recipe, environ
         Path(environment.out, "TABLES.md").read_bytes() == Path(calm.out, "TABLES.md").read_bytes()
     )
     assert numbers(environment) == numbers(calm)
+
+
+METHOD = """
+from dataclasses import dataclass
+
+import torch
+from clip_adapter.methods.base import Fitted, Head, Method, register
+from theirs.sums import sums
+
+
+@register
+@dataclass
+class Means(Method):
+    name = "theirs"
+    summary = "class means"
+    citation = "arXiv 0000.00000"
+    trains = "nothing"
+
+    def fit(self, task):
+        return Fitted(Head(sums(task), logit_scale=task.logit_scale))
+"""
+SUMS = """
+import torch
+
+
+def sums(task):
+    features, labels = task.train.features[0], task.train.labels
+    means = torch.zeros(len(task.class_names), features.shape[1])
+    return SIGN * means.index_add(0, labels, features)
+"""
+
+
+def test_edited_code_of_another_package_is_run_anew(
+    recipe, environment, inside, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    package = tmp_path / "packages" / "theirs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "means.py").write_text(METHOD)
+    path = recipe(('method = "linear-probe"\noptions = { C = 1.0 }', 'method = "theirs"'))
+
+    def run(sign):
+        """As a new process sees the file."""
+        (package / "sums.py").write_text(SUMS.replace("SIGN", sign))
+        for name in [n for n in sys.modules if n.split(".")[0] == "theirs"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        importlib.import_module("theirs.means")
+        outcome = call(path, environment)
+        cells = Findings(load_plans(Path(environment.out))[0], outcome.results).cells
+        return outcome, cells[cells.label == "probe"].value.min()
+
+    first, right = run("1")
+    again, _ = run("1")
+    edited, wrong = run("-1")
+    assert (first.done, again.done, edited.done) == (ALL, 0, 4)
+    assert wrong < 25 < right
+    back, once_more = run("1")
+    assert (back.done, once_more) == (0, right)

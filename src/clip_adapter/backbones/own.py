@@ -221,6 +221,12 @@ def own_names() -> dict[str, str]:
     return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
 
 
+def module_of(name: str) -> str:
+    """The module that makes the backbone registered as ``name``; "" where none is."""
+    entries = entry_points(group=GROUP) if name in own_names() else ()
+    return next((entry.module for entry in entries if entry.name == name), "")
+
+
 def own_backbone(name: str, device: str) -> OwnBackbone:
     """What the factory that is registered as ``name`` makes; a torch module goes to ``device``.
 

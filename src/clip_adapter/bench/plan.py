@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clip_adapter.backbones.names import files_of
+from clip_adapter.bench.code import backbone_code, method_code
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
 from clip_adapter.bench.results import ZERO_SHOT, Run
@@ -52,7 +53,8 @@ class Plan(Model):
         recipe: with every data set named.
         dtype: of the backbone.
         data: {data set that can be read: digest of what it holds}.
-        weights: {backbone: digest of its files, or ""}.
+        weights: {backbone: digest of its files or of its package's code, or ""}.
+        code: {method of another package: digest of its code}.
         left_out: of the data sets that can be read.
         missing: {data set that cannot be read: the reason}.
     """
@@ -62,6 +64,7 @@ class Plan(Model):
     dtype: Dtype = "float32"
     data: dict[str, str]
     weights: dict[str, str]
+    code: dict[str, str] = {}
     left_out: tuple[LeftOut, ...]
     missing: dict[str, str]
 
@@ -101,6 +104,7 @@ class Plan(Model):
                     cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
                     dtype=self.dtype,
                     weights=self.weights[backbone],
+                    code=self.code.get(system.method, ""),
                 )
                 yield system, setting, run
 
@@ -110,9 +114,9 @@ class Plan(Model):
 
 
 def weights_of(backbone: str) -> str:
-    """Digest of the files of ``backbone``; "" where it is known by its name alone."""
+    """Digest of the files or of the code of ``backbone``; "" where its name tells all."""
     digests = [(path.name, file_digest(path)) for path in files_of(backbone)]
-    return content_digest(json.dumps(digests).encode()) if digests else ""
+    return content_digest(json.dumps(digests).encode()) if digests else backbone_code(backbone)
 
 
 def make_plan(
@@ -138,6 +142,8 @@ def make_plan(
             left_out += _left_out(recipe, known)
         except ClipAdapterError as error:
             missing[name] = str(error)
+    methods = dict.fromkeys(system.method for system in recipe.systems)
+    code = {name: digest for name in methods if (digest := method_code(name))}
     return Plan(
         format=FORMAT,
         recipe=recipe,
@@ -146,6 +152,8 @@ def make_plan(
         weights={name: "" if recipe.costs else weights(name) for name in recipe.backbones},
         left_out=tuple(left_out),
         missing=missing,
+        # Plans without such methods are the same bytes as ever.
+        **({"code": code} if code else {}),
     )
 
 
