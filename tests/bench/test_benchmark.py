@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from clip_adapter.bench import benchmark
@@ -22,6 +23,7 @@ from clip_adapter.bench.plan import load_plans, make_plan, make_plans
 from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.bench.results import FOLDER, Results
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.features.files import load_features, write_features
 from clip_adapter.methods import base
 
 ALL = 2 * (1 + 2 + 2 + 2)  # two files; one run of zero-shot, two seeds of each other
@@ -386,3 +388,36 @@ def test_edited_code_of_another_package_is_run_anew(
     assert wrong < 25 < right
     back, once_more = run("1")
     assert (back.done, once_more) == (0, right)
+
+
+def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, inside, tmp_path):
+    outcome = call(recipe(), environment)
+    out = Path(environment.out)
+    write_page(outcome.plans, outcome.results, out)
+    page = (out / "TABLES.md").read_text("utf-8")
+    [csv], [tex] = out.rglob("tables/*/*.csv"), out.rglob("tables/*/*.tex")
+    # The probe is the same on the same shots; the adapters begin at random.
+    assert "all seeds had the same shots" in page
+    assert "all seeds had the same shots" in tex.read_text("utf-8")
+    probe = next(row for row in page.splitlines() if row.startswith("| probe"))
+    assert "±" not in probe
+    assert "± 0.00" not in page
+    assert r"$\pm$ 0.00" not in tex.read_text("utf-8")
+    rows = pd.read_csv(csv)
+    own = rows[rows.system == "probe"].filter(like="deviation")
+    assert own.shape[1] == 2
+    assert own.isna().all(axis=None)
+
+    # Drawn from one set, seeds differ; or have all that there is, and are the same again.
+    for shots, drawn in ((2, True), (4, False)):
+        whole = load_features(Path(environment.features, "toys.safetensors#train_4shot"))
+        test = load_features(Path(environment.features, "toys.safetensors#test"))
+        folder = tmp_path / "drawn"
+        folder.mkdir(exist_ok=True)
+        sets = {"train": whole.feature_set, "test": test.feature_set}
+        for name in ("toys", "others"):
+            write_features(folder / f"{name}.safetensors", sets, whole.text)
+        own = dataclasses.replace(environment, features=str(folder), out=str(tmp_path / f"{shots}"))
+        outcome = call(recipe(("shots = [2]", f"shots = [{shots}]")), own)
+        cells = Findings(outcome.plans[0], outcome.results).cells
+        assert cells[cells.label == "probe"].repeated.eq(not drawn).all()

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from clip_adapter.backbones.names import files_of
 from clip_adapter.bench.code import backbone_code, method_code
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
@@ -64,7 +66,7 @@ class Plan(Model):
     dtype: Dtype = "float32"
     data: dict[str, str]
     weights: dict[str, str]
-    code: dict[str, str] = {}
+    code: dict[str, str] = Field(default_factory=dict)
     left_out: tuple[LeftOut, ...]
     missing: dict[str, str]
 
