@@ -6,10 +6,12 @@ This package's own methods are known by their names: its version and commit stan
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from clip_adapter.backbones.own import module_of
 from clip_adapter.features.store import content_digest
@@ -18,6 +20,15 @@ from clip_adapter.methods import get_method
 
 # No package of these is anybody's method.
 OURS = {__name__.partition(".")[0], *sys.stdlib_module_names}
+
+
+def named_in(method: str, options: Mapping[str, Any]) -> list[str]:
+    """``method`` and all words of its options, some of which name methods that it builds on."""
+    return [method, *re.findall(r"[\w+-]+", " ".join(filter(_is_text, options.values())))]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def method_code(name: str) -> str:

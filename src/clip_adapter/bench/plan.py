@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from clip_adapter.backbones.names import files_of
-from clip_adapter.bench.code import backbone_code, method_code
+from clip_adapter.bench.code import backbone_code, method_code, named_in
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
 from clip_adapter.bench.results import ZERO_SHOT, Run
@@ -28,7 +28,7 @@ from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest, write_file
-from clip_adapter.methods import make_method
+from clip_adapter.methods import make_method, method_names
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
 
@@ -106,7 +106,7 @@ class Plan(Model):
                     cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
                     dtype=self.dtype,
                     weights=self.weights[backbone],
-                    code=self.code.get(system.method, ""),
+                    code="".join(self.code.get(n, "") for n in named_in(system.method, options)),
                 )
                 yield system, setting, run
 
@@ -144,8 +144,13 @@ def make_plan(
             left_out += _left_out(recipe, known)
         except ClipAdapterError as error:
             missing[name] = str(error)
-    methods = dict.fromkeys(system.method for system in recipe.systems)
-    code = {name: digest for name in methods if (digest := method_code(name))}
+    methods = {
+        name
+        for system in recipe.systems
+        for options in (system.options, *system.settings("paper"))
+        for name in named_in(system.method, options)
+    } & {*method_names()}
+    code = {name: digest for name in sorted(methods) if (digest := method_code(name))}
     return Plan(
         format=FORMAT,
         recipe=recipe,

@@ -42,10 +42,7 @@ LAYOUTS = {
 }
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
-REPEATED = (
-    "Without a ± beside others: all seeds had the same shots and came to the same, so nothing was "
-    "drawn that could deviate."
-)
+REPEATED = "No ± where all seeds had the same shots and came to the same: nothing was redrawn."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
 NOTES = {
     SETTING: "The published numbers are of another data set, backbone, preprocessing or number of "
@@ -229,8 +226,7 @@ def _texts(cells: Frame) -> list[str]:
     for cell in cells.itertuples():
         text = "failed" if cell.failures else MISSING
         if cell.seeds:
-            drawn = cell.seeds > 1 and not cell.repeated
-            text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if drawn else "")
+            text = f"{cell.value:.2f}" + f" ± {cell.deviation:.2f}" * (cell.deviation >= 0)
             text += f" ({cell.seeds} of {cell.wanted} seeds)" * (cell.seeds < cell.wanted)
             text += f" ({cell.best_of} of {cell.settings} settings)" * (
                 cell.best_of < cell.settings
