@@ -101,7 +101,7 @@ def test_features_where_pictures_are_meant_say_how_to_give_them(file, tmp_path, 
     assert len(classifier.predict(eval(way, {"clip_adapter": clip_adapter}))) == 4
 
     table = tmp_path / "rows.csv"
-    frame = pd.DataFrame(np.tile(features(4, 20), (2, 1)), columns=[f"f{i}" for i in range(20)])
+    frame = pd.DataFrame(features(8, 20).numpy(), columns=[f"f{i}" for i in range(20)])
     frame.assign(label=list("abab") * 2).to_csv(table, index=False)
     with pytest.raises(DataError, match="most of them numbers: features") as caught:
         clip_adapter.fit(table)

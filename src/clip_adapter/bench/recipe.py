@@ -294,7 +294,8 @@ def load_recipe(
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
     merged |= {"name": path.stem, "profile": profile} | _labelled(merged.get("datasets"), path.name)
     if path.resolve().parent != shipped("recipes").resolve():
-        kept = f"[profile.{profile}] of {path.name}" if profile == "features" else "--profile mine"
+        features = profile == "features"  # they tell their backbone, preprocessing and views
+        kept = f" [profile.features] of {path.name}" if features else " --profile mine"
         chosen = {*(special.model_extra or {}), *(k for k, v in (overrides or {}).items() if v)}
         mine = written | _labelled(written.get("datasets"), path.name)
         both = (general.model_extra or {}).keys() & written.keys()
@@ -303,7 +304,9 @@ def load_recipe(
             if own != used:
                 log.warning(
                     f"{path.name} names the {key} {listed(own)}; the profile {profile!r} puts "
-                    f"{listed(used)} in their place. {kept} keeps them."
+                    f"{listed(used)} in their place."
+                    + f"{kept} keeps them."
+                    * (not features or key == "datasets")
                 )
     return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
 
