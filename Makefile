@@ -4,11 +4,11 @@
 #   make lint    ruff and pyright
 #   make bench   the reference numbers, measured again on the CLIP features in FEATURES
 #   make bench-methods  every feature method on those features
-#   make bench-speed    how fast pictures are embedded here, beside plain code
+#   make bench-speed    how fast pictures are embedded here, beside plain code, and in how much memory
 #   make bench-demo     the paper's tables and figures on the demo's data, in minutes
 #   make bench-features the same on the features in FEATURES, as far as they go
 #   make reproduce      what the real thing takes; with DATA=DIR it begins
-#   make docs    write docs/cli.md and docs/methods.md anew from the code
+#   make docs    write docs/cli.md, docs/methods.md and the costs in docs/scale.md anew
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -68,6 +68,7 @@ bench-methods: $(STAMP)
 
 bench-speed: $(STAMP)
 	$(PY) benchmarks/speed/pipeline.py
+	$(PY) benchmarks/speed/memory.py
 
 bench-demo: $(STAMP)
 	$(VENV)/bin/clip-adapter bench run --profile demo --out benchmarks
@@ -86,6 +87,7 @@ endif
 docs: $(STAMP)
 	$(PY) tools/cli_docs.py
 	$(PY) tools/method_docs.py
+	$(PY) tools/scale_costs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

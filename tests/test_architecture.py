@@ -24,7 +24,7 @@ wording
 paths
 files
 reporting threads
-hub
+hub known_names
 nn
 backbones
 datasets

@@ -47,7 +47,7 @@ EXPECTED = (
     "1 file left out, not pictures by their ending (1 .pdf).",
     "1 picture is there under two labels",
     "1 picture is an exact duplicate",
-    "1 .heic picture needs: pip install 'clip-adapter[heic]'",
+    f"1 .heic picture needs: {decode.HEIC_EXTRA}",
     "2 of 8 pictures skipped.",
     "2 training pictures are left out: also there under another label.",
     "1 exact copy counts no second time.",
@@ -130,4 +130,4 @@ def test_where_all_pictures_need_the_extra_the_error_names_it():
     bad = [BadPicture(f"{i}.heic", decode.NEEDS_HEIC) for i in range(3)]
     with pytest.raises(clip_adapter.ClipAdapterError) as caught:
         report_skipped(bad, 3, strict=False)
-    assert caught.value.hint == "pip install 'clip-adapter[heic]'"
+    assert caught.value.hint == decode.HEIC_EXTRA

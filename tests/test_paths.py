@@ -2,7 +2,7 @@
 
 import pytest
 
-from clip_adapter import errors, paths
+from clip_adapter import paths
 
 
 @pytest.fixture(autouse=True)
@@ -39,24 +39,3 @@ def test_near_paths(given, near, folder):
 def test_a_folder_that_cannot_be_read_has_no_near_names(monkeypatch):
     monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(PermissionError()))
     assert paths.did_you_mean("photo") == ""
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["demo", "RN50", "ViT-B/32", "RN50/openai", "hf-hub:org/repo.pt", "RN50/./w.safetensors", None],
-)
-def test_names_of_backbones_that_hold_no_wrong_path(name):
-    paths.check_backbone_path(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("RN50/./v.safetensors", "w.safetensors"),
-        ("RN50@gelu/w.safetensor.pt", "w.safetensors"),
-        ("local-dir:photo", "photos"),
-    ],
-)
-def test_backbones_whose_files_are_not_there(name, near):
-    with pytest.raises(errors.BackboneError, match=f"Did you mean '{near}'"):
-        paths.check_backbone_path(name)

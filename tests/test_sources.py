@@ -49,6 +49,27 @@ def folder(tmp_path):
     return str(tmp_path / "photos")
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "dtype"),
+    [
+        ("linear-probe", {}, "auto"),
+        ("clip-lora", {}, "float32"),
+        ("coop", {}, "float32"),
+        ("coop", {"dtype": "bfloat16"}, "bfloat16"),
+    ],
+)
+def test_what_is_trained_is_not_rounded_first(folder, monkeypatch, method, given, dtype):
+    class Loaded(Exception):  # noqa: N818
+        pass
+
+    def load(options):
+        raise Loaded(options.dtype)
+
+    monkeypatch.setattr(SourceOptions, "load_backbone", load)
+    with pytest.raises(Loaded, match=f"^{dtype}$"):
+        clip_adapter.fit(folder, method=method, shots=1, **given)
+
+
 def test_a_backbone_beside_text_in_the_file_is_refused(make_file, tiny):
     spec = make_file(text=True, backbone="RN50/openai")
     with pytest.raises(UsageError, match="holds text weights"):

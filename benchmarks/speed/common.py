@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
 import statistics
 import struct
+import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +47,7 @@ def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]
     """``count`` JPEG files of one size, no two with the same bytes; those that are there stay."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:06d}.jpg" for i in range(count)]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    missing = [path for path in paths if not path.exists()]
 
     def base(seed: int) -> bytes:
         path = folder / f"base{seed}.tmp"
@@ -58,10 +60,27 @@ def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]
     if missing:
         with ThreadPoolExecutor() as pool:
             bases = list(pool.map(base, range(min(BASES if max(size) < 1000 else 4, count))))
-        for i in missing:
-            data, comment = bases[i % len(bases)], f"{i:016d}".encode()
-            segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
-            paths[i].write_bytes(data[:2] + segment + data[2:])
+        write_copies(bases, paths)
+    return paths
+
+
+def write_copies(jpegs: Sequence[bytes], paths: Sequence[Path]) -> None:
+    """Write ``jpegs`` in turns, each copy with a comment of its own: no two are the same."""
+    for i, path in enumerate(paths):
+        data, comment = jpegs[i % len(jpegs)], f"{i:016d}".encode()
+        segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
+        path.write_bytes(data[:2] + segment + data[2:])
+
+
+def photographs(archive: Path, folder: Path, count: int) -> list[Path]:
+    """``count`` files of the JPEG photographs in a tar file, no two with the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar:
+        members = [m for m in tar if m.name.lower().endswith((".jpg", ".jpeg"))]
+        files = [tar.extractfile(member) for member in members]
+        jpegs = [file.read() for file in files if file]
+    paths = [folder / f"{i:06d}.jpg" for i in range(count)]
+    write_copies(jpegs, paths)
     return paths
 
 
@@ -104,21 +123,62 @@ def plain_loop(backbone: Any, paths: Sequence[Path], workers: int, batch: int) -
     transform = image_transform(pre.image_size, is_train=False, mean=pre.mean, std=pre.std)
     cuda = backbone.device.startswith("cuda")
     dtype = getattr(torch, backbone.dtype)
+
+    def encode(images: torch.Tensor) -> torch.Tensor:
+        return backbone.model.encode_image(images.to(backbone.device, dtype, non_blocking=True))
+
+    return loop_over(paths, transform, encode, workers, batch, pinned=cuda)
+
+
+def peers(name: str, paths: Sequence[Path], workers: int, batch: int) -> dict[str, Any]:
+    """The same architecture by others, with random weights, as their manuals do it, if installed.
+
+    transformers' pipeline for ViT-B-32, and timm's transform with a DataLoader.
+    """
+    found: dict[str, Callable[[], Any]] = {}
+    if name == "ViT-B-32/random" and importlib.util.find_spec("transformers"):
+        from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, pipeline
+
+        config = CLIPVisionConfig(patch_size=32)  # ViT-B-32 is what it describes
+        model = CLIPVisionModel(config).eval()
+        processor = CLIPImageProcessor()
+        extract = pipeline("image-feature-extraction", model=model, image_processor=processor)
+        files = [str(path) for path in paths]
+        found["transformers' pipeline"] = lambda: extract(files, batch_size=batch)
+    timm_name = {"ViT-B-32/random": "vit_base_patch32_clip_224", "RN50/random": "resnet50_clip"}
+    if importlib.util.find_spec("timm"):
+        import timm
+
+        model = timm.create_model(timm_name[name], num_classes=0).eval()
+        data = timm.data.resolve_model_data_config(model)
+        cut = timm.data.create_transform(**data, is_training=False)
+        found["timm and a DataLoader"] = loop_over(
+            paths, lambda image: cut(image.convert("RGB")), model, workers, batch
+        )
+    return found
+
+
+def loop_over(
+    paths: Sequence[Path],
+    transform: Callable[[Image.Image], Any],
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    workers: int,
+    batch: int,
+    *,
+    pinned: bool = False,
+) -> Callable[[], Any]:
+    """A DataLoader that keeps its workers, and an encoder."""
     loader = torch.utils.data.DataLoader(
         Files(paths, transform),
         batch_size=batch,
         num_workers=workers,
-        pin_memory=cuda,
+        pin_memory=pinned,
         persistent_workers=True,
     )
 
     def loop() -> torch.Tensor:
         with torch.inference_mode():
-            features = [
-                backbone.model.encode_image(images.to(backbone.device, dtype, non_blocking=True))
-                for images in loader
-            ]
-            return torch.cat(features).float().cpu()
+            return torch.cat([encode(images) for images in loader]).float().cpu()
 
     return loop
 
@@ -150,17 +210,25 @@ class Table:
         rounds: int,
         *,
         warm: bool = True,
+        least: Mapping[str, float] | None = None,
+        rate: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Run ``things`` in turns; the first is ours, and is divided by each of the others."""
+        """Run ``things`` in turns; the first is ours, and is divided by each of the others.
+
+        ``least`` has the limits of these ratios, by the names of the others; ``rate`` that of ours
+        by itself, a second. On a busy machine ``time.process_time`` as the ``clock`` leaves out
+        what others do.
+        """
         if warm:
             for thing in things.values():
                 thing()
         seconds: dict[str, list[float]] = {name: [] for name in things}
         for _ in range(rounds):
             for name, thing in things.items():
-                start = time.perf_counter()
+                start = clock()
                 thing()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         ours = next(iter(things))
         for name, times in seconds.items():
             ratios = [other / own for own, other in zip(seconds[ours], times, strict=True)]
@@ -173,30 +241,58 @@ class Table:
                 "high": max(ratios),
                 "rounds": rounds,
             }
-            self.rows.append(row)
-            median = statistics.median(times)
-            rate = f"{count / median:10.1f}/s" if count > 1 else f"{median:10.2f} s"
-            print(
-                f"{title:40} {name:28} {rate}   ours/it "
-                f"{row['ours_to_it']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-                flush=True,
-            )
+            if least and name in least:
+                row["least"] = least[name]
+            if rate is not None and name == ours:
+                row["least_per_second"] = rate
+            self.add(row)
 
-    def markdown(self) -> str:
-        """The rows, as a table."""
-        head = "| measured | what | a second | ours to it | range |\n|---|---|---:|---:|---:|\n"
-        return head + "".join(
-            f"| {r['row']} | {r['what']} | {r['per_second']:,.2f} | {r['ours_to_it']:.3f} | "
-            f"{r['low']:.3f} to {r['high']:.3f} |\n"
-            for r in self.rows
-        )
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row, and print it: see :func:`markdown` for what it holds."""
+        self.rows.append(row)
+        print(markdown([row]).splitlines()[-1], flush=True)
 
     def write(self, out: Path | None) -> None:
         """Print the table, and keep it as JSON with the machine."""
-        print("\n" + self.markdown())
+        print("\n" + markdown(self.rows))
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1) + "\n")
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of any measurement here, as a table.
+
+    A row has ``row`` (what is measured) and ``what`` (how), and ``per_second``, or ``value`` and
+    ``unit``. Where it was measured in turns with others, it has ``ours_to_it``, the median of the
+    ratios, with ``low`` and ``high``. Its limit is ``least`` or ``most`` of that ratio, else of the
+    value, or ``least_per_second``.
+    """
+    head = "| measured | what | | ours to it (range) | limit | |\n|---|---|---:|---:|---:|---|\n"
+    return head + "".join(f"| {' | '.join(_cells(row))} |\n" for row in rows)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    value, unit = (row["value"], row["unit"]) if "value" in row else (row["per_second"], "/s")
+    if unit == "/s" and value < 1:
+        value, unit = 1 / value, "s"
+    number, ratio = row.get("value", row.get("per_second")), row.get("ours_to_it")
+    own = ratio is None or row["low"] == row["high"] == 1
+    spread = "" if own else f"{ratio:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    least, most, rate = (row.get(key) for key in ("least", "most", "least_per_second"))
+    compared = number if ratio is None else ratio
+    limit = [f"at least {least:g}"] if least is not None else []
+    limit += [f"at most {most:g}"] if most is not None else []
+    if rate is not None:
+        limit.append(f"at most {1 / rate:g} s" if unit == "s" else f"at least {rate:,g} /s")
+    held = (
+        (least is None or compared >= least)
+        and (most is None or compared <= most)
+        and (rate is None or number >= rate)
+    )
+    verdict = ("holds" if held else "**missed**") if limit else ""
+    figure = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return [row["row"], row["what"], f"{figure} {unit}", spread, ", ".join(limit), verdict]
 
 
 def machine() -> dict[str, Any]:

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 
 class ClipAdapterError(Exception):
@@ -34,6 +36,16 @@ class ClipAdapterError(Exception):
         self.found, self.allowed, self.hint = found, allowed, hint
         parts = found, allowed and f"Allowed: {allowed}", hint and f"Next: {hint}"
         super().__init__("\n".join(filter(None, parts)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As other processes raise it, whatever its own kind is made of."""
+        return _again, (type(self), self.found, self.allowed, self.hint)
+
+
+def _again(kind: type[ClipAdapterError], found: str, allowed: str, hint: str) -> ClipAdapterError:
+    error = kind.__new__(kind)
+    ClipAdapterError.__init__(error, found, allowed=allowed, hint=hint)
+    return error
 
 
 class UsageError(ClipAdapterError):
@@ -48,8 +60,26 @@ class MissingExtraError(UsageError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed.",
-            hint=f"pip install 'clip-adapter[{extra}]'",
+            hint=f"{how_to_install(extra)}.",
         )
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs what ``extra`` adds, by the names of its packages.
+
+    ``clip-adapter[extra]`` would only be right where an index has this very package.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("clip-adapter") or []
+    except PackageNotFoundError:  # a folder of source
+        lines = []
+    marked = re.compile(rf"(.+?) *;.*extra *== *['\"]{re.escape(extra)}['\"].*")
+    packages = [shlex.quote(found[1]) for line in lines if (found := marked.fullmatch(line))]
+    if not packages:
+        return f"Install the extra '{extra}' of clip-adapter"
+    return f"pip install {' '.join(packages)} (the extra '{extra}')"
 
 
 class DataError(ClipAdapterError):
@@ -94,6 +124,7 @@ class CancelledError(ClipAdapterError):
     def __init__(self, title: str, done: int, total: int) -> None:
         again = {
             "Embedding": "goes on with the features made so far.",
+            "Shards": "goes on with the shards made so far.",
             "Training": "begins the training anew, with the features made so far; one inside the "
             "backbone goes on where it was given a checkpoint.",
         }

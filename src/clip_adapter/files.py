@@ -199,7 +199,7 @@ def writing(path: Path, other: str = "name another file") -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_errors(
-    path: Path, other: str = "name another place", kind: type[ClipAdapterError] = DataError
+    path: Path | str, other: str = "name another place", kind: type[ClipAdapterError] = DataError
 ) -> Iterator[None]:
     """Turn an OSError of the block into a message; that of a pipe that nobody reads stays.
 

@@ -90,6 +90,8 @@ def fit(
     if hold_out is not None:
         share_or_number(hold_out)
     reading = source_options(source)
+    if reading.dtype == "auto" and "backbone" in needs(chosen):  # it trains it, or through it
+        reading = dataclasses.replace(reading, dtype="float32")
     if compute is not None and chosen.reads != "images":
         raise UsageError(
             f"{method} trains nothing inside the visual tower: devices, precision, accumulate and "
@@ -360,7 +362,7 @@ def _make_task(
     for line in (*lasting.dropped, *empty):
         note(line)
     backbone = source.backbone if "backbone" in wanted else None
-    where, facts = Compute(), {}
+    where, facts = Compute(device=source.device), {}
     if pictures is not None and backbone is not None:
         where = dataclasses.replace(compute or where, device=backbone.device)
         # Where the checkpoint lay says nothing of the result.

@@ -61,6 +61,32 @@ def ask(repo: str, name: str, revision: str | None = None) -> HfFileMetadata:
     return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=ANSWER)
 
 
+def located(
+    repo: str, names: Sequence[str], *, newest: bool = False
+) -> tuple[Path | None, str, HfFileMetadata | None]:
+    """The first of ``names`` that ``repo`` has: its path if it was fetched before, its name, and
+    what the hub says of it if it was asked. Arguments and errors are those of :func:`hub_file`.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    cached = (try_to_load_from_cache(repo, name) for name in names)
+    known = next((Path(path) for path in cached if isinstance(path, str)), None)
+    if known is not None and not newest:
+        return known, known.name, None
+    for name in names:
+        try:
+            return known, name, within(ANSWER, ask, repo, name)
+        except EntryNotFoundError:
+            continue
+        except Exception as error:
+            if known is None:
+                raise
+            log.info(f"{repo} is taken as it was fetched before; the hub gives no answer: {error}")
+            return known, known.name, None
+    raise FileNotFoundError(f"{repo} has none of {', '.join(names)}")
+
+
 def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
     """The path of the first of ``names`` that the repository ``repo`` has.
 
@@ -75,32 +101,18 @@ def hub_file(repo: str, names: Sequence[str], *, newest: bool = False) -> Path:
     Raises:
         Exception: of any kind; the hub does not answer in time, or has none of them.
     """
+    known, name, entry = located(repo, names, newest=newest)
+    if known is not None and entry is None:
+        return known
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import EntryNotFoundError
 
-    cached = (try_to_load_from_cache(repo, name) for name in names)
-    known = next((Path(path) for path in cached if isinstance(path, str)), None)
-    if known is not None and not newest:
-        return known
-    for name in names:
-        try:
-            entry = within(ANSWER, ask, repo, name)
-        except EntryNotFoundError:
-            continue
-        except Exception as error:
-            if known is None:
-                raise
-            log.info(f"{repo} is taken as it was fetched before; the hub gives no answer: {error}")
-            return known
-        if (entry.size or 0) > 10_000_000 and not isinstance(
-            try_to_load_from_cache(repo, name, revision=entry.commit_hash), str
-        ):
-            log.info(
-                f"Fetching {name} of {repo} once, {size_of(entry.size or 0)}, into {HF_HUB_CACHE}."
-            )
-        return Path(hf_hub_download(repo, name))
-    raise FileNotFoundError(f"{repo} has none of {', '.join(names)}")
+    size = (entry and entry.size) or 0
+    if size > 10_000_000 and not isinstance(
+        try_to_load_from_cache(repo, name, revision=entry and entry.commit_hash), str
+    ):
+        log.info(f"Fetching {name} of {repo} once, {size_of(size)}, into {HF_HUB_CACHE}.")
+    return Path(hf_hub_download(repo, name))
 
 
 def classifier_folder(

@@ -32,7 +32,7 @@ DEFAULT_SEED = 1
 # What a classifier did not learn from, of the split that it learned from.
 HELD_OUT = "held-out"
 
-Dtype = Literal["float32", "float16", "bfloat16"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
 Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
@@ -186,8 +186,9 @@ class SourceOptions:
         decode: how pictures are decoded: "exact" as Pillow does it, "fast" with pixels a little
             off (``docs/speed.md``), "auto" fast on a CUDA device.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: "float32", "float16" or "bfloat16", of the backbone.
-        batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256.
+        dtype: "float32", "float16" or "bfloat16", of the backbone; "auto" is float16 on a CUDA
+            device, unless the method runs the backbone itself, and float32 elsewhere.
+        batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256 or 512.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
         feature_norm: of ready-made features.
@@ -274,14 +275,14 @@ class SourceOptions:
         ),
     ] = "auto"
     dtype: Annotated[
-        Dtype, Help("Number format of the backbone. float16 is faster on a GPU.", rare=True)
-    ] = "float32"
+        Dtype, Help("Number format of the backbone. auto is float16 on a CUDA device.", rare=True)
+    ] = "auto"
     batch_size: Annotated[
         int | None,
         Bounds(least=1),
         Help(
             "Pictures that go through the backbone at once. Halved by itself when memory runs out.",
-            default="64, on a CUDA device 256",
+            default="64, on a CUDA device 256 or 512",
             rare=True,
         ),
     ] = None

@@ -7,14 +7,18 @@ import os
 from itertools import islice
 from pathlib import Path
 
-from clip_adapter.errors import BackboneError, ClassifierError, DataError
+from clip_adapter.errors import ClassifierError, DataError
 from clip_adapter.wording import shown
 
 CONFIG = "classifier.json"
 """The file that makes a folder a saved classifier."""
+SHARDED, MANIFEST = "features.json", "manifest"
+"""The file that makes a folder one of features, and the folder in it with a line for each part."""
 HUB, FOLDER = "hf-hub:", "local-dir:"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CACHE_VARIABLE = "CLIP_ADAPTER_CACHE"
+WRITABLE = (".safetensors", ".parquet")
+"""Endings of the files that features are written to."""
 _LOOKED_AT = 5000  # names in a folder, so that a large one costs no time
 
 
@@ -60,36 +64,6 @@ def check_exists(path: str | os.PathLike[str], what: str) -> None:
         raise DataError(
             f"{what} {shown(path)} does not exist.{did_you_mean(path)}", hint="Check the path."
         )
-
-
-def check_backbone_path(name: object) -> None:
-    """Check that the file or folder in the name of a backbone is there, if it holds one.
-
-    Raises:
-        BackboneError: it is not.
-    """
-    if not isinstance(name, str) or name.startswith(HUB) or Path(name).exists():
-        return
-    arch, slash, target = name.partition("/")
-    folder = Path(name.removeprefix(FOLDER))
-    if name.startswith(FOLDER) and not folder.is_dir():
-        raise BackboneError(
-            f"There is no folder {shown(folder)}.{did_you_mean(folder)}",
-            allowed=f"{FOLDER}DIR, a folder with open_clip_config.json and a checkpoint",
-            hint="Check the path.",
-        )
-    is_path = target.startswith(("./", "../", "/")) or Path(target).suffix in WEIGHT_SUFFIXES
-    if slash and arch.strip(".~") and not Path(target).is_file() and is_path:
-        raise no_checkpoint(arch, target)
-
-
-def no_checkpoint(arch: str, target: str) -> BackboneError:
-    """The error of a checkpoint file that is not there."""
-    return BackboneError(
-        f"No checkpoint file {target!r} for the backbone {arch}.{did_you_mean(target)}",
-        allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
-        hint="Check the path. '--backbone demo' needs no download.",
-    )
 
 
 def no_classifier(folder: Path) -> ClassifierError:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from clip_adapter.backbones import Backbone
+from clip_adapter.backbones.base import Backbone, best_device, resolve_device
 from clip_adapter.backbones.choice import resolve
 from clip_adapter.backbones.names import DEMO, DEMO_WORDS
 from clip_adapter.datasets.dataset import UNSPLIT, Sample
@@ -105,6 +105,14 @@ class Source(ABC):
         if self._backbone is None:
             self._backbone = self._options.load_backbone()
         return self._backbone
+
+    @property
+    def device(self) -> str:
+        """Where to compute: on that of the backbone, where one is loaded."""
+        if self._backbone is not None:
+            return self._backbone.device
+        chosen = self._options.device
+        return best_device() if chosen == "auto" else resolve_device(chosen)
 
     def use(self, backbone: Backbone) -> None:
         """Take ``backbone`` in place of the one that the options name."""

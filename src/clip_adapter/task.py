@@ -34,7 +34,8 @@ class FewShotTask:
         backbone: the frozen CLIP, for methods that run one of its towers; else None.
         pictures: pixels of the shots, row by row as ``train``, for methods that read them.
         templates: prompt templates with ``{}``, for methods that write prompts.
-        compute: where and how pixel-reading methods train.
+        compute: where and how it is trained; methods that read features look at the device alone,
+            and keep small trainings on the CPU.
     """
 
     train: FeatureSet
@@ -213,6 +214,7 @@ class Fitted:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.head.cpu()  # wherever it was trained
         check_numbers(self.head, self.tower_adapter)
         self.head.eval().requires_grad_(False)
 

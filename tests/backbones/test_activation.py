@@ -134,9 +134,11 @@ def test_words_that_cannot_be_followed(file):
     assert "has QuickGELU" in error.value.found
     with pytest.raises(UsageError, match="Unknown activation"):
         load_backbone("Tiny@relu/./w.safetensors", device="cpu")
-    for name in ("RN50@gelu/openai", "Tiny@gelu/./gone.safetensors", "Tiny@gelu"):
+    for name in ("RN50@gelu/openai", "Tiny@gelu"):
         with pytest.raises(UsageError, match="for checkpoint files"):
             load_backbone(name, device="cpu")
+    with pytest.raises(BackboneError, match=r"No checkpoint file '\./gone"):
+        load_backbone("Tiny@gelu/./gone.safetensors", device="cpu")
 
 
 def test_a_classifier_of_before_runs_as_it_did(file, uneven, tmp_path):

@@ -117,9 +117,9 @@ def test_weights_take_at_most_a_quarter_of_the_memory(machine, lines):
 
 
 def fetched(machine, name, tokenizer=True):
-    from clip_adapter.backbones.weights import _on_hub
+    from clip_adapter.backbones.weights import _on_hub, _tagged
 
-    folder = machine.hub.cache / _on_hub(name)[0].replace("/", "--")
+    folder = machine.hub.cache / _on_hub(_tagged(name))[0].replace("/", "--")
     folder.mkdir(parents=True)
     (folder / WEIGHTS_FILE).touch()
     if tokenizer:
@@ -127,7 +127,7 @@ def fetched(machine, name, tokenizer=True):
 
 
 def test_without_a_network_what_was_fetched_before_is_taken(machine, monkeypatch):
-    monkeypatch.setattr("clip_adapter.backbones.weights.ANSWER", 0.05)
+    monkeypatch.setattr("clip_adapter.hub.ANSWER", 0.05)
     machine.hub.wait = threading.Event()
     assert choose(1, *CPU)[0] == BEST  # nothing is here: what it wants is said by the error
     for name in ("ViT-B-16/openai", "ViT-L-14/openai", "ViT-B-16/dfn2b"):

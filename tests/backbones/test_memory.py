@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip_adapter.backbones import load_backbone
-from clip_adapter.backbones.memory import Halving, is_out_of_memory
+from clip_adapter.backbones.memory import Halving, batch_for, is_out_of_memory
 from clip_adapter.errors import BackboneError
 
 
@@ -93,3 +93,11 @@ def test_large_towers_and_code_of_others_are_not_counted(folder, two_threads, mo
         encode_images=lambda x: x[:, 0, 0], preprocess=lambda p: torch.ones(3, 4, 4)
     )
     assert load_backbone(own).encode_images(torch.ones(2, 3, 4, 4)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(("gigabytes", "batch"), [(8, 256), (24, 256), (80, 512)])
+def test_large_cards_get_large_batches(monkeypatch, gigabytes, batch):
+    card = SimpleNamespace(total_memory=gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert (batch_for("cuda:0"), batch_for("cpu"), batch_for("mps")) == (batch, 64, 64)

@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from clip_adapter.backbones import catalog
 from clip_adapter.backbones.names import files_of, parse_name
 from clip_adapter.errors import BackboneError, UsageError
 
@@ -102,3 +104,38 @@ def test_a_file_without_architecture_is_told_the_form(name, tmp_path, monkeypatc
     (tmp_path / "w.pt").write_bytes(b"")
     with pytest.raises(BackboneError, match=r"without its architecture(.|\n)*ARCH/\./FILE"):
         parse("./w.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("RN50/./v.safetensors", "w.safetensors"),
+        ("RN50@gelu/w.safetensor.pt", "w.safetensors"),
+        ("local-dir:photo", "photos"),
+    ],
+)
+def test_files_that_are_not_there_are_answered_with_near_ones(name, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").touch()
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(BackboneError, match=f"Did you mean '{near}'"):
+        parse(name)
+
+
+def test_the_tables_are_those_of_open_clip():
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    read = catalog._unimported()
+    assert set(read.configs) >= set(open_clip.list_models())
+    for arch in open_clip.list_models():
+        assert read.configs[arch] == open_clip.get_model_config(arch)
+        assert read.tags(arch) == open_clip.list_pretrained_tags_by_model(arch)
+        for tag in read.tags(arch):
+            assert read.weights[arch][tag] == get_pretrained_cfg(arch, tag)
+
+
+def test_another_layout_of_open_clip_is_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "open_clip")
+    monkeypatch.setattr(catalog, "_unimported", lambda: 1 / 0)
+    assert "openai" in catalog.catalog().tags("ViT-B-32")

@@ -108,6 +108,15 @@ def test_a_text_tower_without_token_embeddings_is_refused(tiny, folder):
         backbone.encode_prompt_embeddings(torch.zeros(1, 16, 32), torch.zeros(1, 16))
 
 
+def test_the_number_format_auto(folder):
+    assert load_backbone(str(folder), device="cpu", dtype="auto").dtype == "float32"
+
+
+@pytest.mark.gpu
+def test_the_number_format_auto_on_a_gpu(folder):
+    assert load_backbone(str(folder), device="cuda", dtype="auto").dtype == "float16"
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_lower_precision(tiny, folder, dtype):
     low = load_backbone(str(folder), device="cpu", dtype=dtype)

@@ -10,7 +10,7 @@ from torch import nn
 
 import clip_adapter
 from clip_adapter import Classifier, FeatureStore, load_backbone
-from clip_adapter.backbones import Preprocess, own
+from clip_adapter.backbones import Preprocess, names, own
 from clip_adapter.errors import (
     BackboneError,
     ClassifierError,
@@ -177,13 +177,14 @@ class Entry(EntryPoint):
 @pytest.fixture
 def installed(monkeypatch):
     """A package that makes backbones known; two do not work, two are called as ours are."""
-    names = ("colours", "broken", "thing", "demo", "ViT-B-32/random")
-    entries = [Entry(name, "their_package", own.GROUP) for name in names]
+    given = ("colours", "broken", "thing", "demo", "ViT-B-32/random")
+    entries = [Entry(name, "their_package", names.GROUP) for name in given]
 
     def entry_points(group, name=None):
-        return [e for e in entries if group == own.GROUP and name in (None, e.name)]
+        return [e for e in entries if group == names.GROUP and name in (None, e.name)]
 
-    monkeypatch.setattr(own, "entry_points", entry_points)
+    for module in (names, own):
+        monkeypatch.setattr(module, "entry_points", entry_points)
 
 
 def test_a_name_that_a_package_gave(installed, uneven, pictures, tmp_path):
@@ -203,9 +204,9 @@ def test_a_name_that_a_package_gave(installed, uneven, pictures, tmp_path):
 
 def test_a_package_does_not_take_the_place_of_a_backbone_of_ours(installed):
     assert not isinstance(load_backbone("demo", device="cpu"), own.OwnBackbone)
-    names = [row["name"] for row in clip_adapter.list_backbones()]
-    assert names.count("demo") == 1
-    assert {"demo", "ViT-B-32/random"}.isdisjoint(own.own_names())
+    listed = [row["name"] for row in clip_adapter.list_backbones()]
+    assert listed.count("demo") == 1
+    assert {"demo", "ViT-B-32/random"}.isdisjoint(names.own_names())
 
 
 def test_the_command_line_takes_the_name(installed, uneven, tmp_path):

@@ -10,7 +10,8 @@ import pandas as pd
 from clip_adapter.bench.benchmark import run_bench
 from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.page import write_page
-from clip_adapter.bench.plan import load_plans
+from clip_adapter.bench.plan import load_plans, make_plan
+from clip_adapter.bench.recipe import load_recipe
 from clip_adapter.features.files import load_features, write_features
 from clip_adapter.methods import base
 
@@ -79,6 +80,25 @@ def test_edited_code_of_another_package_is_run_anew(
     assert wrong < 25 < right
     back, once_more = run("1")
     assert (back.done, once_more) == (0, right)
+
+
+def test_edited_code_of_a_backbone_is_another_run(recipe, tmp_path, monkeypatch):
+    (tmp_path / "nets-1.dist-info").mkdir()
+    (tmp_path / "nets-1.dist-info" / "METADATA").write_text("Name: nets\nVersion: 1\n")
+    entry = "[clip_adapter.backbones]\ntheir-net = nets:make\n"
+    (tmp_path / "nets-1.dist-info" / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def keys(backbone, code):
+        (tmp_path / "nets.py").write_text(code)
+        loaded = load_recipe(recipe(), "mine", {"backbones": [backbone], "datasets": ["pets"]})
+        return make_plan(loaded).runs().keys()
+
+    # The package is not imported for this, or it would fail.
+    first = keys("their-net", "raise SystemExit(1)")
+    assert first == keys("their-net", "raise SystemExit(1)")
+    assert not first & keys("their-net", "raise SystemExit(2)")
+    assert keys("demo", "1") == keys("demo", "2")
 
 
 def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, inside, tmp_path):

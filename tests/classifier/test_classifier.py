@@ -11,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from clip_adapter.backbones import load_backbone
+from clip_adapter.backbones.open_clip import OpenClipBackbone
 from clip_adapter.classifier import Classifier
+from clip_adapter.classifier import classifier as classifier_module
 from clip_adapter.errors import CancelledError, ClassifierError, DecodeError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
@@ -53,6 +56,54 @@ def test_same_answers_for_tensors_arrays_and_feature_sets(classifier, x):
 def test_unit_features_are_normalised_by_a_classifier_of_unit_features(classifier, x):
     classifier.feature_norm = "unit"
     torch.testing.assert_close(classifier.logits(x), classifier.logits(normalize(x)))
+
+
+@pytest.fixture
+def demo_folder(tmp_path):
+    backbone = load_backbone("demo", device="cpu")
+    weights = torch.eye(C, backbone.embed_dim)
+    info = {"backbone": "demo", "backbone_fingerprint": backbone.fingerprint}
+    return Classifier(Head(weights), ["a", "b", "c"], info=info).save(tmp_path / "classifier")
+
+
+def test_a_warm_classifier_has_looked_at_a_picture(demo_folder, monkeypatch):
+    batches = []
+    encode = OpenClipBackbone.encode_images
+    monkeypatch.setattr(
+        OpenClipBackbone, "encode_images", lambda b, x: batches.append(len(x)) or encode(b, x)
+    )
+    Classifier.load(demo_folder, device="cpu")
+    assert batches == []
+    warm = Classifier.from_pretrained(str(demo_folder), device="cpu", warm=True)
+    assert batches == [1, 1]  # the backbone looks at its own size first
+    assert warm.backbone().device == "cpu"
+    monkeypatch.setattr(classifier_module, "load_backbone", None)
+    assert warm.predict(Image.new("RGB", (9, 9), "red"))[0] in "abc"
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"),
+    [(None, "float32"), ("float32", "float32"), ("float16", "auto"), ("bfloat16", "bfloat16")],
+)
+def test_float16_is_for_the_device_to_take(demo_folder, monkeypatch, kept, asked):
+    loaded, dtypes = Classifier.load(demo_folder, device="cpu"), []
+    loaded.info["dtype"] = kept
+    load = classifier_module.load_backbone
+    monkeypatch.setattr(
+        classifier_module,
+        "load_backbone",
+        lambda *a, **k: dtypes.append(k.get("dtype")) or load(*a, **{**k, "dtype": "float32"}),
+    )
+    loaded.backbone()
+    assert dtypes[0] == asked
+
+
+def test_the_device_of_a_loaded_classifier(demo_folder):
+    with pytest.raises(UsageError, match="toaster"):
+        Classifier.load(demo_folder, device="toaster")
+    assert Classifier.load(demo_folder, device="cpu").encoder().device == "cpu"
+    with pytest.raises(UsageError, match="is on cpu"):
+        Classifier.load(demo_folder, load_backbone("demo", device="cpu"), device="cuda:1")
 
 
 def test_other_dimension_says_what_is_expected(classifier):

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,10 @@ def with_cache(seen=("aa",)):
 
 def without(seen=("bb",)):
     return Classifier(Head(draw(C, D, seed=9)), NAMES, train_digests=seen)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_everything_else_stays(tmp_path):
@@ -219,3 +226,42 @@ def test_modes_follow_the_umask(tmp_path, mask):
     finally:
         os.umask(before)
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o666 & ~mask}
+
+
+def test_several_that_are_saved_at_once_leave_one_whole(tmp_path):
+    made = {"aa": with_cache(), "bb": without()}
+    alone = {seen: one.save(tmp_path / seen) for seen, one in made.items()}
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda one: one.save(tmp_path / "m"), [*made.values()] * 4))
+        (seen,) = Classifier.load(tmp_path / "m").train_digests
+        assert contents(tmp_path / "m") == contents(alone[seen])
+
+
+AGAIN_AND_AGAIN = """
+import sys
+from clip_adapter import Classifier
+one, folder = Classifier.load(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(100):
+    one.save(folder)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_save_at_once_leave_one_whole(tmp_path):
+    alone = {"aa": with_cache().save(tmp_path / "aa"), "bb": without().save(tmp_path / "bb")}
+    words = [sys.executable, "-c", AGAIN_AND_AGAIN]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen([*words, one, tmp_path / "m"], **pipes) for one in alone.values()]
+    assert [run.stdout.readline() for run in runs] == ["ready\n", "ready\n"]
+    for run in runs:
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    assert [run.wait() for run in runs] == [0, 0]
+    for run in runs:
+        run.stdin.close()
+        run.stdout.close()
+    (seen,) = Classifier.load(tmp_path / "m").train_digests
+    assert contents(tmp_path / "m") == contents(alone[seen])

@@ -20,6 +20,7 @@ def as_default(tiny, monkeypatch):
         return backbone
 
     monkeypatch.setattr("clip_adapter.backbones.load_backbone", load)
+    monkeypatch.setattr("clip_adapter.backbones.names.check_reach", lambda origin: None)
 
 
 def test_fit_with_the_default_backbone_names_the_better_one(

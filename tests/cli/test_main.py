@@ -62,6 +62,18 @@ def test_slips_are_answered_before_torch_is_imported(tmp_path):
         (["fit", "photos", "--descriptions", "no.json"], "no.json does not exist."),
         (["fit", "photos", "-o", "epochs"], "-o KEY=VALUE"),
         (["fit", "eurosat", "--root", "photo"], "Did you mean 'photos'?"),
+        (["fit", "photos", "--method", "clip-adaptr"], "Did you mean 'clip-adapter'"),
+        (["fit", "photos", "--device", "gpu"], "Did you mean 'cpu'?"),
+        (["fit", "photos", "--device", "cuda:first"], "Unknown device 'cuda:first'."),
+        (["fit", "photos", "--backbone", "RN50/openia"], "Did you mean 'openai'?"),
+        (["fit", "photos", "--backbone", "ViT-B32/openai"], "Did you mean 'ViT-B-32'"),
+        (["fit", "photos"], "--backbone ViT-B-32-quickgelu//full/path"),
+        (["fit", "photos", "--backbone", "hf-hub:org/repo"], "(repository org/repo)"),
+        (["embed", "photos", "--unlabelled", "--out", "x.pt"], "Unknown ending of --out x.pt"),
+        (["embed", "photos", "--out", "x.parqet"], "Did you mean '.parquet'?"),
+        (["evaluate", "classifier", "photos", "--device", "gpu"], "Did you mean 'cpu'?"),
+        (["predict", "classifier", "photos", "--device", "gpu"], "Did you mean 'cpu'?"),
+        (["doctor", "--device", "cudda"], "Did you mean 'cuda'"),
         (["predict", "clasifier", "photos"], "Did you mean 'classifier'?"),
         (["predict", "photos", "photos"], "it has no classifier.json"),
         (["predict", "classifier", "photos/2.jpg"], "could not be read"),
@@ -122,6 +134,9 @@ def test_wrong_usage_is_exit_2(run, words):
     assert "Traceback" not in result.output
 
 
+FIT = ("fit", "photos", "--backbone", "demo")
+
+
 def failing(monkeypatch, tmp_path, error):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
@@ -134,11 +149,11 @@ def failing(monkeypatch, tmp_path, error):
 
 def test_an_error_says_what_and_what_next(run, monkeypatch, tmp_path):
     failing(monkeypatch, tmp_path, DataError("Found this.", allowed="that", hint="do so"))
-    result = run("fit", "photos", "--out", "nowhere")
+    result = run(*FIT, "--out", "nowhere")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr == "Error: Found this.\nAllowed: that\nNext: do so\n"
-    printed = json.loads(run("fit", "photos", "--json").stdout)
+    printed = json.loads(run(*FIT, "--json").stdout)
     assert printed == {
         "error": "Found this.",
         "allowed": "that",
@@ -149,13 +164,13 @@ def test_an_error_says_what_and_what_next(run, monkeypatch, tmp_path):
 
 def test_a_bug_is_called_one(run, monkeypatch, tmp_path):
     failing(monkeypatch, tmp_path, ZeroDivisionError("by zero"))
-    result = run("fit", "photos", "--json")
+    result = run(*FIT, "--json")
     assert result.exit_code == 1
     assert "ZeroDivisionError: by zero" in result.stderr
     assert "CLIP_ADAPTER_DEBUG=1" in result.stderr
     assert json.loads(result.stdout)["kind"] == "bug"
     monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
-    assert isinstance(run("fit", "photos").exception, ZeroDivisionError)
+    assert isinstance(run(*FIT).exception, ZeroDivisionError)
 
 
 def test_what_breaks_in_another_package_is_told_as_its_own(
@@ -204,7 +219,7 @@ def test_lines_and_warnings_go_to_standard_error_and_leave_no_trace(capsys):
 
 def test_interrupted(run, monkeypatch, tmp_path):
     failing(monkeypatch, tmp_path, KeyboardInterrupt())
-    result = run("fit", "photos")
+    result = run(*FIT)
     assert result.exit_code == 130
     assert result.stderr.startswith("Interrupted.")
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from clip_adapter import Classifier
+from clip_adapter.cli import predictions
 from clip_adapter.errors import DecodeError
+from clip_adapter.options import SourceOptions
+from clip_adapter.reporting import listening
 
 
 @pytest.fixture
@@ -49,6 +52,26 @@ def test_the_same_numbers_as_in_python(run_json, saved, test_folder):
         assert one["probability"] == pytest.approx(row.max(), abs=1e-5)
 
 
+def test_many_pictures_are_answered_a_part_at_a_time(
+    run_json, saved, test_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    paths = sorted(test_folder.rglob("*.png"))[:5]
+    words = "predict", saved, *paths[:3], tmp_path / "broken.jpg", *paths[3:], "--json"
+    whole = run_json(*words)
+    monkeypatch.setattr(predictions, "AT_ONCE", 2)
+    for one, other in zip(run_json(*words), whole, strict=True):
+        assert one.pop("probability", 0) == pytest.approx(other.pop("probability", 0), abs=1e-5)
+        assert one == other
+    stages = []
+    records = [{"path": str(path)} for path in paths]
+    with listening(stages.append):
+        predictions.of_pictures(Classifier.load(saved), records, 1, SourceOptions(), cache=None)
+    assert {stage.total for stage in stages} == {5}
+    assert [stage.done for stage in stages] == sorted(stage.done for stage in stages)
+    assert stages[-1].done == 5
+
+
 def test_exit_code_only_when_all_failed(run, saved, test_folder):
     good = test_folder / "red" / "00.png"
     assert run("predict", saved, "a.png", good).exit_code == 0
@@ -76,6 +99,8 @@ def test_folders_globs_and_depth(run_json, saved, test_folder, tmp_path, monkeyp
     assert len(run_json("predict", saved, test_folder, "--json")) == 12
     assert len(run_json("predict", saved, f"{test_folder}/*/0[01].png", "--json")) == 6
     assert len(run_json("predict", saved, f"{test_folder}/**/*.png", "--json")) == 12
+    everything = [one["path"] for one in run_json("predict", saved, f"{test_folder}/**", "--json")]
+    assert sorted(everything) == sorted(map(str, test_folder.rglob("*.png")))
     flat = run_json("predict", saved, test_folder / "red", "--no-recursive", "--json")
     assert len(flat) == 4
     odd = tmp_path / "a [1] 'b' *.png"

@@ -8,7 +8,9 @@ from fake_accelerator import CARD, present
 
 import clip_adapter
 from clip_adapter.classifier import Classifier
-from clip_adapter.methods import get_method, method_names
+from clip_adapter.methods import get_method, make_method, method_names
+from clip_adapter.options import Compute
+from clip_adapter.training import loop
 
 # Short trainings; dropout is drawn on the device that it runs on.
 QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "dropout": 0.0}
@@ -58,6 +60,54 @@ def test_on_the_pretend_accelerator(name, uneven, tiny_backbone, tmp_path):
     with present():
         assert clip_adapter.load_backbone("demo").device == str(CARD)
         compare(name, "auto", uneven, tiny_backbone("transformer"), tmp_path)
+
+
+# Heads that train where the task says; wise-ft, linear-adapter and clap are in auto.
+HEADS = {
+    "clip-adapter": {"steps": 4, "branch": "both"},
+    "clip-adapter-cache": {},
+    "taskres": {"residual_scale": "auto"},
+    "auto": {},
+}
+
+
+@pytest.fixture
+def places(monkeypatch):
+    """The devices of the trainings, all of which are short and are worth a card."""
+    devices, train = [], loop.train
+
+    def noted(module, logits, features, labels, rows, schedule, *rest):
+        devices.append(str(next(module.parameters()).device))
+        short = dataclasses.replace(schedule, steps=min(schedule.steps, 2))
+        return train(module, logits, features, labels, rows, short, *rest)
+
+    monkeypatch.setattr(loop, "train", noted)
+    monkeypatch.setattr(loop, "WORTH_A_CARD", 0)
+    return devices
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_train_where_the_task_says(name, world, places):
+    task, test = world
+    method = make_method(name, HEADS[name])
+    on_cpu = method.fit(task)
+    with present():
+        on_card = method.fit(dataclasses.replace(task, compute=Compute(device=str(CARD))))
+    half = len(places) // 2
+    assert places == ["cpu"] * half + [str(CARD)] * half
+    assert half >= 2
+    # What is kept is on the CPU, and is the same to rounding.
+    want, got = on_cpu.logits(test), on_card.logits(test)
+    assert got.device.type == on_card.held_out.logits.device.type == "cpu"
+    torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE * want.abs().max().item())
+    assert on_card.hyperparameters == on_cpu.hyperparameters
+
+
+def test_a_small_training_stays_on_the_cpu(world):
+    task = dataclasses.replace(world[0], compute=Compute(device=str(CARD)))
+    assert loop.training_device(task, loop.WORTH_A_CARD - 1).type == "cpu"
+    assert loop.training_device(task, loop.WORTH_A_CARD) == CARD
+    assert loop.training_device(task, None) == CARD
 
 
 @pytest.fixture

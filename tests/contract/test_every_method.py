@@ -14,6 +14,7 @@ from learn import learn
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.fitting import make_classifier
+from clip_adapter.known_names import METHODS
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
 from clip_adapter.task import VIT_B_16, Sizes
@@ -257,7 +258,7 @@ def test_same_seed_same_classifier_and_no_backbone(name, world, fitted, monkeypa
         raise AssertionError("a method that reads features loaded a backbone")
 
     monkeypatch.setattr("clip_adapter.backbones.load_backbone", refuse)
-    monkeypatch.setattr("clip_adapter.backbones.names.load_backbone", refuse)
+    monkeypatch.setattr("clip_adapter.backbones.load.load_backbone", refuse)
     task, test = world
     assert task.backbone is None
     first = fitted(name, task)[1].logits(test)
@@ -313,3 +314,8 @@ def test_a_class_without_pictures_and_one_shot(name, world):
     logits = learn(name, few).logits(test)
     assert logits.shape == (len(test), len(task.class_names))
     assert torch.isfinite(logits).all()
+
+
+def test_methods_known_by_name_alone_are_those_of_this_package():
+    own = {n for n in method_names() if get_method(n).__module__.startswith("clip_adapter.")}
+    assert set(METHODS) == own

@@ -222,6 +222,9 @@ def test_aircraft_by_its_lists(put):
     assert [s.name for s in dataset.splits["train"]] == ["images/002.jpg", "images/001.jpg"]
     assert [s.label for s in dataset.splits["train"]] == [1, 0]
     assert list(dataset.splits) == ["train", "val"]
+    # As in DC-10, DC-3: sorted as text, which is beyond doubt where the list says so.
+    (root / "fgvc_aircraft/variants.txt").write_text("v0\nv1\nv10\nv2\n")
+    assert load_benchmark("fgvc_aircraft", root, [*"abcd"]).class_names == [*"abcd"]
     (root / "fgvc_aircraft/images_variant_test.txt").write_text("004 v7\n")
     with pytest.raises(DataError, match="'004 v7'"):
         load_benchmark("fgvc_aircraft", root)

@@ -10,8 +10,8 @@ from picture_files import bomb, chunk, encode, rgb
 from PIL import Image, features
 
 from clip_adapter.datasets import decode as decoding
-from clip_adapter.datasets.decode import NEEDS_HEIC, decode
-from clip_adapter.errors import DecodeError
+from clip_adapter.datasets.decode import HEIC_EXTRA, NEEDS_HEIC, decode
+from clip_adapter.errors import DecodeError, how_to_install
 
 
 def with_chunks(data, *chunks, at=33):
@@ -93,7 +93,7 @@ def test_heic_without_its_package_names_the_extra(head, monkeypatch):
     with pytest.raises(DecodeError) as caught:
         decode(heic_head(*head), "IMG_1.HEIC")
     assert caught.value.found == f"IMG_1.HEIC: {NEEDS_HEIC}"
-    assert caught.value.hint == "pip install 'clip-adapter[heic]'"
+    assert caught.value.hint == HEIC_EXTRA == how_to_install("heic")
 
 
 @pytest.mark.parametrize("head", [(b"avif", b"mif1"), (b"mif1", b"avif"), (b"isom", b"mp42")])

@@ -49,6 +49,11 @@ def test_splits_labels_and_bytes(save, rows, png_bytes):
     assert "Splits left out: 'x'." in dataset.notes
 
 
+def test_a_bare_list_of_names_goes_by_the_numbers_of_the_set(save, rows):
+    spec = save(rows([2, 0], names=["dc1", "dc10", "dc2"]))
+    assert load_hub(spec, ["one", "ten", "two"]).class_names == ["one", "ten", "two"]
+
+
 @pytest.mark.parametrize("wrap", [True, False])
 def test_one_split_is_read_as_a_whole(save, rows, wrap):
     dataset = load_hub(save({"train": rows([1, 0])} if wrap else rows([1, 0])))
@@ -150,5 +155,5 @@ def test_name_revision_and_configuration_are_passed_on(monkeypatch, rows):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"clip-adapter\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'datasets>=\d.*extra 'hub'"):
         load_hub("hub:own/set")

@@ -186,6 +186,16 @@ def test_class_names_by_label(table):
         load_table(path, class_names={"a": "ape", "b": "bee", "c": "cow"})
 
 
+def test_parquet_that_may_not_be_read(put, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = put("1.png", "t.parquet")
+    monkeypatch.setattr("pyarrow.parquet.read_schema", refused)
+    with pytest.raises(DataError, match=r"t\.parquet may not be read \(permission\)\.\nNext: Ask"):
+        load_table(root / "t.parquet")
+
+
 def test_parquet(put):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""``docs/cli.md`` is what the commands' own help says, ``docs/methods.md`` what the methods say."""
+"""``docs/cli.md`` is what the commands say, ``methods.md`` the methods, ``scale.md`` the rates."""
 
 import re
 import runpy
@@ -11,7 +11,7 @@ from clip_adapter import __version__
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("tool", ["cli_docs", "method_docs"])
+@pytest.mark.parametrize("tool", ["cli_docs", "method_docs", "scale_costs"])
 def test_the_page_is_up_to_date(tool, capsys):
     main = runpy.run_path(str(ROOT / f"tools/{tool}.py"))["main"]
     assert main(["--check"]) == 0, capsys.readouterr().err

@@ -63,6 +63,15 @@ def test_smaller_drafts_are_near(demo):
     assert 0 < off(demo, samples_of(files)).max() < NEAR
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_shorter_numbers_are_near(demo, dtype):
+    samples = samples_of(jpeg(96, 96, seed=i) for i in range(6))
+    exact, _ = embed(demo, samples, ["a"])
+    short, _ = embed(load_backbone("demo", device="cpu", dtype=dtype), samples, ["a"])
+    near = (short.plain_view - exact.plain_view).norm(dim=-1)
+    assert 0 < near.max() < NEAR * torch.pdist(exact.plain_view).median()
+
+
 @pytest.mark.shared
 def test_photographs_are_near(demo, shared):
     with tarfile.open(shared / "images" / "photos.tar") as archive:
@@ -203,6 +212,18 @@ def test_batches_are_of_new_contents_in_order(tmp_path_factory, values, known, b
     assert [int(one.name) for one in bad] == [i for i, value in enumerate(values) if value <= 0]
     rows = (embedded.plain_view[:, 0] * 255).round().int().tolist()
     assert rows == [value for value in values if value > 0]
+
+
+def test_batches_lie_in_the_same_memory_and_features_do_not():
+    class Views(Traced):
+        def encode_images(self, images):
+            self.batches.append(images.data_ptr())
+            return images[:, 0, 0, :1]
+
+    backbone = Views()
+    embedded, _ = embed(backbone, samples_of(map(grey, range(1, 10))), ["a"], batch_size=4)
+    assert len(set(backbone.batches)) == 1 < len(backbone.batches)
+    assert (embedded.plain_view[:, 0] * 255).round().int().tolist() == [*range(1, 10)]
 
 
 def test_a_bounded_number_of_pictures_is_held():

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -5,11 +6,14 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_adapter.errors import StoreError
+from clip_adapter.features import store as store_module
 from clip_adapter.features.store import FeatureStore, content_digest
 
 KEY = {"kind": "image", "fingerprint": "f"}
@@ -133,6 +137,43 @@ def test_info_and_the_layout(tmp_path):
     assert kept["key"]["fingerprint"] == "f"
     record = json.loads((shelf.path / "000001.json").read_text())
     assert record["digests"] == [digest(1), digest(2)]
+
+
+def test_a_large_table_lies_in_a_file(tmp_path, monkeypatch):
+    shelf = FeatureStore(tmp_path).shelf(KEY)
+    put(shelf, [1, 2, 3])
+    in_memory, _ = shelf.get([digest(i) for i in (3, 9, 1)])
+    monkeypatch.setattr(store_module, "_LARGE", 1)
+    maps = []
+    mapped = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda *a, **k: maps.append(k["shape"]) or mapped(*a, **k))
+    in_file, missing = shelf.get([digest(i) for i in (3, 9, 1)])
+    assert torch.equal(in_file, in_memory)
+    assert missing == [1]
+    assert maps == [tuple(in_memory.shape)]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot ask for room")
+def test_a_table_without_room_is_an_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shelf = FeatureStore(tmp_path).shelf(KEY)
+    put(shelf, [1])
+    monkeypatch.setattr(store_module, "_LARGE", 1)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreError, match="No space left") as caught:
+        shelf.get([digest(1)])
+    assert "TMPDIR" in caught.value.hint
+
+
+def test_rows_that_were_put_are_read_from_their_file(tmp_path):
+    shelf = FeatureStore(tmp_path).shelf(KEY)
+    rows = row(1)[None].clone()
+    with shelf.lock():
+        shelf.put([digest(1)], rows)
+    rows += 1
+    assert torch.equal(shelf.get([digest(1)])[0], row(1)[None])
 
 
 def test_default_root(monkeypatch, tmp_path):

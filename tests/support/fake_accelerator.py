@@ -94,17 +94,20 @@ def run(func, args, kwargs):
 @contextlib.contextmanager
 def present():
     """The pretend accelerator is in the machine, and the device "auto" finds it."""
-    from clip_adapter.backbones import names, own
+    from clip_adapter import sources
+    from clip_adapter.backbones import load, own
 
-    resolve = names.resolve_device
+    resolve = load.resolve_device
 
     def resolve_device(device="auto", *say):
         return str(CARD) if device in ("auto", str(CARD)) else resolve(device, *say)
 
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch, Present():
-        patch.setattr(names, "resolve_device", resolve_device)
+        patch.setattr(load, "resolve_device", resolve_device)
         patch.setattr(own, "resolve_device", resolve_device)
+        patch.setattr(sources, "resolve_device", resolve_device)
+        patch.setattr(sources, "best_device", resolve_device)
         # Views of a wrapped tensor cannot be made in inference mode.
         patch.setattr(torch, "inference_mode", torch.no_grad)
         # A module that moves keeps its parameters, as between the CPU and a card.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.training import folds as folds_module
 from clip_adapter.training.folds import (
     MAX_FOLDS,
     MOST_OF_A_CLASS,
@@ -240,3 +241,22 @@ def test_enough_held_out_pictures_stop_the_folds():
     assert len(stratified_folds(y, 0, enough=ALL)) == 4
     uneven = labels_of([8] * 200 + [1] * 200)
     assert 1 <= len(stratified_folds(uneven, 0)) < len(stratified_folds(uneven, 0, enough=ALL)) == 5
+
+
+@pytest.mark.parametrize("numbers", [[40, 40, 40, 40], [40, 3, 12, 0]])
+def test_very_many_pictures_are_held_out_in_part(numbers, monkeypatch):
+    train = set_of(numbers)
+    whole = folds_of(train, 1)
+    monkeypatch.setattr(folds_module, "HELD_OUT_ENOUGH", 5)
+    monkeypatch.setattr(folds_module, "MOST_SCORES", 8 * len(numbers))
+    for part, fold in zip(folds_of(train, 1, 500), whole, strict=True):
+        assert torch.equal(part.fit, fold.fit)
+        assert len(part.held_out) == min(len(fold.held_out), 8)
+        assert set(part.held_out.tolist()) <= set(fold.held_out.tolist())
+        torch.testing.assert_close(part.weight.sum(), fold.weight.sum())
+    assert any(len(fold.held_out) > 8 for fold in whole)
+    # Never fewer than are enough.
+    monkeypatch.setattr(folds_module, "MOST_SCORES", 1)
+    assert [len(f.held_out) for f in folds_of(train, 1, 500)] == [
+        min(len(f.held_out), 5) for f in whole
+    ]

@@ -319,3 +319,12 @@ def test_choose_compares_with_the_one_shot_value(among):
     assert torch.equal(choice.held_out.logits, noisy(y, 5.0)[choice.held_out.rows])
     # With no evidence at all the one-shot value stays, wherever it stands in the list.
     assert taken(lambda _: 1.0).value == 0.0
+
+
+def test_logits_that_are_no_numbers_cost_more_than_any_that_are():
+    y = torch.arange(C)
+    wrong = score(1e6 * (1 - torch.eye(C)), y, even(C))[1]
+    for broken in (math.nan, math.inf):
+        logits = torch.eye(C)
+        logits[0, 0] = broken
+        assert float(score(logits, y, even(C))[1].min()) > float(wrong.max())

@@ -44,10 +44,10 @@ def with_activation(origin: Origin, recorded: bool = False) -> Origin:
         UsageError: its architecture has another activation than its name asks for.
         BackboneError: nothing says which one its weights were trained with.
     """
-    import open_clip
-
     if origin.kind != "file":
         return origin
+    import open_clip
+
     base, own = origin.arch.removesuffix("-quickgelu"), bool(_config(origin.arch).get("quick_gelu"))
     quick, both = f"{base}-quickgelu", f"{base}-quickgelu" in open_clip.list_models()
     asked = True if own and origin.arch == quick else origin.quick_gelu

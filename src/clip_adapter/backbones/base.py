@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.known_names import check_device
 from clip_adapter.reporting import log
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -101,21 +102,25 @@ class Backbone(Protocol):
         ...
 
 
+def best_device() -> str:
+    """The fastest kind of device that is here: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def resolve_device(device: str = "auto") -> str:
     """The device to compute on; the choice of "auto" is said.
 
     Raises:
         UsageError: the device is unknown, or this machine has none of it.
     """
+    check_device(device)
     if device == "auto":
-        if torch.cuda.is_available():
-            log.info(f"Device: CUDA ({torch.cuda.get_device_name()})")
-            return "cuda"
-        if torch.backends.mps.is_available():
-            log.info("Device: MPS (Apple GPU)")
-            return "mps"
-        log.info("Device: CPU (no CUDA or MPS device found)")
-        return "cpu"
+        best = best_device()
+        name = f"CUDA ({torch.cuda.get_device_name()})" if best == "cuda" else "MPS (Apple GPU)"
+        log.info(f"Device: {'CPU (no CUDA or MPS device found)' if best == 'cpu' else name}")
+        return best
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -126,3 +131,10 @@ def resolve_device(device: str = "auto") -> str:
             hint="'auto' takes the best one that is here.",
         ) from error
     return device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The number format to compute in on ``device``: "auto" is float16 on a CUDA device."""
+    if dtype != "auto":
+        return dtype
+    return "float16" if device.startswith("cuda") else "float32"

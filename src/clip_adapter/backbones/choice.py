@@ -13,7 +13,7 @@ import dataclasses
 from importlib.util import find_spec
 from typing import Any
 
-from clip_adapter.backbones.base import resolve_device
+from clip_adapter.backbones.base import resolve_device, resolve_dtype
 from clip_adapter.backbones.names import AUTO
 from clip_adapter.backbones.rates import fits, measure, rates
 from clip_adapter.backbones.table import Row, recommended, rows
@@ -35,7 +35,7 @@ def resolve(options: Any, pictures: int) -> Any:
     if not isinstance(options.backbone, str) or options.backbone != AUTO:
         return options
     device = resolve_device(options.device)
-    name, reason = choose(pictures, device, options.dtype)
+    name, reason = choose(pictures, device, resolve_dtype(options.dtype, device))
     log.info(f"Backbone: {name}, {reason}.")
     return dataclasses.replace(options, backbone=name, device=device)
 

@@ -17,6 +17,15 @@ from clip_adapter.threads import SMALL, suited_threads
 FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batches keep theirs
 # Parameters above which one row alone is much work: each is used for dozens of patches or tokens.
 _COUNTED = SMALL // 10
+_LARGE_CARD = 40e9  # bytes of memory of a GPU that larger batches suit
+
+
+def batch_for(device: str) -> int:
+    """Pictures that are encoded at once on a device, if nothing else is asked for."""
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        return 64
+    large = torch.cuda.get_device_properties(device).total_memory >= _LARGE_CARD
+    return 512 if large else 256
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -79,6 +88,7 @@ class FrozenEncoder:
     They are where the pictures are: of pictures on a GPU they stay there, and nothing waits.
     """
 
+    device: str
     embed_dim: int
     parameters: int
     preprocess: Preprocess
@@ -86,7 +96,7 @@ class FrozenEncoder:
     """The torch module that encodes, where its work may be counted."""
 
     def __init__(self) -> None:
-        self._batches = Halving(FORWARD_BATCH)
+        self._batches = Halving(max(FORWARD_BATCH, batch_for(self.device)))
         self._row_work: dict[bool, int | None] = {}
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:

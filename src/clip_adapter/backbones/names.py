@@ -1,4 +1,4 @@
-"""A backbone by its name.
+"""A backbone by its name, without importing torch.
 
 ARCH/TAG              pretrained weights that open_clip lists, as RN50/openai
 ViT-B/32, RN50        the field's spelling of OpenAI's models
@@ -16,22 +16,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from clip_adapter.backbones.activation import WORDS, with_activation
-from clip_adapter.backbones.base import DTYPES, Backbone, Dtype, resolve_device
-from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
-from clip_adapter.backbones.own import OwnBackbone, own_backbone, own_names
+from clip_adapter.backbones.activation import WORDS
+from clip_adapter.backbones.catalog import catalog
 from clip_adapter.backbones.weights import (
     CONFIG_FILE,
     DEMO_FOLDER,
     OFFLINE_HINT,
     Origin,
-    fetch,
+    check_reach,
 )
 from clip_adapter.errors import BackboneError, UsageError, unknown_name
-from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, no_checkpoint
+from clip_adapter.paths import FOLDER, HUB, WEIGHT_SUFFIXES, did_you_mean
+from clip_adapter.wording import shown
+
+GROUP = "clip_adapter.backbones"
+"""The entry points by which other packages make backbones known, name to factory."""
 
 DEMO, AUTO = "demo", "auto"
 # The colours, textures and shapes that it was trained on, and so all words that it knows.
@@ -44,77 +47,48 @@ DEMO_WORDS = {
 LISTED = "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
-def load_backbone(
-    name: Any, *, device: str = "auto", dtype: str = "float32", recorded: bool = False
-) -> Backbone:
-    """Load a frozen CLIP.
+def own_names() -> dict[str, str]:
+    """Names in the entry point group, each with the package that it is of.
 
-    Args:
-        name: ``ARCH/TAG`` (``RN50/openai``, ``ViT-B/32``), ``ARCH/random``, ``ARCH/./FILE``,
-            ``hf-hub:ORG/REPO``, ``local-dir:DIR``, ``demo`` or the name that a package gave to its
-            own; or an object, see :class:`~clip_adapter.backbones.own.OwnBackbone`, which stays on
-            its device and in its number format.
-        device: "auto" takes cuda, then mps, then cpu; or a device by name ("cuda:1").
-        dtype: "float32", "float16" or "bfloat16", of weights and computation. Returned tensors
-            are float32 in any case.
-        recorded: the name stands in a saved classifier: what it leaves open was as then.
+    Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
+    """
+    entries = [e for e in entry_points(group=GROUP) if e.name != "demo" and not {*"/:"} & {*e.name}]
+    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
+
+
+def check_backbone(name: str, *, fetched: bool) -> None:
+    """Check that there is such a backbone; if ``fetched``, that its weights can be had.
 
     Raises:
-        UsageError: an unknown name, device or dtype; an object that is no backbone, or is on
-            another device or of another number format than asked for.
-        BackboneError: weights that cannot be found, fetched or loaded.
+        UsageError, BackboneError: as :func:`~clip_adapter.backbones.load_backbone`.
     """
-    if not isinstance(name, str):
-        return _as_asked(name if isinstance(name, Backbone) else OwnBackbone(name), device, dtype)
-    if name in own_names():
-        return _as_asked(own_backbone(name, device), device, dtype)
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", str(dtype), DTYPES)
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model
-    origin = with_activation(parse_name(name, open_clip.list_models(), tags), recorded)
-    device = resolve_device(device)
-    if origin.kind in ("tag", "hub"):
-        origin = fetch(origin)
-    return OpenClipBackbone(origin, create_model(origin), device, cast("Dtype", dtype))
+    if name not in own_names() and not (fetched and name == AUTO):
+        origin = origin_of(name)
+        if fetched:
+            check_reach(origin)
 
 
-def _as_asked(backbone: Backbone, device: str, dtype: str) -> Backbone:
-    """``backbone``, which stays where and what it is, if nothing else is asked for.
-
-    Raises:
-        UsageError: another device or number format is.
-    """
-    if not f"{backbone.device}:".startswith(f"{device}:") and device != "auto":
-        raise UsageError(
-            f"device = {device}: {backbone.name} is on {backbone.device}.",
-            hint="Leave it away: a backbone of your own stays where you put it.",
-        )
-    if dtype not in ("float32", backbone.dtype):
-        raise UsageError(
-            f"dtype = {dtype}: {backbone.name} computes in {backbone.dtype}.",
-            hint="Leave it away: a backbone of your own has its own number format.",
-        )
-    return backbone
+def origin_of(name: str) -> Origin:
+    """The origin that ``name`` means, see :func:`parse_name`."""
+    known = catalog()
+    return parse_name(name, known.configs, known.tags)
 
 
 def list_backbones() -> list[dict[str, Any]]:
     """Every backbone that can be named: ``name``, ``arch``, ``tag`` and ``notes``."""
-    import open_clip
-
+    known = catalog()
     demo = {"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}
     rows: list[dict[str, Any]] = [demo] if DEMO_FOLDER.is_dir() else []
     rows += [
         {"name": name, "arch": name, "tag": "", "notes": f"of {owner}"}
         for name, owner in own_names().items()
     ]
-    for arch, tag in open_clip.list_pretrained():
-        config = open_clip.get_model_config(arch) or {}
+    for arch, tag in [(one, tag) for one, tags in known.weights.items() for tag in tags]:
+        config = known.configs.get(arch, {})
         size = config.get("vision_cfg", {}).get("image_size", 224)
         notes = f"D {config.get('embed_dim')}, {size} px"
         if config.get("text_cfg", {}).get("hf_tokenizer_name"):
-            notes += ", text needs clip-adapter[siglip]"
+            notes += ", text needs the extra 'siglip'"
         rows.append({"name": f"{arch}/{tag}", "arch": arch, "tag": tag, "notes": notes})
     return rows
 
@@ -153,7 +127,7 @@ def parse_name(
         return _folder(DEMO, DEMO_FOLDER)
     if name == AUTO:
         raise UsageError(
-            "The backbone 'auto' is chosen for pictures, and none are given.",
+            "--backbone auto: 'auto' is chosen for pictures, and none are given.",
             hint="Name one ('clip-adapter ls backbones'); for features, the one that made them.",
         )
     if name.startswith(HUB):
@@ -172,7 +146,8 @@ def parse_name(
         raise _unknown_architecture(name, arch + at + word, architectures)
     if at and word not in WORDS:
         raise unknown_name("activation", word, WORDS, hint=f"Write {arch}@gelu/./FILE.")
-    if at and not Path(target).is_file():
+    is_path = "/" in target or Path(target).suffix in WEIGHT_SUFFIXES
+    if at and not (is_path or Path(target).is_file()):
         raise UsageError(
             f"{name}: @{word} is for checkpoint files.",
             allowed=f"{arch}@{word}/./FILE, with a file that is there",
@@ -185,8 +160,12 @@ def parse_name(
         return Origin("tag", f"{arch}/{tag}", arch, tag)
     if target and Path(target).is_file():
         return Origin("file", name, arch, target, quick_gelu=WORDS.get(word), file=target)
-    if "/" in target or Path(target).suffix in WEIGHT_SUFFIXES:
-        raise no_checkpoint(arch, target)
+    if is_path:
+        raise BackboneError(
+            f"No checkpoint file {target!r} for the backbone {arch}.{did_you_mean(target)}",
+            allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
+            hint="Check the path. '--backbone demo' needs no download.",
+        )
     unknown = unknown_name(f"weights of {arch}", target, [*known, "random"]).found
     raise UsageError(
         unknown if target else f"{arch} is an architecture; its weights must be named as well.",
@@ -196,6 +175,12 @@ def parse_name(
 
 
 def _folder(name: str, folder: Path) -> Origin:
+    if not folder.is_dir():
+        raise BackboneError(
+            f"There is no folder {shown(folder)}.{did_you_mean(folder)}",
+            allowed=f"{FOLDER}DIR, a folder with {CONFIG_FILE} and a checkpoint",
+            hint="Check the path.",
+        )
     if not (folder / CONFIG_FILE).is_file():
         raise BackboneError(
             f"{folder} holds no {CONFIG_FILE}.",

@@ -26,7 +26,7 @@ from clip_adapter.backbones.weights import (
     reason_of,
     tokenizer_options,
 )
-from clip_adapter.errors import BackboneError
+from clip_adapter.errors import BackboneError, how_to_install
 from clip_adapter.paths import HUB
 from clip_adapter.reporting import log
 
@@ -130,9 +130,8 @@ class OpenClipBackbone(FrozenEncoder):
             except Exception as error:  # transformers raises errors of many kinds
                 raise BackboneError(
                     f"The tokenizer of {origin.name} cannot be loaded: {reason_of(error)}",
-                    hint="pip install 'clip-adapter[siglip]' (SigLIP and other models whose "
-                    "tokenizer is on the Hugging Face hub), and let it reach the hub once; image "
-                    "features need no tokenizer.",
+                    hint=f"{how_to_install('siglip')}; SigLIP and others have their tokenizer on "
+                    "the Hugging Face hub: let it reach the hub once. Image features need none.",
                 ) from error
 
     def _text_tower(self) -> Any:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Preprocess, resolve_device
 from clip_adapter.backbones.memory import FrozenEncoder
+from clip_adapter.backbones.names import GROUP
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
 from clip_adapter.nn.cosine import other_readings
 from clip_adapter.reporting import log
 
-GROUP = "clip_adapter.backbones"
 HOW = "docs/add-a-backbone.md shows a backbone from start to end."
 BLANKS = ((64, 64), (96, 64))  # pixels of the pictures that find the sizes
 
@@ -210,21 +210,6 @@ def _scale(model: Any) -> float:
         f"logit_scale = {given!r}",
         "a number above 0, as CLIP's 100, or a tensor that holds its logarithm, as CLIP's 4.6",
     )
-
-
-def own_names() -> dict[str, str]:
-    """Names in the entry point group, each with the package that it is of.
-
-    Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
-    """
-    entries = [e for e in entry_points(group=GROUP) if e.name != "demo" and not {*"/:"} & {*e.name}]
-    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
-
-
-def module_of(name: str) -> str:
-    """The module that makes the backbone registered as ``name``; "" where none is."""
-    entries = entry_points(group=GROUP) if name in own_names() else ()
-    return next((entry.module for entry in entries if entry.name == name), "")
 
 
 def own_backbone(name: str, device: str) -> OwnBackbone:

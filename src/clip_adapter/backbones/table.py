@@ -11,7 +11,8 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_adapter.backbones.weights import model_config, tokenizer_options
+from clip_adapter.backbones.catalog import catalog
+from clip_adapter.backbones.weights import tokenizer_options
 
 TABLE = Path(__file__).with_suffix(".csv")
 COMMERCIAL = ("mit", "apache-2.0")
@@ -61,7 +62,7 @@ class Row:
     @functools.cached_property
     def extra(self) -> str:
         """The extra of this package that its texts need; "" for none."""
-        return "siglip" if tokenizer_options(model_config(self.arch)) else ""
+        return "siglip" if tokenizer_options(catalog().configs[self.arch]) else ""
 
     @property
     def commercial(self) -> bool:

@@ -7,20 +7,23 @@ asks the person at the terminal. Here the answer is always no: no code of a repo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
-
-from clip_adapter.errors import BackboneError
-from clip_adapter.hub import ANSWER, ask, hub_file, within
+from clip_adapter.backbones.catalog import catalog
+from clip_adapter.errors import BackboneError, how_to_install
+from clip_adapter.hub import hub_file, located
 from clip_adapter.paths import FOLDER, HUB
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEMO_FOLDER = Path(__file__).parent / "demo_weights"
 CONFIG_FILE = "open_clip_config.json"
@@ -69,6 +72,8 @@ def fingerprint(model: nn.Module) -> str:
     Two models can have the same weights and compute different things, so the activation, the
     numbers of attention heads and the pooling are covered too. The device is not.
     """
+    import torch
+
     visual, text = getattr(model, "visual", None), getattr(model, "text", None)
     heads = [getattr(module, "num_heads", None) for module in model.modules()]
     text_pool = getattr(model, "text_pool_type", getattr(text, "pool_type", None))
@@ -94,43 +99,69 @@ def reason_of(error: BaseException) -> str:
     return line if len(line) <= 300 else line[:300] + "..."
 
 
+def check_reach(origin: Origin) -> None:
+    """Check that the weights of ``origin`` are here, or that the hub says that it has them.
+
+    Raises:
+        BackboneError: neither; the message says how to bring them here.
+    """
+    repo, names = _on_hub(origin)
+    if repo:
+        with _by_hand(origin, repo, names):
+            located(repo, names)
+
+
 def fetch(origin: Origin) -> Origin:
     """``origin`` with its checkpoint on this machine, from the hub or from its cache.
 
     Raises:
         BackboneError: it cannot be fetched; the message says how to bring it here.
     """
-    import open_clip
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-
-    entry = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
-    repo, names = _on_hub(f"{origin.arch}/{origin.target}") if entry else ("", [])
-    try:
+    repo, names = _on_hub(origin)
+    with _by_hand(origin, repo, names):
         if origin.kind == "hub":
-            hub_file(origin.target, [CONFIG_FILE], newest=True)
-            path = hub_file(origin.target, _spellings(""), newest=True)
-        elif repo:
-            path = hub_file(repo, names)
+            hub_file(repo, [CONFIG_FILE], newest=True)
+        if repo:
+            path = hub_file(repo, names, newest=origin.kind == "hub")
         else:
-            path = download_pretrained(entry)
-        return dataclasses.replace(origin, file=str(path))
+            from open_clip.pretrained import download_pretrained
+
+            path = download_pretrained(_entry(origin))
+    return dataclasses.replace(origin, file=str(path))
+
+
+def _entry(origin: Origin) -> dict[str, Any]:
+    return catalog().weights[origin.arch][origin.target]
+
+
+def _on_hub(origin: Origin) -> tuple[str, list[str]]:
+    """The repository that has the weights, and what they may be called; "" where none has."""
+    if origin.kind == "hub":
+        return origin.target, _spellings("")
+    if origin.kind != "tag":
+        return "", []
+    repo, _, file = _entry(origin).get("hf_hub", "").rpartition("/")
+    return repo, _spellings(file)
+
+
+@contextlib.contextmanager
+def _by_hand(origin: Origin, repo: str, names: list[str]) -> Iterator[None]:
+    """Say how to bring the weights of ``origin`` here where the block fails to."""
+    try:
+        yield
     except Exception as error:  # hub, network and file system raise errors of many kinds
+        from huggingface_hub.constants import HF_HUB_CACHE
+
         files, use = f"{CONFIG_FILE} {WEIGHTS_FILE}", "local-dir:DIR"
         if origin.kind == "tag":
             # The architecture under which a bare file computes what the tag computes.
-            config, quick = (
-                open_clip.get_model_config(origin.arch) or {},
-                f"{origin.arch}-quickgelu",
-            )
-            needed = entry.get("quick_gelu") and not config.get("quick_gelu")
+            configs, quick = catalog().configs, f"{origin.arch}-quickgelu"
+            needed = _entry(origin).get("quick_gelu") and not configs[origin.arch].get("quick_gelu")
             exact = origin.arch
-            if quick in open_clip.list_models():
+            if quick in configs:
                 exact = quick if needed else f"{origin.arch}@gelu"
             files = names[0]
             use = f"{exact}//full/path/of/DIR/{files}"
-        else:
-            repo = origin.target
         pages = " and ".join(f"{_HUB_PAGE}/{repo}/resolve/main/{name}" for name in files.split())
         raise BackboneError(
             f"The weights of {origin.name} could not be fetched from the Hugging Face hub "
@@ -145,37 +176,30 @@ def fetch(origin: Origin) -> Origin:
         ) from error
 
 
-def _on_hub(name: str) -> tuple[str, list[str]]:
-    """The repository of the pretrained weights ARCH/TAG, and the names of their file."""
-    from open_clip.pretrained import get_pretrained_cfg
-
-    repo, _, file = get_pretrained_cfg(*name.split("/")).get("hf_hub", "").rpartition("/")
-    return repo, _spellings(file)
-
-
 def is_here(name: str) -> bool:
     """Whether the pretrained weights ARCH/TAG, and their tokenizer, were fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    repo, files = _on_hub(name)
+    origin = _tagged(name)
+    repo, files = _on_hub(origin)
     kept = [file for file in files if isinstance(try_to_load_from_cache(repo, file), str)]
-    text = model_config(name.split("/")[0]).get("text_cfg", {}).get("hf_tokenizer_name")
+    text = catalog().configs[origin.arch].get("text_cfg", {}).get("hf_tokenizer_name")
     tokens = text and try_to_load_from_cache(text, "tokenizer_config.json")
     return bool(kept) and (not text or isinstance(tokens, str))
 
 
 def can_be_fetched(name: str) -> bool:
     """Whether the hub answers when it is asked for the pretrained weights ARCH/TAG."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    repo, files = _on_hub(name)
     try:
-        within(ANSWER, ask, repo, files[0])
-    except EntryNotFoundError:
-        return True  # under another name: it is the repository that answers
-    except Exception:  # the hub's client and the network raise errors of many kinds
+        check_reach(_tagged(name))
+    except BackboneError:
         return False
     return True
+
+
+def _tagged(name: str) -> Origin:
+    arch, tag = name.split("/")
+    return Origin("tag", name, arch, tag)
 
 
 def _spellings(file: str) -> list[str]:
@@ -269,6 +293,6 @@ def check_transformers(name: str, model: str) -> None:
             f"The text tower {model} of {name} cannot be read without running code of its "
             f"repository, or not at all: {reason_of(error)}",
             allowed="models whose code is in the package transformers",
-            hint="pip install 'clip-adapter[siglip]', let it reach the hub once, or take another "
+            hint=f"{how_to_install('siglip')}; let it reach the hub once, or take another "
             "backbone.",
         ) from error

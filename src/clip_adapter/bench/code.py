@@ -9,11 +9,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.backbones.own import module_of
+from clip_adapter.backbones.names import GROUP, own_names
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest
 from clip_adapter.methods import get_method
@@ -44,7 +45,8 @@ def method_code(name: str) -> str:
 
 def backbone_code(name: str) -> str:
     """The same of the package that registered the backbone ``name``; "" for all other backbones."""
-    return _digest(filter(None, [module_of(name)]))
+    entries = entry_points(group=GROUP) if name in own_names() else ()
+    return _digest(entry.module for entry in entries if entry.name == name)
 
 
 def _digest(modules: Iterable[str]) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from clip_adapter.backbones import Backbone, load_backbone
+from clip_adapter.backbones import Backbone, load_backbone, resolve_device
 from clip_adapter.classifier.folder import read_folder, write_folder
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
@@ -75,6 +76,7 @@ class Classifier:
         self.info: dict[str, Any] = dict(info or {})
         self.train_digests = frozenset(train_digests)
         self.tower_adapter = tower_adapter and tower_adapter.eval().requires_grad_(False).cpu()
+        self._device = "auto"
         self._backbone: Backbone | None = None
         self._encoder: Backbone | None = None
 
@@ -188,8 +190,11 @@ class Classifier:
         """The backbone whose features it takes."""
         return str(self.info.get("backbone") or "an unnamed backbone")
 
-    def backbone(self, device: str = "auto") -> Backbone:
+    def backbone(self, device: str | None = None) -> Backbone:
         """Its backbone, loaded at the first call and checked against the saved fingerprint.
+
+        Args:
+            device: None is that of :meth:`load`.
 
         Raises:
             ClassifierError: no backbone is known, or its weights are others now.
@@ -204,9 +209,12 @@ class Classifier:
                 hint=f"Give it features; or the backbone that made them, if it is an object of "
                 f"your own: {give}; or fit it again with --backbone.",
             )
-        dtype = self.info.get("dtype") or "float32"
+        # Only a GPU is quick with float16.
+        kept = self.info.get("dtype") or "float32"
+        dtype = "auto" if kept == "float16" else kept
         try:
-            return self.use(load_backbone(name, device=device, dtype=dtype, recorded=True))
+            loaded = load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+            return self.use(loaded)
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
@@ -240,7 +248,7 @@ class Classifier:
         self._backbone, self._encoder = loaded, None
         return loaded
 
-    def encoder(self, device: str = "auto") -> Backbone:
+    def encoder(self, device: str | None = None) -> Backbone:
         """What makes the features it takes: its backbone, or a copy with what was trained inside.
 
         Raises:
@@ -291,25 +299,40 @@ class Classifier:
         )
 
     @classmethod
-    def load(cls, folder: str | Path, backbone: Any = None) -> Classifier:
+    def load(
+        cls,
+        folder: str | Path,
+        backbone: Any = None,
+        *,
+        device: str = "auto",
+        warm: bool = False,
+    ) -> Classifier:
         """Read what :meth:`save` wrote.
 
         Args:
             folder: may come from anyone: no code in it is run.
             backbone: the object of one's own that it was fitted with; None loads the backbone by
                 the name that the folder holds, where it is needed.
+            device: where that one shall compute: "auto", "cpu", "cuda", "cuda:1", "mps".
+            warm: load the backbone now and classify a black picture, so that the first answer
+                takes no longer than the next.
 
         Raises:
             ClassifierError: missing, damaged, or of a newer format; or made with another backbone.
+            UsageError: the device cannot be used, or ``backbone`` is on another one.
         """
         classifier = cls(**read_folder(Path(folder)))
         if backbone is not None:
-            classifier.use(backbone)
+            classifier.use(load_backbone(backbone, device=device))
+        elif device != "auto":
+            classifier._device = resolve_device(device)
+        if warm:
+            classifier.logits(Image.new("RGB", (64, 64)))
         return classifier
 
     @classmethod
     def from_pretrained(
-        cls, name: str, revision: str | None = None, backbone: Any = None
+        cls, name: str, revision: str | None = None, backbone: Any = None, **options: Any
     ) -> Classifier:
         """A saved folder, or a repository of the Hugging Face hub.
 
@@ -317,11 +340,12 @@ class Classifier:
             name: a folder, ``user/name``, or ``hf-hub:user/name`` where a folder is called alike.
             revision: of the repository.
             backbone: as :meth:`load` takes it.
+            **options: likewise.
 
         Raises:
             ClassifierError: as :meth:`load`, or neither a folder nor a repository.
         """
-        return cls.load(classifier_folder(name, revision), backbone)
+        return cls.load(classifier_folder(name, revision), backbone, **options)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> str:
         """Upload to the Hugging Face hub and return the address; needs ``hf auth login``.

@@ -6,8 +6,11 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from clip_adapter.classifier.saving import (
     CARD,
@@ -31,6 +34,7 @@ from clip_adapter.reporting import log
 _NEW = ".{}.{:.16}.new"
 # Of a part that has not taken its place yet, or of a file that was being written, after a kill.
 _UNDER_WAY = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.[0-9a-f]{{16}}\.(new|tmp)")
+_LOCK = f".{CONFIG}.lock"
 _HEX = re.compile("[0-9a-f]{64}")
 # A new volume is not empty.
 _EMPTY = {"lost+found"}
@@ -41,7 +45,8 @@ def write_folder(folder: Path, **parts: Any) -> Path:
 
     A process killed at any moment leaves the whole old classifier or the whole new one: new parts
     are written beside the old ones, ``classifier.json`` then names them by their digests, and only
-    then do they take their places. A model card that was changed by hand stays.
+    then do they take their places. Of several processes one writes after the other. A model card
+    that was changed by hand stays.
 
     Args:
         folder: to be made, empty, or an older classifier's; or a link to one of these.
@@ -64,8 +69,21 @@ def write_folder(folder: Path, **parts: Any) -> Path:
         ) from error
     with writing_errors(folder, "choose another folder", ClassifierError):
         Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
-        _replace(folder, files)
+        with _alone(folder):
+            _replace(folder, files)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` while other processes that write a classifier into it wait."""
+    with FileLock(folder / _LOCK):
+        try:
+            yield
+        finally:
+            # Before it is let go: whoever waits finds the file gone, and makes another.
+            with contextlib.suppress(OSError):
+                (folder / _LOCK).unlink()
 
 
 def _replace(folder: Path, files: Files) -> None:
@@ -116,7 +134,7 @@ def check_target(folder: Path) -> None:
     """
     try:
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        others = {n for n in names - _EMPTY if not _UNDER_WAY.fullmatch(n)}
+        others = {n for n in names - _EMPTY - {_LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
             raise ClassifierError(
                 f"{folder} exists and is not a saved classifier.",

@@ -139,7 +139,7 @@ def run(
             features=features and str(features.expanduser()),
             cache=reading.cache and str(reading.cache),
             device=reading.device,
-            dtype=reading.dtype,
+            dtype="float32" if reading.dtype == "auto" else reading.dtype,
         )
         overrides: dict[str, Any] = {
             "datasets": dataset,

@@ -10,6 +10,7 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output, table
 from clip_adapter.errors import ClipAdapterError
 from clip_adapter.hub import size_of
+from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
 
 
@@ -32,6 +33,7 @@ def doctor(
         clip-adapter doctor --device cpu --json
     """
     with Output(json) as output:
+        check_device(reading.device)
         from clip_adapter.doctor import examine, summary
 
         health = examine(reading.device)

@@ -12,10 +12,11 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.files import check_file
+from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
-from clip_adapter.paths import check_exists
+from clip_adapter.paths import WRITABLE, check_exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,14 +81,17 @@ def embed(
     with Output(json) as output:
         if unlabelled:
             check_exists(data, "The folder")
+            check_device(reading.device)
         else:
             o.check_paths(data, reading)
         from clip_adapter.backbones.names import files_of
-        from clip_adapter.features.files import WRITABLE, write_features
 
-        if out.suffix.lower() not in WRITABLE:
-            raise UsageError(f"--out {out}", allowed=f"a name that ends in {', '.join(WRITABLE)}")
+        if (ending := out.suffix.lower()) not in WRITABLE:
+            raise unknown_name(f"ending of --out {out}:", ending, WRITABLE)
         check_file(out, inputs=[data.rpartition("#")[0], data, *files_of(reading.backbone or "")])
+        o.check_backbone(data, reading)
+        from clip_adapter.features.files import write_features
+
         start = time.perf_counter()
         sets, text, meta, skipped = (
             _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)

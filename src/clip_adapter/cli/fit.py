@@ -10,6 +10,8 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.datasets.splits import share_or_number
+from clip_adapter.known_names import check_method
 from clip_adapter.options import (
     DEFAULT_METHOD,
     DEFAULT_SEED,
@@ -114,8 +116,12 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json) as output:
-        o.check_paths(data, reading)
+        check_method(method)
         options = o.key_values(option)
+        if hold_out is not None:
+            share_or_number(hold_out)
+        o.check_paths(data, reading)
+        o.check_backbone(data, reading)
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
         from clip_adapter.datasets.open import is_feature_spec

@@ -19,6 +19,7 @@ from clip_adapter.cli.evaluate import evaluate
 from clip_adapter.cli.fit import fit
 from clip_adapter.cli.ls import ls
 from clip_adapter.cli.predict import predict
+from clip_adapter.cli.scale import scale
 
 # Names of old that still work, by today's.
 OLD_NAMES = {"style": "preprocess"}
@@ -71,6 +72,7 @@ for _command in (fit, evaluate, predict, embed, ls):
 app.command()(demo)
 app.command()(doctor)
 app.add_typer(data, name="data")
+app.add_typer(scale, name="scale")
 app.add_typer(bench, name="bench")
 
 

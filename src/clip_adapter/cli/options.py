@@ -14,8 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from clip_adapter.errors import UsageError
-from clip_adapter.options import Bounds, Help, SourceOptions, field_types, flag_of
-from clip_adapter.paths import check_backbone_path, check_exists
+from clip_adapter.known_names import check_device
+from clip_adapter.options import (
+    Bounds,
+    Help,
+    SourceOptions,
+    field_types,
+    flag_of,
+)
+from clip_adapter.paths import check_exists
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
 RARE = "Rarely needed"
@@ -113,7 +120,7 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
 
 
 def check_paths(data: str, reading: SourceOptions) -> None:
-    """Check that the paths of a command are there, before anything heavy is imported.
+    """Check that the paths and the device of a command are there, before torch is imported.
 
     Raises:
         ClipAdapterError: one is not.
@@ -121,13 +128,28 @@ def check_paths(data: str, reading: SourceOptions) -> None:
     from clip_adapter.datasets.open import check_source
 
     check_source(data, reading.root)
-    check_backbone_path(reading.backbone)
+    check_device(reading.device)
     for what, path in (
         ("The file of class names", reading.class_names),
         ("The file of descriptions", reading.descriptions),
     ):
         if isinstance(path, str | Path):
             check_exists(path, what)
+
+
+def check_backbone(data: str, reading: SourceOptions) -> None:
+    """Check the name of the backbone, and for pictures that its weights can be had.
+
+    Raises:
+        UsageError, BackboneError: as :func:`~clip_adapter.backbones.load_backbone`.
+    """
+    from clip_adapter.backbones import names
+    from clip_adapter.datasets.open import is_feature_spec
+    from clip_adapter.options import DEFAULT_BACKBONE
+
+    features = is_feature_spec(data)
+    if reading.backbone is not None or not features:
+        names.check_backbone(reading.backbone or DEFAULT_BACKBONE, fetched=not features)
 
 
 def key_values(pairs: Sequence[str] | None) -> dict[str, str]:

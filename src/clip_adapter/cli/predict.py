@@ -12,6 +12,7 @@ from clip_adapter.cli.formats import Format, form_of
 from clip_adapter.cli.output import Output
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.files import check_file, write_file
+from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
 
 
@@ -84,6 +85,7 @@ def predict(
     with Output(json or form == "json") as output:
         if json and form not in (None, "json"):
             raise UsageError(f"--json and --format {form}.", allowed="one of the two")
+        check_device(reading.device)
         if out is not None:
             check_file(out, inputs=[*paths, *(path.rpartition("#")[0] for path in paths)])
         form = form_of(out, "json" if json else form)

@@ -7,7 +7,7 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import did_you_mean
-from clip_adapter.reporting import log
+from clip_adapter.reporting import log, tracking
 from clip_adapter.wording import shortened, shown
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
+AT_ONCE = 2**14  # pictures of which features are held
 COLUMNS = ("path", "label", "probability", "error")
 
 
@@ -68,7 +69,9 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     nothing = f"no such file.{guess}" if (guess := did_you_mean(path)) else "no such file"
     nothing = "nothing matches this pattern" if glob.has_magic(word) else nothing
     fault = "the folder holds no picture" if matches else nothing
-    return [*chain(*records)] or [{"path": word, "error": fault}]
+    # A pattern may match a folder, and what is in it as well.
+    by_place = {os.path.abspath(one["path"]): one for one in chain(*records)}
+    return [*by_place.values()] or [{"path": word, "error": fault}]
 
 
 def pictures(folder: str, recursive: bool) -> list[Record]:
@@ -102,23 +105,27 @@ def of_pictures(
     from clip_adapter.features.store import FeatureStore
 
     readable = [record for record in records if "error" not in record]
-    features, bad = embed(
-        classifier.encoder(reading.device),
-        # Rows are found again by their place: the same path may be named twice.
-        [Sample(str(i), -1, Path(record["path"])) for i, record in enumerate(readable)],
-        classifier.class_names,
-        store=None if cache is None else FeatureStore(cache),
-        preprocess=classifier.info.get("preprocess", "clip"),
-        batch_size=reading.batch_size,
-        decode=reading.decode,
-        unreadable="return",
-    )
-    reasons, answers = (
-        {one.name: one.reason for one in bad},
-        iter(_answers(classifier, features, top)),
-    )
-    for i, record in enumerate(readable):
-        record |= {"error": reasons[str(i)]} if str(i) in reasons else next(answers)
+    encoder = classifier.encoder(reading.device)
+    store = None if cache is None else FeatureStore(cache)
+    with tracking("Embedding", len(readable), "pictures") as tracker:
+        for start in range(0, len(readable), AT_ONCE):
+            some = readable[start : start + AT_ONCE]
+            features, bad = embed(
+                encoder,
+                # Rows are found again by their place: the same path may be named twice.
+                [Sample(str(i), -1, Path(record["path"])) for i, record in enumerate(some)],
+                classifier.class_names,
+                store=store,
+                preprocess=classifier.info.get("preprocess", "clip"),
+                batch_size=reading.batch_size,
+                decode=reading.decode,
+                unreadable="return",
+                progress=lambda stage, start=start: tracker.at(start + stage.done),
+            )
+            reasons = {one.name: one.reason for one in bad}
+            answers = _answers(classifier, features, top)
+            for i, record in enumerate(some):
+                record |= {"error": reasons[str(i)]} if str(i) in reasons else next(answers)
 
 
 def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
@@ -134,14 +141,13 @@ def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
     return [{"path": n, **answer} for n, answer in zip(features.names, answers, strict=True)]
 
 
-def _answers(classifier: Classifier, features: FeatureSet, top: int) -> list[Record]:
+def _answers(classifier: Classifier, features: FeatureSet, top: int) -> Iterator[Record]:
     names = classifier.class_names
-    best = classifier.logits(features).softmax(-1).topk(min(top, len(names)), dim=-1)
-    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    guesses = [
-        [{"label": names[i], "probability": p} for i, p in zip(*row, strict=True)] for row in rows
-    ]
-    return [few[0] | ({"top": few} if top > 1 else {}) for few in guesses]
+    for part in features.parts():
+        best = classifier.logits(part).softmax(-1).topk(min(top, len(names)), dim=-1)
+        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            few = [{"label": names[i], "probability": p} for i, p in zip(*row, strict=True)]
+            yield few[0] | ({"top": few} if top > 1 else {})
 
 
 def as_text(records: Sequence[Record], form: Format) -> str:

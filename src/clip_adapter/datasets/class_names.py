@@ -37,11 +37,14 @@ def readable(label: str) -> str:
     return " ".join(nfc(label).replace("_", " ").split()) or label
 
 
-def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list[str]:
+def name_classes(
+    labels: Sequence[str], given: ClassNames | None = None, *, own_order: bool = False
+) -> list[str]:
     """C class names for C ``labels`` (folder names, or a table's labels), in that order.
 
     Without ``given`` they are made by :func:`readable`; labels that would then be called alike
-    keep their own spelling. What a bare list calls each label is logged.
+    keep their own spelling. What a bare list calls each label is logged. ``own_order``: the source
+    itself numbers its labels so; else they were sorted.
 
     Raises:
         UsageError: ``given`` names a label twice, one that does not exist, not all of them, or two
@@ -83,7 +86,7 @@ def name_classes(labels: Sequence[str], given: ClassNames | None = None) -> list
             hint="Give each class its own name, or put the pictures into one folder.",
         )
     if by_place:
-        if pair := counts_otherwise(labels):
+        if not own_order and (pair := counts_otherwise(labels)):
             raise UsageError(
                 f"{source} are a bare list, and the order of the classes is not beyond doubt: as "
                 f"text, {pair[0]!r} comes before {pair[1]!r}.",

@@ -88,7 +88,7 @@ def load_coop(
         split: [Sample(prefix + file, label, folder / file) for file, label, _ in own]
         for split, own in rows.items()
     }
-    return make_dataset(path.stem, labels, splits, class_names)
+    return make_dataset(path.stem, labels, splits, class_names, own_order=True)
 
 
 def rows_digest(rows: dict[str, list[Row]]) -> str:
@@ -164,7 +164,7 @@ def load_benchmark(name: str, root: str | Path, class_names: ClassNames | None =
             hint=how_to_get(record, folder.parent),
         )
     # CLIP calls two pairs of ImageNet's classes alike (missile, sunglasses), and so does CoOp.
-    return make_dataset(record.name, listing.labels, splits, class_names)
+    return make_dataset(record.name, listing.labels, splits, class_names, own_order=True)
 
 
 def _load_hub_copy(
@@ -185,7 +185,9 @@ def _load_hub_copy(
         )
     splits = {ours: loaded.splits.get(theirs, []) for theirs, ours in hub.splits.items()}
     note = f"Read from a copy of {hub.repository}: its own splits, not CoOp's."
-    return make_dataset(record.name, labels, splits, class_names, [note], hub.repository)
+    return make_dataset(
+        record.name, labels, splits, class_names, [note], hub.repository, own_order=True
+    )
 
 
 def find_folder(record: Benchmark, root: str | Path) -> Path:

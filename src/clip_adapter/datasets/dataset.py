@@ -122,6 +122,8 @@ def make_dataset(
     class_names: ClassNames | None = None,
     notes: Iterable[str] = (),
     copy_of: str = "",
+    *,
+    own_order: bool = False,
 ) -> Dataset:
     """A data set, its templates by its name, with notes on its classes before ``notes``.
 
@@ -133,12 +135,14 @@ def make_dataset(
         class_names: other names for ``labels``, see :func:`~.class_names.name_classes`.
         notes: what else a user should know.
         copy_of: see :class:`Dataset`.
+        own_order: see :func:`~.class_names.name_classes`.
 
     Raises:
         UsageError: ``class_names`` does not fit ``labels``.
         DataError: their file cannot be read.
     """
-    name, names = known_dataset(name) or shown(name), name_classes(labels, class_names)
+    name = known_dataset(name) or shown(name)
+    names = name_classes(labels, class_names, own_order=own_order)
     present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}
     held = {split: {sample.label for sample in samples} for split, samples in present.items()}
     anywhere = set().union(*held.values())

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip_adapter.errors import DataError, DecodeError
+from clip_adapter.errors import DataError, DecodeError, how_to_install
 
 # What the library reads. Fewer formats are fewer parsers that hostile bytes can reach.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF", "HEIF")
-HEIC_EXTRA = "pip install 'clip-adapter[heic]'"
+HEIC_EXTRA = how_to_install("heic")
 NEEDS_HEIC = f"HEIC pictures need: {HEIC_EXTRA}"
 # Where Pillow itself refuses: 4/3 of a GiB as RGBA.
 MAX_PIXELS = 178_956_970

@@ -77,7 +77,7 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
     if not any(samples.values()):
         raise DataError(f"{spec} has no labelled pictures.", hint="Name another configuration.")
     short = re.split("[@:]", name)[0].rstrip("/").split("/")[-1]
-    return make_dataset(short, labels, samples, class_names, notes)
+    return make_dataset(short, labels, samples, class_names, notes, own_order=bool(named))
 
 
 def _encoded(rows: Any, column: str, row: int) -> bytes:

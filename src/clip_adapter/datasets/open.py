@@ -17,7 +17,7 @@ from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import check_exists, did_you_mean
+from clip_adapter.paths import SHARDED, check_exists, did_you_mean
 from clip_adapter.wording import shown
 
 PICTURE_FORMS = (
@@ -168,13 +168,15 @@ def takes_root(spec: str, root: str | Path | None) -> bool:
 def is_feature_spec(spec: str | Path) -> bool:
     """Whether ``spec`` names ready-made features: ``FILE[#SET]`` and not pictures.
 
-    ``.safetensors`` and ``.npz`` always do; a ``.parquet`` file where it has a list column called
-    features or embedding.
+    ``.safetensors`` and ``.npz`` always do, and a folder that ``clip-adapter scale embed`` wrote; a
+    ``.parquet`` file where it has a list column called features or embedding.
     """
     file = str(spec)
     if file.startswith("hub:"):
         return False
     for name in (file, file.rpartition("#")[0]):
+        if name and (Path(os.path.expanduser(name)) / SHARDED).is_file():
+            return True
         ending = Path(name).suffix.lower()
         if ending in (".safetensors", ".npz"):
             return not Path(name).is_dir()

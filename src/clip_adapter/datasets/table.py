@@ -13,7 +13,7 @@ from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split,
 from clip_adapter.datasets.labels import GAPS, all_whole, in_order, same_numbers, whole_number
 from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
-from clip_adapter.files import read_csv
+from clip_adapter.files import not_permitted, read_csv
 from clip_adapter.wording import counted, listed, shown, some_of
 
 _WANTED = ("path", "label", "split")
@@ -182,6 +182,8 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
         chosen = [name for name in names if name.strip().lower() in _WANTED]
         twice = len(set(chosen)) < len(chosen)  # pyarrow cannot choose, and it is an error anyway
         rows = [] if twice else pq.read_table(path, columns=chosen).to_pylist()
+    except PermissionError as error:
+        raise not_permitted(shown(path)) from error
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The table {shown(path)} cannot be read as Parquet: {error}", allowed=COLUMNS

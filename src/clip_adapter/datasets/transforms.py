@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,9 +95,21 @@ class Transform:
     def finish(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) of 0..255 as (B, 3, S, S) float32, normalised where they are."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        mean, std = (_at(pixels.device, *three) for three in (self.inputs.mean, self.inputs.std))
+        return self._normalise(images)
+
+    def fill(self, images: Tensor, cuts: Sequence[Tensor]) -> None:
+        """Write what :meth:`finish` makes of ``cuts``, B of (S, S, 3), into ``images``.
+
+        One after the other, so that each stays in the processor's cache.
+        """
+        for image, cut in zip(images, cuts, strict=True):
+            self._normalise(image.copy_(cut.permute(2, 0, 1)))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Numbers 0..255 of (..., 3, S, S), changed in place."""
+        mean, std = (_at(images.device, *three) for three in (self.inputs.mean, self.inputs.std))
         # By a tensor: a GPU multiplies by the inverse of a plain number.
-        return images.div_(torch.full_like(std, 255)).sub_(mean).div_(std)
+        return images.div_(_at(images.device, 255.0)).sub_(mean).div_(std)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: part of a cached feature's key."""

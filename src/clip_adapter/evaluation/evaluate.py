@@ -278,7 +278,7 @@ def open_for(
         feature_norm="unit" if to_unit else options.feature_norm,
     )
     if "pixels" in source.holds:
-        source.use(classifier.encoder(options.device))
+        source.use(classifier.encoder(given.get("device")))
     elif classifier.tower_adapter is not None:
         raise DataError(
             f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "

@@ -17,12 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.memory import batch_for
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
 from clip_adapter.errors import DataError
@@ -70,9 +71,9 @@ def embed(
         views: 1 is the plain (test) view; V > 1 are V random views of training, and the plain one
             beside them.
         seed: of the random views.
-        batch_size: pictures per batch; None is 64, on a CUDA device 256. A last, smaller batch is
-            filled up with zeros to a power of two. Out of memory, a backbone halves its batches by
-            itself.
+        batch_size: pictures per batch; None is 64, on a CUDA device 256 or 512. A last, smaller
+            batch is filled up with zeros to a power of two. Out of memory, a backbone halves its
+            batches by itself.
         decode: how exactly pictures are decoded and cut to size, see
             :class:`~clip_adapter.features.pixels.Views`.
         unreadable: what becomes of pictures that cannot be read. "skip": they are counted in a
@@ -90,7 +91,7 @@ def embed(
         StoreError: the store cannot be written.
         CancelledError: ``cancel`` was set.
     """
-    batch_size = batch_size or (256 if backbone.device.startswith("cuda") else 64)
+    batch_size = batch_size or batch_for(backbone.device)
     numbers: list[View] = [*range(views), None] if views > 1 else [None]
     with listening(progress, cancel):
         pixels = Views(backbone.preprocess, preprocess, seed, decode, backbone.device)
@@ -119,7 +120,8 @@ def embed(
         for number, line in lines.items()
     }
     embedded = FeatureSet(
-        torch.stack([features[number] for number in numbers[:views]]),
+        # One view may be larger than memory, and is not copied.
+        torch.stack([features[v] for v in numbers[:-1]]) if views > 1 else features[None],
         torch.tensor([samples[i].label for i in kept], dtype=torch.long),
         class_names,
         [samples[i].name for i in kept],
@@ -133,19 +135,22 @@ def _shelf(backbone: Backbone, pixels: Views, view: View, store: FeatureStore | 
     """Where the features of a view are kept; in memory alone without a store."""
     if store is None or not backbone.fingerprint:  # nothing tells them from those of another one
         return Rows()
-    # All that decides a row, besides the picture's content.
-    key = {
+    shelf = store.shelf(image_key(backbone, pixels, view), backbone.name)
+    shelf.refresh()
+    return shelf
+
+
+def image_key(backbone: Backbone, pixels: Views, view: View = None) -> dict[str, Any]:
+    """All that decides a feature, besides the picture's content, as JSON types."""
+    return {
         "kind": "image",
         "fingerprint": backbone.fingerprint,
         "dtype": backbone.dtype,
         **pixels.describe(view),
     }
-    shelf = store.shelf(key, backbone.name)
-    shelf.refresh()
-    return shelf
 
 
-@dataclass
+@dataclass(slots=True)
 class _Content:
     """What a picture holds: its ``digest``, or the ``fault`` for which it cannot be read.
 
@@ -167,6 +172,8 @@ class _Line:
         self._backbone, self._pixels, self._batch_size = backbone, pixels, batch_size
         self.shelf = shelf
         self._cuda = backbone.device.startswith("cuda")
+        # On a CPU all batches lie in the same memory: to get new one takes as long as the pixels.
+        self._inputs = torch.empty(0)
         self._taken: set[str] = set()
         self._waiting: list[tuple[str, Tensor]] = []
         # On a GPU they are not there yet: one batch is encoded while the next is prepared.
@@ -203,12 +210,21 @@ class _Line:
             features = features.to("cpu", non_blocking=True)
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self._backbone.device))
+        else:
+            features = features.clone()  # they may lie in the memory of the batch
         self._encoded.append((list(digests), features, event))
         return self._collect() if not self._cuda or len(self._encoded) > _IN_FLIGHT else 0
 
     def _images(self, cuts: Sequence[Tensor]) -> Tensor:
         """A batch for the backbone, where it computes."""
         size = min(self._batch_size, 1 << (len(cuts) - 1).bit_length())
+        if not self._cuda and cuts[0].dtype == torch.uint8:
+            if len(self._inputs) < size:
+                self._inputs = torch.empty(size, 3, *cuts[0].shape[:2])
+            images = self._inputs[:size]
+            self._pixels.fill(images[: len(cuts)], cuts)
+            images[len(cuts) :] = 0
+            return images
         if any(cut.is_cuda for cut in cuts):
             cuts = [cut.to(self._backbone.device, non_blocking=True) for cut in cuts]
         pixels = torch.stack([*cuts])
@@ -303,7 +319,9 @@ class _Work:
                     for start in islice(starts, most - len(ahead)):
                         parts = range(start, min(start + together, len(self.samples)), size)
                         looks = [pool.submit(self._look, part, size) for part in parts]
-                        ahead.append(joiner.submit(self._join, looks))
+                        # Of a CPU's there is one, and nothing to do.
+                        joins = self.pixels.on_gpu
+                        ahead.append(joiner.submit(self._join, looks) if joins else looks[0])
                     if not ahead:
                         return
                     yield ahead.popleft().result()

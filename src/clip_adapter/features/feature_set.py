@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from clip_adapter.errors import DataError
 from clip_adapter.nn.cosine import normalize
 
+_AT_ONCE = 8192  # rows
 FeatureNorm = Literal["raw", "unit"]
 
 
@@ -57,7 +60,9 @@ class FeatureSet:
                     f"{tuple(self.features.shape)}.",
                     allowed="(N, D) beside (V, N, D)",
                 )
-        if not all(torch.isfinite(x).all() for x in (self.features, self.plain_view)):
+        # In parts: the test takes more memory than what it tests.
+        parts = chain(self.features.split(_AT_ONCE, 1), self.plain_view.split(_AT_ONCE))
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
             raise DataError(
                 "The features hold NaN or infinite values.",
                 hint="Make them again, and remove the rows that cannot be embedded.",
@@ -92,6 +97,11 @@ class FeatureSet:
         Random views are for learning; a crop of a held-out picture may miss what it shows.
         """
         return self.features[0] if self.plain is None else self.plain
+
+    def parts(self) -> Iterator[FeatureSet]:
+        """The rows in order, some thousands at a time; of none, one part."""
+        for start in range(0, max(len(self), 1), _AT_ONCE):
+            yield self.subset(torch.arange(start, min(start + _AT_ONCE, len(self))))
 
     def subset(self, indices: list[int] | Tensor) -> FeatureSet:
         """The rows ``indices`` (n,), in that order."""

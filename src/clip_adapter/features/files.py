@@ -26,7 +26,7 @@ from clip_adapter.features.formats import FORMATS, FeatureFile
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
-from clip_adapter.paths import did_you_mean
+from clip_adapter.paths import SHARDED, WRITABLE, did_you_mean
 from clip_adapter.wording import counted, first_line, listed, some_of
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
@@ -34,7 +34,6 @@ _SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
 _SHOWN = 10  # names in a message
-WRITABLE = tuple(suffix for suffix, (_, write) in FORMATS.items() if write)
 
 
 @dataclass
@@ -146,13 +145,19 @@ def write_features(
     for name, one in feature_sets.items():
         if (one.class_names, one.feature_norm) != (first.class_names, first.feature_norm):
             raise DataError(f"The set {name!r} has other classes or another feature_norm.")
-    header = {key: str(value) for key, value in (meta or {}).items() if value is not None}
+    header = header_of(meta or {}, first.feature_norm)
     header["classes"] = json.dumps(first.class_names, ensure_ascii=False)
-    header["feature_norm"] = first.feature_norm
-    if _SCALE in header and other_readings(float(header[_SCALE])):
-        header[_LOGARITHM] = str(math.log(float(header[_SCALE])))
     with writing(path), replacing(path) as temporary:
         write(temporary, feature_sets, text, header)
+
+
+def header_of(meta: Mapping[str, Any], feature_norm: FeatureNorm) -> dict[str, str]:
+    """The header of a file with the entries ``meta``, as text; those that are None are left out."""
+    header = {key: str(value) for key, value in meta.items() if value is not None}
+    header["feature_norm"] = feature_norm
+    if _SCALE in header and other_readings(float(header[_SCALE])):
+        header[_LOGARITHM] = str(math.log(float(header[_SCALE])))
+    return header
 
 
 def row_digests(features: Tensor) -> list[str]:
@@ -163,14 +168,15 @@ def row_digests(features: Tensor) -> list[str]:
 
 
 def _open(path: Path) -> FeatureFile:
-    open_, _ = FORMATS.get(path.suffix.lower(), (None, None))
+    folder = (path / SHARDED).is_file()
+    open_, _ = FORMATS.get(".parquet" if folder else path.suffix.lower(), (None, None))
     if open_ is None:
         raise UsageError(
             f"{path} is not a file of features.",
             allowed=", ".join(FORMATS),
             hint=conversion(path),
         )
-    if not path.is_file():
+    if not (folder or path.is_file()):
         raise DataError(f"No feature file {path}.{did_you_mean(path)}", hint="Check the path.")
     if not os.access(path, os.R_OK):
         raise not_permitted(str(path))

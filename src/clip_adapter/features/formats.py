@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +23,17 @@ from torch import Tensor
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.files import of_form
+from clip_adapter.files import of_form, read_json
+from clip_adapter.paths import MANIFEST, SHARDED
+from clip_adapter.reporting import note
+from clip_adapter.wording import counted, shown
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# As safetensors calls them.
+_KINDS = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
+_GROUP = 2**16  # rows that are written to Parquet at once
 Sets = Mapping[str, FeatureSet]
 # What others call the parts of a set.
 OTHER_KEYS = {"X": "features", "x": "features", "embeddings": "features", "y": "labels"}
@@ -149,16 +158,21 @@ _COLUMNS = {
 def _open_parquet(path: Path) -> FeatureFile:
     """Columns ``features`` or ``embedding``, ``label``, and ``path``, ``split``, ``digest``.
 
+    A folder is read as one file, of all its parts that are whole.
+
     The footer may hold ``classes``, ``logit_scale``, ``backbone``, ``feature_norm`` and ``text``
     (base64 of float32 rows, one per class).
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read(columns=["split", *_COLUMNS])
+    parts = _parts(path) if path.is_dir() else [path]
+    tables = [pq.ParquetFile(part).read(columns=["split", *_COLUMNS]) for part in parts]
+    table = pa.concat_tables(tables, promote_options="default")
     columns = {part: table[name] for name, part in _COLUMNS.items() if name in table.column_names}
     splits = [""] * len(table)
     if "split" in table.column_names:
-        splits = [str(split) for split in table["split"].to_pylist()]
+        splits = [str(split or "") for split in table["split"].to_pylist()]
     meta = {
         key.decode(): value.decode("utf-8", "replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -186,7 +200,7 @@ def _open_parquet(path: Path) -> FeatureFile:
                 allowed="lists of numbers, all of one length",
             )
         flat = lists.flatten().to_numpy(zero_copy_only=False)
-        return torch.from_numpy(flat.copy()).reshape(len(lists), -1)
+        return torch.from_numpy(flat.copy()).reshape(len(lists), len(flat) // max(len(lists), 1))
 
     names = dict.fromkeys(splits or [""])
     keys = [f"{name}.{part}" if name else part for name in names for part in columns]
@@ -194,20 +208,44 @@ def _open_parquet(path: Path) -> FeatureFile:
     return FeatureFile([*keys, "text"] if has_text else keys, meta, get)
 
 
-def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
-    from safetensors.torch import save
+def _parts(folder: Path) -> list[Path]:
+    """The files of a folder of features, each of which has a line in the manifest."""
+    allowed = "an entry as 'clip-adapter scale embed' writes it"
+    entry = read_json(folder / SHARDED, "The entry of features", dict[str, Any], allowed)
+    lines = sorted((folder / MANIFEST).glob("*.json"))
+    if not lines:
+        raise DataError("No part of it is whole.", hint="Run 'clip-adapter scale embed' again.")
+    if (missing := entry.get("shards", 0) - len(lines)) > 0:
+        what = counted(missing, "part is", "parts are")
+        note(f"{shown(folder)}: {what} missing; 'clip-adapter scale embed' makes them.")
+    return [folder / f"{line.stem}.parquet" for line in lines]
 
-    tensors = {} if text is None else {"text": text.float().cpu().contiguous()}
+
+def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
+    tensors = {} if text is None else {"text": text.float().cpu()}
     for name, one in sets.items():
-        # copies: safetensors refuses tensors that share memory, as subsets of one set do
-        features = one.features if one.views > 1 else one.plain_view
-        tensors[f"{name}.features"] = features.contiguous().clone()
-        tensors[f"{name}.labels"] = one.labels.contiguous().clone()
+        tensors[f"{name}.features"] = one.features if one.views > 1 else one.plain_view
+        tensors[f"{name}.labels"] = one.labels
         for part, words in (("names", one.names), ("digests", one.digests)):
             if words:
                 raw = bytearray(json.dumps(words).encode())
                 tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
-    path.write_bytes(save(tensors, header))
+    # By hand, since the features may be larger than memory: safetensors would make all of the file
+    # in memory, or write beside ``path`` and move a file of its own there.
+    entries: dict[str, Any] = {"__metadata__": header}
+    arrays, end = [], 0
+    # The longest numbers first, so that all are aligned.
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        arrays.append(tensor.contiguous().numpy())
+        start, end = end, end + arrays[-1].nbytes
+        shape, kind = list(tensor.shape), _KINDS[tensor.dtype]
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(entries).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for array in arrays:
+            file.write(array.reshape(-1).data)
 
 
 def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str, str]) -> None:
@@ -225,13 +263,19 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["path"] += one.names or [None] * len(one)
         columns["label"] += [one.class_names[i] if i >= 0 else None for i in one.labels.tolist()]
         columns["digest"] += one.digests or [None] * len(one)
-    rows = torch.cat([one.plain_view for one in sets.values()])
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
     table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
-    flat = pa.array(rows.reshape(-1).numpy())
-    table["features"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-    pq.write_table(pa.table(table).replace_schema_metadata(header), path)
+    table["features"] = pa.chunked_array(column_of(one.plain_view) for one in sets.values())
+    whole = pa.table(table).replace_schema_metadata(header)
+    pq.write_table(whole, path, row_group_size=_GROUP)
+
+
+def column_of(rows: Tensor) -> pa.FixedSizeListArray:
+    """Features (N, D) as a column of Parquet."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1).numpy()), rows.shape[1])
 
 
 Writer = Callable[[Path, Sets, Tensor | None, dict[str, str]], None]

@@ -111,6 +111,10 @@ class Views:
         """Pixels (B, S, S, 3) as inputs of the backbone, (B, 3, S, S) float32, where they are."""
         return self._plain.finish(pixels)
 
+    def fill(self, images: Tensor, cuts: Sequence[Tensor]) -> None:
+        """Write the inputs (B, 3, S, S) of B pictures of 8 bits, on the CPU, into ``images``."""
+        self._plain.fill(images, cuts)
+
 
 class Pictures:
     """Row i is the picture of row i of the training features.

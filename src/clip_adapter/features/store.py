@@ -13,11 +13,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -29,11 +32,18 @@ from clip_adapter.reporting import log
 
 # Raised whenever the same key would give other numbers: decoding, transforms, pooling of features.
 FEATURE_VERSION = 1
+_LARGE = 2**28  # bytes of a table from which on it lies in a file
 
 
 def content_digest(data: bytes) -> str:
     """The digest (hex, 128 bits) that stands for some bytes: a picture's file, or a text."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def versioned(key: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """``key`` (JSON types) with the version of the features, and its digest."""
+    full = {**key, "feature_version": FEATURE_VERSION}
+    return full, content_digest(json.dumps(full, sort_keys=True).encode())
 
 
 class FeatureStore:
@@ -48,9 +58,8 @@ class FeatureStore:
 
     def shelf(self, key: dict[str, Any], made_by: str = "") -> Shelf:
         """The shelf of what ``key`` (JSON types) describes; ``made_by`` only tells readers."""
-        full = {**key, "feature_version": FEATURE_VERSION}
-        text = json.dumps(full, sort_keys=True)
-        return Shelf(self.root / content_digest(text.encode()), {**full, "made_by": made_by})
+        full, digest = versioned(key)
+        return Shelf(self.root / digest, {**full, "made_by": made_by})
 
     def info(self) -> list[dict[str, Any]]:
         """What is kept: ``key``, ``rows`` and ``bytes`` of every shelf; damaged parts left out."""
@@ -106,7 +115,7 @@ class Rows:
                 targets.append(i)
                 rows.append(row)
         width = next(shard.shape[1] for shard, _, _ in places.values())
-        out = torch.zeros(len(digests), width)
+        out = table(len(digests), width)
         for shard, targets, rows in places.values():
             out[targets] = shard[rows]
         return out, missing
@@ -187,7 +196,8 @@ class Shelf(Rows):
             _replace(self.path / f"{stem}.safetensors", data)
             _replace(self.path / f"{stem}.json", json.dumps(record).encode())
         self._known.add(stem)
-        super().put(digests, rows)
+        # From the file: what was written need not stay in memory.
+        super().put(digests, _mapped(self.path / f"{stem}.safetensors"))
 
     def _tidy(self) -> None:
         """Remove what a killed process left half done."""
@@ -228,7 +238,7 @@ def _read_shard(record: Path) -> tuple[list[str], Tensor]:
 
     Raises OSError or ValueError if it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     digests, checksum = _read_record(record)
     path = record.with_suffix(".safetensors")
@@ -236,13 +246,44 @@ def _read_shard(record: Path) -> tuple[list[str], Tensor]:
         if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
             raise ValueError("wrong checksum")
     try:
-        with safe_open(path, framework="pt") as shard:
-            features = shard.get_tensor("features")
+        features = _mapped(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     if features.ndim != 2 or len(features) != len(digests):
         raise ValueError("the number of rows is not what its JSON says")
     return digests, features
+
+
+def _mapped(shard: Path) -> Tensor:
+    """The rows (n, D) of a shard, memory-mapped."""
+    from safetensors import safe_open
+
+    with safe_open(shard, framework="pt") as file:
+        return file.get_tensor("features")
+
+
+def table(rows: int, width: int) -> Tensor:
+    """Zeros (rows, width) float32; large ones lie in a temporary file that goes with them.
+
+    The system takes their memory back where it is short of it.
+
+    Raises:
+        StoreError: there is no room for the file.
+    """
+    size = rows * width * 4
+    if size < _LARGE:
+        return torch.zeros(rows, width)
+    with tempfile.TemporaryFile(prefix="clip-adapter-") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # a map of what is not there kills the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(rows, width)))
+        except OSError as error:
+            raise StoreError(
+                f"{rows} features take {size / 1e9:.1f} GB in {tempfile.gettempdir()}: "
+                f"{error.strerror or error}.",
+                hint=remedy(error, "name a folder with more room: TMPDIR=DIR"),
+            ) from error
 
 
 def _replace(path: Path, data: bytes) -> None:

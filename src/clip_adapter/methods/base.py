@@ -24,6 +24,7 @@ from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.heads import Head
+from clip_adapter.known_names import METHOD_GROUP
 from clip_adapter.options import Bounds, check_bounds, field_types
 from clip_adapter.reporting import warn
 from clip_adapter.task import FewShotTask, Fitted, Sizes
@@ -169,7 +170,7 @@ def register(cls: Any = None, /, **about: Any) -> Any:
 def _discover() -> None:
     for module in pkgutil.iter_modules(importlib.import_module("clip_adapter.methods").__path__):
         importlib.import_module(f"clip_adapter.methods.{module.name}")
-    for entry in entry_points(group="clip_adapter.methods"):
+    for entry in entry_points(group=METHOD_GROUP):
         if entry.value in _BROKEN:
             continue
         try:

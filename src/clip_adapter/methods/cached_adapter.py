@@ -21,7 +21,7 @@ from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, regist
 from clip_adapter.methods.cache import CacheMethod, Part, balanced, unit_keys
 from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
 from clip_adapter.nn.cache import affinity
-from clip_adapter.training import Fold, Schedule, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, folds_of, train_on, training_device
 from clip_adapter.training.recipes import (
     CANDIDATES,
     ONE_SHOT_RATIO,
@@ -107,13 +107,16 @@ class CachedAdapter(CacheMethod):
             dim, hidden, self.activation, torch.tensor(ratios), (len(rows),), generator
         )
 
+        batch = min(schedule.batch_size, len(task.train))
+        work = len(rows) * batch * dim * (2 * hidden + len(weights))
+        device = training_device(task, work)
+        adapter, weights = adapter.to(device), weights.to(device)
+
         def logits(features: Tensor) -> Tensor:
             return cosine_logits(adapter(features), weights, task.logit_scale)
 
-        batch = min(schedule.batch_size, len(task.train))
-        work = len(rows) * batch * dim * (2 * hidden + len(weights))
         train_on(task, adapter, rows, schedule, work=work, logits=logits, generator=generator)
-        return adapter
+        return adapter.cpu()
 
     def _held_out(
         self, task: FewShotTask, folds: list[Fold], ratios: list[float], schedule: Schedule

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on, training_device
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -107,9 +107,11 @@ class CLAP(Method):
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
         schedule = self._schedule(max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
-        penalty = None if self.constraint == "none" else partial(distance, module, held)
+        device = training_device(task, work)
+        penalty = partial(distance, module.to(device), held.to(device))
+        penalty = None if self.constraint == "none" else penalty
         train_on(task, module, rows, schedule, work=work, penalty=penalty)
-        return module.class_weights().detach(), held
+        return module.class_weights().detach().cpu(), held
 
     def _schedule(self, count: int) -> Schedule:
         """For ``count`` pictures."""

@@ -21,7 +21,7 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.image_maps import RATIO_START, stacked
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
+from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on, training_device
 from clip_adapter.training.recipes import (
     CANDIDATES,
     ONE_SHOT_RATIO,
@@ -58,17 +58,23 @@ class Branches(nn.Module):
     ) -> None:
         super().__init__()
         self.visual, self.text = visual, text
-        self._weights = weights
-        self._unit_weights = normalize(weights)
+        self._weights = nn.Buffer(weights, persistent=False)
+        self._unit_weights = nn.Buffer(normalize(weights), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._weights.device
 
     def class_weights(self) -> Tensor:
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self._weights if self.text is None else self.text(self._weights)
 
     def take(self, run: int) -> Self:
-        """Run number ``run`` alone, for features (B, D)."""
+        """Run number ``run`` alone, for features (B, D) on the same device."""
         visual = None if self.visual is None else self.visual.take(run)
-        return type(self)(visual, None if self.text is None else self.text.take(run), self._weights)
+        text = None if self.text is None else self.text.take(run)
+        return type(self)(visual, text, self._weights).to(self.device)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -249,6 +255,7 @@ class CLIPAdapter(Method):
         if adapters:
             random = generators if seeds else generators[0]
             work = len(rows) * self._work(task, schedule)
+            branches.to(training_device(task, work))
             train_on(task, branches, rows, schedule, work=work, generator=random)
         return branches
 
@@ -287,8 +294,9 @@ class CLIPAdapter(Method):
                 each: list[Ratios] = [{**known, branch: ratio} for _, _, ratio in part]
                 branches = self._train(task, each, [fold.fit for _, fold, _ in part], own)
                 for run, (number, fold, _) in enumerate(part):
+                    held_out = task.train.plain_view[fold.held_out].to(branches.device)
                     with torch.no_grad():
-                        cosines = branches.take(run)(task.train.plain_view[fold.held_out])
+                        cosines = branches.take(run)(held_out)
                     logits[number] = task.logit_scale * cosines
             return [logits[number] for number in range(len(jobs))]
 

@@ -69,10 +69,12 @@ class SoftClassifier(nn.Module):
         self.adapter: ResidualAdapter | None = None
 
     def class_weights(self) -> Tensor:
-        """(C, D), on the CPU; raw features of the prompts, or unit rows where they are mixed."""
+        """(C, D), where the tower is; raw features of the prompts, or unit rows where mixed."""
         encode = functools.partial(self._backbone.encode_prompt_embeddings, shared=self._shared)
-        soft = in_passes(encode, self.prompts(), self._tokens).cpu()
-        return soft if self.hard is None else normalize((normalize(soft) + self.hard) / 2)
+        soft = in_passes(encode, self.prompts(), self._tokens)
+        if self.hard is None:
+            return soft
+        return normalize((normalize(soft) + self.hard.to(soft.device)) / 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Cosines (..., B, C) of features (..., B, D)."""
@@ -224,5 +226,5 @@ class CoOpAdapter(CoOp):
             self.activation,
             self.visual_ratio,
             generator=torch.Generator().manual_seed(task.seed),
-        )
+        ).to(module.prompts.context.device)
         return module

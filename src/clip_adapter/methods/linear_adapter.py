@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.training import Fold, Schedule, train_on
+from clip_adapter.training import Fold, Schedule, train_on, training_device
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
 SCHEDULE = Schedule(
@@ -75,7 +75,10 @@ class LinearAdapter(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> Tensor:
         """(R, D, D) matrices, one for each tensor of ``rows``."""
         text, dim, schedule = task.require_text(self.name), task.train.dim, self._schedule(task)
-        identity, strength = torch.eye(dim), self._strength(task)
+        batch = min(schedule.batch_size, max(len(r) for r in rows))
+        work = len(rows) * batch * dim * (dim + len(text))
+        device, strength = training_device(task, work), self._strength(task)
+        text, identity = text.to(device), torch.eye(dim, device=device)
         module = Projection(identity.repeat(len(rows), 1, 1))
 
         def logits(features: Tensor) -> Tensor:
@@ -84,7 +87,5 @@ class LinearAdapter(Method):
         def penalty() -> Tensor:
             return strength * (module.matrix - identity).square().sum((-1, -2))
 
-        batch = min(schedule.batch_size, max(len(r) for r in rows))
-        work = len(rows) * batch * dim * (dim + len(text))
         train_on(task, module, rows, schedule, work=work, logits=logits, penalty=penalty)
-        return module.matrix.detach()
+        return module.matrix.detach().cpu()

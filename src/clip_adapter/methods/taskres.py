@@ -24,7 +24,7 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, choose, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -118,8 +118,10 @@ class TaskRes(Method):
         text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
         module = TextResidual(text, task.train.labels, each, len(rows))
         batch = min(schedule.batch_size, *(len(r) for r in rows))
-        train_on(task, module, rows, schedule, work=len(rows) * batch * text.numel())
-        return module.class_weights().detach()
+        work = len(rows) * batch * text.numel()
+        module.to(training_device(task, work))
+        train_on(task, module, rows, schedule, work=work)
+        return module.class_weights().detach().cpu()
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and scale, which all train in one pass."""

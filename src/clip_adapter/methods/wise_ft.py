@@ -36,7 +36,7 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers.weights import WeightAdapter
-from clip_adapter.training import Fold, Schedule, choose, train_on
+from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
@@ -177,6 +177,8 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         warmup=0.1,
         max_norm=MAX_NORM,
     )
+    work = len(rows) * batch * start.numel()
+    module.to(training_device(task, work))
 
     def logits(x: Tensor) -> Tensor:
         return x @ module["weights"].transpose(-1, -2)
@@ -186,7 +188,7 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         module,
         rows,
         schedule,
-        work=len(rows) * batch * start.numel(),
+        work=work,
         logits=logits,
         features=normalize(task.train.features),
     )

@@ -62,9 +62,9 @@ class TextResidual(nn.Module):
         self, text: Tensor, labels: Tensor, scale: float | Tensor = 1.0, runs: int = 1
     ) -> None:
         super().__init__()
-        self._text = RAW_LENGTH * normalize(text)
+        self._text = nn.Buffer(RAW_LENGTH * normalize(text), persistent=False)
         size = torch.bincount(labels, minlength=len(text))
-        self._scale = scale * (size > 0).to(text.dtype)[:, None]
+        self._scale = nn.Buffer(scale * (size > 0).to(text.dtype)[:, None], persistent=False)
         self.residual = nn.Parameter(torch.zeros(runs, *text.shape, dtype=text.dtype))
 
     def class_weights(self) -> Tensor:

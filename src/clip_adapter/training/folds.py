@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_FOLDS = 5
 # Enough held-out pictures to order the candidates; a large task need not train on every fold.
 HELD_OUT_ENOUGH = 500
+# A fold of very many pictures or classes holds out no more than this many scores (n, C) are of.
+MOST_SCORES = 16_000_000
 # Of classes with more pictures than this, no more are held out in a fold that leaves them few.
 MOST_OF_A_CLASS = 8
 SEVERAL = 2
@@ -56,9 +58,22 @@ def folds_of(
 
     Without ``text`` nothing is known of a class without pictures, so no class is left without.
     """
-    return stratified_folds(
-        train.labels, seed, enough, train.digests, len(train.class_names) if text else None
-    )
+    classes = len(train.class_names)
+    folds = stratified_folds(train.labels, seed, enough, train.digests, classes if text else None)
+    return [_thinned(fold, max(MOST_SCORES // classes, HELD_OUT_ENOUGH), seed) for fold in folds]
+
+
+def _thinned(fold: Fold, most: int, seed: int) -> Fold:
+    """``fold`` with at most so many held-out pictures, which count as much as all of them."""
+    count = len(fold.held_out)
+    if count <= most:
+        return fold
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.randperm(count, generator=generator)[:most].sort().values
+    weight = fold.weight
+    if weight is not None:
+        weight = weight[kept] * (weight.sum() / weight[kept].sum())
+    return Fold(fold.fit, fold.held_out[kept], weight)
 
 
 def stopping_fold(train: FeatureSet, seed: int) -> Fold | None:

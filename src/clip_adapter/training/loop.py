@@ -25,6 +25,9 @@ from clip_adapter.task import FewShotTask
 from clip_adapter.threads import suited_threads
 
 Logits = Callable[[Tensor], Tensor]
+# Multiply-adds of a step which a core has done, gradients included, by the time that the step's
+# operations are only called: half a millisecond on one AMD EPYC core (benchmarks/speed/heads.py).
+WORTH_A_CARD = 5_000_000
 # One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
 Generators = torch.Generator | Sequence[torch.Generator]
 
@@ -122,6 +125,16 @@ def batches(
             yield order[:, start : start + step]
 
 
+def training_device(task: FewShotTask, work: int | None) -> torch.device:
+    """The device of ``task``, where a step of ``work`` multiply-adds is worth it; else the CPU.
+
+    Heads have not been tried on Apple's GPUs: they stay on the CPU there.
+    """
+    device = torch.device(task.compute.device)
+    small = work is not None and work < WORTH_A_CARD
+    return torch.device("cpu") if small or device.type == "mps" else device
+
+
 def train_on(
     task: FewShotTask,
     module: nn.Module,
@@ -135,6 +148,8 @@ def train_on(
     penalty: Callable[[], Tensor] | None = None,
 ) -> None:
     """:func:`train` on the shots of ``task``, on as many threads as a step is worth.
+
+    It runs where ``module`` is, see :func:`training_device`; the shots stay where they are.
 
     Args:
         task: its features and labels.
@@ -184,7 +199,8 @@ def train(
     Args:
         module: parameters with a leading dimension R.
         logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
-        features: (V, N, D); a view is drawn for each picture at each step.
+        features: (V, N, D), on the CPU; a view is drawn for each picture at each step. A batch
+            goes to the device of ``module``.
         labels: (N,).
         rows: R tensors of row indices, one per run.
         schedule: optimiser, steps and rates.
@@ -202,17 +218,19 @@ def train(
     optimizer = Optimizer(module, schedule)
     one = isinstance(generator, torch.Generator)
     generators = [generator] * len(rows) if one else generator
-    loss, prior = torch.zeros(len(rows)), None
+    loss, prior, even = torch.zeros(len(rows)), None, False
+    device = next(module.parameters()).device
     stream = itertools.islice(batches(rows, schedule.batch_size, generators), steps)
     for step, index in enumerate(track(stream, "Training", total=steps)):
-        target = labels[index]
+        target = labels[index].to(device)
         if views > 1:
             drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
             index = index + count * torch.stack(drawn)
-        scores = logits(flat[index])
+        scores = logits(flat[index].to(device))
         if prior is None:
-            prior = log_prior(labels, rows, scores.shape[-1])
-        scores = scores + prior[:, None]
+            prior = log_prior(labels, rows, scores.shape[-1]).to(device)
+            even = not prior.any()
+        scores = scores if even else scores + prior[:, None]
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
         loss = loss.view(target.shape).mean(1)
         if penalty is not None:

@@ -154,6 +154,7 @@ def cross_validate(
             start, kept = losses, logits
         elif (gain := cautious(losses - start, weight, rows)) < lowest:
             best, lowest, kept = number, gain, logits
+    kept = kept.cpu()
     pictures = len(rows.unique())
     selection = Selection(
         parameter,
@@ -183,21 +184,19 @@ def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:
 
 
 def score(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(hits (n,), bounded losses (n,) at the best temperature) of logits (n, C)."""
-    losses = bounded(logits, labels, temperature(logits, labels, weight))
-    return (logits.argmax(-1) == labels).double(), losses
+    """(hits (n,), bounded losses (n,) at the best temperature) of logits (n, C) on any device."""
+    labels = labels.to(logits.device)
+    hits = (logits.argmax(-1) == labels).cpu().double()
+    if not bool(logits.isfinite().all()):
+        # They cost more than any that are numbers.
+        return hits, torch.full((len(logits),), -2 * math.log(WRONG / logits.shape[-1])).double()
+    return hits, bounded(logits, labels, temperature(logits, labels, weight))
 
 
 def bounded(logits: Tensor, labels: Tensor, factor: float) -> Tensor:
-    """(n,) losses, nats: cross entropy with a share of the pictures labelled at random.
-
-    Logits that are no numbers cost more than any that are.
-    """
-    floor = WRONG / logits.shape[-1]
-    if not bool(logits.isfinite().all()):
-        return torch.full((len(logits),), -2 * math.log(floor), dtype=torch.float64)
-    right = -F.cross_entropy(factor * logits, labels, reduction="none").double()
-    return -torch.log((1 - WRONG) * right.exp() + floor)
+    """(n,) losses, nats: cross entropy with a share of the pictures labelled at random."""
+    right = -F.cross_entropy(factor * logits, labels, reduction="none").cpu().double()
+    return -torch.log((1 - WRONG) * right.exp() + WRONG / logits.shape[-1])
 
 
 def temperature(logits: Tensor, labels: Tensor, weight: Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Very many pictures: shard by shard, on one machine or on many."""
