@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from clip_adapter.bench.benchmark import run_bench
 from clip_adapter.bench.frame import Findings
@@ -101,7 +102,7 @@ def test_edited_code_of_a_backbone_is_another_run(recipe, tmp_path, monkeypatch)
     assert keys("demo", "1") == keys("demo", "2")
 
 
-def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, inside, tmp_path):
+def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, inside):
     outcome = call(recipe(), environment)
     out = Path(environment.out)
     write_page(outcome.plans, outcome.results, out)
@@ -119,16 +120,18 @@ def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, in
     assert own.shape[1] == 2
     assert own.isna().all(axis=None)
 
-    # Drawn from one set, seeds differ; or have all that there is, and are the same again.
-    for shots, drawn in ((2, True), (4, False)):
-        whole = load_features(Path(environment.features, "toys.safetensors#train_4shot"))
-        test = load_features(Path(environment.features, "toys.safetensors#test"))
-        folder = tmp_path / "drawn"
-        folder.mkdir(exist_ok=True)
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shots", "drawn"), [(2, True), (4, False)])
+def test_seeds_that_draw_all_there_is_are_the_same_again(
+    shots, drawn, recipe, environment, inside, tmp_path
+):
+    for name in ("toys", "others"):
+        given = Path(environment.features, f"{name}.safetensors")
+        whole, test = (load_features(f"{given}#{one}") for one in ("train_4shot", "test"))
         sets = {"train": whole.feature_set, "test": test.feature_set}
-        for name in ("toys", "others"):
-            write_features(folder / f"{name}.safetensors", sets, whole.text)
-        own = dataclasses.replace(environment, features=str(folder), out=str(tmp_path / f"{shots}"))
-        outcome = call(recipe(("shots = [2]", f"shots = [{shots}]")), own)
-        cells = Findings(outcome.plans[0], outcome.results).cells
-        assert cells[cells.label == "probe"].repeated.eq(not drawn).all()
+        write_features(tmp_path / f"{name}.safetensors", sets, whole.text)
+    own = dataclasses.replace(environment, features=str(tmp_path))
+    outcome = call(recipe(("shots = [2]", f"shots = [{shots}]")), own)
+    cells = Findings(outcome.plans[0], outcome.results).cells
+    assert cells[cells.label == "probe"].repeated.eq(not drawn).all()
