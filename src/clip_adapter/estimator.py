@@ -88,7 +88,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
-        rows, notes, _ = coverage(labels.tolist(), digests)
+        rows, notes, *_ = coverage(labels.tolist(), digests)
         if notes:
             warn(" ".join(notes))
         train = FeatureSet(

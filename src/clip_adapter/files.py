@@ -267,7 +267,7 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{what} {shown(path)} is not UTF-8 text (byte {error.start}).",
-            hint="Save it again with the encoding UTF-8.",
+            hint="Save it again with the encoding UTF-8; in Excel: Save As, 'CSV UTF-8'.",
         ) from error
 
 
@@ -328,7 +328,8 @@ def read_csv(
     Args:
         path: the file, UTF-8.
         what: names it in errors.
-        wanted: names of columns; the delimiter that finds most of them in the first line counts.
+        wanted: names of columns; the delimiter that finds most of them in the first line counts, or
+            the one that is there most often.
         allowed: the form of the file in words.
         delimiters: those that are tried, a letter each.
 
@@ -337,9 +338,9 @@ def read_csv(
     """
     text = read_text(path, what)
 
-    def hits(delimiter: str) -> int:
+    def hits(delimiter: str) -> tuple[int, int]:
         header = text.split("\n", 1)[0].lower().split(delimiter)
-        return len({*wanted} & {cell.strip().strip('"') for cell in header})
+        return len({*wanted} & {cell.strip().strip('"') for cell in header}), len(header)
 
     lines = io.StringIO(text, newline="")
     # Strict: else a quote that is never closed takes all rows after it into one cell.

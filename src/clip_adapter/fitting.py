@@ -351,15 +351,15 @@ def _make_task(
         named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
     )
-    for line in thin_classes(
+    thin = thin_classes(
         labels if rows is None else [labels[row] for row in rows],
         read.labels.tolist(),
+        read.labels[lasting.rows].tolist(),
         source.class_names,
-        drawn=rows is not None,
-    ):
-        note(line)
+        shots,
+    )
     empty = [lasting.empty] if method is not None and lasting.empty else []
-    for line in (*lasting.dropped, *empty):
+    for line in (*thin, *lasting.dropped, *empty):
         note(line)
     backbone = source.backbone if "backbone" in wanted else None
     where, facts = Compute(device=source.device), {}
@@ -386,6 +386,8 @@ def _make_task(
         "skipped": [dataclasses.asdict(bad) for bad in skipped],
         "other_splits": source.other_splits,
         "not_drawn": 0 if rows is None else len(labels) - len(rows),
+        "drawn": {"of": len(labels), "shots": shots},
+        "conflicting": lasting.conflicting,
         **({} if hold_out is None else {"hold_out": {"asked": str(hold_out), "pictures": apart}}),
         **facts,
     }

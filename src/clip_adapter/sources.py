@@ -205,12 +205,9 @@ class PictureSource(Source):
     def __init__(self, spec: str, options: SourceOptions) -> None:
         root = () if takes_root(spec, options.root) else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
-        self._data = data = load_dataset(
-            spec,
-            root=options.root,
-            class_names=options.class_names,
-            prompts=list(options.prompts) or None,
-        )
+        names, prompts = options.class_names, list(options.prompts) or None
+        data = load_dataset(spec, root=options.root, class_names=names, prompts=prompts)
+        self._data = data
         self.has_splits, self.has_test = data.has_splits, data.has_test
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 
@@ -234,6 +231,10 @@ class PictureSource(Source):
                     "without --backbone demo the real CLIP is taken."
                 )
         return backbone
+
+    def facts(self) -> dict[str, Any]:
+        """Also the class names that the user gave, by those of the source."""
+        return super().facts() | ({"renamed": self._data.renamed} if self._data.renamed else {})
 
     def labels(self, split: str) -> list[int]:
         """Label of every picture of ``split``."""

@@ -27,15 +27,16 @@ def test_each_content_is_learned_from_once_and_under_one_label(pictures):
         with pytest.raises(DataError, match="two labels or more"):
             coverage(labels, digests)
         return
-    rows, notes, _ = coverage(labels, digests)
+    rows, notes, conflicting, _ = coverage(labels, digests)
     assert rows == sorted(rows)
     assert sorted(d for i in rows if (d := digests[i])) == sorted(once)
     assert sum(digests[i] == "" for i in rows) == unknown
+    assert {*conflicting} == {d for d, own in labels_of.items() if len(own) > 1}
     assert bool(notes) == (len(rows) < len(labels))
 
 
 def test_without_digests_all_pictures_differ():
-    assert coverage([0, 0, 1], []) == ([0, 1, 2], [], "")
+    assert coverage([0, 0, 1], []) == ([0, 1, 2], [], [], "")
 
 
 @pytest.fixture

@@ -194,6 +194,8 @@ class Folders(RuleBasedStateMachine):
             inside = [f for f in base.iterdir() if f.is_dir() and not self.left_out(f / "any")]
             top = {folder.name for folder in inside}
             assert not top & {*SPLITS, *UNCLEAR} - {"train"} or self.papers(base, top)
+            # With class folders it is a split, whatever strayed into it.
+            assert parts[0] != "train" or len(parts) == 2
         else:
             assert SPLITS[parts[0]] == split
             real = Path(os.path.realpath(path))

@@ -69,6 +69,8 @@ def test_a_very_long_name_is_judged_at_once():
         (("cat/1.png", "dog/1.png", "test/2.png"), "'test' is the split test"),
         (("cat/1.png", "val/cat/1.png"), "'val' is the split val"),
         (("train/cat/1.png", "train/dog/1.png", "bus/2.png"), "beside them 'bus'"),
+        (("train/cat/1.png", "train/2.png", "bus/cat/2.png"), "beside them 'bus'"),
+        (("train/cat/old/1.png", "train/2.png", "bus/2.png"), "beside them 'bus'"),
         (("test_images/cat/1.png", "test_images/dog/1.png"), "'test_images' is no split"),
         (("cars_train/a/1.png", "cars_test/a/1.png"), "'cars_test' is no split"),
         (("fold1/a/1.png", "fold2/a/2.png"), "'fold1' is no split"),
@@ -99,6 +101,13 @@ def test_a_train_is_a_thing_too(put):
         "3 pictures in folders below the class folders count for the class above "
         "('rail/train', 'rail/tram', 'road/bus')."
     ]
+
+
+def test_a_stray_picture_in_a_split_is_left_out(put):
+    root = put("train/a/1.png", "train/b/1.png", "train/stray.png", "test/a/2.png", "test/b/2.png")
+    dataset = load_folder(root)
+    assert used(dataset)["train"] == ["train/a/1.png", "train/b/1.png"]
+    assert any("1 picture directly in" in note for note in dataset.notes)
 
 
 def test_the_split_of_a_refused_layout_can_be_named_alone(put):

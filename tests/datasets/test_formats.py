@@ -104,6 +104,15 @@ def test_avif_and_films_are_no_heic(head, monkeypatch):
     assert "heic" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [heic_head(b"isom", b"mp42"), heic_head(b"qt  "), b"RIFF\0\0\0\0AVI LIST", b"\x1aE\xdf\xa3"],
+)
+def test_a_film_is_called_so(data):
+    with pytest.raises(DecodeError, match="a video, not a picture"):
+        decode(data, "holiday.mp4")
+
+
 def test_heic_is_read_turned_and_whole():
     pillow_heif = pytest.importorskip("pillow_heif")
     picture = Image.new("RGB", (96, 64), (5, 5, 250))

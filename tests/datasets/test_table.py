@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_adapter.datasets.labels import in_order, same_numbers
+from clip_adapter.datasets.open import load_dataset
 from clip_adapter.datasets.table import load_table
 from clip_adapter.errors import DataError, UsageError
 
@@ -60,6 +61,7 @@ def test_root_and_absolute_paths(put, tmp_path):
     [
         ("", "no column 'path', 'label'"),
         ("path\n1.png\n", "no column 'label'; its columns: 'path'"),
+        ("Datei;Klasse\n1.png;a\n", "no column 'path', 'label'; its columns: 'Datei', 'Klasse'"),
         ("file,class\n1.png,a\n", "no column 'path', 'label'; its columns: 'file', 'class'"),
         ("path,label\n", "has no rows"),
         ("path,label\n1.png,a\n2.png,\n3.png\n", r"2 rows of .* without a label: row 3, 4"),
@@ -276,3 +278,17 @@ def test_any_bytes_are_a_table_or_an_error(tmp_path_factory, data):
         path.write_bytes(head + data)
         with pytest.raises(DataError):
             load_table(path)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_what_excel_saves_otherwise_names_what_to_save(table, encoding):
+    with pytest.raises(DataError) as caught:
+        load_table(table("path;label\n1.png;Vögel\n", encoding=encoding))
+    assert "'CSV UTF-8'" in caught.value.hint
+
+
+@pytest.mark.parametrize("ending", ["xlsx", "ods"])
+def test_a_sheet_says_how_to_save_it(table, ending):
+    with pytest.raises(UsageError) as caught:
+        load_dataset(table("PK", f"t.{ending}"))
+    assert "'CSV UTF-8'" in caught.value.hint

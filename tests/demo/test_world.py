@@ -21,6 +21,7 @@ from clip_adapter.demo.task import (
     class_folder,
     demo_task,
     render_task_picture,
+    unseen_of,
 )
 from clip_adapter.demo.world import (
     HELD_OUT,
@@ -146,8 +147,8 @@ def test_task_folder_reads_as_a_data_set(tmp_path, small):
     assert dataset.class_names == sorted(class_folder(t).replace("_", " ") for t in DEMO_CLASSES)
     assert len(dataset.pool("train")) == 2 * len(DEMO_CLASSES)
     assert len(dataset.pool("test")) == len(DEMO_CLASSES)
-    assert len(list((folder / "unseen").iterdir())) == 3
-    with Image.open(folder / "unseen" / "photo_00.png") as picture:
+    assert len(list(unseen_of(folder).iterdir())) == 3
+    with Image.open(unseen_of(folder) / "photo_00.png") as picture:
         assert picture.mode == "RGB"
 
 

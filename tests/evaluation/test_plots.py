@@ -11,10 +11,12 @@ from clip_adapter.evaluation.plots import (
     SHOWN,
     confusion_figure,
     most_confused,
+    report_plots,
     save,
     selection_figure,
     shots_figure,
 )
+from clip_adapter.evaluation.report import Report
 
 CURVE = {
     "parameter": "visual_ratio",
@@ -83,6 +85,17 @@ def test_grids_and_blends_of_names_are_drawn():
     axes = selection_figure([blend]).axes[0]
     assert "chosen: gda x 2, clap" in legend(axes)
     assert [label.get_text() for label in axes.get_xticklabels()] == names
+
+
+def test_no_curve_is_drawn_of_methods_that_were_blended(tmp_path):
+    blend = CURVE | {"parameter": "members", "candidates": ["gda", "clap", "tip"], "chosen": "gda"}
+    report = Report(
+        *("auto", "d", 1, 100.0, None, 100.0, None, {"a": 100.0}, None, {"a": 1}, [[1]], ["a"]),
+        selection=[blend],
+    )
+    assert [path.name for path in report_plots(report, tmp_path)] == ["confusion.png"]
+    report.selection.append(CURVE)
+    assert report_plots(report, tmp_path)[1].name == "ratio-curve.png"
 
 
 def test_lines_with_bars(tmp_path):

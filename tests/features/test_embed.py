@@ -256,22 +256,22 @@ def test_a_listener_hears_every_batch_and_stops_it(tiny, pictures, tmp_path):
 
 
 def test_one_content_under_two_labels_is_told(tiny, pictures, lines):
-    a, b, c, d = pictures(4)
+    a, b, c, d, e = pictures(5)
     copies = [
         *(Sample(f"other {one.name}", (one.label + 1) % 3, one.source) for one in (a, b, c, d)),
         Sample("again.png", a.label, a.source),
-        Sample("third.png", a.label, a.source),
+        Sample("third.png", e.label, e.source),
     ]
     with pytest.warns(NotesWarning, match="two labels") as warned:
-        embedded, _ = embed(tiny, [a, b, c, d, *copies], CLASSES)
+        embedded, _ = embed(tiny, [a, b, c, d, e, *copies], CLASSES)
     assert len(warned) == 1
-    assert len(embedded) == 10
+    assert len(embedded) == 11
     torn, doubles = lines.messages
-    assert "4 pictures are there under two labels" in torn
+    assert "4 pictures are there under two labels or more (9 files): " in torn
     assert "000.png (a) = other 000.png (b)" in torn
     assert "002.png" in torn
     assert "003.png" not in torn  # three are shown
-    assert doubles.startswith("2 pictures are exact duplicates")
+    assert doubles.startswith("1 picture is an exact duplicate")  # what is torn is no plain copy
 
 
 def test_without_copies_nothing_is_said(tiny, pictures, lines):

@@ -23,12 +23,15 @@ def model_card(class_names: Sequence[str], info: Mapping[str, Any], inside: str 
     sentences = info.get("descriptions")
     if sentences is not None:
         sentences = "{sentences} sentences of `{file}` (SHA-256 {sha256:.12})".format_map(sentences)
+    shots, count = info.get("shots"), info.get("train_pictures")
+    if shots and count and count < shots * len(class_names):
+        shots = f"at most {shots}"
     rows = {
         "Method": info.get("method"),
         "Backbone": info.get("backbone"),
         "Backbone fingerprint": info.get("backbone_fingerprint"),
-        "Shots per class": info.get("shots"),
-        "Training pictures": info.get("train_pictures"),
+        "Shots per class": shots,
+        "Training pictures": count,
         "Seed": info.get("seed"),
         "Prompt templates": ", ".join(f"`{t}`" for t in info.get("templates") or []),
         "Trained inside a copy of the visual tower": inside,

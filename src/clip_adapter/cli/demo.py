@@ -42,7 +42,7 @@ def demo(
     reading: Annotated[SourceOptions, o.Only(("cache",))],
     json: o.Json = False,
 ) -> None:
-    """Watch a few examples make CLIP better, offline, in about a minute.
+    """Watch a few examples make CLIP better, offline, in a few minutes.
 
     Pictures of coloured, textured shapes are drawn, badly lit and blurred, in 16 classes. A small
     CLIP that comes with this package knows such shapes from tidy drawings only. Every method
@@ -68,7 +68,10 @@ def demo(
 def accuracies(result: Demo) -> Table:
     """Methods by shots."""
     shots, runs = sorted({row.shots for row in result.rows}), len(result.rows[0].runs)
-    cells = {(row.method, row.shots): f"{row.mean:.1f} ± {row.sd:.1f}" for row in result.rows}
+    cells = {
+        (row.method, row.shots): f"{row.mean:.1f}{f' ± {row.sd:.1f}' * (runs > 1)}"
+        for row in result.rows
+    }
     return table(
         ("labelled pictures per class", *map(str, shots)),
         [(name, *(cells[name, k] for k in shots)) for name in dict.fromkeys(n for n, _ in cells)],

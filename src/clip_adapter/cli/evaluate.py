@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import SCHEMA, Output, table
+from clip_adapter.cli.formats import form_of
+from clip_adapter.cli.output import SCHEMA, Output, table, written
 from clip_adapter.errors import unknown_name
-from clip_adapter.files import check_folder
+from clip_adapter.files import check_file, check_folder
 from clip_adapter.options import HELD_OUT, SourceOptions, changed
 from clip_adapter.wording import class_rows
 
@@ -45,9 +46,19 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Draw which classes are taken for which (confusion.png) and how the ratio was "
-            "chosen (ratio-curve.png).",
+            help="Draw which classes are taken for which (confusion.png) and, where the method "
+            "chose a ratio or the like, how (ratio-curve.png).",
             show_default="no pictures",
+            rich_help_panel=o.RESULT,
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what was answered on each scored picture into this file (.csv, .json, "
+            ".jsonl, .parquet or .txt): path, label, answer, probability; wrong ones first.",
+            show_default="no file",
             rich_help_panel=o.RESULT,
         ),
     ] = None,
@@ -62,7 +73,7 @@ def evaluate(
     **Examples**
 
         clip-adapter evaluate classifier photos/
-        clip-adapter evaluate classifier more-photos/ --plots plots/
+        clip-adapter evaluate classifier more-photos/ --plots plots/ --answers answers.csv
         clip-adapter evaluate classifier features.safetensors#test --json
     """
     with Output(json) as out:
@@ -72,9 +83,13 @@ def evaluate(
             raise unknown_name("split", split, (*SPLITS, HELD_OUT))
         if plots is not None:
             check_folder(plots)
+        form = form_of(answers, flag="--answers")
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
+        if answers is not None:
+            names = [reading.class_names] if isinstance(reading.class_names, str | Path) else []
+            check_file(answers, [data, data.rpartition("#")[0], *names, *folder.iterdir()])
         o.check_paths(data, reading)
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
@@ -86,6 +101,10 @@ def evaluate(
 
             drawn = [str(path) for path in report_plots(report, plots)]
         out.show(*report.lines(), worst(report), *(f"Drawn: {path}" for path in drawn))
+        if answers is not None:
+            from clip_adapter.cli import predictions as p
+
+            out.say(written(answers, p.as_bytes(p.of_report(report), form, p.ANSWERED), form))
         about = {"schema": SCHEMA, "classifier": classifier, "split": split}
         out.result({**about, **report.to_dict(), "plots": drawn})
 

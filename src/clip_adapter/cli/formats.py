@@ -18,11 +18,11 @@ ENDINGS: dict[str, Format] = {
 }
 
 
-def form_of(out: Path | None, given: Format | None) -> Format:
+def form_of(out: Path | None, given: Format | None = None, flag: str = "--out") -> Format:
     """How predictions are written to ``out``; None is the screen.
 
     A pipe or a device is written to as the screen is. A ``given`` format counts for an ending that
-    says nothing.
+    says nothing; ``flag`` is the option that named the file.
 
     Raises:
         UsageError: the ending says nothing and no format is given, or it says another one.
@@ -32,13 +32,13 @@ def form_of(out: Path | None, given: Format | None) -> Format:
     by_ending = None if out is None else ENDINGS.get(out.suffix.lower())
     if given is not None and by_ending not in (None, given):
         raise UsageError(
-            f"--out {out} is for the format {by_ending}, and {given} is asked for.",
+            f"{flag} {out} is for the format {by_ending}, and {given} is asked for.",
             hint="Leave the format away, or give the file another ending.",
         )
     if given is None and by_ending is None and out is not None and not is_stream(out):
         raise UsageError(
-            f"--out {out} does not say how to write.",
+            f"{flag} {out} does not say how to write.",
             allowed=f"a name that ends in {', '.join(ENDINGS)}",
-            hint="Give the file such an ending, or add --format.",
+            hint="Give the file such an ending" + ", or add --format." * (flag == "--out"),
         )
     return given or by_ending or "table"

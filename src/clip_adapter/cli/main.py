@@ -59,7 +59,7 @@ def about(
     A small part (an adapter) is then trained on your examples, in seconds, and the result is
     always compared with CLIP without any training (*zero-shot*).
 
-    Begin with **clip-adapter demo**: everything at once, without download, in about a minute.
+    Begin with **clip-adapter demo**: everything at once, without download, in a few minutes.
     Then, with your own pictures in one folder per class:
 
         clip-adapter fit photos/

@@ -11,11 +11,13 @@ import shlex
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from clip_adapter.errors import ClipAdapterError
+from clip_adapter.files import is_stream, write_file
 from clip_adapter.reporting import NotesWarning, log
 
 if TYPE_CHECKING:
@@ -108,6 +110,17 @@ def console(file: TextIO | None = None) -> Console:
 
     target = file or sys.stdout
     return Console(file=target, width=None if target.isatty() else PIPED_WIDTH)
+
+
+def written(path: Path, data: bytes, form: str) -> str:
+    """Write ``data`` to ``path``, and say so, and whether a file was there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    older = os.path.isfile(path) and not is_stream(path)
+    write_file(path, data)
+    return f"Written: {path} ({form}){', in the place of an older file' * older}"
 
 
 def table(

@@ -9,9 +9,9 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.formats import Format, form_of
-from clip_adapter.cli.output import Output
+from clip_adapter.cli.output import Output, written
 from clip_adapter.errors import ClipAdapterError, UsageError
-from clip_adapter.files import check_file, write_file
+from clip_adapter.files import check_file
 from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
 
@@ -123,8 +123,7 @@ def predict(
                 cache=cache,
             )
         if out is not None:
-            write_file(out, predictions.as_bytes(records, form))
-            output.say(f"Written: {out} ({form})")
+            output.say(written(out, predictions.as_bytes(records, form), form))
         elif form == "table":
             output.show(predictions.as_table(records))
         elif form != "parquet":

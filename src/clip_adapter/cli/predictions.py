@@ -7,6 +7,7 @@ import glob
 import io
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.classifier import Classifier
+    from clip_adapter.evaluation import Report
     from clip_adapter.features.feature_set import FeatureSet
     from clip_adapter.options import SourceOptions
 
@@ -32,6 +34,8 @@ Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
 AT_ONCE = 2**14  # pictures of which features are held
 COLUMNS = ("path", "label", "probability", "error")
+ANSWERED = ("path", "label", "answer", "probability")
+"""Of pictures whose ``label`` is known, with what was answered."""
 
 
 def collect(words: Sequence[str], recursive: bool) -> list[Record]:
@@ -39,15 +43,16 @@ def collect(words: Sequence[str], recursive: bool) -> list[Record]:
 
     Args:
         words: files, folders, globs (which a shell did not expand), or ``-`` for a list on
-            standard input, separated by NUL where there is one, else by line ends.
+            standard input, separated by NUL where there is one, else by line ends, where each may
+            stand in quotes.
         recursive: also what lies in folders of a folder.
 
     Raises:
         UsageError: nothing is meant at all.
     """
-    listed = sys.stdin.buffer.read() if "-" in words else b""
+    listed = sys.stdin.buffer.read().removeprefix(BOM_UTF8) if "-" in words else b""
     lines = listed.split(b"\0") if b"\0" in listed else listed.replace(b"\r\n", b"\n").split(b"\n")
-    paths = [os.fsdecode(line) for line in lines if line]
+    paths = [_unquoted(os.fsdecode(line)) for line in lines if line]
     names = chain.from_iterable(paths if word == "-" else [word] for word in words)
     records = [record for name in names for record in _expand(name, recursive)]
     if not records:
@@ -55,6 +60,12 @@ def collect(words: Sequence[str], recursive: bool) -> list[Record]:
             "No pictures were named.", hint="Name files, folders or globs, or '-' and a list."
         )
     return records
+
+
+def _unquoted(path: str) -> str:
+    """``path`` without the quotes around it that Windows' "Copy as path" and others add."""
+    quoted = len(path) > 2 and path[0] == path[-1] and path[0] in "\"'"
+    return path[1:-1] if quoted and not os.path.lexists(path) else path
 
 
 def _expand(word: str, recursive: bool) -> list[Record]:
@@ -150,7 +161,13 @@ def _answers(classifier: Classifier, features: FeatureSet, top: int) -> Iterator
             yield few[0] | ({"top": few} if top > 1 else {})
 
 
-def as_text(records: Sequence[Record], form: Format) -> str:
+def of_report(report: Report) -> list[Record]:
+    """The answers of a report: wrong ones first, and of each kind the surest first."""
+    ranked = sorted(report.answers, key=lambda a: (a.answer == a.label, -a.probability))
+    return [dict(zip(ANSWERED, answer, strict=True)) for answer in ranked]
+
+
+def as_text(records: Sequence[Record], form: Format, columns: Sequence[str] = COLUMNS) -> str:
     """``records`` as a table, or for a program: JSON, whole or a line each, or CSV.
 
     CSV is ``path,label,probability,error``; with several guesses a row goes on with
@@ -162,12 +179,12 @@ def as_text(records: Sequence[Record], form: Format) -> str:
     elif form == "jsonl":
         text.writelines(to_json({"schema": SCHEMA, **r}, indent=None) + "\n" for r in records)
     elif form == "csv":
-        columns, rows = _flat(records)
+        columns, rows = _flat(records, columns)
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:
-        console(text).print(as_table(records))
+        console(text).print(answer_table(records) if columns == ANSWERED else as_table(records))
     return text.getvalue()
 
 
@@ -186,23 +203,38 @@ def as_table(records: Sequence[Record]) -> Table:
     return table(("picture", "class", "probability"), rows, right=("probability",))
 
 
-def _flat(records: Sequence[Record]) -> tuple[list[str], list[Record]]:
+def answer_table(records: Sequence[Record]) -> Table:
+    """Records of :func:`of_report` as a table to read."""
+    rows = [
+        (
+            one["path"],
+            shortened(one["label"]),
+            shortened(one["answer"]),
+            f"{one['probability']:.3f}",
+        )
+        for one in records
+    ]
+    return table(("picture", "label", "answer", "probability"), rows, right=("probability",))
+
+
+def _flat(records: Sequence[Record], columns: Sequence[str]) -> tuple[list[str], list[Record]]:
     """Columns, and rows that lack some of them; guesses go on as ``label_2``, ``label_3``..."""
     rows = [{key: value for key, value in record.items() if key != "top"} for record in records]
     for row, record in zip(rows, records, strict=True):
         for k, guess in enumerate(record.get("top", [])[1:], 2):
             row |= {f"{key}_{k}": value for key, value in guess.items()}
-    return list(dict.fromkeys(chain(COLUMNS, *rows))), rows
+    return list(dict.fromkeys(chain(columns, *rows))), rows
 
 
-def as_bytes(records: Sequence[Record], form: Format) -> bytes:
+def as_bytes(records: Sequence[Record], form: Format, columns: Sequence[str] = COLUMNS) -> bytes:
     """The content of a file that holds ``records`` in this form."""
     if form != "parquet":
-        return as_text(records, form).encode("utf-8", "surrogateescape")
+        return as_text(records, form, columns).encode("utf-8", "surrogateescape")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns, rows = _flat([record | {"path": shown(record["path"])} for record in records])
+    flat = [record | {"path": shown(record["path"])} for record in records]
+    columns, rows = _flat(flat, columns)
     kinds = [(n, pa.float32() if n.startswith("probability") else pa.string()) for n in columns]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), sink)

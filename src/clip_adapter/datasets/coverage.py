@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clip_adapter.errors import DataError
-from clip_adapter.wording import counted, listed
+from clip_adapter.wording import counted, listed, some_of
 
 
 class Coverage(NamedTuple):
@@ -16,11 +16,13 @@ class Coverage(NamedTuple):
     Attributes:
         rows: of the pictures to learn from, in order.
         dropped: notes on the others, a sentence each; empty where all rows are kept.
+        conflicting: contents of those that lie under several labels, as digests.
         empty: what becomes of classes without training pictures, in a line; "" where none needs it.
     """
 
     rows: list[int]
     dropped: list[str]
+    conflicting: list[str]
     empty: str
 
 
@@ -64,6 +66,7 @@ def coverage(
     if torn:
         what = counted(torn, "training picture is", "training pictures are")
         dropped.append(f"{what} left out: also there under another label.")
+    conflicting = sorted(str(picture) for picture, count in times.items() if count > 1)
     if copies := len(labels) - len(rows) - torn:
         what = counted(copies, "exact copy counts", "exact copies count")
         dropped.append(f"{what} no second time.")
@@ -81,26 +84,35 @@ def coverage(
         if text:
             follows = "Text alone speaks for what has none."
         line = f"{what} no training picture: {listed(empty)}. {follows}"
-    return Coverage(rows, dropped, line)
+    return Coverage(rows, dropped, conflicting, line)
 
 
 def thin_classes(
-    before: Sequence[int], after: Sequence[int], names: Sequence[str], drawn: bool
+    before: Sequence[int],
+    after: Sequence[int],
+    learned: Sequence[int],
+    names: Sequence[str],
+    shots: int | None,
 ) -> list[str]:
-    """Notes on classes that lost all pictures, or of which fewer than of others were drawn.
+    """Notes on classes that lost all pictures, or of which fewer are learned from than of others.
 
     Args:
         before: labels of the pictures that were to be read.
         after: labels of those that could be read.
+        learned: labels of those that are learned from.
         names: C class names.
-        drawn: whether so many of each class were asked for.
+        shots: so many of each class were asked for; None for all.
     """
-    notes, count = [], Counter(after)
+    notes, count = [], Counter(learned)
     if lost := [names[i] for i in sorted(set(before) - set(after))]:
         what = counted(len(lost), "class has", "classes have")
         notes.append(f"Warning: {what} no training picture left that can be read: {listed(lost)}.")
     most = max(count.values(), default=0)
-    fewer = [f"{names[i]} ({count[i]})" for i in sorted(count) if count[i] < most]
-    if drawn and fewer:
-        notes.append(f"Classes with fewer than {most} pictures: {listed(fewer)}.")
+    fewer = [f"{names[i]!r} ({count[i]})" for i in sorted(count) if count[i] < most]
+    if fewer and shots is not None:
+        what = counted(len(fewer), "class has", "classes have")
+        notes.append(
+            f"{what} fewer than {most} pictures to learn from, and all of theirs are used: "
+            f"{some_of(fewer)}."
+        )
     return notes

@@ -72,6 +72,7 @@ class Dataset:
         templates: prompt templates with one ``{}`` each.
         notes: what a user should know (an empty class, a renamed one), one line each.
         copy_of: the repository on the hub that stands in for the original of a known data set.
+        renamed: the names that the user gave, by those that the source itself has for its classes.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Dataset:
     templates: list[str] = field(default_factory=lambda: ["a photo of a {}."])
     notes: list[str] = field(default_factory=list)
     copy_of: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_splits(self) -> bool:
@@ -158,4 +160,5 @@ def make_dataset(
     if len(names) == 1:
         on_classes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
     notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]
-    return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of)
+    renamed = {} if class_names is None else dict(zip(name_classes(labels), names, strict=True))
+    return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of, renamed)

@@ -307,11 +307,20 @@ def _what_else(data: bytes) -> str:
     head = data[:512].lstrip().lower()
     if known := [what for starts, what in _NO_PICTURES.items() if head.startswith(starts)]:
         return known[0]
+    if _is_video(data):
+        return "a video, not a picture"
     if not data.strip(b"\0"):
         return "only zero bytes, not a picture"
     if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "a text file, not a picture"
     return f"not a picture of a known format (it begins with {data[:8].hex(' ')})"
+
+
+def _is_video(data: bytes) -> bool:
+    """Whether a file says at its beginning that it is MP4, QuickTime, AVI, Matroska or WebM."""
+    film = data[4:8] in (b"ftyp", b"moov") and data[8:12] not in _HEIC_BRANDS | _AVIF_BRANDS
+    avi = data[:4] == b"RIFF" and data[8:12] == b"AVI "
+    return film or avi or data.startswith(b"\x1aE\xdf\xa3")
 
 
 class _ThisThread(threading.local):

@@ -175,7 +175,7 @@ def _split_folders(walk: Walk, base: Path) -> tuple[dict[Path, str], list[Path]]
     folders = {folder: splits[folder.name] for folder in inside if folder.name in splits}
     others = [folder for folder in inside if folder not in folders]
     structured = [folder for folder in folders if walk.look(folder).folders]
-    if not folders or (may_be_class(splits, names) and walk.look(next(iter(folders))).pictures):
+    if not folders or (may_be_class(splits, names) and _is_class(walk, next(iter(folders)))):
         return {}, []
     twice = len(set(splits.values())) < len(splits)
     sure = structured and (not others or len(splits) > 1)
@@ -188,6 +188,12 @@ def _split_folders(walk: Walk, base: Path) -> tuple[dict[Path, str], list[Path]]
             hint=_HOW,
         )
     return {f: split for f, split in folders.items() if walk.enter(f, (split,))}, others
+
+
+def _is_class(walk: Walk, folder: Path) -> bool:
+    """Whether pictures lie directly in ``folder``, and it has no class folders."""
+    content = walk.look(folder)
+    return bool(content.pictures) and all(_holds_papers(walk, f) for f in content.folders)
 
 
 def _refuse_splits(folder: Path, names: Iterable[str]) -> None:

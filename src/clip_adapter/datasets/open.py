@@ -36,6 +36,7 @@ _BY_ENDING = {
     ".parquet": load_table,
     ".json": load_coop,
 }
+_SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _FEATURE_COLUMNS = ("features", "embedding")
 
 
@@ -125,10 +126,12 @@ def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
 
 
 def conversion(path: Path) -> str:
-    """How to make features in a file that is never opened here, a pickle, or one array, usable.
+    """How to make a file that is never opened here usable: a sheet, a pickle, or one array.
 
     "" for a file of another kind.
     """
+    if path.suffix.lower() in _SHEETS:
+        return "Save the sheet as 'CSV UTF-8' (Excel: Save As), and give that file."
     target = f"{path.stem}.safetensors"
     ways = {
         (".pt", ".pth", ".bin"): "import torch; from safetensors.torch import save_file; "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from numbers import Integral
 
 from clip_adapter.errors import UsageError
-from clip_adapter.reporting import log
+from clip_adapter.reporting import log, note
 from clip_adapter.wording import counted
 
 
@@ -73,16 +73,22 @@ def draw(
     """
     if hold_out is None:
         return None if shots is None else sample_few_shot(labels, shots, seed), 0
-    share, number = share_or_number(hold_out)
-    generator, apart, single = random.Random(int(seed)), set[int](), 0
-    for indices in _by_class(labels).values():
-        count = min(number or max(1, round(share * len(indices))), len(indices) - 1)
-        apart.update(generator.sample(indices, count))
-        single += not count
+    _, number = share_or_number(hold_out)
+    rest, apart = _kept_apart(labels, seed, hold_out)
+    before, after = Counter(labels), Counter(labels[row] for row in rest)
+    single = sum(count == 1 for count in before.values())
     if not apart:
         raise UsageError(
             f"--hold-out {hold_out}: none of {single} classes has two pictures.",
             hint="Add pictures, or leave --hold-out away.",
+        )
+    one_left = sum(after[label] == 1 < count for label, count in before.items())
+    if number > 1 and one_left:
+        share = f"{number}%" if number < 100 else "20%"
+        note(
+            f"Warning: --hold-out {number} keeps {number} pictures of each class apart, and leaves "
+            f"{counted(one_left, 'class', 'classes')} one picture to learn from. A share of each "
+            f"class is written --hold-out {share}."
         )
     log.info(
         f"Held out: {len(apart)} of {len(labels)} pictures are not learned from (seed {seed})"
@@ -93,10 +99,35 @@ def draw(
             else "."
         )
     )
-    rest = [row for row in range(len(labels)) if row not in apart]
-    if shots is not None:
-        rest = [rest[i] for i in sample_few_shot([labels[row] for row in rest], shots, seed)]
-    return rest, len(apart)
+    return _shots_of(labels, rest, shots, seed), len(apart)
+
+
+def not_drawn(
+    labels: Sequence[int], shots: int | None, seed: int, hold_out: str | float | None
+) -> list[int]:
+    """Indices of the pictures that :func:`draw` leaves, in order, without a word on them."""
+    rest, _ = _kept_apart(labels, seed, hold_out)
+    return sorted({*range(len(labels))}.difference(_shots_of(labels, rest, shots, seed)))
+
+
+def _kept_apart(
+    labels: Sequence[int], seed: int, hold_out: str | float | None
+) -> tuple[list[int], set[int]]:
+    """What may be learned from, in order, and what is kept apart to test on."""
+    everything, apart = range(len(labels)), set[int]()
+    if hold_out is not None:
+        generator, (share, number) = random.Random(int(seed)), share_or_number(hold_out)
+        for indices in _by_class(labels).values():
+            count = min(number or max(1, round(share * len(indices))), len(indices) - 1)
+            apart.update(generator.sample(indices, count))
+    return [row for row in everything if row not in apart], apart
+
+
+def _shots_of(labels: Sequence[int], rows: list[int], shots: int | None, seed: int) -> list[int]:
+    """``rows``, or K of each class of them."""
+    if shots is None:
+        return rows
+    return [rows[i] for i in sample_few_shot([labels[row] for row in rows], shots, seed)]
 
 
 def share_or_number(asked: str | float) -> tuple[float, int]:

@@ -126,9 +126,9 @@ def _read(path: Path) -> list[_Row]:
     if missing:
         raise DataError(
             f"The table {shown(path)} has no column {listed(missing)}; its columns: "
-            f"{listed(columns, 10)}.",
+            f"{listed(header[1][: len(columns)], 10)}.",
             allowed=COLUMNS,
-            hint="Name the columns in the first row.",
+            hint=f"Name {listed(missing)} in the first row.",
         )
     if twice := [name for name in _WANTED if columns.count(name) > 1]:
         raise DataError(

@@ -18,7 +18,7 @@ from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.classifier.folder import check_target
 from clip_adapter.datasets.splits import sample_few_shot
-from clip_adapter.demo.task import DEMO, DEMO_TEMPLATES, demo_task
+from clip_adapter.demo.task import DEMO, DEMO_TEMPLATES, demo_task, unseen_of
 from clip_adapter.errors import UsageError
 from clip_adapter.evaluation import Report, evaluate, held_out_features
 from clip_adapter.evaluation.plots import confusion_figure, save, shots_figure
@@ -132,7 +132,7 @@ def run_demo(
             "classifier": str(saved),
             **_write(out, rows, evaluate(kept, test)),
         },
-        _predict(source, Classifier.load(saved), sorted((task_folder / "unseen").iterdir())),
+        _predict(source, Classifier.load(saved), sorted(unseen_of(task_folder).iterdir())),
         round(time.perf_counter() - start, 1),
     )
 
@@ -165,11 +165,12 @@ def _write(out: Path, rows: Sequence[Row], report: Report) -> dict[str, str]:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "shots", "mean", "sd"])
     writer.writerows([r.method, r.shots, f"{r.mean:.2f}", f"{r.sd:.2f}"] for r in rows)
+    runs = len(rows[0].runs)
     accuracy = shots_figure(
         sorted({row.shots for row in rows}),
         {name: [(r.mean, r.sd) for r in rows if r.method == name] for name in METHODS},
         f"Demo task: {report.n} test pictures, "
-        f"mean and standard deviation of {len(rows[0].runs)} draws",
+        + (f"mean and standard deviation of {runs} draws" if runs > 1 else "one draw"),
     )
     confusion = confusion_figure(report.confusion, report.class_names)
     records = json.dumps([asdict(row) for row in rows], indent=1)

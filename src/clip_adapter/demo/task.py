@@ -180,7 +180,8 @@ class DemoSet:
         """
         folder = Path(root) / self.folder
         for name, (kind, index) in track(self.pictures().items(), "Drawing", unit="pictures"):
-            path = folder / name
+            top, _, rest = name.partition("/")
+            path = unseen_of(folder) / rest if top == "unseen" else folder / name
             if not path.is_file():
                 picture = Image.fromarray(self.render(kind, index, TASK_PICTURE_SIZE))
                 with writing(path, "name another folder"), replacing(path) as part:
@@ -196,12 +197,17 @@ DEMO = DemoSet(
 )
 
 
+def unseen_of(folder: Path) -> Path:
+    """Where the pictures without labels lie: beside the data set, of whose splits they are none."""
+    return folder.with_name(f"{folder.name}-unseen")
+
+
 def demo_task(root: Path) -> Path:
     """Render the few-shot demo task under ``root``, or what is missing of it.
 
-    Writes ``train|test/<class>/*.png`` (24 and 30 pictures for each of 16 classes) and
-    ``unseen/*.png`` (a few pictures without labels), see :meth:`DemoSet.write`. A few seconds on
-    one core; who wants to hear of each picture, or to stop it, calls it in
+    Writes ``train|test/<class>/*.png`` (24 and 30 pictures for each of 16 classes), and beside
+    the folder a few pictures without labels (:func:`unseen_of`), see :meth:`DemoSet.write`. A few
+    seconds on one core; who wants to hear of each picture, or to stop it, calls it in
     :func:`~clip_adapter.reporting.listening`.
 
     Args:

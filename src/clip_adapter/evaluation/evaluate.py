@@ -1,4 +1,4 @@
-"""``evaluate``: a classifier on a test split, and the ``Report`` of it."""
+"""``evaluate``: a classifier on a test split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,94 +13,18 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
+from clip_adapter.datasets.splits import not_drawn
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.evaluation.report import Answer, Report, why_not_scored
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.text import alike_note
 from clip_adapter.options import HELD_OUT, source_options
 from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
+from clip_adapter.wording import counted, listed, some_of
 
 DEFAULT_SPLIT = "test"
 TOP = 5
-
-
-@dataclass
-class Report:
-    """Accuracies are in percent.
-
-    Attributes:
-        method: of the classifier.
-        data: what it was tested on.
-        n: pictures that were scored.
-        top1: share whose first answer is right.
-        top5: share whose label is among the first five; None with five classes or fewer.
-        mean_per_class: mean of the accuracies of the classes that have pictures.
-        zero_shot_top1: zero-shot CLIP on the same pictures; None without text weights.
-        per_class: accuracy by class name; None for a class without pictures.
-        zero_shot_per_class: the same for zero-shot; None without text weights.
-        class_counts: pictures by class name.
-        confusion: (C, C) counts, row = true class.
-        class_names: C names in label order.
-        seen_in_training: pictures whose content was also among the training pictures.
-        left_out: of those, how many were not scored.
-        skipped: pictures that could not be read, with the reason.
-        selection: the curves of the cross-validation on the shots.
-    """
-
-    method: str
-    data: str
-    n: int
-    top1: float
-    top5: float | None
-    mean_per_class: float
-    zero_shot_top1: float | None
-    per_class: dict[str, float | None]
-    zero_shot_per_class: dict[str, float | None] | None
-    class_counts: dict[str, int]
-    confusion: list[list[int]]
-    class_names: list[str]
-    seen_in_training: int = 0
-    left_out: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    selection: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types only; without the confusion matrix where it has over 100 classes."""
-        large = {"confusion": None} if len(self.class_names) > 100 else {}
-        return dataclasses.asdict(self) | large
-
-    def __str__(self) -> str:
-        """The headline and the classes, worst first."""
-        headings, rows, left = self._by_class()
-        return "\n".join([*self.lines(), *text_table(headings, rows), *filter(None, [left])])
-
-    def _repr_html_(self) -> str:
-        headings, rows, left = self._by_class()
-        return html_table([*self.lines(), left], headings, rows)
-
-    def _by_class(self) -> tuple[list[str], list[list[str]], str]:
-        return class_rows(self.per_class, self.class_counts, self.zero_shot_per_class)
-
-    def lines(self) -> list[str]:
-        """The headline, in words."""
-        zero_shot = "not known, there are no text weights."
-        if self.zero_shot_top1 is not None:
-            gain = self.top1 - self.zero_shot_top1
-            zero_shot = f"{self.zero_shot_top1:.2f} % (difference {gain:+.2f})."
-        beware = self.seen_in_training and not self.left_out
-        lines = [
-            beware
-            and f"Beware: {self.seen_in_training} of these {self.n} pictures were also trained on, "
-            "so the accuracy is too high.",
-            f"{self.method} on {self.data}: {self.top1:.2f} % of {self.n} pictures right.",
-            f"Zero-shot CLIP: {zero_shot}",
-            self.top5 is not None and f"Top 5: {self.top5:.2f} %.",
-            f"Mean of the classes: {self.mean_per_class:.2f} %.",
-            self.left_out and f"{self.left_out} pictures were left out: they were trained on.",
-            self.skipped and f"{len(self.skipped)} pictures could not be read and were skipped.",
-        ]
-        return [line for line in lines if line]
 
 
 def evaluate(
@@ -118,7 +41,9 @@ def evaluate(
 
     A picture is recognised by its content when it was trained on. Where ``data`` tells training
     from test pictures, such pictures are counted and reported; where it does not (a plain folder
-    of classes), they are left out of the score.
+    of classes), they are left out of the score. So is always a picture that lies under two labels
+    or more, here or where it was trained: one of them is wrong. Features that are given as such
+    are all scored.
 
     Args:
         classifier: what to score.
@@ -148,24 +73,42 @@ def evaluate(
                 hint="Leave it away.",
             )
         plain = data if classifier.tower_adapter is None else None
-        return _score(classifier, data, plain, "features", only_its_classes)
+        names = _named_as_trained(data, classifier)
+        return _score(classifier, data, plain, "features", names, only_its_classes)
     with listening(progress, cancel), Notes():
-        held_out = split == HELD_OUT
+        held_out, named = split == HELD_OUT, source.get("class_names") is not None
         opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
         split = "train" if held_out else split
-        features, bad = opened.features(split)
+        rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None
+        features, bad = opened.features(split, rows)
         plain = features
         if classifier.tower_adapter is not None:
-            plain, _ = opened.features(split, other=classifier.backbone())
+            plain, _ = opened.features(split, rows, other=classifier.backbone())
         return _score(
             classifier,
             features,
             plain,
             opened.name,
+            features.class_names if named else _named_as_trained(features, classifier),
             only_its_classes,
             [dataclasses.asdict(one) for one in bad],
             keep_seen=opened.has_splits and not held_out,
+            keep_conflicting=False,
+            held_out=len(rows or []),
         )
+
+
+def _kept_apart(labels: Sequence[int], info: Mapping[str, Any]) -> list[int] | None:
+    """The rows of the training split that ``fit`` did not draw; None where that is not known.
+
+    It is not of a classifier of an older version, nor where there are more or fewer pictures now,
+    nor where all were drawn.
+    """
+    drawn = info.get("drawn")
+    if not drawn or drawn["of"] != len(labels):
+        return None
+    asked = info.get("hold_out", {}).get("asked")
+    return not_drawn(labels, drawn["shots"], info["seed"], asked) or None
 
 
 def held_out_features(source: Source, split: str = DEFAULT_SPLIT) -> FeatureSet:
@@ -182,32 +125,54 @@ def _score(
     features: FeatureSet,
     plain: FeatureSet | None,
     name: str,
+    class_names: list[str],
     only_its_classes: bool,
     skipped: Sequence[dict[str, str]] = (),
     *,
     keep_seen: bool = True,
+    keep_conflicting: bool = True,
+    held_out: int = 0,
 ) -> Report:
-    """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone."""
-    labels = _map_labels(features, classifier, only_its_classes)
+    """The report on features, with zero-shot on their ``plain`` ones of the untouched backbone.
+
+    ``class_names`` are what the classes of the features are called.
+    """
+    labels = _map_labels(features.labels, class_names, classifier, only_its_classes)
     if alike := alike_note(classifier.text_weights, classifier.class_names):
         log.warning(alike)
-    seen = torch.tensor([d in classifier.train_digests for d in features.digests], dtype=torch.bool)
-    rows = torch.arange(len(features)) if keep_seen or not seen.any() else (~seen).nonzero()[:, 0]
+    digests = features.digests or [""] * len(features)
+    doubtful = set[str]()
+    if not keep_conflicting:
+        doubtful = _under_two_labels(digests, features.labels.tolist())
+        doubtful.update(classifier.info.get("conflicting", []))
+    conflicting = torch.tensor([one in doubtful for one in digests], dtype=torch.bool)
+    seen = torch.tensor([one in classifier.train_digests for one in digests], dtype=torch.bool)
+    seen &= ~conflicting
+    rows = (~(conflicting if keep_seen else conflicting | seen)).nonzero()[:, 0]
+    counts = {
+        "left_out": 0 if keep_seen else int(seen.sum()),
+        "conflicting": int(conflicting.sum()),
+        "held_out": held_out,
+    }
     if not len(rows):
+        whys = why_not_scored(
+            counts["left_out"], counts["conflicting"], len(skipped), copies=held_out > 0
+        )
         raise DataError(
-            f"{name} has no picture to score"
-            + (": every one of them was trained on." if seen.any() else "."),
+            f"{name} has no picture to score{whys and ': '}{whys}.",
             hint="Give pictures that were not used by 'fit', or fit with --shots on fewer.",
         )
     scores = [classifier.logits(features.subset(rows))]
     if classifier.text_weights is not None and plain is not None:
         scores.append(classifier.zero_shot_logits(plain.subset(rows)))
     if only_its_classes:
-        scores = [_among(logits, classifier, features) for logits in scores]
+        scores = [_among(logits, classifier, class_names) for logits in scores]
     class_names, labels = classifier.class_names, labels[rows]
     top1, confusion, accuracies = _counted(scores[0], labels)
     nothing = None, None, None
     zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else nothing
+    sure = scores[0].softmax(-1).max(-1)
+    paths = features.names or [str(row) for row in range(len(features))]
     present = [accuracy for accuracy in accuracies if accuracy is not None]
     return Report(
         n=len(labels),
@@ -223,21 +188,37 @@ def _score(
         method=str(classifier.info.get("method", "classifier")),
         data=name,
         seen_in_training=int(seen.sum()),
-        left_out=len(features) - len(rows),
+        **counts,
         skipped=list(skipped),
         selection=list(classifier.info.get("selection", [])),
+        answers=[
+            Answer(paths[row], class_names[label], class_names[answer], probability)
+            for row, label, answer, probability in zip(
+                rows.tolist(),
+                labels.tolist(),
+                sure.indices.tolist(),
+                sure.values.tolist(),
+                strict=True,
+            )
+        ],
     )
 
 
-def _among(logits: Tensor, classifier: Classifier, features: FeatureSet) -> Tensor:
-    """``logits`` (N, C), with -inf for the classes that ``features`` does not name.
+def _under_two_labels(digests: Sequence[str], labels: Sequence[int]) -> set[str]:
+    """The contents that lie under two labels or more."""
+    times = Counter(digest for digest, _ in {*zip(digests, labels, strict=True)} if digest)
+    return {digest for digest, count in times.items() if count > 1}
+
+
+def _among(logits: Tensor, classifier: Classifier, names: list[str]) -> Tensor:
+    """``logits`` (N, C), with -inf for classes that are not among ``names``.
 
     Classes of one name (ImageNet has two "missile") are one answer, at the place of the first.
     """
-    if features.class_names == classifier.class_names:
+    if names == classifier.class_names:
         return logits
     kept = torch.full_like(logits, -torch.inf)
-    for name in set(features.class_names) & set(classifier.class_names):
+    for name in {*names} & {*classifier.class_names}:
         alike = [i for i, one in enumerate(classifier.class_names) if one == name]
         kept[:, alike[0]] = logits[:, alike].amax(1)
     return kept
@@ -307,19 +288,41 @@ def open_for(
     return source
 
 
-def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> Tensor:
-    """Labels of ``features`` as the classifier counts them: classes are matched by name.
+def _named_as_trained(features: FeatureSet, classifier: Classifier) -> list[str]:
+    """What the classes of ``features`` are called, by the names that were given at training.
+
+    Raises:
+        DataError: what they are called are labels that were given other names, and also names.
+    """
+    theirs, renamed = features.class_names, classifier.info.get("renamed", {})
+    present = {theirs[i] for i in features.labels.tolist() if i >= 0}
+    if theirs == classifier.class_names or not present or not present <= renamed.keys():
+        return theirs
+    changed = sorted(f"{name!r} is {renamed[name]!r}" for name in present if renamed[name] != name)
+    if changed and present <= {*classifier.class_names}:
+        raise DataError(
+            f"Whether the classes {listed(sorted(present))} are meant by their labels is not sure: "
+            f"at training {some_of(changed)}, and these are names of classes as well.",
+            hint="Say what each is called by --class-names.",
+        )
+    if changed:
+        log.info(f"Classes are called as at training: {some_of(changed)}.")
+    return [renamed.get(name, name) for name in theirs]
+
+
+def _map_labels(labels: Tensor, theirs: list[str], classifier: Classifier, by_name: bool) -> Tensor:
+    """``labels`` (N,) of classes called ``theirs`` as the classifier counts them: matched by name.
 
     With ``by_name``, classes of the classifier that are called alike are one, the first of them.
     """
-    if unlabelled := int((features.labels < 0).sum()):
+    if unlabelled := int((labels < 0).sum()):
         raise DataError(
-            f"{unlabelled} of {len(features)} rows have no label.",
+            f"{unlabelled} of {len(labels)} rows have no label.",
             hint="Label them, or leave them out; 'predict' needs no labels.",
         )
-    theirs, ours = features.class_names, classifier.class_names
+    ours = classifier.class_names
     if theirs == ours:
-        return features.labels
+        return labels
     for whose, names in {"test data": theirs, "classifier": [] if by_name else ours}.items():
         if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             raise DataError(
@@ -328,14 +331,14 @@ def _map_labels(features: FeatureSet, classifier: Classifier, by_name: bool) -> 
                 hint="Give both the same list in the same order, or make the names unique.",
             )
     position = {name: i for i, name in reversed(list(enumerate(ours)))}
-    if unknown := sorted({theirs[i] for i in features.labels.tolist()} - set(position)):
+    if unknown := sorted({theirs[i] for i in labels.tolist()} - set(position)):
         classes = counted(len(unknown), "class of the test data is", "classes of the test data are")
         raise DataError(
             f"{classes} unknown to the classifier: {listed(unknown)}.",
             allowed=", ".join(ours[:20]) + (" ..." if len(ours) > 20 else ""),
             hint="Name the classes as at training (--class-names), or remove them.",
         )
-    return torch.tensor([position.get(name, -1) for name in theirs])[features.labels]
+    return torch.tensor([position.get(name, -1) for name in theirs])[labels]
 
 
 def _top_k(logits: Tensor, labels: Tensor, k: int) -> float:

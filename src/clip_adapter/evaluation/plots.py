@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip_adapter.evaluation.evaluate import Report
+from clip_adapter.evaluation.report import Report
 from clip_adapter.files import check_folder, write_output
 from clip_adapter.reporting import log
 from clip_adapter.training.selection import shown
@@ -37,7 +37,7 @@ DPI = 150
 
 
 def report_plots(report: Report, folder: str | Path) -> list[Path]:
-    """Write ``confusion.png``, and ``ratio-curve.png`` where a ratio was chosen, into ``folder``.
+    """Write ``confusion.png``, and ``ratio-curve.png`` where a number was chosen, into ``folder``.
 
     Returns:
         The files.
@@ -48,7 +48,12 @@ def report_plots(report: Report, folder: str | Path) -> list[Path]:
     """
     check_folder(Path(folder))
     figures = {"confusion.png": confusion_figure(report.confusion, report.class_names)}
-    if curves := [curve for curve in report.selection if curve.get("accuracy")]:
+    # Methods that were blended have no order, so there is no curve of them.
+    if curves := [
+        curve
+        for curve in report.selection
+        if curve.get("accuracy") and not all(isinstance(c, str) for c in curve["candidates"])
+    ]:
         figures["ratio-curve.png"] = selection_figure(curves)
     return [save(figure, Path(folder) / name) for name, figure in figures.items()]
 

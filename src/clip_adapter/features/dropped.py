@@ -30,12 +30,14 @@ def report_copies(
     ``copies`` holds the places in ``samples`` of each content. Unlabelled pictures are of no class.
     """
     torn: list[str] = []
-    extra = 0
+    files = extra = 0
     for places in copies:
         labelled = [i for i in places if samples[i].label >= 0]
         place_of = {samples[i].label: i for i in reversed(labelled)}
-        extra += len(labelled) - len(place_of)
-        if len(place_of) > 1:
+        if len(place_of) == 1:
+            extra += len(labelled) - 1
+        elif place_of:
+            files += len(labelled)
             names = [
                 f"{_on_one_line(samples[i].name)} ({class_names[samples[i].label]})"
                 for i in sorted(place_of.values())
@@ -44,7 +46,7 @@ def report_copies(
     if torn:
         shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
         what = counted(len(torn), "picture is", "pictures are")
-        note(f"Warning: {what} there under two labels or more: {shown}.")
+        note(f"Warning: {what} there under two labels or more ({files} files): {shown}.")
     if extra:
         what = counted(extra, "picture is an exact duplicate", "pictures are exact duplicates")
         note(f"{what} of another one of the same class.")
