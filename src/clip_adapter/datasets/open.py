@@ -178,7 +178,7 @@ def is_feature_spec(spec: str | Path) -> bool:
     if file.startswith("hub:"):
         return False
     for name in (file, file.rpartition("#")[0]):
-        if name and os.path.isfile(os.path.join(os.path.expanduser(name), SHARDED)):
+        if name and os.path.isfile(Path(os.path.expanduser(name)) / SHARDED):
             return True
         ending = Path(name).suffix.lower()
         if ending in (".safetensors", ".npz"):

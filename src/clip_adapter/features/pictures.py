@@ -176,13 +176,13 @@ def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
 
 
 def _path(picture: str | os.PathLike[str], name: str) -> Path:
+    refuse_features(picture)
     if isinstance(picture, str) and _ADDRESS.match(picture):
         raise DecodeError(
             f"{name} is an address, and no path.",
             allowed=ALLOWED,
             hint="Fetch the picture, and give its bytes.",
         )
-    refuse_features(picture)
     if "\0" in os.fsdecode(picture):
         raise DecodeError(f"{name!r} is no path.", allowed=ALLOWED)
     if os.path.isdir(picture):
