@@ -30,6 +30,7 @@ backbones
 datasets
 features
 options
+keywords
 sources
 heads
 task
@@ -229,3 +230,13 @@ def test_every_command_is_in_the_readme():
     commands = list(typer.main.get_command(app).commands)
     assert commands
     assert [name for name in commands if f"clip-adapter {name}" not in readme] == []
+
+
+def test_no_line_of_the_log_says_its_level():
+    texts = [
+        (path, node.value)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [(short(path), text) for path, text in texts if text.startswith("Warning: ")]

@@ -39,3 +39,12 @@ def test_near_paths(given, near, folder):
 def test_a_folder_that_cannot_be_read_has_no_near_names(monkeypatch):
     monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(PermissionError()))
     assert paths.did_you_mean("photo") == ""
+
+
+def test_a_link_that_leads_nowhere_is_called_one(folder):
+    (folder / "loop").symlink_to("loop")
+    (folder / "gone").symlink_to("nothing")
+    for name in ("loop", "gone"):
+        for path in (name, f"{name}/1.jpg", folder / name):
+            assert f"{name}' is a link that leads nowhere." in paths.did_you_mean(path)
+    assert "leads nowhere" in paths.no_classifier(folder / "loop").found

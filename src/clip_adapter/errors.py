@@ -123,10 +123,10 @@ class CancelledError(ClipAdapterError):
 
     def __init__(self, title: str, done: int, total: int) -> None:
         again = {
-            "Embedding": "goes on with the features made so far.",
+            "Embedding": "goes on with the features that its cache holds, if it has one.",
             "Shards": "goes on with the shards made so far.",
-            "Training": "begins the training anew, with the features made so far; one inside the "
-            "backbone goes on where it was given a checkpoint.",
+            "Training": "begins the training anew, with the features that its cache holds; one "
+            "inside the backbone goes on where it was given a checkpoint.",
         }
         super().__init__(
             f"{title} was cancelled after {done} of {total} steps.",

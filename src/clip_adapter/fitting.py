@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 
@@ -21,13 +21,9 @@ from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.splits import draw, share_or_number
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
+from clip_adapter.keywords import SourceKeywords
 from clip_adapter.methods import Method, get_method, make_method, method_names
-from clip_adapter.options import (
-    DEFAULT_METHOD,
-    DEFAULT_SEED,
-    Compute,
-    source_options,
-)
+from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, source_options
 from clip_adapter.reporting import Notes, Progress, listening, note
 from clip_adapter.sources import PictureSource, Source, open_source
 from clip_adapter.task import FewShotTask, Fitted
@@ -54,7 +50,7 @@ def fit(
     progress: Progress = None,
     cancel: threading.Event | None = None,
     compute: Compute | None = None,
-    **source: Any,
+    **source: Unpack[SourceKeywords],
 ) -> Classifier:
     """A classifier from the training split of ``data``.
 
@@ -270,6 +266,12 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
             f"nothing would be made by the backbone: {method.name} reads features.",
             hint="Leave --backbone away.",
         )
+    if views > 1 and not method.uses_views:
+        raise UsageError(
+            f"views = {views} would change nothing: {method.name} reads the pictures "
+            "themselves, with a new random view in every epoch.",
+            hint="Leave it away.",
+        )
     missing: list[Offer] = [offer for offer in OFFERS if offer in wanted - source.offers]
     if missing:
         served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
@@ -280,12 +282,6 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
                 "(N, D), name a backbone with text ('clip-adapter ls backbones')"
             )
         raise lacking(missing[0], f"{source.name}: {method.name}", ", ".join(served), remedy)
-    if views > 1 and not method.uses_views:
-        raise UsageError(
-            f"views = {views} would change nothing: {method.name} reads the pictures "
-            "themselves, with a new random view in every epoch.",
-            hint="Leave it away.",
-        )
     return wanted
 
 
@@ -329,7 +325,7 @@ def _make_task(
     hold_out: str | float | None,
 ) -> tuple[FewShotTask, dict[str, Any]]:
     source.shots = shots
-    wanted = frozenset() if method is None else check_supply(method, source, views)
+    # The weights of a backbone may have to be fetched: what is asked for is checked before.
     labels = source.labels("train")
     if hold_out is not None and source.has_test:
         raise UsageError(
@@ -337,6 +333,7 @@ def _make_task(
             hint="Leave --hold-out away: 'clip-adapter evaluate' scores the test split.",
         )
     rows, apart = draw(labels, shots, seed, hold_out)
+    wanted = frozenset() if method is None else check_supply(method, source, views)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
     pictures = None

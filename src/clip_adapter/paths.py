@@ -38,7 +38,8 @@ def near_paths(path: str | os.PathLike[str]) -> list[str]:
         return []
     try:
         with os.scandir(here) as entries:
-            names = [entry.name for entry in islice(entries, _LOOKED_AT)]
+            # What is there and is not found by its own name is a link that leads nowhere.
+            names = [e.name for e in islice(entries, _LOOKED_AT) if e.name != parts[0]]
     except OSError:
         return []
     of_folded = {name.casefold(): name for name in sorted(names)}
@@ -49,8 +50,15 @@ def near_paths(path: str | os.PathLike[str]) -> list[str]:
 
 
 def did_you_mean(path: str | os.PathLike[str]) -> str:
-    """`` Did you mean 'photos'?``, or nothing where no name is near, or ``path`` is there."""
-    near = near_paths(os.path.expanduser(path))
+    """`` Did you mean 'photos'?``, or nothing where no name is near, or ``path`` is there.
+
+    Of a link that leads nowhere it says that.
+    """
+    path = Path(os.path.expanduser(path))
+    for link in (path, *path.parents):
+        if os.path.islink(link) and not os.path.exists(link):
+            return f" {shown(link)!r} is a link that leads nowhere."
+    near = near_paths(path)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import sys
 import threading
@@ -63,6 +64,12 @@ def note(line: str) -> None:
     # Where nobody set logging up, Python would print it, and then the warning once more.
     if collected is None or log.hasHandlers():
         log.warning(line)
+
+
+@functools.cache
+def warn_once(line: str) -> None:
+    """Log what holds for the whole process, once in it."""
+    log.warning(line)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

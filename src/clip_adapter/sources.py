@@ -26,7 +26,7 @@ from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions, changed, flag_of
-from clip_adapter.reporting import Notes, log, note
+from clip_adapter.reporting import Notes, log, note, warn_once
 from clip_adapter.wording import listed
 
 
@@ -225,8 +225,8 @@ class PictureSource(Source):
         if first and backbone.name == DEMO:
             words = ((name, name.replace("_", " ").lower().split()) for name in self.class_names)
             if strange := [name for name, parts in words if not DEMO_WORDS.issuperset(parts)]:
-                log.warning(
-                    "Warning: the demo backbone knows drawings of coloured shapes alone, and not "
+                warn_once(
+                    "The demo backbone knows drawings of coloured shapes alone, and not "
                     f"{listed(strange, 3)}. What it answers on photographs is worth nothing; "
                     "without --backbone demo the real CLIP is taken."
                 )
@@ -328,7 +328,7 @@ class FeatureSource(Source):
             )
         if self.fingerprint is None and stated not in (None, backbone.name, self._options.backbone):
             log.warning(
-                f"Warning: {self.name} says that {stated!r} made its features; the class names are "
+                f"{self.name} says that {stated!r} made its features; the class names are "
                 f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
             )
         return backbone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -18,9 +19,24 @@ def listed(items: Iterable[object], limit: int = 5) -> str:
     return some_of((repr(str(item)) for item in items), limit)
 
 
+# What a terminal obeys instead of showing it, and what turns or breaks the line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, kept: str = "") -> str:
+    """``text`` with control characters written out as JSON has them, but for those in ``kept``."""
+    return _CONTROL.sub(lambda c: c[0] if c[0] in kept else f"\\u{ord(c[0]):04x}", text)
+
+
 def shortened(text: str, most: int = 60, mark: str = "...") -> str:
-    """``text``, or its beginning with ``mark``, together ``most`` letters."""
+    """``text`` as any output can print it, or its beginning with ``mark``: ``most`` letters."""
+    text = printable(text)
     return text if len(text) <= most else text[: most - len(mark)] + mark
+
+
+def located(place: Iterable[object], fault: str) -> str:
+    """``a.b: fault``, of what is wrong at a place in a file; ``fault`` where it is the whole."""
+    return ": ".join(filter(None, [".".join(map(str, place)), fault]))
 
 
 def first_line(error: Exception) -> str:
@@ -35,6 +51,11 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A path that any output can print: bytes that are not UTF-8 become replacement characters."""
+    return printable(as_utf8(path))
+
+
+def as_utf8(path: str | os.PathLike[str]) -> str:
+    """A path as UTF-8 can hold it, control characters and all."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 

@@ -205,6 +205,7 @@ def test_what_to_do_without_the_hub(hub):
     assert "--backbone ViT-B-32-quickgelu//" in text  # the bare file needs OpenAI's activation
     assert "--backbone demo" in text
     assert "long trace" not in text
+    assert ", or unset HF_HUB_OFFLINE. " in text  # the tests set it
     with pytest.raises(BackboneError, match="--backbone ViT-B-32@gelu//"):
         load_backbone("ViT-B-32/laion2b_s34b_b79k", device="cpu")
     with pytest.raises(BackboneError, match=r"hf download org/repo open_clip_config\.json"):

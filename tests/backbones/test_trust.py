@@ -1,8 +1,10 @@
 """A model repository that asks for its own code to be run."""
 
 import json
+import os
 
 import pytest
+import torch
 
 from clip_adapter.backbones import load_backbone
 from clip_adapter.backbones.weights import (
@@ -138,3 +140,18 @@ def test_harmless_options_still_work(make_folder):
     edit(folder, "text_cfg", tokenizer_kwargs={"clean": "canonicalize"})
     backbone = load_backbone(str(folder), device="cpu")
     assert backbone.encode_text(["a cat"]).shape == (1, backbone.embed_dim)
+
+
+class Runs:
+    def __reduce__(self):
+        return os.getcwd, ()
+
+
+@pytest.mark.parametrize("content", [{"a": Runs()}, torch.nn.Linear(2, 2)], ids=["call", "module"])
+def test_nobody_is_told_to_open_a_pickle_all_the_same(content, make_folder):
+    folder = make_folder()
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save(content, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(BackboneError, match="a pickle of more than tensors") as caught:
+        load_backbone(str(folder), device="cpu")
+    assert "weights_only" not in str(caught.value)

@@ -1,5 +1,6 @@
 """A classifier's folder: only its own files are replaced, and it is whole at every moment."""
 
+import errno
 import json
 import os
 import shutil
@@ -265,3 +266,43 @@ def test_two_processes_that_save_at_once_leave_one_whole(tmp_path):
         run.stdout.close()
     (seen,) = Classifier.load(tmp_path / "m").train_digests
     assert contents(tmp_path / "m") == contents(alone[seen])
+
+
+@pytest.mark.parametrize("name", ["seen.json", "class_weights.safetensors", "adapter.safetensors"])
+def test_a_lost_file_is_named(tmp_path, name):
+    folder = with_cache().save(tmp_path / "m")
+    (folder / name).unlink()
+    with pytest.raises(ClassifierError, match=f"is damaged: the file {name} is missing"):
+        Classifier.load(folder)
+
+
+def test_one_of_old_without_digests_says_that_it_cannot_tell(tmp_path, lines):
+    folder = without().save(tmp_path / "m")
+    record = json.loads((folder / "classifier.json").read_text())
+    del record["side_files"]
+    (folder / "classifier.json").write_text(json.dumps(record))
+    assert Classifier.load(folder).train_digests == {"bb"}
+    assert not lines.messages
+    (folder / "seen.json").unlink()
+    assert Classifier.load(folder).train_digests == set()
+    assert "which pictures it learned from is not known" in lines.messages[0]
+
+
+def test_what_is_no_json_is_said_with_one_colon(tmp_path):
+    folder = without().save(tmp_path / "m")
+    (folder / "classifier.json").write_text("{")
+    with pytest.raises(ClassifierError, match="is damaged: Invalid JSON"):
+        Classifier.load(folder)
+
+
+def test_a_save_that_fails_leaves_no_folder(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "there").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        for folder in ("new/deep/m", "there/m"):
+            with pytest.raises(ClassifierError, match="No space left"):
+                without().save(tmp_path / folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]

@@ -7,6 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import clip_adapter
+from clip_adapter.errors import UsageError
+
 FIELDS = {
     "schema",
     "method",
@@ -175,11 +178,11 @@ def test_every_suggested_evaluation_works(paint_task, run, tmp_path, out):
 def test_the_demo_backbone_warns_of_photographs(paint_task, run, tmp_path, out):
     folder = paint_task(tmp_path / "p", {".": 2})
     words = ["--backbone", "demo", "--method", "zero-shot", "--out", out]
-    assert "Warning: the demo backbone" not in run("fit", folder, *words).stderr
+    assert "The demo backbone" not in run("fit", folder, *words).stderr
     for name in ("cat", "Red_Star"):
         (folder / "red").rename(folder / name)
-        said = run("fit", folder, *words).stderr
-        assert said.count("the demo backbone knows drawings") == (name == "cat")
+        said = run("fit", folder, *words).stderr + run("fit", folder, *words).stderr
+        assert said.count("The demo backbone knows drawings") == (name == "cat")  # once a process
         (folder / name).rename(folder / "red")
 
 
@@ -290,3 +293,21 @@ def test_a_set_must_be_named(run, out, tmp_path):
     result = run("fit", path, "--out", out)
     assert result.exit_code == 2
     assert f"{path}#test" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--shots", "0"], "greater than or equal to 1"),
+        (["--hold-out", "20%"], "has test pictures already"),
+    ],
+)
+def test_what_is_wrong_is_said_before_weights_are_loaded(
+    run, photos, out, monkeypatch, words, error
+):
+    monkeypatch.delattr("clip_adapter.options.SourceOptions.load_backbone")
+    result = run("fit", photos, "--backbone", "demo", *words, "--out", out)
+    assert result.exit_code == 2
+    assert error in result.stderr
+    with pytest.raises(UsageError, match="0 shots"):
+        clip_adapter.fit(photos, backbone="demo", shots=0)

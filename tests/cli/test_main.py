@@ -155,6 +155,7 @@ def test_an_error_says_what_and_what_next(run, monkeypatch, tmp_path):
     assert result.stderr == "Error: Found this.\nAllowed: that\nNext: do so\n"
     printed = json.loads(run(*FIT, "--json").stdout)
     assert printed == {
+        "schema": 1,
         "error": "Found this.",
         "allowed": "that",
         "next": "do so",

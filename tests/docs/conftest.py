@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from clip_adapter.demo.task import DEMO_CLASSES, class_folder, render_task_picture
+from clip_adapter.reporting import log
 
 CLASSES = DEMO_CLASSES[:4]
 COUNTS = {"train": 3, "test": 2}
@@ -37,9 +38,11 @@ def task_folder(rendered, tmp_path, monkeypatch):
 
     The linear probe, the slowest method of the pages, looks at its coarse grid alone.
     """
+    level = log.level
     for entry in rendered.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clip_adapter.options.DEFAULT_BACKBONE", "demo")
     monkeypatch.setattr("clip_adapter.methods.linear_probe.BISECTIONS", 0)
-    return tmp_path
+    yield tmp_path
+    log.setLevel(level)  # a page sets it

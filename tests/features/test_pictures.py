@@ -1,5 +1,6 @@
 """A picture is the same picture by every way in; what is not sure is refused."""
 
+import gzip
 import io
 import zipfile
 from pathlib import Path
@@ -195,3 +196,22 @@ def test_a_classifier_tells_pictures_from_features(tiny, path):
         classifier.predict(narrow)
     assert len(classifier.predict([narrow])) == 1
     assert len(classifier.predict(narrow.astype(np.float32))) == 40
+
+
+def test_a_zipped_file_and_a_name_that_is_empty(tiny, tmp_path):
+    with gzip.open(tmp_path / "red.png.gz", "wb") as file:
+        Image.new("RGB", (40, 40), (250, 0, 0)).save(file, "PNG")
+    packed = io.BytesIO((tmp_path / "red.png.gz").read_bytes())
+    with gzip.open(tmp_path / "red.png.gz") as file, gzip.open(packed) as unnamed:
+        rows = embed_pictures(tiny, [file, unnamed])
+    assert torch.equal(rows[0], rows[1])
+    with pytest.raises(DecodeError, match="'' is no path"):
+        embed_pictures(tiny, [""])
+
+
+def test_what_cannot_be_read_is_logged_by_name(tiny, tmp_path, lines):
+    PICTURE.save(tmp_path / "good.png")
+    with pytest.warns(UserWarning, match="1 of 2 pictures cannot be read"):
+        embed_pictures(tiny, [tmp_path / "good.png", tmp_path / "none.png"], unreadable="mark")
+    warned = [one.getMessage() for one in lines.records if one.levelname == "WARNING"]
+    assert warned == [f"Unreadable: {tmp_path / 'none.png'}: No such file or directory"]

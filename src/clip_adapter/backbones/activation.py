@@ -61,7 +61,7 @@ def with_activation(origin: Origin, recorded: bool = False) -> Origin:
         asked = own
     if None not in (asked, stated) and asked != stated:
         log.warning(
-            f"Warning: {where} that the weights of {origin.target} were trained with "
+            f"{where} that the weights of {origin.target} were trained with "
             f"{_NAMES[not asked]}; {origin.name} runs them with {_NAMES[bool(asked)]}, and its "
             "features are worse for it."
         )

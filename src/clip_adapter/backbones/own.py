@@ -201,9 +201,7 @@ def _scale(model: Any) -> float:
         number = given if isinstance(given, float | int) else float(given.detach().exp())
         if 0 < number < 1e6 and not isinstance(given, bool):
             if isinstance(given, float | int) and (other := other_readings(number)):
-                log.warning(
-                    f"Warning: the backbone's logit_scale {number:g} is taken as 1/tau; {other}."
-                )
+                log.warning(f"The backbone's logit_scale {number:g} is taken as 1/tau; {other}.")
             return float(number)
     raise _wrong(
         model,

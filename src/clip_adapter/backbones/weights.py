@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,8 +93,12 @@ def fingerprint(model: nn.Module) -> str:
 
 def reason_of(error: BaseException) -> str:
     """One line that says what went wrong, without the address of every retry."""
+    if isinstance(error, pickle.UnpicklingError):  # torch advises to open it all the same
+        return "it is damaged, or a pickle of more than tensors, which may run any code."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
+    if isinstance(error, KeyError):
+        line = f"{line} is unknown."
     if "size mismatch" in str(error):
         line += f" {next(text for text in lines if 'size mismatch' in text)}"
     return line if len(line) <= 300 else line[:300] + "..."
@@ -150,7 +155,7 @@ def _by_hand(origin: Origin, repo: str, names: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # hub, network and file system raise errors of many kinds
-        from huggingface_hub.constants import HF_HUB_CACHE
+        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
         files, use = f"{CONFIG_FILE} {WEIGHTS_FILE}", "local-dir:DIR"
         if origin.kind == "tag":
@@ -172,7 +177,7 @@ def _by_hand(origin: Origin, repo: str, names: list[str]) -> Iterator[None]:
             f"  copy DIR here and use\n"
             f"    --backbone {use}\n"
             f"  or copy its hub cache folder models--{repo.replace('/', '--')} into "
-            f"{HF_HUB_CACHE}. {OFFLINE_HINT}",
+            f"{HF_HUB_CACHE}{', or unset HF_HUB_OFFLINE' * HF_HUB_OFFLINE}. {OFFLINE_HINT}",
         ) from error
 
 

@@ -20,6 +20,7 @@ from clip_adapter.files import write_file, writing
 from clip_adapter.methods import Method, make_method
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
+from clip_adapter.wording import located
 
 FOLDER, FORMAT = "results", 1
 DAMAGED, FAILED = ".damaged", ".failed.json"
@@ -159,9 +160,9 @@ class Results:
             return None
         except (OSError, ValueError, RecursionError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+            reason = located(first["loc"], first["msg"]) if first else str(error)
             if path not in self.damaged:
-                log.warning(f"Warning: the result {path} cannot be used: {reason}.")
+                log.warning(f"The result {path} cannot be used: {reason}.")
             self.damaged[path] = None
             return None
         return record

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from clip_adapter.features.pictures import (
 )
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.hub import classifier_folder
+from clip_adapter.keywords import AnswerKeywords
 from clip_adapter.reporting import Progress, listening
 from clip_adapter.towers import TowerAdapter, tuned
 from clip_adapter.wording import html_table, shortened, some_of
@@ -132,14 +133,14 @@ class Classifier:
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
         return self._scores(head, inputs, "mark", untouched=True)
 
-    def predict_proba(self, inputs: Inputs, **options: Any) -> np.ndarray:
+    def predict_proba(self, inputs: Inputs, **options: Unpack[AnswerKeywords]) -> np.ndarray:
         """(N, C) probabilities; rows sum to 1. Takes what :meth:`logits` takes.
 
         The row of a picture that cannot be read is NaN.
         """
         return self.logits(inputs, **options).softmax(-1).numpy()
 
-    def predict(self, inputs: Inputs, **options: Any) -> list[str | None]:
+    def predict(self, inputs: Inputs, **options: Unpack[AnswerKeywords]) -> list[str | None]:
         """N class names. Takes what :meth:`logits` takes.
 
         The answer for a picture that cannot be read is None.

@@ -18,6 +18,7 @@ from clip_adapter.classifier.saving import (
     FILES,
     FORMAT,
     PARTS,
+    SEEN,
     Files,
     Record,
     Version,
@@ -30,6 +31,7 @@ from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerA
 from clip_adapter.files import check_folder, not_permitted, replacing, writing_errors
 from clip_adapter.paths import no_classifier
 from clip_adapter.reporting import log
+from clip_adapter.wording import shown
 
 _NEW = ".{}.{:.16}.new"
 # Of a part that has not taken its place yet, or of a file that was being written, after a kill.
@@ -68,9 +70,17 @@ def write_folder(folder: Path, **parts: Any) -> Path:
             hint="Make it of parts that fit.",
         ) from error
     with writing_errors(folder, "choose another folder", ClassifierError):
-        Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            _replace(folder, files)
+        place = Path(os.path.realpath(folder))
+        made = [one for one in (place, *place.parents) if not one.exists()]
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with _alone(folder):
+                _replace(folder, files)
+        except BaseException:
+            for one in made:  # those that are empty, from within
+                with contextlib.suppress(OSError):
+                    one.rmdir()
+            raise
     return folder
 
 
@@ -170,7 +180,14 @@ def read_folder(folder: Path) -> dict[str, Any]:
     try:
         saved_as = Version.model_validate_json(config).format
         if saved_as <= FORMAT:
-            return unpack({CONFIG: config, **_read_parts(folder, config)})
+            parts = _read_parts(folder, config)
+            kept = unpack({CONFIG: config, **parts})
+            if SEEN not in parts:
+                log.warning(
+                    f"{shown(folder)} has no {SEEN}: which pictures it learned from is not known, "
+                    "so a test cannot leave them out."
+                )
+            return kept
     except UnknownTowerAdapterError:
         raise
     except OSError as error:

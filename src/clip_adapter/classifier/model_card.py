@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clip_adapter.wording import printable
+
 SHOWN_CLASSES = 50
 
 
@@ -17,7 +19,7 @@ def model_card(class_names: Sequence[str], info: Mapping[str, Any], inside: str 
         info: the record of the run.
         inside: kind of what was trained inside the visual tower, or None.
     """
-    names = ", ".join(f"`{name}`" for name in class_names[:SHOWN_CLASSES])
+    names = ", ".join(f"`{printable(str(name))}`" for name in class_names[:SHOWN_CLASSES])
     if len(class_names) > SHOWN_CLASSES:
         names += f" and {len(class_names) - SHOWN_CLASSES} more"
     sentences = info.get("descriptions")

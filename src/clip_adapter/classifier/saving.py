@@ -4,8 +4,11 @@ classifier.json          class names, resolved configuration, versions, fingerpr
 adapter.safetensors      what changes the image feature, and caches (absent where there is none)
 tower.safetensors        what was trained inside the visual tower (absent where nothing was)
 class_weights.safetensors  W, bias, and the zero-shot text weights
-seen.json                digests of the training pictures
+seen.json                digests of the training pictures (absent in classifiers of old)
 README.md                a model card made from the run
+
+``classifier.json`` has the SHA-256 of all others, and none of its own: class names and the record
+of the run can be changed in it, and nothing tells.
 
 Tensors have the names of the head's state dict, without ``image_map.``; those of a mixture begin
 with the number of the member.
@@ -34,6 +37,7 @@ from clip_adapter.nn import Cache, Projection, ResidualAdapter
 from clip_adapter.nn.saved import MAX_FLOAT, filled
 from clip_adapter.paths import CONFIG
 from clip_adapter.towers import TowerAdapter, build_tower_adapter, describe_tower_adapter
+from clip_adapter.wording import located
 
 FORMAT = 1
 SEEN, CARD = "seen.json", "README.md"
@@ -273,6 +277,9 @@ def unpack(files: Files) -> dict[str, Any]:
     """
     record = Record.model_validate_json(files[CONFIG])
     Info.model_validate(record.info)
+    for name in PARTS:
+        if name not in files and (record.sha256.get(name) or record.side_files.get(name)):
+            raise ValueError(f"the file {name} is missing")
     if record.sha256 != _digests(files):
         raise ValueError("the tensors are not those that were saved")
     if SEEN in files and record.side_files.get(SEEN, digest(files[SEEN])) != digest(files[SEEN]):
@@ -317,7 +324,7 @@ def reason_of(error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
-        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        text = located(first["loc"], first["msg"])
     elif isinstance(error, ClipAdapterError):
         text = error.found
     elif isinstance(error, KeyError):

@@ -126,7 +126,7 @@ def run(
         clip-adapter bench run figure3 --features features/
         clip-adapter bench run table5 --root data/ --get
     """
-    with Output(json) as output:
+    with Output(json, "Runs that are done are kept: the same command goes on.") as output:
         from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.data import Environment
         from clip_adapter.bench.plan import get_missing, load_plans, usual_profile

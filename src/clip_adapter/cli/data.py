@@ -85,7 +85,7 @@ def get(
     """
     from clip_adapter.datasets.download.get import fetch_benchmark
 
-    with Output(json) as out:
+    with Output(json, "What has come is kept: the same command goes on.") as out:
         done = fetch_benchmark(name, root, hub=hub, keep=keep)
         out.result({**vars(done), "complete": not done.to_do})
         lines = [f"{done.name} is in {done.folder}."]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command
+from clip_adapter.cli.output import FEATURES_KEPT, Output, command
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.files import check_file
 from clip_adapter.known_names import check_device
@@ -78,7 +78,7 @@ def embed(
         clip-adapter embed photos/ --out photos.parquet --split test --backbone demo
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
-    with Output(json) as output:
+    with Output(json, FEATURES_KEPT) as output:
         if unlabelled:
             check_exists(data, "The folder")
             check_device(reading.device)

@@ -10,7 +10,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.formats import form_of
-from clip_adapter.cli.output import SCHEMA, Output, table, written
+from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, table, written
 from clip_adapter.errors import unknown_name
 from clip_adapter.files import check_file, check_folder
 from clip_adapter.options import HELD_OUT, SourceOptions, changed
@@ -76,7 +76,7 @@ def evaluate(
         clip-adapter evaluate classifier more-photos/ --plots plots/ --answers answers.csv
         clip-adapter evaluate classifier features.safetensors#test --json
     """
-    with Output(json) as out:
+    with Output(json, FEATURES_KEPT) as out:
         from clip_adapter.datasets.dataset import SPLITS
 
         if split not in (*SPLITS, HELD_OUT):

@@ -9,7 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
-from clip_adapter.cli.output import SCHEMA, Output, command
+from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, command
 from clip_adapter.datasets.splits import share_or_number
 from clip_adapter.known_names import check_method
 from clip_adapter.options import (
@@ -41,6 +41,7 @@ def fit(
         int | None,
         typer.Option(
             metavar="K",
+            min=1,
             help="Use only K pictures of each class, drawn at random, as few-shot experiments do.",
             show_default="all of them",
             rich_help_panel=o.TRAINING,
@@ -115,7 +116,7 @@ def fit(
         clip-adapter fit pictures.csv --prompt "a satellite photo of {}."
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
-    with Output(json) as output:
+    with Output(json, FEATURES_KEPT) as output:
         check_method(method)
         options = o.key_values(option)
         if hold_out is not None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from clip_adapter._version import __version__
 from clip_adapter.cli.bench import bench
@@ -18,19 +23,54 @@ from clip_adapter.cli.embed import embed
 from clip_adapter.cli.evaluate import evaluate
 from clip_adapter.cli.fit import fit
 from clip_adapter.cli.ls import ls
+from clip_adapter.cli.output import Output, standard_output
 from clip_adapter.cli.predict import predict
 from clip_adapter.cli.scale import scale
+from clip_adapter.errors import DataError, UsageError
 
 # Names of old that still work, by today's.
 OLD_NAMES = {"style": "preprocess"}
+
+
+# Typer has no name of its own for it.
+WrongUsage: Any = typer.BadParameter.__base__
 
 
 def _name_of_today(token: str) -> str:
     return OLD_NAMES.get(token, token)
 
 
+class Commands(TyperGroup):
+    """All commands. What is wrong with their words is JSON too, where that is asked for."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run the command that ``args`` name, or else the words of this process."""
+        self._output = Output("--json" in (sys.argv[1:] if args is None else args))
+        return super().main(args, *rest, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the words before the command."""
+        with self._told():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the others, and run the command."""
+        with self._told():
+            return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except WrongUsage as error:
+            hint = "The same command with --help says what it takes."
+            self._output.failed(error.format_message(), UsageError.__name__, hint=hint)
+            raise
+
+
 app = typer.Typer(
     name="clip-adapter",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -86,8 +126,26 @@ def main() -> None:
         # A name that the terminal's encoding lacks must not end the work.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _end_as_by_the_keyboard(os.getpid())
     try:
-        app()
+        with standard_output():  # help and versions are printed as well
+            app()
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(Output.interrupt_code)
+    except (BrokenPipeError, DataError) as error:
+        sys.exit(f"Error: {error}" if isinstance(error, DataError) else 1)
+
+
+def _end_as_by_the_keyboard(starter: int) -> None:
+    """Take being told to end (SIGTERM) for Ctrl-C, in the process ``starter`` alone."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != starter:  # a copy of it, which is ended by whoever began it
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        Output.interrupt_code = 128 + number
+        interrupt = signal.getsignal(signal.SIGINT)
+        # It may be left aside, as it is of what a script starts in the background.
+        (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, end)

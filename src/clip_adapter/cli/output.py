@@ -10,26 +10,61 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import typer
 
-from clip_adapter.errors import ClipAdapterError
-from clip_adapter.files import is_stream, write_file
+from clip_adapter.errors import ClipAdapterError, DataError
+from clip_adapter.files import is_stream, remedy, write_file
 from clip_adapter.reporting import NotesWarning, log
+from clip_adapter.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 DEBUG_VARIABLE = "CLIP_ADAPTER_DEBUG"
-INTERRUPTED = 130
-# Of the JSON that fit, evaluate and predict print: raised when a field goes or means another thing.
+FEATURES_KEPT = "Features made so far are kept: the same command goes on."
+# Of the JSON that fit, evaluate and predict print, and of errors: raised when a field goes or means
+# another thing.
 SCHEMA = 1
 # Wider than a terminal: what is piped into a file or a program must not be cut or wrapped early.
 PIPED_WIDTH = 160
+
+
+class _Line(logging.Formatter):
+    """A line of the logger, which may name what others have named."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), kept="\n")
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Inside, results are printed; at the end they are written.
+
+    Raises:
+        DataError: standard output cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of a file
+            raise
+        # What is left would make Python complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise
+        raise DataError(
+            f"Standard output cannot be written: {error.strerror or error}.",
+            hint=remedy(error, "send it elsewhere"),
+        ) from error
 
 
 class Output:
@@ -40,25 +75,43 @@ class Output:
 
     Args:
         as_json: the command was asked for JSON: one value on standard output, nothing else.
+        kept: what is kept of the work where it is interrupted, in a sentence.
     """
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    interrupt_code: ClassVar[int] = 130
+    """The exit code of an interrupted command; 143 once it was told to end (SIGTERM)."""
+
+    def __init__(self, as_json: bool, kept: str = "") -> None:
+        self.as_json, self.kept = as_json, kept
 
     def say(self, line: str) -> None:
         """Print a line that is no result to standard error."""
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line, kept="\n"), file=sys.stderr, flush=True)
 
     def show(self, *things: Any) -> None:
         """Print results for people, text as it is or a table; nothing with JSON."""
         screen = console()
-        for thing in () if self.as_json else things:
-            screen.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
+        with standard_output():
+            for thing in () if self.as_json else things:
+                line = isinstance(thing, str)
+                text = printable(thing, kept="\n") if line else thing
+                screen.print(text, markup=False, highlight=False, soft_wrap=line)
 
     def result(self, value: Any) -> None:
         """Print the result for programs; nothing without JSON."""
         if self.as_json:
-            print(to_json(value), flush=True)
+            self.write(to_json(value) + "\n")
+
+    def write(self, text: str) -> None:
+        """Print a result as it is."""
+        with standard_output():
+            print(text, end="")
+
+    def failed(self, error: str, kind: str, allowed: str = "", hint: str = "") -> None:
+        """Print what went wrong for programs; nothing without JSON."""
+        told = {"error": error, "allowed": allowed or None, "next": hint or None, "kind": kind}
+        with contextlib.suppress(DataError, BrokenPipeError):
+            self.result({"schema": SCHEMA, **told})
 
     def __enter__(self) -> Output:
         self._restored = contextlib.ExitStack()
@@ -66,6 +119,7 @@ class Output:
         self._restored.callback(log.setLevel, log.level)
         self._restored.enter_context(warnings.catch_warnings())
         log.handlers = [logging.StreamHandler(sys.stderr)]
+        log.handlers[0].setFormatter(_Line())
         log.setLevel(logging.INFO)
         warnings.simplefilter("always", UserWarning)
         warnings.simplefilter("ignore", NotesWarning)  # they were logged, one by one
@@ -80,13 +134,12 @@ class Output:
     def _failed(self, error: BaseException | None) -> int:
         """Say what went wrong and return the exit code; 0 where no command failed."""
         if isinstance(error, KeyboardInterrupt):
-            hint = str(error) or "Features made so far are kept: the same command goes on."
-            self.say(f"Interrupted. {hint}")
-            return INTERRUPTED
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            # Whoever read our output has stopped; Python would complain once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            kept = str(error) or self.kept
+            self.say(f"Interrupted. {kept}".rstrip())
+            self.failed("Interrupted.", "Interrupted", hint=kept)
+            return self.interrupt_code
+        if isinstance(error, BrokenPipeError):
+            return 1  # whoever read our output has stopped
         ends = not isinstance(error, Exception) or isinstance(error, typer.Exit)
         if ends or os.environ.get(DEBUG_VARIABLE):
             return 0
@@ -99,8 +152,7 @@ class Output:
                 f"{DEBUG_VARIABLE}=1 set to see where it happens, and report it.",
             )
         self.say(f"Error: {error}")
-        allowed, hint = error.allowed or None, error.hint or None
-        self.result({"error": error.found, "allowed": allowed, "next": hint, "kind": kind})
+        self.failed(error.found, kind, error.allowed, error.hint)
         return error.exit_code
 
 
@@ -146,7 +198,8 @@ def table(
             heading, justify="right" if heading in right else "left", overflow="fold"
         )
     for row in rows:
-        printed.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        cells = (printable(cell, kept="\n") if isinstance(cell, str) else cell for cell in row)
+        printed.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
     return printed
 
 
@@ -158,6 +211,7 @@ def to_json(value: Any, indent: int | None = 1) -> str:
     # JSON lacks NaN and the infinities; an empty dict has None for each of them.
     finite = json.loads(json.dumps(value, default=str), parse_constant={}.get)
     text = json.dumps(finite, indent=indent, ensure_ascii=False)
+    text = printable(text, kept="\n")  # JSON has no need to, for the letters of a terminal
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

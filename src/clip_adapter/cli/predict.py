@@ -9,7 +9,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.formats import Format, form_of
-from clip_adapter.cli.output import Output, written
+from clip_adapter.cli.output import FEATURES_KEPT, Output, written
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.files import check_file
 from clip_adapter.known_names import check_device
@@ -59,7 +59,7 @@ def predict(
         bool,
         typer.Option(help="Also look into folders of a folder.", rich_help_panel=o.READING),
     ] = True,
-    reading: Annotated[SourceOptions, o.Only(("decode", "device", "batch_size"))],
+    reading: Annotated[SourceOptions, o.Only(("decode", "device", "batch_size", "strict"))],
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +74,8 @@ def predict(
 
     Every picture gets one of the classes that the classifier learned, and how sure it is (the
     probability, 0 to 1). It knows no other classes: a picture of something else gets the nearest.
-    A picture that cannot be read gets an error in its place, and the others go on.
+    A picture that cannot be read gets an error in its place, and the others go on; the exit code is
+    0 as long as one can be read. With `--strict` one that cannot be read ends the command.
 
     **Examples**
 
@@ -82,7 +83,8 @@ def predict(
         clip-adapter predict classifier holiday/ --top 3
         find . -name '*.png' -print0 | clip-adapter predict classifier - --out all.csv
     """
-    with Output(json or form == "json") as output:
+    kept = "Nothing is kept without --cache DIR." if cache is None else FEATURES_KEPT
+    with Output(json or form == "json", kept) as output:
         if json and form not in (None, "json"):
             raise UsageError(f"--json and --format {form}.", allowed="one of the two")
         check_device(reading.device)
@@ -102,6 +104,8 @@ def predict(
         for spec in features:
             check_source(spec)
         records = [] if features else predictions.collect(paths, recursive)
+        if reading.strict:
+            predictions.check_readable(records)
         if out is not None and not features:
             # Standard input (0) is the list of pictures, where it is asked for.
             listed = [0] if "-" in paths else []
@@ -122,12 +126,14 @@ def predict(
                 reading,
                 cache=cache,
             )
+            if reading.strict:
+                predictions.check_readable(records)
         if out is not None:
             output.say(written(out, predictions.as_bytes(records, form), form))
         elif form == "table":
             output.show(predictions.as_table(records))
         elif form != "parquet":
-            print(predictions.as_text(records, form), end="", flush=True)
+            output.write(predictions.as_text(records, form))
         if failed := sum("error" in record for record in records):
             output.say(f"{failed} of {len(records)} pictures could not be read.")
         if failed == len(records):

@@ -20,7 +20,7 @@ from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import did_you_mean
 from clip_adapter.reporting import log, tracking
-from clip_adapter.wording import shortened, shown
+from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,6 +70,8 @@ def _unquoted(path: str) -> str:
 
 def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
+    if not word:
+        return [{"path": word, "error": "no such file: the name is empty"}]
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         records: list[list[Record]] = [
@@ -101,6 +103,21 @@ def pictures(folder: str, recursive: bool) -> list[Record]:
     return [{"path": str(path)} for path in paths] + [
         {"path": str(path), "error": LOCKED} for path in locked
     ]
+
+
+def check_readable(records: Sequence[Record]) -> None:
+    """Check that none of ``records`` has an error.
+
+    Raises:
+        DataError: some have; they are named.
+    """
+    bad = [f"{shown(one['path'])}: {one['error']}" for one in records if "error" in one]
+    if bad:
+        raise DataError(
+            f"{counted(len(bad), 'picture')} cannot be read ({len(bad)} of {len(records)}):\n  "
+            + "\n  ".join(bad),
+            hint="Replace or remove them, or leave --strict away.",
+        )
 
 
 def of_pictures(
@@ -171,7 +188,8 @@ def as_text(records: Sequence[Record], form: Format, columns: Sequence[str] = CO
     """``records`` as a table, or for a program: JSON, whole or a line each, or CSV.
 
     CSV is ``path,label,probability,error``; with several guesses a row goes on with
-    ``label_2,probability_2``...
+    ``label_2,probability_2``... It is for the eye as well: control characters are written out, as
+    JSON does it.
     """
     text = io.StringIO(newline="")
     if form == "json":
@@ -180,6 +198,7 @@ def as_text(records: Sequence[Record], form: Format, columns: Sequence[str] = CO
         text.writelines(to_json({"schema": SCHEMA, **r}, indent=None) + "\n" for r in records)
     elif form == "csv":
         columns, rows = _flat(records, columns)
+        rows = [{k: printable(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows]
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -195,7 +214,7 @@ def as_table(records: Sequence[Record]) -> Table:
     rows: list[tuple[Any, ...]] = []
     for record in records:
         if "error" in record:
-            fault = Text(f"error: {record['error']}", style="red")
+            fault = Text(printable(f"error: {record['error']}"), style="red")
             rows.append((shown(record["path"]), fault, ""))
         for i, guess in enumerate(record.get("top") or [record] * ("label" in record)):
             path = "" if i else shown(record["path"])
@@ -233,7 +252,7 @@ def as_bytes(records: Sequence[Record], form: Format, columns: Sequence[str] = C
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    flat = [record | {"path": shown(record["path"])} for record in records]
+    flat = [record | {"path": as_utf8(record["path"])} for record in records]
     columns, rows = _flat(flat, columns)
     kinds = [(n, pa.float32() if n.startswith("probability") else pa.string()) for n in columns]
     sink = io.BytesIO()

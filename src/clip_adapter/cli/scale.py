@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clip_adapter.scale.run import Summary
 
 scale = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+SHARDS_KEPT = "Shards that are done are kept: the same command goes on."
 
 Input = Annotated[
     str,
@@ -110,7 +111,7 @@ def embed(
         clip-adapter scale embed 'shards/*.tar' --out features --shard 3/64
         clip-adapter scale embed s3://bucket/shards --out s3://bucket/features --engine ray
     """
-    with Output(json) as output:
+    with Output(json, SHARDS_KEPT) as output:
         part = _part_of(shard, engine, workers)
         from clip_adapter.backbones.names import AUTO, check_backbone
 
@@ -159,7 +160,7 @@ def predict(
         clip-adapter scale predict classifier 'shards/*.tar' --out answers
         clip-adapter scale predict classifier photos/ --out answers --engine ray
     """
-    with Output(json) as output:
+    with Output(json, SHARDS_KEPT) as output:
         part = _part_of(shard, engine, workers)
         from clip_adapter.hub import classifier_folder
 

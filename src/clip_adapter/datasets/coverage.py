@@ -106,7 +106,7 @@ def thin_classes(
     notes, count = [], Counter(learned)
     if lost := [names[i] for i in sorted(set(before) - set(after))]:
         what = counted(len(lost), "class has", "classes have")
-        notes.append(f"Warning: {what} no training picture left that can be read: {listed(lost)}.")
+        notes.append(f"{what} no training picture left that can be read: {listed(lost)}.")
     most = max(count.values(), default=0)
     fewer = [f"{names[i]!r} ({count[i]})" for i in sorted(count) if count[i] < most]
     if fewer and shots is not None:

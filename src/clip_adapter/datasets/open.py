@@ -76,6 +76,8 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
         DataError: it does not exist, or ``root`` does not.
     """
     spec = str(spec)
+    if not spec:
+        raise UsageError("The name of the data is empty.", allowed=FORMS)
     if spec.startswith("hub:"):
         return
     path, features = Path(os.path.expanduser(spec)), is_feature_spec(spec)

@@ -88,7 +88,7 @@ def draw(
     if number > 1 and one_left:
         share = f"{number}%" if number < 100 else "20%"
         note(
-            f"Warning: --hold-out {number} keeps {number} pictures of each class apart, and leaves "
+            f"--hold-out {number} keeps {number} pictures of each class apart, and leaves "
             f"{counted(one_left, 'class', 'classes')} one picture to learn from. A share of each "
             f"class is written --hold-out {share}."
         )

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation.report import Answer, Report, why_not_scored
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.text import alike_note
+from clip_adapter.keywords import SourceKeywords
 from clip_adapter.options import HELD_OUT, source_options
 from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
@@ -35,7 +36,7 @@ def evaluate(
     only_its_classes: bool = False,
     progress: Progress = None,
     cancel: threading.Event | None = None,
-    **source: Any,
+    **source: Unpack[SourceKeywords],
 ) -> Report:
     """Score ``classifier``, always beside zero-shot CLIP on the same pictures.
 
@@ -282,7 +283,7 @@ def open_for(
     made_by, trained_on = source.made_by()["backbone"], info.get("backbone")
     if not (ours and theirs) and made_by and trained_on and made_by != trained_on:
         log.warning(
-            f"Warning: {source.name} says that {made_by!r} made its features; the classifier was "
+            f"{source.name} says that {made_by!r} made its features; the classifier was "
             f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing."
         )
     return source

@@ -46,7 +46,7 @@ def report_copies(
     if torn:
         shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
         what = counted(len(torn), "picture is", "pictures are")
-        note(f"Warning: {what} there under two labels or more ({files} files): {shown}.")
+        note(f"{what} there under two labels or more ({files} files): {shown}.")
     if extra:
         what = counted(extra, "picture is an exact duplicate", "pictures are exact duplicates")
         note(f"{what} of another one of the same class.")
@@ -76,7 +76,7 @@ def report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
             hint=HEIC_EXTRA if heic == len(skipped) else others,
         )
     for line in lines:
-        log.info(f"Skipped {line}")
+        log.warning(f"Skipped {line}")
     if heic:
         what = counted(heic, ".heic picture needs", ".heic pictures need")
         note(f"{what}: {HEIC_EXTRA}")

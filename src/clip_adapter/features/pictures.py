@@ -81,7 +81,7 @@ def embed_pictures(
             hint="Check the path, or replace the picture.",
         )
     for fault in faults:
-        log.info(f"Unreadable: {fault}")
+        log.warning(f"Unreadable: {fault}")
     if faults:
         warn(f"{len(faults)} of {len(samples)} pictures cannot be read: they get no answer.")
     features = torch.full((len(samples), embedded.dim), torch.nan)
@@ -142,7 +142,9 @@ def _named(pictures: Any) -> list[tuple[str, Any]]:
 def _name(picture: Any, otherwise: str) -> str:
     if isinstance(picture, str | os.PathLike):
         return shortened(os.fsdecode(picture), 200)
-    name = getattr(picture, "filename", "") or getattr(picture, "name", "")
+    # Of files, ``name`` is what they are called; gzip's warns of its ``filename``.
+    own = "name" if isinstance(picture, io.IOBase) else "filename"
+    name = getattr(picture, own, "") or getattr(picture, "name", "")
     return name if name and isinstance(name, str) else otherwise
 
 
@@ -183,7 +185,7 @@ def _path(picture: str | os.PathLike[str], name: str) -> Path:
             allowed=ALLOWED,
             hint="Fetch the picture, and give its bytes.",
         )
-    if "\0" in os.fsdecode(picture):
+    if "\0" in os.fsdecode(picture) or not os.fspath(picture):
         raise DecodeError(f"{name!r} is no path.", allowed=ALLOWED)
     if os.path.isdir(picture):
         raise DecodeError(

@@ -81,7 +81,7 @@ def alike_note(weights: Tensor | None, class_names: Sequence[str]) -> str:
     if not groups:
         return ""
     return (
-        f"Warning: text cannot tell these classes apart: {some_of(groups)}. To CLIP, names that "
+        f"Text cannot tell these classes apart: {some_of(groups)}. To CLIP, names that "
         "differ in case, in spaces or beyond its limit are one; give other names (--class-names)."
     )
 
