@@ -109,7 +109,7 @@ def draw(
 def _tell_fewer(labels: Sequence[int], shots: int | None) -> None:
     """Say that no class has as many pictures as were asked for."""
     if shots is not None and 0 < (most := max(Counter(labels).values(), default=0)) < shots:
-        log.warning(f"Warning: {shots} shots are asked for, and no class has more than {most}.")
+        log.warning(f"{shots} shots are asked for, and no class has more than {most}.")
 
 
 def not_drawn(
