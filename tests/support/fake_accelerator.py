@@ -94,8 +94,8 @@ def run(func, args, kwargs):
 @contextlib.contextmanager
 def present():
     """The pretend accelerator is in the machine, and the device "auto" finds it."""
-    from clip_adapter import sources
     from clip_adapter.backbones import load, own
+    from clip_adapter.sources import base as sources
 
     resolve = load.resolve_device
 
