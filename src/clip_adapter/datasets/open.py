@@ -20,11 +20,14 @@ from clip_adapter.errors import DataError, UsageError, near_names
 from clip_adapter.paths import SHARDED, check_exists, did_you_mean
 from clip_adapter.wording import shown
 
-FORMS = (
+PICTURE_FORMS = (
     f"a folder ({LAYOUTS}); a .csv, .tsv or .parquet table with path,label[,split]; "
     "a split_zhou_*.json of CoOp; hub:NAME[@REVISION][:CONFIG]; "
-    "a data set of the paper by its name, with --root; "
-    "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
+    "a data set of the paper by its name, with --root"
+)
+FORMS = (
+    f"{PICTURE_FORMS}; features in a .safetensors, .npz or .parquet file, with #SET for one set in "
+    "it"
 )
 _NAME = re.compile(r"[\w-]+")
 _BY_ENDING = {
@@ -112,7 +115,12 @@ def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     if spec.startswith("hub:"):
         return load_hub(spec, class_names)
     if is_feature_spec(spec):
-        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
+        raise UsageError(
+            f"{spec} holds features, and pictures are needed here.",
+            allowed=PICTURE_FORMS,
+            hint="clip_adapter.load_features reads features. For 'bench run', put the file into a "
+            "folder, and name that: --features DIR.",
+        )
     check_source(spec, root)
     path = Path(os.path.expanduser(spec))
     if root is not None and (name := named_benchmark(spec, root)):
