@@ -255,7 +255,7 @@ def make_plans(
         )
     ):
         raise UsageError(
-            "The paper's data sets are needed, and not said is where they lie.",
+            "The paper's data sets are needed; say where they lie with --root.",
             allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
             hint="'clip-adapter data get NAME --root DIR' fetches one, --get those that are "
             "missing. '--profile demo' needs none.",

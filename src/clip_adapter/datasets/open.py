@@ -16,7 +16,7 @@ from clip_adapter.datasets.hub import load_hub
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, UsageError, near_names
 from clip_adapter.paths import SHARDED, check_exists, did_you_mean
 from clip_adapter.wording import shown
 
@@ -86,13 +86,16 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
     name = named_benchmark(spec, root)
     if name and root is None:
         raise UsageError(
-            f"{spec} is a data set of the paper, and not said is where it lies.",
+            f"{spec} is a known data set; say where it lies with --root.",
             allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
             hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
         )
     if name is None and not path.exists():
+        # Beside a root, what is no path is the name of a data set.
+        named = root is not None and _NAME.fullmatch(spec)
+        guess = near_names(spec, benchmark_names()) if named else ""
         raise DataError(
-            f"{shown(path)} does not exist.{did_you_mean(path)}",
+            f"{shown(path)} does not exist.{guess or did_you_mean(path)}",
             allowed=FORMS,
             hint="Check the path; names count by case.",
         )
