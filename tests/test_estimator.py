@@ -25,6 +25,7 @@ def names():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:1 exact copy counts")  # iris has one
+@pytest.mark.filterwarnings("ignore:. rows? of X are all 0")  # numbers cut to integers have one
 def test_scikit_learn_check(pair):
     estimator, check = pair
     check(estimator)
@@ -151,14 +152,38 @@ def test_text_that_does_not_fit_the_labels_is_refused(text, names, message):
         zero_shot(given, class_names=names).fit(x, y)
 
 
-def test_what_text_cannot_tell_apart_and_a_scale_that_may_be_a_logarithm_warn():
+def test_what_text_cannot_tell_apart_warns_and_a_scale_that_may_be_a_logarithm_is_refused():
     x, y, centres = shots()
     centres["cow"] = centres["ant"] * 2
     with pytest.warns(UserWarning, match="cannot tell these classes apart: 'ant' and 'cow'"):
         zero_shot(centres).fit(x, y)
     centres.pop("cow")
-    with pytest.warns(UserWarning, match=r"4\.6052 is taken as 1/tau; .* it is 100\.0"):
+    with pytest.raises(ValueError, match=r"logit_scale is 4\.6052: .* it is 100\.0"):
         FewShotClassifier("zero-shot", centres, 4.6052).fit(x[y != "cow"], y[y != "cow"])
+
+
+def test_text_of_more_labels_than_y_has_says_how_to_name_them():
+    x, y, centres = shots()
+    numbers, rows = np.unique(y, return_inverse=True)[1], np.stack([*centres.values()])
+    few = numbers < 2
+    with pytest.raises(ValueError, match=r"shape \(3, 16\).*give \{label: vector\}.*class_names="):
+        zero_shot(rows).fit(x[few], numbers[few])
+    assert set(zero_shot(rows, class_names=[0, 1, 2]).fit(x[few], numbers[few]).classes_) == {0, 1}
+
+
+def test_rows_of_zeros_are_told():
+    x, y, _ = shots()
+    x[3] = 0
+    with pytest.warns(UserWarning, match=r"1 row of X are all 0 \(3\)"):
+        FAST.fit(x, y)
+
+
+def test_text_is_shown_by_its_number():
+    _, _, centres = shots()
+    model = FewShotClassifier("gda", text_weights=centres, options={"a": 1})
+    assert repr(model) == (
+        "FewShotClassifier(method='gda', options={'a': 1}, text_weights=<3 vectors>)"
+    )
 
 
 @pytest.mark.parametrize("method", ["auto", "gda", "tip-adapter-f"])

@@ -98,6 +98,8 @@ def test_a_saved_classifier_is_a_folder_or_a_repository(hub, tmp_path, monkeypat
             classifier_folder(name)
 
 
-@pytest.mark.parametrize(("count", "text"), [(605_143_316, "605 MB"), (1_710_540_580, "1.7 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(1_234_567, "1.2 MB"), (605_143_316, "605 MB"), (1_710_540_580, "1.7 GB")]
+)
 def test_sizes_in_words(count, text):
     assert size_of(count) == text

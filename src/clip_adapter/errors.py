@@ -199,6 +199,11 @@ def lacking(
 def unknown_name(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:
     """A :class:`UsageError` for an unknown ``name``, with the nearest valid ones."""
     names = sorted(valid)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    guess = near_names(name, names)
     return UsageError(f"Unknown {kind} {name!r}.{guess}", allowed=", ".join(names), hint=hint)
+
+
+def near_names(name: str, valid: Iterable[str]) -> str:
+    """`` Did you mean 'a' or 'b'?``, or nothing where no valid name is near."""
+    near = difflib.get_close_matches(str(name), valid, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from numbers import Number
 from typing import Any
 
@@ -18,10 +18,10 @@ from clip_adapter.features.files import row_digests
 from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.nn import other_readings
+from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.options import DEFAULT_METHOD
 from clip_adapter.reporting import warn
-from clip_adapter.wording import listed
+from clip_adapter.wording import counted, listed, shortened, some_of
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -63,10 +63,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Learn from features X (n, D) and labels y (n,).
 
         Raises:
-            ValueError: fewer than two classes, X and y that do not fit, or text weights of which
-                it is not beyond doubt which row is of which label.
+            ValueError: fewer than two classes, X and y that do not fit, a logit_scale that may be
+                its logarithm, or text weights of which it is not beyond doubt which row is of which
+                label.
             ClipAdapterError: from the method.
         """
+        if other := other_readings(self.logit_scale):
+            raise ValueError(
+                f"logit_scale is {self.logit_scale:g}: as 1/tau that leaves all classes nearly "
+                f"alike; {other}. Give 1/tau, {LEAST_SCALE:g} or more."
+            )
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -75,6 +81,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
             )
         text = self._text(X.shape[1])
+        if len(empty := np.flatnonzero(~X.any(1))):
+            warn(
+                f"{counted(len(empty), 'row')} of X are all 0 ({some_of(map(str, empty))}): no "
+                "features of a picture are, and no class is near to them."
+            )
         features = torch.from_numpy(np.ascontiguousarray(X))
         digests = row_digests(features)
         rows, notes, *_ = coverage(labels.tolist(), digests)
@@ -90,9 +101,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.seed,
         )
         if note := alike_note(task.text_weights, task.class_names):
-            warn(note)
-        if other := other_readings(self.logit_scale):
-            note = f"logit_scale {self.logit_scale:g} is taken as 1/tau; {other}."
             warn(note)
         self.classifier_ = fit_task(make_method(self.method, self.options), task, {})
         return self
@@ -129,6 +137,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"text_weights has shape {text.shape}; there are {len(names)} classes and X has "
                 f"{dim} features."
+                + " Where rows stand for labels that are not in y, give {label: vector}, or the "
+                "labels of all rows as class_names=[...]." * (given is self.text_weights)
             )
         if len(rows) < len(names):
             raise ValueError("class_names holds a label twice.")
@@ -138,6 +148,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 "Labels are spelled there as in y."
             )
         return text[[rows[label] for label in self.classes_]]
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803
+        """What was given; of the text weights their number."""
+        plain = type(self)().get_params()
+        given = {k: v for k, v in self.get_params().items() if v is not plain[k]}
+        if isinstance(text := given.get("text_weights"), Sized):
+            given["text_weights"] = f"<{len(text)} vectors>"
+        words = (f"{k}={v if k == 'text_weights' else repr(v)}" for k, v in given.items())
+        return shortened(f"{type(self).__name__}({', '.join(words)})", N_CHAR_MAX)
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """Scores (n, C); for two classes (n,), as scikit-learn has it."""

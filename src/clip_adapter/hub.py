@@ -159,5 +159,7 @@ def _fetched(name: str, revision: str | None) -> Path:
 
 
 def size_of(count: float) -> str:
-    """``605 MB`` or ``1.7 GB`` for a number of bytes."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    """``1.2 MB``, ``605 MB`` or ``1.7 GB`` for a number of bytes."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

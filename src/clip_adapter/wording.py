@@ -58,8 +58,8 @@ def first_line(error: Exception) -> str:
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """``1 picture`` or ``5 pictures``."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    """``1 picture`` or ``5,000 pictures``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def shown(path: str | os.PathLike[str]) -> str:

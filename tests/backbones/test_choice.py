@@ -42,13 +42,13 @@ def test_the_most_accurate_one_that_takes_at_most_a_minute():
     assert choose(6000, *CPU)[0] == B32
     assert choose(6001, *CPU) == (
         B32,
-        "the quickest one: 6001 pictures take about 1 minute here (100 a second, measured)",
+        "the quickest one: 6,001 pictures take about 1 minute here (100 a second, measured)",
     )
     scaled = int(60 * 100 * find(B32).multiply_adds / find(SIGLIP2).multiply_adds)
     name, reason = choose(scaled, *CPU)
     assert name == SIGLIP2
     assert (
-        f"the most accurate one that encodes {scaled} pictures in at most a minute here" in reason
+        f"the most accurate one that encodes {scaled:,} pictures in at most a minute here" in reason
     )
     assert "as scaled from ViT-B-32" in reason
     assert choose(scaled + 1, *CPU)[0] == B32

@@ -97,6 +97,27 @@ def test_what_a_profile_replaces_is_said(own, caplog):
     assert not caplog.records
 
 
+def test_shots_and_seeds_that_a_recipe_writes_are_kept(own, caplog):
+    text = own.read_text()
+    own.write_text(text.replace("views = 1", "views = 4"))
+    with caplog.at_level(logging.WARNING):
+        recipe = load_recipe(str(own), "features")
+    assert (recipe.shots, recipe.seeds) == ((1, 2), (1,))
+    # What depends on the data is the profile's, which is said.
+    assert (recipe.datasets, recipe.views) == (("all",), 1)
+    for line in ("names the datasets", "names the backbones 'demo'", "names the views '4'"):
+        assert line in caplog.text
+    assert "[profile.features] of own.toml keeps them" in caplog.text
+    caplog.clear()
+
+    # Stronger yet: its own profile, then the command line.
+    own.write_text(text + "[profile.features]\nshots = [8]\nseeds = [3]\nviews = 2\n")
+    with caplog.at_level(logging.WARNING):
+        recipe = load_recipe(str(own), "features", {"seeds": [5]})
+    assert (recipe.shots, recipe.seeds, recipe.views) == ((8,), (5,), 2)
+    assert "views" not in caplog.text
+
+
 def test_the_paper_is_no_data_of_ones_own(own):
     assert usual_profile(["figure3", "table5"]) == "paper"
     assert usual_profile(["figure3"], {"datasets": ["my-photos"]}) == "mine"

@@ -34,7 +34,7 @@ def test_ls(run, run_json):
     for row in rows:
         assert row["name"] in shown
         assert get_benchmark(row["name"]).licence in shown
-    assert "39.08 GB" in shown
+    assert "39.1 GB" in shown
     assert "by hand" in shown
 
 

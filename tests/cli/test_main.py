@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import pytest
 import typer
 
+from clip_adapter.cli.main import app
 from clip_adapter.errors import DataError
 from clip_adapter.methods import Method, base
 
 HELP = """
 import contextlib, io, sys
 from clip_adapter.cli.main import main
-for words in ([], ["--help"], *([c, "--help"] for c in sys.argv[1:])):
+for words in ([], ["--help"], *([*c.split(), "--help"] for c in sys.argv[1:])):
     sys.argv[1:] = words
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
         main()
@@ -22,7 +23,18 @@ for words in ([], ["--help"], *([c, "--help"] for c in sys.argv[1:])):
 heavy = {"torch", "numpy", "pyarrow", "matplotlib", "open_clip", "sklearn", "PIL", "datasets"}
 print(sorted(heavy & set(sys.modules)))
 """
-COMMANDS = ["fit", "evaluate", "predict", "embed", "ls", "demo", "doctor"]
+
+
+def commands(group, before=""):
+    """The words of every command, as in "fit" and "data get"."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name
+
+
+COMMANDS = [*commands(typer.main.get_command(app))]
 
 
 def test_help_imports_nothing_heavy():
@@ -111,7 +123,7 @@ def test_module_version():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches_with_examples(run, command):
-    shown = run(command, "--help")
+    shown = run(*command.split(), "--help")
     assert shown.exit_code == 0
     assert "Examples" in shown.stdout
     assert f"clip-adapter {command}" in shown.stdout

@@ -55,6 +55,10 @@ def test_unknown_option_names_the_valid_ones(name):
         assert field.name in str(error.value)
 
 
+# Its grid takes seconds, where what is looked at is not the choice.
+LIGHT = {"linear-probe": {"C": 1.0}}
+
+
 def real_options(name):
     """Names of the options that take any number."""
     hints = typing.get_type_hints(get_method(name))
@@ -283,9 +287,9 @@ def test_without_text(name, world):
     blind = dataclasses.replace(task, text_weights=None)
     if get_method(name).needs_text:
         with pytest.raises(MissingTextError, match="backbone"):
-            learn(name, blind)
+            learn(name, blind, LIGHT.get(name))
     else:
-        classifier = learn(name, blind)
+        classifier = learn(name, blind, LIGHT.get(name))
         assert accuracy(classifier, test) > 3 * 100 / len(task.class_names)
         with pytest.raises(MissingTextError):
             classifier.zero_shot_logits(test)
@@ -300,7 +304,7 @@ def test_whether_text_speaks_for_a_class_without_pictures(name, world):
     of_class = test.subset(torch.nonzero(test.labels == 2).flatten())
 
     def recognised(task):
-        return bool((learn(name, task).logits(of_class).argmax(1) == 2).any())
+        return bool((learn(name, task, LIGHT.get(name)).logits(of_class).argmax(1) == 2).any())
 
     assert recognised(few) == get_method(name).uses_text
     assert not recognised(dataclasses.replace(few, text_weights=None))
@@ -311,7 +315,7 @@ def test_a_class_without_pictures_and_one_shot(name, world):
     task, test = world
     rows = [i for i, c in enumerate(task.train.labels.tolist()) if c != 2][::8]
     few = dataclasses.replace(task, train=task.train.subset(rows))
-    logits = learn(name, few).logits(test)
+    logits = learn(name, few, LIGHT.get(name)).logits(test)
     assert logits.shape == (len(test), len(task.class_names))
     assert torch.isfinite(logits).all()
 

@@ -4,13 +4,20 @@ import gzip
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clip_adapter.datasets import catalog
-from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
-from clip_adapter.datasets.coop import find_folder, load_benchmark, read_rows, rows_digest
+from clip_adapter.datasets.catalog import SideFile, benchmark_names, get_benchmark, known_benchmark
+from clip_adapter.datasets.coop import (
+    find_file,
+    find_folder,
+    load_benchmark,
+    read_rows,
+    rows_digest,
+)
 from clip_adapter.datasets.open import load_dataset, named_benchmark
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import DataError, UsageError
@@ -65,13 +72,12 @@ def test_every_file_of_the_catalog_is_a_set_of_the_docs():
     page = (Path(__file__).parents[2] / "docs/data.md").read_text("utf-8")
     assert set(benchmark_names()) == files - {"__init__", "base"}
     for record in RECORDS:
-        row = next(row for row in page.splitlines() if row.startswith(f"| `{record.name}` "))
-        assert f"`{record.folder}/`" in row
-        assert record.side_file is None or f"`{record.side_file.name}`" in row
-    assert benchmark_names()[::5] == (
-        *("imagenet", "food101", "ucf101"),
-        "cifar10",
-    ), "the paper's order"
+        rows = [row for row in page.splitlines() if row.startswith(f"| `{record.name}` |")]
+        assert len(rows) == 1, f"one row for {record.name} in the table of folders in docs/data.md"
+        assert f"| `{record.folder}/` |" in rows[0]
+        assert record.side_file is None or f"`{record.side_file.name}`" in rows[0]
+    some = ["imagenet", "food101", "ucf101", "imagenetv2", "cifar10"]
+    assert [name for name in benchmark_names() if name in some] == some, "the paper's order"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,16 @@ def test_what_is_not_there_says_how_to_get_it(eurosat, tmp_path):
         load_benchmark("eurosat", eurosat)
 
 
+def test_a_list_of_names_says_what_it_should_hold(put):
+    root = put("imagenet-sketch/images/n1/a.png")
+    with pytest.raises(DataError, match="a line for each class: the name of its folder, a space"):
+        load_benchmark("imagenet_sketch", root)
+    record = get_benchmark("imagenet_sketch")
+    unknown = replace(record, side_file=SideFile("classnames.txt"))
+    with pytest.raises(DataError, match=f"Its owners may have it: {record.homepage}"):
+        find_file(unknown, SideFile("classnames.txt"), root / "imagenet-sketch", root)
+
+
 def test_a_bare_name_with_root(eurosat, monkeypatch):
     monkeypatch.chdir(eurosat)
     # A folder of that name is read as a folder, unless a root is given: a folder takes none.
@@ -135,6 +151,8 @@ def test_a_bare_name_without_root_asks_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"clip-adapter data get ucf101 --root DIR"):
         load_dataset("ucf101")
+    with pytest.raises(DataError, match=r"eurosad does not exist\. Did you mean 'eurosat'\?"):
+        load_dataset("eurosad", root=tmp_path)
 
 
 @pytest.mark.parametrize("path", ["./dtd", "/dtd", "x/dtd", "dtd.csv", "dtd/", "hub:dtd"])

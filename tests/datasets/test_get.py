@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 
 import clip_adapter.datasets.download.get as module
-from clip_adapter.datasets.catalog import Archive, base, get_benchmark
+from clip_adapter.datasets.catalog import Archive, SideFile, base, get_benchmark
 from clip_adapter.datasets.coop import load_benchmark, read_rows, rows_digest
 from clip_adapter.datasets.download.get import fetch_benchmark
 from clip_adapter.errors import DataError, UsageError
@@ -141,6 +141,13 @@ def test_a_side_file_that_cannot_be_fetched_is_left_to_the_user(offer, server, t
     assert "split_zhou_EuroSAT.json" in line
     assert str(tmp_path / "eurosat") in line
     assert done.files["a.tar"]["unpacked"] == 2
+
+
+def test_a_side_file_without_an_address_is_asked_for(offer, tmp_path):
+    record = offer(side_file=SideFile("split.json"))
+    (line,) = fetch_benchmark("eurosat", tmp_path).to_do
+    assert line.startswith(f"Put split.json into {tmp_path / 'eurosat'}.")
+    assert line.endswith(record.homepage)
 
 
 @pytest.mark.parametrize("content", [json.dumps({**ROWS, "test": ROWS["train"]}), "{}", "no json"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_adapter.datasets.splits import sample_few_shot
+from clip_adapter.datasets.splits import draw, sample_few_shot
 from clip_adapter.errors import UsageError
 
 SPLITS = Path(__file__).parents[3] / "shared" / "splits"
@@ -109,3 +109,13 @@ def test_shots_below_one_are_refused(shots):
 def test_negative_seed_is_refused():
     with pytest.raises(UsageError, match="Seed -1"):
         sample_few_shot([0], shots=1, seed=-1)
+
+
+@pytest.mark.parametrize(("hold_out", "most"), [(None, 4), (1, 3)])
+def test_more_shots_than_any_class_has_are_told(hold_out, most, caplog):
+    labels = [0, 1] * 4
+    with caplog.at_level("WARNING", "clip_adapter"):
+        draw(labels, most, 1, hold_out)
+        assert not caplog.records
+        draw(labels, 8, 1, hold_out)
+    assert f"8 shots are asked for, and no class has more than {most}." in caplog.text

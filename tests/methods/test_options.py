@@ -65,3 +65,19 @@ def test_an_option_of_another_method_is_named_with_it():
         UsageError, match=r"(?s)option of clap .steps..*Name the method that has it: clip-adapter"
     ):
         make_method("clap", {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    ("method", "symbol", "option"),
+    [
+        ("tip-adapter", "alpha", "cache_weight"),
+        ("tip-adapter-f", "beta", "cache_sharpness"),
+        ("clip-adapter", "alpha", "visual_ratio"),
+        ("taskres", "alpha", "residual_scale"),
+        ("wise-ft", "alpha", "mixing"),
+    ],
+)
+def test_what_a_paper_calls_an_option_is_told(method, symbol, option):
+    with pytest.raises(UsageError, match=f"paper calls {symbol} is {option} here"):
+        make_method(method, {symbol: 0.5})
+    assert hasattr(make_method(method), option)

@@ -1,12 +1,5 @@
 """The benchmark: recipes to runs, runs to results, results to tables and figures.
 
-It needs the extra ``bench``; nothing outside this folder and its commands does.
+What runs them and what writes pages needs the extra ``bench``, see :mod:`.extra`; recipes can be
+listed without.
 """
-
-from importlib.util import find_spec
-
-from clip_adapter.errors import MissingExtraError
-
-for _package in ("jinja2", "pandas", "pebble", "pydantic", "tabulate"):
-    if find_spec(_package) is None:
-        raise MissingExtraError(_package, "bench", "The benchmark")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import clip_adapter.bench.extra  # noqa: F401
+
+# isort: split
+
 import contextlib
 import itertools
 import logging

@@ -34,6 +34,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.evaluation import evaluate
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.store import content_digest
 from clip_adapter.fitting import fit_task, fit_tasks, make_classifier, versions
 from clip_adapter.heads import Head
 from clip_adapter.methods import FewShotTask, Method, make_method
@@ -146,6 +147,8 @@ def _score(environment: Environment, run: Run, classifier: Classifier) -> Record
         "options": info["options"],
         "classes": info["classes"],
         "train_pictures": info["train_pictures"],
+        # Seeds with one digest learned from the same shots: given ones, or all that there are.
+        "train_digest": content_digest("".join(sorted(classifier.train_digests)).encode()),
         "trained_parameters": classifier.parameters,
         "train_seconds": info["seconds"],
         "embed_seconds": info["embed_seconds"],

@@ -12,6 +12,7 @@ number shows the shape of the finding and nothing else.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -74,7 +75,8 @@ class Findings:
         runs: a row for each run and test set: ``CELL``, setting (its number), key, failure, record,
             chosen, and the numbers of the record.
         cells: a row for each cell, in order: ``CELL``; value, deviation (of the sample) and seeds
-            of top1, NaN where there are too few; wanted (seeds); settings and best_of (those with a
+            of top1, NaN where there are too few; repeated (all seeds had the same shots and came to
+            the same, which is no deviation); wanted (seeds); settings and best_of (those with a
             result, of which the best on the test set is taken); chosen (in words); failures (why
             runs have no result); and its records. What is published of it, if anything: theirs (in
             percent, or NaN), where (data set and backbone, as the paper writes them), source
@@ -106,6 +108,7 @@ class Findings:
         means = means.rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
         self.cells: Frame = (
             means.top1.assign(
+                repeated=cells.record.agg(_same_shots).astype(bool) & (means.top1.deviation == 0),
                 wanted=cells.size(),
                 records=cells.record.agg(_known),
                 chosen=cells.chosen.agg(_known).map(_in_words),
@@ -114,6 +117,7 @@ class Findings:
             .join(failures.rename("failures"), on=PLACE)
             .reset_index()
         )
+        self.cells.loc[self.cells.repeated, "deviation"] = math.nan
         self.numbers: dict[str, Frame] = {n: means[n].reset_index(drop=True) for n in SCORES}
         systems = {system.label: system for system in self.systems}
         published = [
@@ -153,6 +157,12 @@ def _rows(system: System, setting: int, run: Run, results: Results) -> list[dict
     }
     shifts = known.get("shifts", {})
     return [row, *(row | {"top1": None, "test_set": n, **shifts.get(n, {})} for n in run.shifts)]
+
+
+def _same_shots(records: Frame) -> bool:
+    """Whether several seeds are known to have learned from the same shots."""
+    shots = [record.get("train_digest") for record in records.dropna()]
+    return len(shots) > 1 and len(set(shots)) == 1 and shots[0] is not None
 
 
 def _known(values: Frame) -> list[Any]:

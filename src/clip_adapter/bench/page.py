@@ -5,6 +5,10 @@ TABLES.md depends on accuracies alone, to the byte; what differs between machine
 
 from __future__ import annotations
 
+import clip_adapter.bench.extra  # noqa: F401
+
+# isort: split
+
 import re
 from collections.abc import Sequence
 from operator import attrgetter

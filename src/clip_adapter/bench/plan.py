@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from clip_adapter.backbones.names import files_of
+from clip_adapter.bench.code import backbone_code, method_code, named_in
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
 from clip_adapter.bench.results import ZERO_SHOT, Run
@@ -25,7 +28,7 @@ from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest, write_file
-from clip_adapter.methods import make_method
+from clip_adapter.methods import make_method, method_names
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
 
@@ -52,7 +55,8 @@ class Plan(Model):
         recipe: with every data set named.
         dtype: of the backbone.
         data: {data set that can be read: digest of what it holds}.
-        weights: {backbone: digest of its files, or ""}.
+        weights: {backbone: digest of its files or of its package's code, or ""}.
+        code: {method of another package: digest of its code}.
         left_out: of the data sets that can be read.
         missing: {data set that cannot be read: the reason}.
     """
@@ -62,6 +66,7 @@ class Plan(Model):
     dtype: Dtype = "float32"
     data: dict[str, str]
     weights: dict[str, str]
+    code: dict[str, str] = Field(default_factory=dict)
     left_out: tuple[LeftOut, ...]
     missing: dict[str, str]
 
@@ -101,6 +106,7 @@ class Plan(Model):
                     cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
                     dtype=self.dtype,
                     weights=self.weights[backbone],
+                    code="".join(self.code.get(n, "") for n in named_in(system.method, options)),
                 )
                 yield system, setting, run
 
@@ -110,9 +116,9 @@ class Plan(Model):
 
 
 def weights_of(backbone: str) -> str:
-    """Digest of the files of ``backbone``; "" where it is known by its name alone."""
+    """Digest of the files or of the code of ``backbone``; "" where its name tells all."""
     digests = [(path.name, file_digest(path)) for path in files_of(backbone)]
-    return content_digest(json.dumps(digests).encode()) if digests else ""
+    return content_digest(json.dumps(digests).encode()) if digests else backbone_code(backbone)
 
 
 def make_plan(
@@ -138,6 +144,13 @@ def make_plan(
             left_out += _left_out(recipe, known)
         except ClipAdapterError as error:
             missing[name] = str(error)
+    methods = {
+        name
+        for system in recipe.systems
+        for options in (system.options, *system.settings("paper"))
+        for name in named_in(system.method, options)
+    } & {*method_names()}
+    code = {name: digest for name in sorted(methods) if (digest := method_code(name))}
     return Plan(
         format=FORMAT,
         recipe=recipe,
@@ -146,6 +159,8 @@ def make_plan(
         weights={name: "" if recipe.costs else weights(name) for name in recipe.backbones},
         left_out=tuple(left_out),
         missing=missing,
+        # Plans without such methods are the same bytes as ever.
+        **({"code": code} if code else {}),
     )
 
 
@@ -240,7 +255,7 @@ def make_plans(
         )
     ):
         raise UsageError(
-            "The paper's data sets are needed, and not said is where they lie.",
+            "The paper's data sets are needed; say where they lie with --root.",
             allowed="--root DIR with the sets in CoOp's folders; 'clip-adapter data ls' lists them",
             hint="'clip-adapter data get NAME --root DIR' fetches one, --get those that are "
             "missing. '--profile demo' needs none.",

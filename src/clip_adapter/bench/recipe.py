@@ -4,7 +4,8 @@ What is not said is taken from the file before it, in this order, the later ones
 
 1. ``defaults.toml``
 2. the recipe's file
-3. ``[profile.NAME]`` of ``defaults.toml``: what an experiment becomes on other data
+3. ``[profile.NAME]`` of ``defaults.toml``: what an experiment becomes on other data; ``shots`` and
+   ``seeds`` are the recipe's where it writes them
 4. ``[profile.NAME]`` of the recipe's file
 5. the command line
 
@@ -45,6 +46,8 @@ SelectionRule = Literal["ours", "paper"]
 Measure = Literal["accuracy", "cost", "tsne"]
 
 DEFAULTS = "defaults"
+# What is drawn says nothing of the data: a profile of the defaults leaves a recipe's own.
+DRAWS = ("shots", "seeds")
 WORDS = {"string_pattern_mismatch": "text that is not empty"}  # what pydantic would call a pattern
 
 
@@ -279,24 +282,32 @@ def load_recipe(
             hint="Call it otherwise.",
         )
     files = [_read(shipped("recipes") / f"{DEFAULTS}.toml"), _read(path)]
-    parts = [
-        *files,
-        *(part for file in files for name, part in file.profile.items() if name == profile),
-    ]
+    (_, general), (written, special) = (
+        (file.model_extra or {}, next((p for n, p in file.profile.items() if n == profile), Part()))
+        for file in files
+    )
+    draws = Part(**{key: written[key] for key in DRAWS if key in written})
+    parts = [*files, general, draws, special]
     merged = {key: value for part in parts for key, value in (part.model_extra or {}).items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
     merged |= {"name": path.stem, "profile": profile} | _labelled(merged.get("datasets"), path.name)
-    wanted = (files[1].model_extra or {}).get("datasets")
-    if path.resolve().parent != shipped("recipes").resolve() and profile in ("paper", "demo"):
-        own = _labelled(wanted, path.name)
-        used = list(merged["datasets"])
-        if own and list(own["datasets"]) != used and not (overrides or {}).get("datasets"):
-            log.warning(
-                f"{path.name} names the data {listed(own['datasets'])}; the profile {profile!r} "
-                f"puts {listed(used)} in their place. --profile mine keeps them."
-            )
+    if path.resolve().parent != shipped("recipes").resolve():
+        features = profile == "features"  # they tell their backbone, preprocessing and views
+        kept = f" [profile.features] of {path.name}" if features else " --profile mine"
+        chosen = {*(special.model_extra or {}), *(k for k, v in (overrides or {}).items() if v)}
+        mine = written | _labelled(written.get("datasets"), path.name)
+        both = (general.model_extra or {}).keys() & written.keys()
+        for key in sorted(both - {"like", *chosen}):
+            own, used = (v if isinstance(v, list) else [v] for v in (mine[key], merged[key]))
+            if own != used:
+                log.warning(
+                    f"{path.name} names the {key} {listed(own)}; the profile {profile!r} puts "
+                    f"{listed(used)} in their place."
+                    + f"{kept} keeps them."
+                    * (not features or key == "datasets")
+                )
     return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
 
 

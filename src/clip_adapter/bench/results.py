@@ -25,7 +25,7 @@ from clip_adapter.wording import located
 FOLDER, FORMAT = "results", 1
 DAMAGED, FAILED = ".damaged", ".failed.json"
 ZERO_SHOT = "zero-shot"
-_USUAL = {"dtype": "float32", "weights": ""}
+_USUAL = {"dtype": "float32", "weights": "", "code": ""}
 # Of a record, beside its accuracy; pages count with them.
 NUMBERS = (
     *("train_seconds", "embed_seconds", "trained_parameters", "peak_memory_mib"),
@@ -69,7 +69,9 @@ class Run:
         protocol: how what is reported was chosen.
         cost: settings of the measure "cost".
         dtype: of the backbone.
-        weights: digest of the backbone's files, where its name is a path; else "".
+        weights: digest of the backbone's files, where its name is a path, or of the code of the
+            package that makes it; else "".
+        code: digest of the code of the method, where it is another package's; else "".
     """
 
     profile: str
@@ -89,9 +91,10 @@ class Run:
     cost: Mapping[str, Any] = field(default_factory=dict)
     dtype: Dtype = "float32"
     weights: str = ""
+    code: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON takes; without ``dtype`` and ``weights`` where they are the usual ones."""
+        """What JSON takes; without ``dtype``, ``weights`` and ``code`` where they are the usual."""
         return {k: v for k, v in dataclasses.asdict(self).items() if _USUAL.get(k) != v}
 
     @functools.cached_property

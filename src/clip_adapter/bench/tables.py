@@ -42,6 +42,7 @@ LAYOUTS = {
 }
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
+REPEATED = "No ± where all seeds had the same shots and came to the same: nothing was redrawn."
 DIGITISED = "The published numbers were read off a plot, to 0.2 points."
 NOTES = {
     SETTING: "The published numbers are of another data set, backbone, preprocessing or number of "
@@ -225,7 +226,7 @@ def _texts(cells: Frame) -> list[str]:
     for cell in cells.itertuples():
         text = "failed" if cell.failures else MISSING
         if cell.seeds:
-            text = f"{cell.value:.2f}" + (f" ± {cell.deviation:.2f}" if cell.seeds > 1 else "")
+            text = f"{cell.value:.2f}" + f" ± {cell.deviation:.2f}" * (cell.deviation >= 0)
             text += f" ({cell.seeds} of {cell.wanted} seeds)" * (cell.seeds < cell.wanted)
             text += f" ({cell.best_of} of {cell.settings} settings)" * (
                 cell.best_of < cell.settings
@@ -290,6 +291,7 @@ def _notes(findings: Findings, cells: Frame) -> list[str]:
         *([SAME] if "" in whys else []),
         *([CHOSEN] if "" in whys and searched else []),
         *(note for why, note in NOTES.items() if why in whys),
+        *([REPEATED] if cells.repeated.any() else []),
         *([DIGITISED] if cells.digitised.eq(True).any() else []),
         *dict.fromkeys(odd),
     ]

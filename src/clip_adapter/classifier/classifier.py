@@ -23,7 +23,13 @@ from clip_adapter.backbones import Backbone, load_backbone, resolve_device
 from clip_adapter.classifier.folder import read_folder, write_folder
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.pictures import Pictures, Unreadable, embed_pictures, is_features
+from clip_adapter.features.pictures import (
+    Pictures,
+    Unreadable,
+    embed_pictures,
+    is_features,
+    refuse_features,
+)
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.hub import classifier_folder
 from clip_adapter.keywords import AnswerKeywords
@@ -279,6 +285,7 @@ class Classifier:
         Raises:
             DecodeError: no picture can be read, or with "stop" one cannot.
         """
+        refuse_features(pictures)
         encoder = self.backbone() if untouched else self.encoder()
         preprocess = self.info.get("preprocess", "clip")
         return embed_pictures(encoder, pictures, preprocess, unreadable)

@@ -10,6 +10,7 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command
+from clip_adapter.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,9 +51,9 @@ def ls(json: o.Json = False) -> None:
         clip-adapter data ls
         clip-adapter data ls --json
     """
-    from clip_adapter.datasets.catalog import benchmark_names, get_benchmark
-
     with Output(json) as out:
+        from clip_adapter.datasets.catalog import benchmark_names, get_benchmark
+
         rows = [get_benchmark(name).to_dict() for name in benchmark_names()]
         out.result(rows)
         if not json:
@@ -126,6 +127,8 @@ def check(
 def _table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
+    from clip_adapter.hub import size_of
+
     table = Table(caption="clip-adapter data get NAME --root DIR. Sizes as CoOp splits the sets.")
     table.add_column("name", no_wrap=True)
     table.add_column("title")
@@ -136,7 +139,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         sizes = [f"{row[n]:,}" if row[n] else "-" for n in ("classes", "train", "val", "test")]
         download = "unknown" if row["addresses"] else "by hand"
         if row["download_bytes"] is not None:
-            download = f"{row['download_bytes'] / 1e9:,.2f} GB"
+            download = size_of(row["download_bytes"])
         table.add_row(row["name"], row["title"], *sizes, download, row["licence"])
     return table
 
@@ -149,8 +152,8 @@ def _lines(check: Check) -> list[str]:
     )
     decoded = f", {check.decoded:,} of them decoded whole" if check.decoded else ""
     return [
-        f"{check.name} in {check.folder}: {check.files:,} pictures ({sizes}), "
-        f"{check.classes:,} classes{decoded}.",
+        f"{check.name} in {check.folder}: {counted(check.files, 'picture')} ({sizes}), "
+        f"{counted(check.classes, 'class', 'classes')}{decoded}.",
         *_cut("missing", check.missing),
         *_cut("unexpected", check.unexpected),
         *_cut("renamed?", [" -> ".join(pair) for pair in check.renamed]),

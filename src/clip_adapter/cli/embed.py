@@ -17,6 +17,7 @@ from clip_adapter.files import check_file
 from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
 from clip_adapter.paths import WRITABLE, check_exists
+from clip_adapter.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,11 +101,15 @@ def embed(
         seconds = time.perf_counter() - start
         first, learnt = next(iter(sets.values())), "train" if "train" in sets else next(iter(sets))
         following = ("predict", "CLASSIFIER") if unlabelled else ("fit",)
+        skips = f"Skipped: {counted(len(skipped), 'picture')} that could not be read."
         output.show(
-            *(f"{out}#{n}: {len(s)} pictures, {s.views} view(s)" for n, s in sets.items()),
+            *(
+                f"{out}#{n}: {counted(len(s), 'picture')}, {counted(s.views, 'view')}"
+                for n, s in sets.items()
+            ),
             f"{len(first.class_names)} classes, features of size {first.dim} by "
             f"{meta['backbone']}, {seconds:.1f} s.",
-            *([f"Skipped: {len(skipped)} pictures that could not be read."] if skipped else []),
+            *([skips] if skipped else []),
             f"Next: {command(*following, f'{out}#{learnt}')}",
         )
         output.result(

@@ -20,7 +20,7 @@ from clip_adapter.options import (
     SourceOptions,
     changed,
 )
-from clip_adapter.wording import shortened, some_of
+from clip_adapter.wording import counted, shortened, some_of
 
 
 @o.with_options
@@ -174,9 +174,9 @@ def summary(
     """What ``fit`` did, in plain words; with ``verbose`` what it chose, and by which rule."""
     lines = [
         f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
-        f"{info['train_pictures']} pictures, at most {info['shots']} of a class.",
+        f"{counted(info['train_pictures'], 'picture')}, at most {info['shots']} of a class.",
         info["skipped"]
-        and f"Skipped: {len(info['skipped'])} pictures that could not be read (above).",
+        and f"Skipped: {counted(len(info['skipped']), 'picture')} that could not be read (above).",
         info.get("backbone") and f"Backbone: {info['backbone']}.",
         *(chosen_settings(info) if verbose else [how_chosen(info, text=text)]),
         f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "

@@ -232,11 +232,15 @@ def find_file(record: Benchmark, file: SideFile, folder: Path, root: str | Path)
     near = (folder, root, folder.parent, folder.parent / "imagenet", root / "imagenet")
     paths = [place / file.name for place in near if (place / file.name).is_file()]
     if not paths:
+        split = "the split as CoOp writes it: which picture is of which class and split"
+        fetching = (
+            f"{how_to_get(record, root)} tries to fetch it; in a browser it is at {file.link}"
+        )
         raise DataError(
             f"{record.title}: {file.name} is not in {shown(folder)}.",
-            allowed="CoOp's file, since it says which picture is of which class and split",
-            hint=f"Put it into {shown(folder)}. {how_to_get(record, root)} tries to fetch it; in a "
-            f"browser it is at {file.link}",
+            allowed=_class_line(record) if record.split_folders else split,
+            hint=f"Put it into {shown(folder)}. "
+            f"{fetching if file.link else f'Its owners may have it: {record.homepage}'}",
         )
     return paths[0]
 
@@ -322,16 +326,19 @@ def class_folders(path: Path) -> set[str]:
 
 
 def _class_table(record: Benchmark, path: Path) -> dict[str, str]:
-    """WordNet id → class name, in the file's order."""
+    """Class folder, or whatever else stands first → class name, in the file's order."""
     names: dict[str, str] = {}
     for line in _lines(record, path):
         key, _, name = line.partition(" ")
         if not name or key in names:
-            raise DataError(
-                f"{shown(path)} has the line {line!r}.", allowed="n01440764 tench, once each"
-            )
+            raise DataError(f"{shown(path)} has the line {line!r}.", allowed=_class_line(record))
         names[key] = name
     return names
+
+
+def _class_line(record: Benchmark) -> str:
+    key = "an id" if record.numbered else "the name of its folder"
+    return f"a line for each class: {key}, a space, the name of the class; each once"
 
 
 def _lines(record: Benchmark, path: Path) -> list[str]:

@@ -16,15 +16,18 @@ from clip_adapter.datasets.hub import load_hub
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError, UsageError, near_names
 from clip_adapter.paths import SHARDED, check_exists, did_you_mean
 from clip_adapter.wording import shown
 
-FORMS = (
+PICTURE_FORMS = (
     f"a folder ({LAYOUTS}); a .csv, .tsv or .parquet table with path,label[,split]; "
     "a split_zhou_*.json of CoOp; hub:NAME[@REVISION][:CONFIG]; "
-    "a data set of the paper by its name, with --root; "
-    "features in a .safetensors, .npz or .parquet file, with #SET for one set in it"
+    "a data set of the paper by its name, with --root"
+)
+FORMS = (
+    f"{PICTURE_FORMS}; features in a .safetensors, .npz or .parquet file, with #SET for one set in "
+    "it"
 )
 _NAME = re.compile(r"[\w-]+")
 _BY_ENDING = {
@@ -83,13 +86,16 @@ def check_source(spec: str | Path, root: str | Path | None = None) -> None:
     name = named_benchmark(spec, root)
     if name and root is None:
         raise UsageError(
-            f"{spec} is a data set of the paper, and not said is where it lies.",
+            f"{spec} is a known data set; say where it lies with --root.",
             allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
             hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
         )
     if name is None and not path.exists():
+        # Beside a root, what is no path is the name of a data set.
+        named = root is not None and _NAME.fullmatch(spec)
+        guess = near_names(spec, benchmark_names()) if named else ""
         raise DataError(
-            f"{shown(path)} does not exist.{did_you_mean(path)}",
+            f"{shown(path)} does not exist.{guess or did_you_mean(path)}",
             allowed=FORMS,
             hint="Check the path; names count by case.",
         )
@@ -109,7 +115,12 @@ def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) ->
     if spec.startswith("hub:"):
         return load_hub(spec, class_names)
     if is_feature_spec(spec):
-        raise UsageError(f"{spec} holds features, and pictures are needed here.", allowed=FORMS)
+        raise UsageError(
+            f"{spec} holds features, and pictures are needed here.",
+            allowed=PICTURE_FORMS,
+            hint="clip_adapter.load_features reads features. For 'bench run', put the file into a "
+            "folder, and name that: --features DIR.",
+        )
     check_source(spec, root)
     path = Path(os.path.expanduser(spec))
     if root is not None and (name := named_benchmark(spec, root)):

@@ -72,7 +72,9 @@ def draw(
         UsageError: ``hold_out`` is neither, or no class has a second picture.
     """
     if hold_out is None:
-        return None if shots is None else sample_few_shot(labels, shots, seed), 0
+        rows = None if shots is None else sample_few_shot(labels, shots, seed)
+        _tell_fewer(labels, shots)
+        return rows, 0
     _, number = share_or_number(hold_out)
     rest, apart = _kept_apart(labels, seed, hold_out)
     before, after = Counter(labels), Counter(labels[row] for row in rest)
@@ -99,7 +101,15 @@ def draw(
             else "."
         )
     )
-    return _shots_of(labels, rest, shots, seed), len(apart)
+    rows = _shots_of(labels, rest, shots, seed)
+    _tell_fewer([labels[row] for row in rest], shots)
+    return rows, len(apart)
+
+
+def _tell_fewer(labels: Sequence[int], shots: int | None) -> None:
+    """Say that no class has as many pictures as were asked for."""
+    if shots is not None and 0 < (most := max(Counter(labels).values(), default=0)) < shots:
+        log.warning(f"{shots} shots are asked for, and no class has more than {most}.")
 
 
 def not_drawn(

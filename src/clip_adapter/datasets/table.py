@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,8 @@ from clip_adapter.files import not_permitted, read_csv
 from clip_adapter.wording import counted, listed, shown, some_of
 
 _WANTED = ("path", "label", "split")
+# So many cells of one row are numbers in a table of features, and in none of pictures.
+_MANY_NUMBERS = 16
 COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
 
 
@@ -88,6 +91,13 @@ def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
     ], notes
 
 
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
 def _read(path: Path) -> list[_Row]:
     """The rows of a table, each with a path, a label and, if there are any, a known split.
 
@@ -100,7 +110,20 @@ def _read(path: Path) -> list[_Row]:
     columns = [name.lower() for name in header[1]]
     while columns and not columns[-1]:  # a blank column at the end names nothing
         columns.pop()
-    if missing := [name for name in ("path", "label") if name not in columns]:
+    missing = [name for name in ("path", "label") if name not in columns]
+    if "path" in missing and lines and sum(map(_is_number, lines[-1][1])) >= _MANY_NUMBERS:
+        label = next((name for name in ("label", "y", "class", "target") if name in columns), None)
+        rest = f"t.drop(columns={label!r})" if label else "t"
+        raise DataError(
+            f"The table {shown(path)} holds rows of {len(lines[-1][1])} cells, most of them "
+            "numbers: features, it seems, and pictures are named in a table.",
+            allowed=f"{COLUMNS}; features in a .npz, .safetensors or .parquet file",
+            hint=f"If they are features, convert them once: import numpy as np, pandas as pd; "
+            f"t = pd.read_csv({path.name!r}); np.savez({f'{path.stem}.npz'!r}, "
+            f"X={rest}.to_numpy('float32'), y={f't[{label!r}]' if label else 'labels'}"
+            f"{'.to_numpy(str)' * bool(label)}). docs/features.md tells more.",
+        )
+    if missing:
         raise DataError(
             f"The table {shown(path)} has no column {listed(missing)}; its columns: "
             f"{listed(header[1][: len(columns)], 10)}.",

@@ -69,7 +69,7 @@ def report_skipped(skipped: list[BadPicture], total: int, strict: bool) -> None:
     none = len(skipped) == total
     heic = sum(one.reason == NEEDS_HEIC for one in skipped)
     if none or (skipped and strict):
-        which = "None of the pictures can" if none else f"{len(skipped)} pictures cannot"
+        which = "None of the pictures can" if none else f"{counted(len(skipped), 'picture')} cannot"
         others = "Replace or remove them" + ("." if none else ", or leave --strict away.")
         raise DataError(
             f"{which} be read ({len(skipped)} of {total}):\n  " + "\n  ".join(lines),

@@ -27,7 +27,7 @@ from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.paths import SHARDED, WRITABLE, did_you_mean
-from clip_adapter.wording import first_line, listed
+from clip_adapter.wording import counted, first_line, listed, some_of
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
 _SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
@@ -215,23 +215,36 @@ def _read(
     file: FeatureFile, set_name: str, norm: FeatureNorm | Literal["auto"], name: str
 ) -> Precomputed:
     """The set of an opened file; ``name`` is what its rows are called where they have no names."""
-    features: Tensor = file.part("features", set_name)
+    features, labels, width, notes = _rows(file, set_name)
     if features.ndim not in (2, 3) or not (features.is_floating_point() or features.numel() == 0):
         raise DataError(
             f"The features are {features.dtype} of shape {tuple(features.shape)}.",
             allowed="floating point numbers of shape (N, D) or (V, N, D)",
         )
-    n, notes = features.shape[-2], []
-    labels, names, digests = (file.part(p, set_name) for p in ("labels", "names", "digests"))
+    n = features.shape[-2]
+    names, digests = (file.part(part, set_name) for part in ("names", "digests"))
     for what, values in {"labels": labels, "names": names, "digests": digests}.items():
         if values is not None and len(values) != n:
-            raise DataError(f"{len(values)} {what} for {n} rows of features.")
+            raise DataError(
+                f"{len(values)} {what} for {n} rows of features.",
+                allowed=f"a row for each picture, (N, D); theirs is {tuple(features.shape)}",
+                hint="Of an array (D, N) write array.T.",
+            )
+    if empty := (~features.any(-1)).reshape(-1, n).any(0).nonzero()[:, 0].tolist():
+        raise DataError(
+            f"{counted(len(empty), 'row')} of the features are all 0: {some_of(map(str, empty))}.",
+            hint="Make them again, and remove the rows that cannot be embedded.",
+        )
     if labels is None:
         notes.append("The file has no labels: they are unknown.")
     text = file.part("text")
+    if text is not None and _lies_across(text, features.shape[-1], axis=1):
+        text = text.T.contiguous()
+        notes.append(f"The text weights are stored as (D, C) and read as (C, D) {_shape(text)}.")
     numbers, class_names = _numbered([-1] * n if labels is None else labels, file.class_names)
     if class_names is None:
         count = max(numbers, default=-1) + 1 if text is None else len(text)
+        count = max(count, width)
         class_names = [str(i) for i in range(count)]
         notes.append("The file has no class names: the classes are called by their numbers.")
     if text is not None and text.shape != (len(class_names), features.shape[-1]):
@@ -239,6 +252,7 @@ def _read(
             f"Text weights of shape {tuple(text.shape)} for {len(class_names)} classes and "
             f"features of size {features.shape[-1]}.",
             allowed="one row of text weights per class, as long as a feature",
+            hint="Of an array (D, C) write array.T.",
         )
     if text is not None and not torch.isfinite(text).all():
         raise DataError("The text weights hold NaN or infinite values.")
@@ -263,6 +277,56 @@ def _read(
         notes,
         file.meta,
     )
+
+
+def _rows(file: FeatureFile, set_name: str) -> tuple[Tensor, Sequence[Any] | None, int, list[str]]:
+    """Features, labels (N,), C where the labels tell it (else 0), and notes on how they were read.
+
+    Tip-Adapter keeps its shots as (D, N) and their labels one-hot, as (N, C).
+
+    Raises:
+        DataError: labels of several numbers each that are not one-hot.
+    """
+    features, labels = file.part("features", set_name), file.part("labels", set_name)
+    width, notes = 0, list[str]()
+    if isinstance(labels, Tensor) and labels.shape[1:] == (1,):
+        labels = labels[:, 0].tolist()
+    elif isinstance(labels, Tensor):
+        ways = (way for way in (labels, labels.mT) if labels.ndim == 2 and _is_one_hot(way))
+        if (one_hot := next(ways, None)) is None:
+            raise DataError(
+                f"Labels of shape {tuple(labels.shape)} that are not one-hot, in "
+                f"{set_name or 'the file'}.",
+                allowed="class numbers or names (N,), or (N, C) with a single 1 in each row",
+                hint="Write the numbers of the classes: array.argmax(1).",
+            )
+        width, labels = one_hot.shape[1], one_hot.argmax(1).tolist()
+        notes.append(f"The labels are one-hot, of {width} classes.")
+    if labels is not None and _lies_across(features, len(labels), axis=0):
+        features = features.T.contiguous()
+        notes.append(f"The features are stored as (D, N) and read as (N, D) {_shape(features)}.")
+    return features, labels, width, notes
+
+
+def _shape(array: Tensor) -> str:
+    return " x ".join(map(str, array.shape))
+
+
+def _is_one_hot(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
+
+
+def _lies_across(matrix: Tensor, size: int, axis: int) -> bool:
+    """Whether ``matrix``, meant to have ``size`` on ``axis``, has it on the other one.
+
+    A square one does if its columns are of length 1 and its rows are not.
+    """
+    if matrix.ndim != 2 or size not in matrix.shape:
+        return False
+    if matrix.shape[0] != matrix.shape[1]:
+        return matrix.shape[axis] != size
+    rows, columns = ((matrix.float().norm(dim=d) - 1).abs() < _UNIT_TOLERANCE for d in (1, 0))
+    return bool(columns.all() and not rows.all())
 
 
 def _scale(meta: Mapping[str, str]) -> float | None:
@@ -295,7 +359,7 @@ def _norm(file: FeatureFile, features: Tensor) -> FeatureNorm:
     if stated not in (None, "raw", "unit"):
         raise DataError(f"The file says feature_norm={stated!r}.", allowed="raw, unit")
     if stated is None and not file.meta.get("image_features", "").startswith("unit length"):
-        samples = (file.part("features", name)[..., :_NORM_SAMPLE, :].float() for name in file.sets)
+        samples = (_rows(file, name)[0][..., :_NORM_SAMPLE, :].float() for name in file.sets)
         off = ((rows.norm(dim=-1) - 1).abs().gt(_UNIT_TOLERANCE).any() for rows in samples)
         return "raw" if any(off) or not features.numel() else "unit"
     return "raw" if stated == "raw" else "unit"

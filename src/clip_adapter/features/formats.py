@@ -2,7 +2,8 @@
 
 Arrays go by keys: ``SET.features``, ``SET.labels``, ``SET.names`` and ``SET.digests``, or without
 ``SET.`` in a file of one nameless set, and ``text``. ``X`` and ``y``, as scikit-learn calls them,
-stand for ``features`` and ``labels``, also as ``SET.X`` or ``X_SET``.
+stand for ``features`` and ``labels``, also as ``SET.X`` or ``X_SET``; ``SET_features`` and
+``SET_labels`` are read too, and what Tip-Adapter's code calls its arrays.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ _GROUP = 2**16  # rows that are written to Parquet at once
 Sets = Mapping[str, FeatureSet]
 # What others call the parts of a set.
 OTHER_KEYS = {"X": "features", "x": "features", "embeddings": "features", "y": "labels"}
+# What whole arrays are called elsewhere, the last three in Tip-Adapter: its cache holds the shots.
+OTHER_NAMES = {
+    "image_features": "features",
+    "text_weights": "text",
+    "clip_weights": "text",
+    "cache_keys": "train.features",
+    "cache_values": "train.labels",
+}
 
 
 def key_of(name: str) -> str:
@@ -43,9 +52,14 @@ def key_of(name: str) -> str:
 
     Two names of one key are two parts, of which the later one counts.
     """
+    if name in OTHER_NAMES:
+        return OTHER_NAMES[name]
     part, mark, set_name = name.partition("_")
     if mark and part in ("X", "x", "y"):
         return f"{set_name}.{OTHER_KEYS[part]}"
+    set_name, mark, part = name.rpartition("_")
+    if mark and part in ("features", "labels") and "." not in name:
+        return f"{set_name}.{part}"
     set_name, mark, part = name.rpartition(".")
     return f"{set_name}{mark}{OTHER_KEYS.get(part, part)}"
 
@@ -57,7 +71,8 @@ class FeatureFile:
     Attributes:
         keys: of the arrays that it holds.
         meta: the entries of its header, as text; ``classes`` is a JSON list of the C names.
-        get: the array of a key: features and text weights as a tensor, all else as a list.
+        get: the array of a key: features and text weights as a tensor, labels of several numbers
+            each as an array, all else as a list.
     """
 
     keys: Collection[str]
@@ -102,7 +117,7 @@ def _open_safetensors(path: Path) -> FeatureFile:
         array, part = file.get_tensor(names[key]), key.rpartition(".")[2]
         if part in ("names", "digests"):
             return names_of(bytes(array.numpy()), key)
-        return array.tolist() if part == "labels" else array
+        return array.tolist() if part == "labels" and array.ndim < 2 else array
 
     return FeatureFile(list(names), dict(file.metadata() or {}), get)
 
@@ -118,6 +133,7 @@ def _open_npz(path: Path) -> FeatureFile:
 
     def get(key: str) -> Any:
         is_matrix, array = key == "text" or key.endswith("features"), file[names[key]]
+        is_matrix |= key.endswith("labels") and array.ndim > 1
         return torch.from_numpy(array) if is_matrix else array.tolist()
 
     entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")

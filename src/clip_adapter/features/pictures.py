@@ -21,6 +21,7 @@ from torch import Tensor
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
+from clip_adapter.datasets.open import is_feature_spec
 from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.reporting import log, warn
@@ -105,6 +106,20 @@ def is_features(inputs: np.ndarray | Tensor, dim: int) -> bool:
     return False
 
 
+def refuse_features(picture: Any) -> None:
+    """Stop at a file of features where pictures are meant.
+
+    Raises:
+        DecodeError: ``picture`` is the path of one.
+    """
+    if isinstance(picture, str | os.PathLike) and is_feature_spec(path := os.fsdecode(picture)):
+        raise DecodeError(
+            f"{shortened(path, 200)} holds features, and is no picture.",
+            allowed=ALLOWED,
+            hint=f"Give its features: clip_adapter.load_features({path!r}).feature_set.",
+        )
+
+
 def _named(pictures: Any) -> list[tuple[str, Any]]:
     """Each of ``pictures`` with what an error calls it."""
     one = isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
@@ -163,6 +178,7 @@ def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
 
 
 def _path(picture: str | os.PathLike[str], name: str) -> Path:
+    refuse_features(picture)
     if isinstance(picture, str) and _ADDRESS.match(picture):
         raise DecodeError(
             f"{name} is an address, and no path.",

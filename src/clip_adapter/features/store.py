@@ -142,7 +142,7 @@ class Shelf(Rows):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                log.info("Another process embeds the same pictures: waiting for it.")
+                log.info("Another process embeds with this backbone: waiting until it is done.")
                 lock.acquire()
         try:
             with self._errors():

@@ -29,6 +29,7 @@ from clip_adapter.options import Bounds, check_bounds, field_types
 from clip_adapter.reporting import warn
 from clip_adapter.task import FewShotTask, Fitted, Sizes
 from clip_adapter.training import Fold
+from clip_adapter.wording import shortened
 
 __all__ = ["Bounds", "FewShotTask", "Fitted", "Head", "Method", "Sizes", "register"]
 
@@ -51,6 +52,7 @@ class Method(ABC):
         needs_text: the task needs text weights.
         uses_text: text weights, where the task has any, speak for classes without pictures; else
             such a class is never the answer.
+        symbols: {what the paper calls a hyper-parameter: the option}, for those who ask for that.
         one_vector_per_class: what it learns is one weight vector per class, on features of unit
             length and without a cache: such weights can be mixed with the text's (WiSE-FT).
     """
@@ -64,6 +66,7 @@ class Method(ABC):
     uses_views: ClassVar[bool] = True
     needs_text: ClassVar[bool] = True
     uses_text: ClassVar[bool] = True
+    symbols: ClassVar[Mapping[str, str]] = {}
     one_vector_per_class: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -215,17 +218,21 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     cls = get_method(name)
     if not isinstance(options, Mapping | None):
         raise UsageError(
-            f"options = {options!r}.", allowed="a dict, such as {'lr': 0.001}, or None"
+            f"options = {shortened(repr(options))}.",
+            allowed="a dict, such as {'lr': 0.001}, or None",
         )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in options or {}:
         if key not in fields:
             listed = [f"{n} (default {f.default})" for n, f in fields.items()]
             others = [n for n in method_names() if key in _hints(get_method(n))]
+            hint = f"Name the method that has it: {', '.join(others)}." if others else ""
+            if symbol := cls.symbols.get(key):
+                hint = f"What the paper calls {key} is {symbol} here."
             raise UsageError(
                 unknown_name(f"option of {name}", key, fields).found,
                 allowed="; ".join(listed) or "none: it has no options",
-                hint=f"Name the method that has it: {', '.join(others)}." if others else "",
+                hint=hint,
             )
     hints, types = _hints(cls), field_types(cls)
     return cls(

@@ -74,6 +74,8 @@ class CacheMethod(Method):
         cache_sharpness: b, how fast a shot's say falls with distance: above 0, or "auto".
     """
 
+    symbols = {"alpha": "cache_weight", "beta": "cache_sharpness"}  # noqa: RUF012
+
     cache_weight: Annotated[float | Literal["auto"], Bounds(least=0, most=1e6)] = "auto"
     cache_sharpness: Annotated[float | Literal["auto"], Bounds(above=0, most=1e6)] = "auto"
 

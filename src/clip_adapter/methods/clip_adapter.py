@@ -107,6 +107,8 @@ class CLIPAdapter(Method):
         epochs: epochs of "official", instead of its own.
     """
 
+    symbols = {"alpha": "visual_ratio", "beta": "text_ratio"}  # noqa: RUF012
+
     branch: Literal["visual", "text", "both"] = "visual"
     visual_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"
     text_ratio: Annotated[RatioOption, Bounds(least=0, most=1)] = "auto"

@@ -65,6 +65,8 @@ class TaskRes(Method):
         lr: Adam's rate in place of the published one.
     """
 
+    symbols = {"alpha": "residual_scale"}  # noqa: RUF012
+
     residual_scale: Annotated[float | Literal["auto"], Bounds(least=0)] = PUBLISHED_SCALE
     recipe: Literal["fast", "official"] = "fast"
     lr: Annotated[float | None, Bounds(above=0)] = None

@@ -61,6 +61,8 @@ class WiseFT(Method):
             shots, 0 included.
     """
 
+    symbols = {"alpha": "mixing"}  # noqa: RUF012
+
     of: str = LINEAR
     mixing: Annotated[float | Literal["auto"], Bounds(least=0, most=1)] = PUBLISHED
 

@@ -16,7 +16,7 @@ from clip_adapter.datasets.catalog.base import (
     HubCopy,
     SideFile,
 )
-from clip_adapter.errors import unknown_name
+from clip_adapter.errors import DataError, unknown_name
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -30,8 +30,27 @@ __all__ = [
     "known_benchmark",
 ]
 
+
+def _record_of(file: str) -> Benchmark:
+    """The record in ``file.py``.
+
+    Raises:
+        DataError: it holds none, or one that is called otherwise.
+    """
+    module = importlib.import_module(f"{__name__}.{file}")
+    record = getattr(module, "RECORD", None)
+    if not isinstance(record, Benchmark) or record.name != file:
+        what = f"a RECORD named {record.name!r}" if isinstance(record, Benchmark) else "no RECORD"
+        raise DataError(
+            f"{module.__file__} holds {what}.",
+            allowed=f"RECORD = Benchmark(name={file!r}, ...): a data set is called as its file",
+            hint="Give it that RECORD, or rename the file, or move it out of this folder.",
+        )
+    return record
+
+
 _FILES = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
-_UNSORTED = [importlib.import_module(f"{__name__}.{file}").RECORD for file in _FILES]
+_UNSORTED = [_record_of(file) for file in _FILES]
 RECORDS: dict[str, Benchmark] = {
     record.name: record for record in sorted(_UNSORTED, key=lambda r: (r.order, r.name))
 }

@@ -43,27 +43,27 @@ class Archive:
 
 @dataclass(frozen=True)
 class SideFile:
-    """A small file that lies beside the pictures: CoOp's split, or the class names of ImageNet.
+    """A small file that lies beside the pictures: a split as CoOp writes it, or class names.
 
     Attributes:
         name: its name.
-        drive: id on Google Drive.
+        drive: id on Google Drive; None where that is not known, so that ``get`` asks for the file.
         digest: of a split file, :func:`~clip_adapter.datasets.coop.rows_digest` of its rows.
     """
 
     name: str
-    drive: str
+    drive: str | None = None
     digest: str | None = None
 
     @property
-    def link(self) -> str:
+    def link(self) -> str | None:
         """The page to open in a browser."""
-        return DRIVE.format(self.drive)
+        return DRIVE.format(self.drive) if self.drive else None
 
     @property
-    def url(self) -> str:
+    def url(self) -> str | None:
         """The address to download from."""
-        return DRIVE_DOWNLOAD.format(self.drive)
+        return DRIVE_DOWNLOAD.format(self.drive) if self.drive else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class HubCopy:
 
     Attributes:
         repository: OWNER/NAME.
-        splits: a split of the copy → the split that it is read as.
+        splits: a split of the copy, as ``hub:NAME`` calls it (train, val, test, or all for the
+            only one), → the split that it is read as. What is not named is left out.
         login: whether it asks for a login and the acceptance of terms.
         rename: a label of the copy → the class name as CoOp writes it.
     """
@@ -106,9 +107,10 @@ class Benchmark:
         aliases: other names of it, without case and punctuation.
         images: the folders with the pictures, inside ``folder``. The paths of its lists start in
             the only one, else in ``folder``.
-        side_file: CoOp's split, or the names of ImageNet's classes by WordNet id.
+        side_file: the split as CoOp writes it; with ``split_folders`` the names of the classes, a
+            line ``FOLDER class name`` for each.
         split_folders: split → folder, inside ``folder``, where each class has a folder.
-        numbered: class folders are called 0, 1, 2, ... and not by WordNet id.
+        numbered: class folders are called 0, 1, 2, ... in the order of the ``side_file``.
         per_class: split → pictures of every class, where that is one number.
         left_out: folders inside ``folder`` that CoOp leaves out.
         has_unused: the archive holds pictures that no split names.

@@ -168,12 +168,13 @@ def _on_disk(record: Benchmark, walk: Walk) -> set[str]:
 
 def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str]) -> Iterator[str]:
     if check.classes != record.classes:
-        yield f"{check.classes} classes; {record.title} has {record.classes}."
+        have = counted(check.classes, "class", "classes")
+        yield f"{have}; {record.title} has {record.classes:,}."
     for split in splits:
         have, want = check.sizes.get(split, 0), check.expected.get(split, 0)
         # Missing files are already named in ``check.missing``.
         if have != want and not (check.missing and have < want):
-            yield f"{have:,} pictures in {split}; {record.title} has {want:,}."
+            yield f"{counted(have, 'picture')} in {split}; {record.title} has {want:,}."
 
 
 def _wrong_content(
@@ -187,7 +188,7 @@ def _wrong_content(
         else:
             yield (
                 f"{file.name} is not CoOp's: other rows, or another order, so other pictures would "
-                f"be drawn. CoOp's is at {file.link}"
+                f"be drawn. CoOp's is at {file.link or record.homepage}"
             )
     for split, number in record.per_class.items():
         counts = Counter(label for _, label in listing.files[split])

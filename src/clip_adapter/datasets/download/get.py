@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.catalog import Archive, HubCopy, SideFile, get_benchmark
+from clip_adapter.datasets.catalog import (
+    Archive,
+    Benchmark,
+    HubCopy,
+    SideFile,
+    get_benchmark,
+)
 from clip_adapter.datasets.coop import (
     HUB_FOLDER,
     has_pictures,
@@ -107,7 +113,7 @@ def fetch_benchmark(
             fetched.write(folder / RECEIPT)
         # The hub's copy has its own splits: CoOp's names files that are not in it.
         if record.side_file and (not hub or record.split_folders):
-            fetched.to_do += _fetch_side_file(record.side_file, folder, fetched.files)
+            fetched.to_do += _fetch_side_file(record, record.side_file, folder, fetched.files)
     fetched.write(folder / RECEIPT)
     if record.by_hand and not hub and not has_pictures(record, folder):
         fetched.to_do.append(record.by_hand)
@@ -136,7 +142,7 @@ def _fetch(archive: Archive, root: Path, keep: bool, own: bool) -> dict[str, Any
 
 
 def _fetch_side_file(
-    file: SideFile, folder: Path, receipt: dict[str, dict[str, Any]]
+    record: Benchmark, file: SideFile, folder: Path, receipt: dict[str, dict[str, Any]]
 ) -> Iterator[str]:
     """Fetch a file that lies beside the pictures, if it is not there; say what is left to do."""
     path, shared = folder / file.name, folder.parent / "imagenet" / file.name
@@ -144,6 +150,9 @@ def _fetch_side_file(
         log.info(f"{file.name}: that of ImageNet is used, {shown(shared)}.")
         return
     if not path.is_file():
+        if file.url is None:
+            yield f"Put {file.name} into {shown(folder)}. Its owners may have it: {record.homepage}"
+            return
         try:
             receipt[file.name] = download(file.url, path, tries=1)
         except DataError as error:
@@ -160,8 +169,8 @@ def _fetch_side_file(
         fault = error.found
     if fault:
         yield (
-            f"{shown(path)} is not CoOp's split. {fault} Replace it by that at {file.link}, or "
-            "keep it knowingly."
+            f"{shown(path)} is not CoOp's split. {fault} Replace it by that at "
+            f"{file.link or record.homepage}, or keep it knowingly."
         )
     else:
         log.info(f"{file.name}: CoOp's, row by row.")
