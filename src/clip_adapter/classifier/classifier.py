@@ -226,12 +226,10 @@ class Classifier:
     def use(self, backbone: Any, *, same: bool = False) -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
-        Where no fingerprint is on record, a UserWarning says that this cannot be checked.
-
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
                 :class:`~clip_adapter.backbones.own.OwnBackbone`.
-            same: it is known to be the one, so there is nothing to warn of.
+            same: it is known to be the one; else, with no fingerprint on record, one is warned.
 
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
