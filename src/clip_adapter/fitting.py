@@ -108,7 +108,7 @@ def fit(
         classifier = fit_task(chosen, task, facts)
     again = hold_out is not None or not isinstance(reading.backbone, str | None)
     if again and opened.backbone is not None:
-        classifier.use(opened.backbone)
+        classifier.use(opened.backbone, same=True)
     return classifier
 
 

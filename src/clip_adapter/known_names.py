@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from clip_adapter.errors import unknown_name
 
 METHOD_GROUP = "clip_adapter.methods"
 """The entry points by which other packages register methods."""
-METHODS = (
-    *("ape", "ape-t", "auto", "clap", "clip-adapter", "clip-adapter-cache", "clip-adapter-inside"),
-    *("clip-lora", "coop", "coop-adapter", "fine-tune", "gda", "houlsby", "l-1p", "l-2p"),
-    *("linear-adapter", "linear-probe", "lp++", "parallel-adapter", "prolip", "r-2p", "taskres"),
-    *("tip-adapter", "tip-adapter-f", "wise-ft", "wise-ft-tower", "zero-shot"),
-)
-"""Names of the methods of this package; a test holds them equal to what is registered."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Torch, or a package for it, has these too; whether they are here it says itself.
 _OTHER_DEVICES = ("hpu", "meta", "mlu", "mtia", "musa", "npu", "privateuseone", "xla", "xpu")
+
+
+@functools.cache
+def own_methods() -> tuple[str, ...]:
+    """Names of the methods of this package, as ``@register(name="..."`` in their files says."""
+    files = sorted((Path(__file__).parent / "methods").glob("*.py"))
+    text = "".join(file.read_text("utf-8") for file in files)
+    return tuple(re.findall(r'^@register\(\s*name="([^"]+)"', text, re.MULTILINE))
 
 
 def check_method(name: str) -> None:
@@ -28,12 +31,12 @@ def check_method(name: str) -> None:
     Raises:
         UsageError: there is none; the nearest names are said.
     """
-    if name in METHODS:
+    if name in own_methods():
         return
     if loaded := sys.modules.get("clip_adapter.methods.base"):
         loaded.get_method(name)
     elif not entry_points(group=METHOD_GROUP):
-        raise unknown_name("method", name, METHODS)
+        raise unknown_name("method", name, own_methods())
 
 
 def check_device(name: str) -> None:

@@ -154,10 +154,8 @@ def check_bounds(instance: Any) -> None:
             whole = int in declared.kinds and float not in declared.kinds
             number = not isinstance(value, str) and (not whole or isinstance(value, Integral))
             if not number or not bounds.hold(value):
-                allowed = f"{'a whole number, ' * (whole and not number)}{bounds}"
-                raise UsageError(
-                    f"{name} = {value}.", allowed=", ".join([allowed, *declared.words])
-                )
+                allowed = [f"{'a whole number, ' * whole}{bounds}", ", ".join(declared.words)]
+                raise UsageError(f"{name} = {value!r}.", allowed="; ".join(filter(None, allowed)))
         elif len(declared.kinds) == 1 and declared.words:
             raise unknown_name(name, str(value), declared.words)
 

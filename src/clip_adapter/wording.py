@@ -34,6 +34,19 @@ def shortened(text: str, most: int = 60, mark: str = "...") -> str:
     return text if len(text) <= most else text[: most - len(mark)] + mark
 
 
+def told_apart(one: str, other: str, most: int = 12) -> tuple[str, str]:
+    """The first letters of two fingerprints; where these are the same, those that are not."""
+    pairs = zip(one, other, strict=False)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    start = 0 if same < most else same - most // 2
+    mark = "..." if start else ""
+    first, second = (
+        printable(mark + text[start : start + most]) if text else "no fingerprint"
+        for text in (one, other)
+    )
+    return first, second
+
+
 def located(place: Iterable[object], fault: str) -> str:
     """``a.b: fault``, of what is wrong at a place in a file; ``fault`` where it is the whole."""
     return ": ".join(filter(None, [".".join(map(str, place)), fault]))

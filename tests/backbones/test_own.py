@@ -138,7 +138,10 @@ def test_without_a_fingerprint_nothing_is_stored(uneven, pictures, tmp_path, own
     assert "plain has no fingerprint" in caplog.text
     assert not list(own_cache.rglob("*.safetensors"))
     folder = classifier.save(tmp_path / "classifier")
-    assert Classifier.load(folder, backbone=Plain()).predict(pictures) == CLASSES
+    with pytest.warns(UserWarning, match="plain has the weights .* cannot be checked") as warned:
+        loaded = Classifier.load(folder, backbone=Plain())
+    assert loaded.predict(pictures) == CLASSES
+    assert len(warned) == 1
     with pytest.raises(ClassifierError, match="cannot read pictures by itself") as caught:
         Classifier.load(folder).predict(pictures)
     assert "backbone=" in caught.value.hint
@@ -156,6 +159,25 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
             Classifier.load(folder, backbone=wrong)
 
 
+def test_two_backbones_of_one_name_are_told_apart_by_their_fingerprints(uneven, tmp_path):
+    mine, other = Colours(), Colours()
+    mine.fingerprint, other.fingerprint = "small-conv-1 0a1b2c3d4e5f", "small-conv-1 f5e4d3c2b1a0"
+    folder = clip_adapter.fit(uneven, method="linear-probe", backbone=mine).save(tmp_path / "c")
+    words = r"\(now \.\.\.onv-1 f5e4d3, then \.\.\.onv-1 0a1b2c\)"
+    with pytest.raises(ClassifierError, match=words):
+        Classifier.load(folder, backbone=other)
+    with pytest.raises(ClassifierError, match=r"\(now no fingerprint, then small-conv-1\)"):
+        Classifier.load(folder, backbone=Plain())
+
+
+def test_features_that_are_no_numbers_name_the_backbone_and_are_not_kept(uneven, own_cache):
+    mine = Colours()
+    torch.nn.init.constant_(mine.map.weight, torch.nan)
+    with pytest.raises(BackboneError, match="The backbone Colours gives NaN"):
+        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    assert not list(own_cache.rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize(
     ("method", "message"), [("clip-lora", "cannot be reached"), ("coop", "no token embeddings")]
 )
@@ -171,13 +193,22 @@ def test_a_function_has_no_random_views(uneven):
 
 class Entry(EntryPoint):
     def load(self):
-        return {"broken": None, "thing": object}.get(self.name, WithText)
+        return {"broken": None, "thing": object, "blind": Colours}.get(self.name, WithText)
 
 
 @pytest.fixture
 def installed(monkeypatch):
     """A package that makes backbones known; two do not work, two are called as ours are."""
-    given = ("colours", "broken", "thing", "demo", "ViT-B-32/random")
+    given = (
+        "colours",
+        "blind",
+        "broken",
+        "thing",
+        "demo",
+        "ViT-B-32/random",
+        "their/colours",
+        "RN50/mine",
+    )
     entries = [Entry(name, "their_package", names.GROUP) for name in given]
 
     def entry_points(group, name=None):
@@ -209,6 +240,16 @@ def test_a_package_does_not_take_the_place_of_a_backbone_of_ours(installed):
     assert {"demo", "ViT-B-32/random"}.isdisjoint(names.own_names())
 
 
+def test_an_unknown_name_is_answered_with_those_that_packages_gave(installed):
+    with pytest.raises(UsageError, match="Did you mean 'colours'") as caught:
+        load_backbone("colors")
+    assert caught.value.allowed.endswith(", demo, blind, broken, colours, thing")
+    for name in ("their/colours", "RN50/mine"):
+        with pytest.raises(UsageError) as caught:
+            load_backbone(name)
+        assert f"'{name}' known, but a name with a slash" in caught.value.hint
+
+
 def test_the_command_line_takes_the_name(installed, uneven, tmp_path):
     from typer.testing import CliRunner
 
@@ -217,9 +258,13 @@ def test_the_command_line_takes_the_name(installed, uneven, tmp_path):
     def run(*words):
         return CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
 
-    out = tmp_path / "classifier"
+    out, blind = tmp_path / "classifier", tmp_path / "blind"
     done = run("fit", uneven, "--method", "zero-shot", "--backbone", "colours", "--out", out)
     assert done.exit_code == 0, done.output
+    done = run("fit", uneven, "--method", "linear-probe", "--backbone", "blind", "--out", blind)
+    assert done.exit_code == 0, done.output
+    assert "Settings were tried out on 9 of your pictures" in done.stdout
+    assert "CLIP says" not in done.stdout
     done = run("predict", out, uneven / "test" / "red")
     assert done.exit_code == 0, done.output
     assert "red" in done.stdout
@@ -280,7 +325,7 @@ def test_a_preprocess_is_checked_where_it_is_made(changes, words):
 def test_features_of_another_shape_are_told():
     mine = Colours()
     mine.encode_images = lambda images: images
-    with pytest.raises(BackboneError, match=r"\(1, 3, 8, 8\)"):
+    with pytest.raises(BackboneError, match=r"\(1, 3, 8, 8\) for 1 picture or text\."):
         load_backbone(mine)
 
 

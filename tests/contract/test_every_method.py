@@ -14,7 +14,7 @@ from learn import learn
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import ClassifierError, MissingTextError, UsageError
 from clip_adapter.fitting import make_classifier
-from clip_adapter.known_names import METHODS
+from clip_adapter.known_names import own_methods
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.methods.base import LARGEST, SMALLEST
 from clip_adapter.task import VIT_B_16, Sizes
@@ -320,6 +320,10 @@ def test_a_class_without_pictures_and_one_shot(name, world):
     assert torch.isfinite(logits).all()
 
 
-def test_methods_known_by_name_alone_are_those_of_this_package():
-    own = {n for n in method_names() if get_method(n).__module__.startswith("clip_adapter.")}
-    assert set(METHODS) == own
+@pytest.mark.parametrize("name", sorted({*method_names(), *own_methods()}))
+def test_its_name_is_read_from_its_file(name):
+    known = name in method_names() and get_method(name).__module__.startswith("clip_adapter.")
+    assert (name in own_methods()) == known, (
+        f'Begin the decorator of its class with @register(name="{name}": from that line the '
+        "command line knows its name without torch."
+    )

@@ -79,6 +79,13 @@ def test_unknown_classes_are_named(classifier):
         evaluate(classifier, data(["zebra", *NAMES[1:]]))
 
 
+def test_zero_shot_of_the_selection_is_that_of_the_record(classifier):
+    assert evaluate(classifier, data()).selection_zero_shot is None
+    classifier.info["held_out"] = {"zero_shot_accuracy": 61.5}
+    report = evaluate(classifier, data())
+    assert report.selection_zero_shot == report.to_dict()["selection_zero_shot"] == 61.5
+
+
 def test_without_text_zero_shot_is_null(classifier):
     classifier.text_weights = None
     report = evaluate(classifier, data())

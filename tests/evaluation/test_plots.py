@@ -61,10 +61,16 @@ def test_the_most_confused_are_kept():
 
 def test_the_chosen_ratio_is_marked():
     axes = selection_figure([CURVE]).axes[0]
-    labels = [str(line.get_label()) for line in axes.get_lines()]
-    assert "chosen: 0.2" in labels
-    assert any("zero-shot" in label for label in labels)
+    assert "chosen: 0.2" in legend(axes)
     assert len(selection_figure([CURVE, CURVE]).axes) == 4
+
+
+def test_zero_shot_is_drawn_where_it_is_known_and_never_taken_from_a_candidate():
+    shrunk = CURVE | {"parameter": "shrinkage"}  # at 0 it is anything but zero-shot
+    assert "zero-shot CLIP" not in legend(selection_figure([shrunk]).axes[0])
+    axes = selection_figure([shrunk], 61.5).axes[0]
+    (line,) = [line for line in axes.get_lines() if line.get_label() == "zero-shot CLIP"]
+    assert set(line.get_ydata()) == {61.5}
 
 
 def test_the_sweep_of_c_has_a_log_axis():

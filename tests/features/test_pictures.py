@@ -179,7 +179,7 @@ def test_a_damaged_image_is_named(tiny, path, tmp_path):
 
 def test_a_classifier_tells_pictures_from_features(tiny, path):
     classifier = Classifier(Head(torch.eye(16)[:3]), ["a", "b", "c"])
-    classifier.use(tiny)
+    classifier.use(tiny, same=True)
     expected = classifier.logits(path)
     for way in (
         PIXELS,

@@ -3,7 +3,7 @@
 import pytest
 
 from clip_adapter.errors import UsageError
-from clip_adapter.methods import make_method
+from clip_adapter.methods import get_method, make_method
 from clip_adapter.methods.base import MAX_WHOLE
 
 
@@ -31,13 +31,13 @@ def test_a_value_is_read_as_its_field(method, option, given, read):
 @pytest.mark.parametrize(
     ("method", "option", "given", "allowed"),
     [
-        ("clip-adapter", "steps", "3.5", "1 or more, whole; none"),
+        ("clip-adapter", "steps", "3.5", "a whole number, 1 or more; none"),
         ("clip-adapter", "steps", MAX_WHOLE + 1, f"whole numbers up to {MAX_WHOLE}"),
         ("clip-adapter", "lr", True, "a number above 0; none"),
         ("clip-adapter", "lr", 0, "a number above 0"),
         ("clip-adapter", "lr", "1e40", "float32 holds no others"),
         ("clip-adapter", "visual_ratio", "nan", "0 to 1; auto, learnable, hypernetwork"),
-        ("clip-adapter", "visual_ratio", 1.5, "0 to 1, auto, learnable, hypernetwork"),
+        ("clip-adapter", "visual_ratio", 1.5, "0 to 1; auto, learnable, hypernetwork"),
         ("clap", "recipe", "slow", "fast, official"),
         ("fine-tune", "augment", "perhaps", "true, false"),
         ("auto", "among", 3, "a name"),
@@ -47,6 +47,17 @@ def test_what_a_field_does_not_take_is_refused_with_what_it_does(method, option,
     with pytest.raises(UsageError, match=option) as error:
         make_method(method, {option: given})
     assert allowed in error.value.allowed
+
+
+@pytest.mark.parametrize("given", ["words", "1.5", 1.5])
+def test_what_is_no_number_and_what_is_out_of_bounds_are_told_alike(given):
+    with pytest.raises(UsageError) as error:
+        make_method("clip-adapter", {"visual_ratio": given})
+    assert error.value.found == f"clip-adapter option visual_ratio = {given!r}."
+    assert error.value.allowed == "0 to 1; auto, learnable, hypernetwork"
+    with pytest.raises(UsageError) as plain:
+        get_method("clip-adapter")(visual_ratio=1.5)
+    assert plain.value.allowed == error.value.allowed
 
 
 def test_an_option_of_another_method_is_named_with_it():

@@ -65,6 +65,23 @@ def test_a_clearly_better_candidate_is_taken_and_the_curve_tells_of_all():
     assert "80 held-out pictures" in selection.rule
 
 
+def test_the_rule_says_whether_the_reference_was_kept_and_why():
+    y = torch.arange(C).repeat(20)
+    left = run({0.0: noisy(y, 1.0), 0.2: noisy(y, 5.0)}, y)
+    assert left.rule == (
+        "on 80 held-out pictures, classes counting alike, its loss is lower than that of 0 beyond "
+        "doubt"
+    )
+    lowest = run({0.0: noisy(y, 1.0), 0.2: noisy(y, 5.0)}, y, reference=1)
+    assert lowest.rule == "lowest loss on 80 held-out pictures, classes counting alike"
+    logits = noisy(y, 1.0)
+    slightly = run({0.0: logits, 0.2: logits + 0.3 * noisy(y, 0.3, seed=4)}, y)
+    assert slightly.chosen == 0.0
+    assert slightly.loss[1] < slightly.loss[0]
+    assert slightly.rule.startswith("kept: on 80 held-out pictures, ")
+    assert "another has a lower loss, but not beyond doubt" in slightly.rule
+
+
 def test_of_several_better_ones_the_surest_gain_is_taken():
     y = torch.arange(C).repeat(20)
     table = {0.0: noisy(y, 1.0), 0.1: noisy(y, 2.0), 0.2: noisy(y, 6.0), 0.3: noisy(y, 3.0)}

@@ -56,6 +56,16 @@ def own_names() -> dict[str, str]:
     return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
 
 
+def _next(name: str) -> str:
+    """What to do about an unknown ``name``; a package may have given it, in vain."""
+    if entry_points(group=GROUP, name=name):
+        return (
+            f"A package makes {name!r} known, but a name with a slash or a colon is never one of "
+            "a package: its entry point must be renamed."
+        )
+    return LISTED
+
+
 def check_backbone(name: str, *, fetched: bool) -> None:
     """Check that there is such a backbone; if ``fetched``, that its weights can be had.
 
@@ -170,7 +180,7 @@ def parse_name(
     raise UsageError(
         unknown if target else f"{arch} is an architecture; its weights must be named as well.",
         allowed=", ".join(f"{arch}/{tag}" for tag in [*known, "random", "./FILE"]),
-        hint=LISTED,
+        hint=_next(name),
     )
 
 
@@ -208,8 +218,10 @@ def _unknown_architecture(name: str, arch: str, known: Collection[str]) -> Excep
             allowed="ARCH/./FILE, such as ViT-B-32/./weights.pt (ARCH//FILE from the root)",
             hint=f"Put the architecture before the path of the weights. {OFFLINE_HINT}",
         )
+    named = [DEMO, *sorted(own_names())]
+    forms = "ARCH/TAG, ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO, local-dir:DIR"
     return UsageError(
-        unknown_name("backbone", arch, known).found,
-        allowed="ARCH/TAG, ARCH/random, ARCH/./FILE, hf-hub:ORG/REPO, local-dir:DIR, demo",
-        hint=LISTED,
+        unknown_name("backbone", arch, [*known, *named]).found,
+        allowed=", ".join([forms, *named]),
+        hint=_next(name),
     )

@@ -22,6 +22,7 @@ from clip_adapter.backbones.names import GROUP
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
 from clip_adapter.nn.cosine import other_readings
 from clip_adapter.reporting import log
+from clip_adapter.wording import counted
 
 HOW = "docs/add-a-backbone.md shows a backbone from start to end."
 BLANKS = ((64, 64), (96, 64))  # pixels of the pictures that find the sizes
@@ -112,7 +113,8 @@ class OwnBackbone(FrozenEncoder):
             return features
         shape = tuple(getattr(features, "shape", ())) or type(features).__name__
         raise BackboneError(
-            f"The backbone {self.name} gives {shape} for {len(batch)} pictures or texts.",
+            f"The backbone {self.name} gives {shape} for "
+            f"{counted(len(batch), 'picture or text', 'pictures or texts')}.",
             allowed="a tensor (B, D) for B of them",
             hint=HOW,
         )

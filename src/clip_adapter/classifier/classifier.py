@@ -33,9 +33,9 @@ from clip_adapter.features.pictures import (
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.hub import classifier_folder
 from clip_adapter.keywords import AnswerKeywords
-from clip_adapter.reporting import Progress, listening
+from clip_adapter.reporting import Progress, listening, warn
 from clip_adapter.towers import TowerAdapter, tuned
-from clip_adapter.wording import html_table, shortened, some_of
+from clip_adapter.wording import html_table, shortened, some_of, told_apart
 
 Inputs = FeatureSet | Pictures
 """Features, also as an array or tensor (N, D), or pictures."""
@@ -223,21 +223,23 @@ class Classifier:
                 "if it is of a package, install that.",
             ) from error
 
-    def use(self, backbone: Any) -> Backbone:
+    def use(self, backbone: Any, *, same: bool = False) -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
                 :class:`~clip_adapter.backbones.own.OwnBackbone`.
+            same: it is known to be the one; else, with no fingerprint on record, one is warned.
 
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
         """
         loaded, known = load_backbone(backbone), str(self.info.get("backbone_fingerprint") or "")
         if known and loaded.fingerprint != known:
+            now, then = told_apart(loaded.fingerprint, known)
             raise ClassifierError(
                 f"The weights of {loaded.name} are not those that this classifier was trained "
-                f"with ({loaded.fingerprint[:12] or 'no fingerprint'}, then {known[:12]}).",
+                f"with (now {now}, then {then}).",
                 hint="Restore the weights, or fit the classifier again.",
             )
         if self.tower_adapter is None and loaded.embed_dim != self.dim:
@@ -245,6 +247,12 @@ class Classifier:
                 f"{loaded.name} makes features of {loaded.embed_dim} numbers.",
                 allowed=f"{self.dim}, as those that this classifier was trained on",
                 hint="Give the backbone that made them.",
+            )
+        if not (known or same):
+            warn(
+                f"Whether {loaded.name} has the weights that this classifier was trained with "
+                "cannot be checked: no fingerprint of them is on record. With others its answers "
+                "mean nothing."
             )
         self._backbone, self._encoder = loaded, None
         return loaded

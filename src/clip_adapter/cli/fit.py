@@ -152,7 +152,14 @@ def fit(
             classifier.info["hold_out"] |= scores
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
-        output.show(*summary(info, classifier.class_names, verbose=verbose))
+        output.show(
+            *summary(
+                info,
+                classifier.class_names,
+                verbose=verbose,
+                text=classifier.text_weights is not None,
+            )
+        )
         if reading.backbone is None and not is_feature_spec(data):
             output.show(*better_backbone(info["backbone"]))
         output.show(*(quality(info) if report is None else [*report.lines(), worst(report)]))
@@ -161,7 +168,9 @@ def fit(
         output.result({"schema": SCHEMA, **info, **tested})
 
 
-def summary(info: dict[str, Any], class_names: list[str], *, verbose: bool = False) -> list[str]:
+def summary(
+    info: dict[str, Any], class_names: list[str], *, verbose: bool = False, text: bool = True
+) -> list[str]:
     """What ``fit`` did, in plain words; with ``verbose`` what it chose, and by which rule."""
     lines = [
         f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
@@ -169,7 +178,7 @@ def summary(info: dict[str, Any], class_names: list[str], *, verbose: bool = Fal
         info["skipped"]
         and f"Skipped: {counted(len(info['skipped']), 'picture')} that could not be read (above).",
         info.get("backbone") and f"Backbone: {info['backbone']}.",
-        *(chosen_settings(info) if verbose else [how_chosen(info)]),
+        *(chosen_settings(info) if verbose else [how_chosen(info, text=text)]),
         f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "
         "learn.",
         f"Saved: {info['out']}",
@@ -195,19 +204,19 @@ def selections(info: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in info["selection"] if len(one["candidates"]) != 1]
 
 
-def how_chosen(info: dict[str, Any]) -> str:
-    """How the settings were chosen, in one sentence; "" where all were given."""
+def how_chosen(info: dict[str, Any], *, text: bool) -> str:
+    """How the settings were chosen, in one sentence; "" where all were given.
+
+    Without ``text`` nothing is said of CLIP, which says nothing without class names.
+    """
     if not selections(info):
         return ""
     if pictures := max(one["pictures"] for one in selections(info)):
-        return (
-            f"How far your pictures may change what CLIP says was tried out on {pictures} of them "
-            "(--verbose tells the details)."
-        )
-    return (
-        "Your pictures may change little of what CLIP says: too few classes have two pictures, to "
-        "learn from one and try the other."
-    )
+        what = "How far your pictures may change what CLIP says was" if text else "Settings were"
+        of = "them" if text else "your pictures"
+        return f"{what} tried out on {pictures} of {of} (--verbose tells the details)."
+    what = "Your pictures may change little of what CLIP says" if text else "Settings are fixed"
+    return f"{what}: too few classes have two pictures, to learn from one and try the other."
 
 
 def chosen_settings(info: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from clip_adapter.keywords import SourceKeywords
 from clip_adapter.options import HELD_OUT, source_options
 from clip_adapter.reporting import Notes, Progress, listening, log
 from clip_adapter.sources import Source, open_source, refuse
-from clip_adapter.wording import counted, listed, some_of
+from clip_adapter.wording import counted, listed, some_of, told_apart
 
 DEFAULT_SPLIT = "test"
 TOP = 5
@@ -192,6 +192,7 @@ def _score(
         **counts,
         skipped=list(skipped),
         selection=list(classifier.info.get("selection", [])),
+        selection_zero_shot=(classifier.info.get("held_out") or {}).get("zero_shot_accuracy"),
         answers=[
             Answer(paths[row], class_names[label], class_names[answer], probability)
             for row, label, answer, probability in zip(
@@ -274,10 +275,11 @@ def open_for(
         )
     ours, theirs = info.get("backbone_fingerprint"), source.fingerprint
     if ours and theirs and ours != theirs:
+        made, trained = told_apart(theirs, ours)
         raise DataError(
             f"{source.name} was made by {source.made_by()['backbone'] or 'a backbone'} with the "
-            f"weights {theirs[:12]}; the classifier was trained on {classifier.backbone_name}, "
-            f"{ours[:12]}.",
+            f"weights {made}; the classifier was trained on {classifier.backbone_name}, "
+            f"{trained}.",
             hint="Embed the pictures with the classifier's backbone.",
         )
     made_by, trained_on = source.made_by()["backbone"], info.get("backbone")

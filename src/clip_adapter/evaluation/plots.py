@@ -54,7 +54,7 @@ def report_plots(report: Report, folder: str | Path) -> list[Path]:
         for curve in report.selection
         if curve.get("accuracy") and not all(isinstance(c, str) for c in curve["candidates"])
     ]:
-        figures["ratio-curve.png"] = selection_figure(curves)
+        figures["ratio-curve.png"] = selection_figure(curves, report.selection_zero_shot)
     return [save(figure, Path(folder) / name) for name, figure in figures.items()]
 
 
@@ -110,11 +110,12 @@ def most_confused(confusion: Sequence[Sequence[int]] | np.ndarray, most: int) ->
     return sorted(confused)
 
 
-def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
+def selection_figure(curves: Sequence[Mapping[str, Any]], zero_shot: float | None = None) -> Figure:
     """Accuracy and loss of every candidate on held-out shots, and which was chosen.
 
     Args:
         curves: records of :class:`~clip_adapter.training.selection.Selection`, with accuracies.
+        zero_shot: percent right by zero-shot CLIP on the same shots; None where it is not known.
     """
     titles = [f"Chosen on {curve['pictures']} held-out training pictures" for curve in curves]
     figure, panels = _figure(6 * len(curves), 4.2, titles)
@@ -127,14 +128,9 @@ def selection_figure(curves: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.set_xticks(range(len(x)), [shown(c) for c in x], rotation=30, fontsize=7)
             x = list(range(len(x)))
         axes.plot(x, curve["accuracy"], color=COLOURS[0], marker=MARKERS[0], label="right (%)")
-        if x is curve["candidates"] and 0.0 in x:
-            axes.axhline(
-                curve["accuracy"][x.index(0.0)],
-                color="0.5",
-                linestyle=":",
-                label="zero-shot CLIP (ratio 0)",
-            )
-        elif min(x) > 0 and max(x) / min(x) > 100:
+        if zero_shot is not None:
+            axes.axhline(zero_shot, color="0.5", linestyle=":", label="zero-shot CLIP")
+        if min(x) > 0 and max(x) / min(x) > 100:
             axes.set_xscale("log")
         if chosen is None:
             axes.plot([], [], " ", label=label)

@@ -46,6 +46,8 @@ class Report:
         skipped: pictures that could not be read, with the reason.
         answers: what it said of each scored picture.
         selection: the curves of the cross-validation on the shots.
+        selection_zero_shot: zero-shot CLIP on the shots that it held out, mean over the classes;
+            None where it is not known.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Report:
     held_out: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
     selection: list[dict[str, Any]] = field(default_factory=list)
+    selection_zero_shot: float | None = None
     answers: list[Answer] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.memory import batch_for
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
-from clip_adapter.errors import DataError
+from clip_adapter.errors import BackboneError, DataError
 from clip_adapter.features.dropped import BadPicture, report_copies, report_skipped
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Decode, View, Views, decoders
@@ -247,8 +247,14 @@ class _Line:
 
     def _keep(self) -> None:
         if self._shard:
-            digests, features = zip(*self._shard, strict=True)
-            self.shelf.put([*chain(*digests)], torch.cat(features))
+            digests, parts = zip(*self._shard, strict=True)
+            features = torch.cat(parts)
+            if not features.isfinite().all():
+                raise BackboneError(
+                    f"The backbone {self._backbone.name} gives NaN or infinite features.",
+                    hint="Mend its weights or its code; or take dtype float32, where it is not.",
+                )
+            self.shelf.put([*chain(*digests)], features)
         self._shard, self._start = [], time.monotonic()
 
 

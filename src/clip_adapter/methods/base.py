@@ -252,10 +252,11 @@ def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = N
         what: the option, for the message.
         annotation: of its field.
         value: as it was given.
-        bounds: of its numbers, for the message; the method itself holds them.
+        bounds: of its numbers.
 
     Raises:
-        UsageError: it fits none of them, or is a number that nothing can be computed with.
+        UsageError: it fits none of them, is out of its bounds, or is a number that nothing can be
+            computed with.
     """
     from pydantic import ValidationError
 
@@ -273,9 +274,10 @@ def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = N
         read = _reader(annotation).validate_python(read)
     except ValidationError:
         fits = False
-    if not fits:
+    if not fits or (bounds and isinstance(read, int | float) and not bounds.hold(read)):
         number = f"{bounds}" if bounds else "a finite number"
-        names = {**NAMES, float: number, int: f"{number}, whole"}
+        whole = f"a whole number, {bounds}" if bounds else "a whole number"
+        names = {**NAMES, float: number, int: whole}
         words = [names.get(k) or ", ".join(map(str, typing.get_args(k))) for k in kinds]
         raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
     if type(read) is int and abs(read) > MAX_WHOLE:

@@ -17,6 +17,7 @@ from clip_adapter.nn import normalize
 from clip_adapter.options import SourceOptions
 from clip_adapter.reporting import log
 from clip_adapter.sources.base import Source, refuse
+from clip_adapter.wording import told_apart
 
 
 class FeatureSource(Source):
@@ -52,9 +53,10 @@ class FeatureSource(Source):
                 hint=hint,
             )
         if self.fingerprint not in (None, backbone.fingerprint):
+            then, now = told_apart(self.fingerprint, backbone.fingerprint)
             raise DataError(
                 f"{self.name} was made by {stated or 'a backbone'} with the weights "
-                f"{self.fingerprint[:12]}; {backbone.name} has {backbone.fingerprint[:12]}.",
+                f"{then}; {backbone.name} has {now}.",
                 hint=hint,
             )
         if self.fingerprint is None and stated not in (None, backbone.name, self._options.backbone):

@@ -156,6 +156,14 @@ def cross_validate(
             best, lowest, kept = number, gain, logits
     kept = kept.cpu()
     pictures = len(rows.unique())
+    measured = f"{pictures} held-out pictures, classes counting alike"
+    if best != reference:
+        rule = f"on {measured}, its loss is lower than that of "
+        rule += f"{shown(candidates[reference])} beyond doubt"
+    elif scores[best][1] == min(loss for _, loss in scores.values()):
+        rule = f"lowest loss on {measured}"
+    else:
+        rule = f"kept: on {measured}, another has a lower loss, but not beyond doubt"
     selection = Selection(
         parameter,
         list(candidates),
@@ -163,8 +171,7 @@ def cross_validate(
         loss=[scores[i][1] for i in range(len(scores))],
         pictures=pictures,
         chosen=candidates[best],
-        rule=f"lowest loss on {pictures} held-out pictures, classes counting alike; "
-        f"{shown(candidates[reference])} unless another is better beyond doubt",
+        rule=rule,
     )
     return Choice(candidates[best], selection, HeldOutLogits(kept, rows, weight))
 
