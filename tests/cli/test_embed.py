@@ -5,7 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
+@pytest.mark.parametrize(
+    "suffix", [".safetensors", pytest.param(".parquet", marks=pytest.mark.slow)]
+)
 def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, suffix):
     file = tmp_path / f"features{suffix}"
     printed = run_json("embed", photos, "--backbone", tiny, "--out", file, "--json")

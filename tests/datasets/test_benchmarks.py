@@ -299,6 +299,7 @@ def test_aircraft_as_it_is(shared, put):
         assert sorted(train[i].name for i in rows) == sorted(golden["train"])
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_food_as_it_is(shared, put):
     rows = {

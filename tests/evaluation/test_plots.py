@@ -32,7 +32,7 @@ def texts(axes):
     return [label.get_text() for label in axes.get_yticklabels()]
 
 
-@pytest.mark.parametrize("classes", [1, 2, 16, 61, 1000])
+@pytest.mark.parametrize("classes", [1, 2, 16, pytest.param(61, marks=pytest.mark.slow), 1000])
 def test_confusion_of_any_size(classes, tmp_path):
     counts = np.eye(classes, dtype=int) * 5
     counts[0, -1] += 3

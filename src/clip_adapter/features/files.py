@@ -230,7 +230,7 @@ def _read(
                 allowed=f"a row for each picture, (N, D); theirs is {tuple(features.shape)}",
                 hint="Of an array (D, N) write array.T.",
             )
-    if empty := (~features.any(-1)).reshape(-1, n).any(0).nonzero()[:, 0].tolist():
+    if empty := (~features.any(-1)).nonzero()[:, -1].unique().tolist():
         raise DataError(
             f"{counted(len(empty), 'row')} of the features are all 0: {some_of(map(str, empty))}.",
             hint="Make them again, and remove the rows that cannot be embedded.",

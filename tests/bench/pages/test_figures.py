@@ -42,6 +42,7 @@ def test_nothing_is_drawn_without_results(bench, name):
     assert make_figure(Findings(bench.plan(name), bench.results)) is None
 
 
+@pytest.mark.slow
 def test_figure_3_has_the_mean_first_and_a_panel_for_each_set(bench):
     findings = findings_of(bench, "figure3", profile="paper")
     figure = make_figure(findings)

@@ -123,6 +123,7 @@ def test_a_copy_of_a_data_set_is_named(bench, tmp_path):
     assert "Test pictures: dtd 1,692 (the copy org/textures, split its own way)." in text
 
 
+@pytest.mark.slow
 def test_rows_that_learn_from_plain_pictures_are_named(bench, tmp_path):
     planned = [
         bench.fill(bench.plan("figure3", profile, datasets=[name]), accuracy)

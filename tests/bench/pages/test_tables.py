@@ -122,6 +122,7 @@ def test_another_method_or_prompts_get_no_difference(bench, tmp_path, method, pr
     assert (OTHERS in table.notes) == (not same)
 
 
+@pytest.mark.slow
 def test_shots_stand_beside_each_other_and_published_curves_below(bench):
     tables = bench.tables("figure3", "paper", top1=lambda run: 60.0 + run.shots)
     assert len(tables) == 11
