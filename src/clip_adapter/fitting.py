@@ -31,10 +31,8 @@ from clip_adapter.task import FewShotTask, Fitted
 if TYPE_CHECKING:
     from clip_adapter.towers import TowerAdapter
 
-# What torch's generators take.
-MAX_SEED = 2**63
-# So many shots are scored once, to see that the scores are numbers.
-PROBED = 256
+MAX_SEED = 2**63  # what torch's generators take
+PROBED = 256  # shots that are scored once, to see that the scores are numbers
 OFFERS: tuple[Offer, ...] = ("pixels", "text", "backbone")  # of several, the first is missed
 PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
@@ -336,6 +334,8 @@ def _make_task(
     wanted = frozenset() if method is None else check_supply(method, source, views)
     start = time.perf_counter()
     read, skipped = source.features("train", rows, views)
+    # They are scored later; whether one is a copy under another label counts now.
+    kept = source.features("train", apart, other=source.backbone)[0] if apart else None
     pictures = None
     if "pixels" in wanted and isinstance(source, PictureSource):
         pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
@@ -344,6 +344,7 @@ def _make_task(
         read.labels.tolist(),
         read.digests,
         source.class_names,
+        beside=zip(kept.digests, kept.labels.tolist(), strict=False) if kept else (),
         # Notes on the data name them, and on pictures that cannot be read.
         named="pixels" in source.holds,
         text=method is not None and method.uses_text and text is not None,
@@ -385,7 +386,7 @@ def _make_task(
         "not_drawn": 0 if rows is None else len(labels) - len(rows),
         "drawn": {"of": len(labels), "shots": shots},
         "conflicting": lasting.conflicting,
-        **({} if hold_out is None else {"hold_out": {"asked": str(hold_out), "pictures": apart}}),
+        **({"hold_out": {"asked": str(hold_out), "pictures": len(apart)}} if apart else {}),
         **facts,
     }
 

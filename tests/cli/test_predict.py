@@ -215,3 +215,10 @@ def test_names_of_any_bytes(run_json, saved, test_folder, tmp_path):
     assert b"caf\xe9.png" in as_bytes(records, "csv")
     assert "caf\N{REPLACEMENT CHARACTER}.png".encode() in as_bytes(records, "table")
     assert json.loads(as_bytes(printed, "json")) == printed
+
+
+def test_a_pipe_that_is_named_is_no_picture_and_does_not_wait(run, saved, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    result = run("predict", saved, tmp_path / "pipe.png")
+    assert result.exit_code == 1
+    assert "a pipe or device, no picture" in result.stdout

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clip_adapter.features.store import content_digest
+
 
 @pytest.fixture
 def out(tmp_path):
@@ -48,6 +50,14 @@ def test_what_fit_left_out_for_its_two_labels_is_never_scored(
     shutil.copy(torn / "red" / "00.png", new / "red" / "one.png")
     shown = run("evaluate", out, new).stdout
     assert "Scored: 1 of 2 pictures; 1 lies under two labels or more." in shown
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_is_held_out_tells_of_two_labels_too(learn, torn, out, seed):
+    record = learn(torn, "--hold-out", "50%", "--seed", str(seed))
+    twice = {content_digest((torn / "red" / f"0{i}.png").read_bytes()) for i in range(2)}
+    assert not twice & set(json.loads((out / "seen.json").read_text()))
+    assert twice <= set(record["conflicting"])
 
 
 def test_test_pictures_under_two_labels_are_not_scored(learn, paint_task, run_json, tmp_path, out):

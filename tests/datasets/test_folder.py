@@ -1,6 +1,7 @@
 """Folders of pictures, tidy and untidy: every file is a sample or is told of."""
 
 import os
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -257,3 +258,12 @@ def test_eurosat_as_folder_and_as_split_file(shared, tmp_path):
     assert dataset.templates == ["a centered satellite photo of {}."]
     for samples in dataset.splits.values():
         assert decode(samples[-1].read(), samples[-1].name).size == (64, 64)
+
+
+def test_a_class_whose_name_is_no_text_is_told(put, tmp_path):
+    root = put("car/1.png", "train station/1.png")
+    os.mkdir(os.fsencode(root) + b"/caf\xe9")
+    shutil.copy(root / "car/1.png", os.fsencode(root) + b"/caf\xe9/1.png")
+    with pytest.raises(DataError, match="not UTF-8") as caught:
+        load_folder(root)
+    assert "Rename its folder" in str(caught.value)

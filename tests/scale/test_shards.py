@@ -294,3 +294,10 @@ def test_the_job_arrays_say_what_the_command_takes(example, root, tmp_path):
     scale = typer.main.get_command(app).commands["scale"]
     with scale.commands[words[1]].make_context("embed", words[2:]) as context:
         assert context.params["dtype"] == "float16"
+
+
+def test_a_slip_in_the_path_is_told_before_weights_are_fetched(tmp_path):
+    words = ["scale", "embed", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1
+    assert "nowhere does not exist" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.options import DEFAULT_BACKBONE, SourceOptions, changed
-from clip_adapter.paths import MANIFEST
+from clip_adapter.paths import MANIFEST, check_exists
 from clip_adapter.scale.workers import EMBED_READS, PREDICT_READS, SHARD_SIZE, Engine, Workers
 from clip_adapter.wording import counted
 
@@ -113,6 +114,8 @@ def embed(
     """
     with Output(json, SHARDS_KEPT) as output:
         part = _part_of(shard, engine, workers)
+        if "://" not in source and not glob.has_magic(source):
+            check_exists(source, "The input")
         from clip_adapter.backbones.names import AUTO, check_backbone
 
         name = reading.backbone or DEFAULT_BACKBONE

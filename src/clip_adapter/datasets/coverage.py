@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from clip_adapter.errors import DataError
@@ -31,6 +31,7 @@ def coverage(
     digests: Sequence[str],
     class_names: Sequence[str] = (),
     *,
+    beside: Iterable[tuple[str, int]] = (),
     named: bool = False,
     text: bool = False,
 ) -> Coverage:
@@ -43,6 +44,8 @@ def coverage(
         labels: (N,).
         digests: N content digests, equal for copies; empty where no two pictures are the same.
         class_names: C names, for the line on the empty ones.
+        beside: digests and labels of pictures that are not learned from: a copy of one under
+            another label is doubtful all the same.
         named: whether a note has named the classes before that the source leaves empty.
         text: whether the method scores classes by their text, so that a named one needs no line.
 
@@ -53,7 +56,7 @@ def coverage(
     first_rows: dict[tuple[str | int, int], int] = {}
     for row, picture in enumerate(zip(pictures, labels, strict=True)):
         first_rows.setdefault(picture, row)
-    times = Counter(picture for picture, _ in first_rows)
+    times = Counter(picture for picture, _ in {*first_rows, *beside})
     rows = [row for (picture, _), row in first_rows.items() if times[picture] == 1]
     torn = sum(times[picture] > 1 for picture in pictures)
     if labels and not rows:

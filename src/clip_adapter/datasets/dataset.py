@@ -12,7 +12,7 @@ from clip_adapter.datasets.labels import label_notes
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.templates import known_dataset, resolve_templates
 from clip_adapter.errors import DataError
-from clip_adapter.wording import listed, shown
+from clip_adapter.wording import as_utf8, listed, printable, shown
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"
@@ -141,8 +141,15 @@ def make_dataset(
 
     Raises:
         UsageError: ``class_names`` does not fit ``labels``.
-        DataError: their file cannot be read.
+        DataError: their file cannot be read, or a label is no text, as of a folder whose name is
+            not UTF-8.
     """
+    for label in labels:
+        if (readable := as_utf8(label)) != label:
+            raise DataError(
+                f"The name of the class {printable(readable)!r} is not UTF-8.",
+                hint="Rename its folder; old archives keep such names.",
+            )
     name = known_dataset(name) or shown(name)
     names = name_classes(labels, class_names, own_order=own_order)
     present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}

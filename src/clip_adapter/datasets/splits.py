@@ -53,7 +53,7 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
 
 def draw(
     labels: Sequence[int], shots: int | None, seed: int = 1, hold_out: str | float | None = None
-) -> tuple[list[int] | None, int]:
+) -> tuple[list[int] | None, list[int]]:
     """What is learned from, after at least one picture of each class was kept apart to test on.
 
     A class of one picture keeps it to learn from.
@@ -66,7 +66,7 @@ def draw(
             nothing apart.
 
     Returns:
-        Indices into the pool, None for all of it; and how many pictures are kept apart.
+        Indices into the pool, None for all of it; and those of what is kept apart.
 
     Raises:
         UsageError: ``hold_out`` is neither, or no class has a second picture.
@@ -74,7 +74,7 @@ def draw(
     if hold_out is None:
         rows = None if shots is None else sample_few_shot(labels, shots, seed)
         _tell_fewer(labels, shots)
-        return rows, 0
+        return rows, []
     _, number = share_or_number(hold_out)
     rest, apart = _kept_apart(labels, seed, hold_out)
     before, after = Counter(labels), Counter(labels[row] for row in rest)
@@ -103,7 +103,7 @@ def draw(
     )
     rows = _shots_of(labels, rest, shots, seed)
     _tell_fewer([labels[row] for row in rest], shots)
-    return rows, len(apart)
+    return rows, sorted(apart)
 
 
 def _tell_fewer(labels: Sequence[int], shots: int | None) -> None:
