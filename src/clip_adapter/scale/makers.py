@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Maker:
+class Maker(ABC):
     """Embeds pictures, and makes columns of a Parquet file of that.
 
     Args:
@@ -77,13 +78,13 @@ class Maker:
                 unreadable="return",
             )
 
+    @abstractmethod
     def fields(self) -> list[tuple[str, pa.DataType]]:
         """Names and types of the columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, Any]:
         """The columns, for N pictures."""
-        raise NotImplementedError
 
 
 class Embedder(Maker):
