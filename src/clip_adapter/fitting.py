@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import threading
 import time
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
+from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
+from clip_adapter.datasets.open import DataSpec
 from clip_adapter.datasets.splits import draw, share_or_number
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
@@ -25,8 +28,8 @@ from clip_adapter.keywords import SourceKeywords
 from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, source_options
 from clip_adapter.reporting import Notes, Progress, listening, note
-from clip_adapter.sources import PictureSource, Source, open_source
-from clip_adapter.task import FewShotTask, Fitted
+from clip_adapter.sources import Source, open_source
+from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 
 if TYPE_CHECKING:
     from clip_adapter.towers import TowerAdapter
@@ -38,7 +41,7 @@ PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
 def fit(
-    data: str | Path,
+    data: str | Path | DataSpec,
     *,
     method: str = DEFAULT_METHOD,
     options: Mapping[str, Any] | None = None,
@@ -206,11 +209,41 @@ def make_classifier(
             "selection": [dict(choice) for choice in fitted.selection],
             **fitted.details,
             "trained_parameters": fitted.trained_parameters,
-            **({"held_out": held.scores(task)} if (held := fitted.held_out) else {}),
+            **({"held_out": held_out_scores(held, task)} if (held := fitted.held_out) else {}),
             "options": dataclasses.asdict(method),
             "versions": versions(),
         },
     )
+
+
+def held_out_scores(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
+    """For the record: how many held-out shots were right (%), by class too, beside zero-shot.
+
+    It is optimistic: the candidate was chosen on these shots.
+    """
+    labels, classes, text = task.train.labels[held.rows], task.class_names, task.text_weights
+    weight = torch.ones(len(labels)) if held.weight is None else held.weight
+    none = torch.zeros(len(classes), dtype=torch.float64)
+    of_class = none.index_add(0, labels, weight.double())
+    rows = held.rows.unique()
+    counts = torch.bincount(task.train.labels[rows], minlength=len(classes))
+
+    def right(logits: Tensor) -> tuple[float, dict[str, float | None]]:
+        hits = (logits.argmax(-1) == labels).double() * weight
+        shares = (100 * none.index_add(0, labels, hits) / of_class).tolist()
+        by_class = [None if math.isnan(share) else share for share in shares]
+        return 100 * float(hits.sum() / weight.sum()), dict(zip(classes, by_class, strict=True))
+
+    accuracy, per_class = right(held.logits)
+    plain = (None, None) if text is None else right(task.train.plain_view[held.rows] @ text.T)
+    return {
+        "pictures": len(rows),
+        "accuracy": accuracy,
+        "zero_shot_accuracy": plain[0],
+        "per_class": per_class,
+        "zero_shot_per_class": plain[1],
+        "class_counts": dict(zip(classes, counts.tolist(), strict=True)),
+    }
 
 
 def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
@@ -270,16 +303,17 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
             "themselves, with a new random view in every epoch.",
             hint="Leave it away.",
         )
-    missing: list[Offer] = [offer for offer in OFFERS if offer in wanted - source.offers]
-    if missing:
+    for missing in OFFERS:
+        if missing in source.offers or missing not in wanted:
+            continue
         served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
-        remedy, backbone = "", source.backbone
-        if missing[0] == "text" and backbone is not None:
+        remedy = ""
+        if missing == "text" and source.backbone is not None:
             remedy = (
-                f"{backbone.name} encodes pictures only. Give it encode_text, list of str -> "
-                "(N, D), name a backbone with text ('clip-adapter ls backbones')"
+                f"{source.backbone.name} encodes pictures only. Give it encode_text, list of str "
+                "-> (N, D), name a backbone with text ('clip-adapter ls backbones')"
             )
-        raise lacking(missing[0], f"{source.name}: {method.name}", ", ".join(served), remedy)
+        raise lacking(missing, f"{source.name}: {method.name}", ", ".join(served), remedy)
     return wanted
 
 
@@ -309,74 +343,60 @@ def make_task(
             more was to be kept apart.
     """
     with Notes() as notes:
-        task, facts = _make_task(source, shots, seed, views, method, compute, hold_out)
-    return task, {**facts, "notes": [*source.notes, *notes]}
-
-
-def _make_task(
-    source: Source,
-    shots: int | None,
-    seed: int,
-    views: int,
-    method: Method | None,
-    compute: Compute | None,
-    hold_out: str | float | None,
-) -> tuple[FewShotTask, dict[str, Any]]:
-    source.shots = shots
-    # The weights of a backbone may have to be fetched: what is asked for is checked before.
-    labels = source.labels("train")
-    if hold_out is not None and source.has_test:
-        raise UsageError(
-            f"--hold-out {hold_out}: {source.name} has test pictures already.",
-            hint="Leave --hold-out away: 'clip-adapter evaluate' scores the test split.",
+        source.shots = shots
+        # The weights of a backbone may have to be fetched: what is asked for is checked before.
+        labels = source.labels("train")
+        if hold_out is not None and source.has_test:
+            raise UsageError(
+                f"--hold-out {hold_out}: {source.name} has test pictures already.",
+                hint="Leave --hold-out away: 'clip-adapter evaluate' scores the test split.",
+            )
+        rows, apart = draw(labels, shots, seed, hold_out)
+        wanted = frozenset() if method is None else check_supply(method, source, views)
+        start = time.perf_counter()
+        read, skipped = source.features("train", rows, views)
+        # They are scored later; whether one is a copy under another label counts now.
+        kept = source.features("train", apart, other=source.backbone)[0] if apart else None
+        text = source.text_weights()
+        lasting = coverage(
+            read.labels.tolist(),
+            read.digests,
+            source.class_names,
+            beside=zip(kept.digests, kept.labels.tolist(), strict=False) if kept else (),
+            # Notes on the data name them, and on pictures that cannot be read.
+            named="pixels" in source.holds,
+            text=method is not None and method.uses_text and text is not None,
         )
-    rows, apart = draw(labels, shots, seed, hold_out)
-    wanted = frozenset() if method is None else check_supply(method, source, views)
-    start = time.perf_counter()
-    read, skipped = source.features("train", rows, views)
-    # They are scored later; whether one is a copy under another label counts now.
-    kept = source.features("train", apart, other=source.backbone)[0] if apart else None
-    pictures = None
-    if "pixels" in wanted and isinstance(source, PictureSource):
-        pictures = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
-    text = source.text_weights()
-    lasting = coverage(
-        read.labels.tolist(),
-        read.digests,
-        source.class_names,
-        beside=zip(kept.digests, kept.labels.tolist(), strict=False) if kept else (),
-        # Notes on the data name them, and on pictures that cannot be read.
-        named="pixels" in source.holds,
-        text=method is not None and method.uses_text and text is not None,
-    )
-    thin = thin_classes(
-        labels if rows is None else [labels[row] for row in rows],
-        read.labels.tolist(),
-        read.labels[lasting.rows].tolist(),
-        source.class_names,
-        shots,
-    )
-    empty = [lasting.empty] if method is not None and lasting.empty else []
-    for line in (*thin, *lasting.dropped, *empty):
-        note(line)
-    backbone = source.backbone if "backbone" in wanted else None
-    where, facts = Compute(device=source.device), {}
-    if pictures is not None and backbone is not None:
-        where = dataclasses.replace(compute or where, device=backbone.device)
-        # Where the checkpoint lay says nothing of the result.
-        facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
-    task = FewShotTask(
-        read.subset(lasting.rows) if lasting.dropped else read,
-        text,
-        source.logit_scale,
-        seed,
-        backbone=backbone,
-        pictures=pictures and pictures.subset(lasting.rows),
-        templates=tuple(source.templates),
-        compute=where,
-    )
-    if alike := alike_note(task.text_weights, task.class_names):
-        note(alike)
+        thin = thin_classes(
+            labels if rows is None else [labels[row] for row in rows],
+            read.labels.tolist(),
+            read.labels[lasting.rows].tolist(),
+            source.class_names,
+            shots,
+        )
+        empty = [lasting.empty] if method is not None and lasting.empty else []
+        for line in (*thin, *lasting.dropped, *empty):
+            note(line)
+        train = read.subset(lasting.rows) if lasting.dropped else read
+        pictures, facts, where = None, {}, Compute(device=source.device)
+        if "pixels" in wanted and source.backbone is not None:
+            all_read = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
+            pictures = all_read.subset(lasting.rows)
+            where = dataclasses.replace(compute or where, device=source.backbone.device)
+            # Where the checkpoint lay says nothing of the result.
+            facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
+        task = FewShotTask(
+            train,
+            text,
+            source.logit_scale,
+            seed,
+            backbone=source.backbone if "backbone" in wanted else None,
+            pictures=pictures,
+            templates=tuple(source.templates),
+            compute=where,
+        )
+        if alike := alike_note(task.text_weights, task.class_names):
+            note(alike)
     return task, {
         **source.facts(),
         "views": views,
@@ -388,6 +408,7 @@ def _make_task(
         "conflicting": lasting.conflicting,
         **({"hold_out": {"asked": str(hold_out), "pictures": len(apart)}} if apart else {}),
         **facts,
+        "notes": [*source.notes, *notes],
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from clip_adapter.errors import ClassifierError, DataError
+from clip_adapter.errors import ClassifierError, DataError, near_names
 from clip_adapter.wording import shown
 
 CONFIG = "classifier.json"
@@ -49,15 +50,17 @@ def near_paths(path: str | os.PathLike[str]) -> list[str]:
     return [shown(one) for one in whole or near]
 
 
-def did_you_mean(path: str | os.PathLike[str]) -> str:
+def did_you_mean(path: str | os.PathLike[str], others: Iterable[str] = ()) -> str:
     """`` Did you mean 'photos'?``, or nothing where no name is near, or ``path`` is there.
 
-    Of a link that leads nowhere it says that.
+    Of a link that leads nowhere it says that. One of ``others``, which are no paths, comes first.
     """
     path = Path(os.path.expanduser(path))
     for link in (path, *path.parents):
         if os.path.islink(link) and not os.path.exists(link):
             return f" {shown(link)!r} is a link that leads nowhere."
+    if guess := near_names(str(path), others):
+        return guess
     near = near_paths(path)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 

@@ -156,34 +156,6 @@ class HeldOutLogits:
     rows: Tensor
     weight: Tensor | None = None
 
-    def scores(self, task: FewShotTask) -> dict[str, Any]:
-        """For the record: how many were right (%), by class too, beside zero-shot.
-
-        It is optimistic: the candidate was chosen on these shots.
-        """
-        labels, classes = task.train.labels[self.rows], task.class_names
-        weight = torch.ones(len(labels)) if self.weight is None else self.weight
-        none = torch.zeros(len(classes), dtype=torch.float64)
-        of_class = none.index_add(0, labels, weight.double())
-        counts = torch.bincount(task.train.labels[self.rows.unique()], minlength=len(classes))
-
-        def right(logits: Tensor) -> tuple[float, dict[str, float | None]]:
-            hits = (logits.argmax(-1) == labels).double() * weight
-            shares = (100 * none.index_add(0, labels, hits) / of_class).tolist()
-            by_class = [None if math.isnan(share) else share for share in shares]
-            return 100 * float(hits.sum() / weight.sum()), dict(zip(classes, by_class, strict=True))
-
-        text, (accuracy, per_class) = task.text_weights, right(self.logits)
-        plain = (None, None) if text is None else right(task.train.plain_view[self.rows] @ text.T)
-        return {
-            "pictures": len(self.rows.unique()),
-            "accuracy": accuracy,
-            "zero_shot_accuracy": plain[0],
-            "per_class": per_class,
-            "zero_shot_per_class": plain[1],
-            "class_counts": dict(zip(classes, counts.tolist(), strict=True)),
-        }
-
 
 @dataclass(frozen=True)
 class Fitted:

@@ -18,7 +18,7 @@ from clip_adapter.datasets.coop import (
     read_rows,
     rows_digest,
 )
-from clip_adapter.datasets.open import load_dataset, named_benchmark
+from clip_adapter.datasets.open import load_dataset, parse_spec
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.options import SourceOptions
@@ -138,7 +138,7 @@ def test_a_list_of_names_says_what_it_should_hold(put):
 def test_a_bare_name_with_root(eurosat, monkeypatch):
     monkeypatch.chdir(eurosat)
     # A folder of that name is read as a folder, unless a root is given: a folder takes none.
-    assert named_benchmark("eurosat", None) is None
+    assert parse_spec("eurosat").kind == "folder"
     assert list(load_dataset("eurosat").splits) == ["all"]
     assert list(load_dataset("eurosat", root=eurosat).splits) == ["train", "val", "test"]
     names = {"Forest": "wood", "Annual Crop Land": "field"}
@@ -155,11 +155,13 @@ def test_a_bare_name_without_root_asks_for_it(tmp_path, monkeypatch):
         load_dataset("eurosad", root=tmp_path)
 
 
-@pytest.mark.parametrize("path", ["./dtd", "/dtd", "x/dtd", "dtd.csv", "dtd/", "hub:dtd"])
+@pytest.mark.parametrize("path", ["./dtd", "/dtd", "x/dtd", "dtd.csv", "dtd/"])
 def test_a_path_is_no_name(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert named_benchmark(path, None) is None
-    assert named_benchmark("dtd", None) == "dtd"
+    assert parse_spec("hub:dtd").kind == "hub"
+    for root in (None, tmp_path):
+        with pytest.raises(DataError, match="does not exist"):
+            parse_spec(path, root)
 
 
 def test_sources_take_a_root_beside_a_name(eurosat, monkeypatch):

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from clip_adapter.datasets.open import is_feature_spec, load_dataset
+from clip_adapter.datasets.open import DataSpec, feature_spec, load_dataset, parse_spec
 from clip_adapter.errors import DataError, UsageError
 
 
@@ -33,15 +34,18 @@ def test_a_wrong_prompt_is_told_before_reading():
 
 
 @pytest.mark.parametrize("spec", ["a.safetensors", "x/a.safetensors#train_4shot", "f.npz"])
-def test_features_are_told_from_pictures(spec):
-    assert is_feature_spec(spec)
+def test_features_are_told_from_pictures(spec, put, monkeypatch):
+    assert feature_spec(spec).kind == "features"  # there or not
+    with pytest.raises(DataError, match=r"(safetensors|npz) does not exist"):
+        load_dataset(spec)
+    monkeypatch.chdir(put(spec.partition("#")[0]))
     with pytest.raises(UsageError, match=r"holds features(?s:.)*hub:NAME"):
         load_dataset(spec)
 
 
 @pytest.mark.parametrize("spec", ["folder", "t.csv", "hub:a/b.npz", "split.json", "a#b", ""])
 def test_other_specs_are_no_features(spec):
-    assert not is_feature_spec(spec)
+    assert not feature_spec(spec)
 
 
 def test_parquet_is_told_by_its_columns(put):
@@ -60,10 +64,10 @@ def test_parquet_is_told_by_its_columns(put):
     ):
         columns = {"path": ["1.png"], "label": ["a"], column: values}
         pq.write_table(pa.table(columns), root / "t.parquet")
-        assert is_feature_spec(root / "t.parquet") == expected
-        assert is_feature_spec(f"{root}/t.parquet#set") == expected
+        assert bool(feature_spec(root / "t.parquet")) == expected
+        assert bool(feature_spec(f"{root}/t.parquet#set")) == expected
     assert load_dataset(root / "t.parquet").class_names == ["a"]
-    assert not is_feature_spec(root / "none.parquet")
+    assert not feature_spec(root / "none.parquet")
 
 
 def test_what_is_nothing_lists_all_forms(put):
@@ -85,3 +89,21 @@ def test_data_is_opened_without_what_takes_long_to_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_was_named_is_told_apart_once(put, monkeypatch):
+    root = put("s/a/1.png", "t.csv", "eurosat/2750/Forest/1.jpg", "f#1.npz")
+    monkeypatch.chdir(root)
+    for text, base, spec in (
+        ("s", None, DataSpec("s", "folder", Path("s"))),
+        ("t.csv", root, DataSpec("t.csv", "table", Path("t.csv"))),
+        ("f#1.npz", None, DataSpec("f#1.npz", "features", Path("f#1.npz"))),
+        ("f#1.npz#a", None, DataSpec("f#1.npz#a", "features", Path("f#1.npz"), "a")),
+        ("EuroSAT", root, DataSpec("EuroSAT", "benchmark", root, "eurosat")),
+        ("hub:a/b", None, DataSpec("hub:a/b", "hub")),
+    ):
+        assert parse_spec(text, base) == spec
+        assert parse_spec(spec) is spec
+        assert str(spec) == text
+    with pytest.raises(UsageError, match="given as list"):
+        parse_spec(["s"])

@@ -143,7 +143,7 @@ def test_all_that_a_gpu_does_not_decode_goes_the_exact_way(tiny, monkeypatch, vi
     class Views(pixels.Views):
         def __init__(self, *args):
             super().__init__(*args)
-            self._gpu, self.on_gpu = Together(tiny.preprocess), True
+            self._gpu = Together(tiny.preprocess)
 
     png = io.BytesIO()
     Image.new("RGB", (50, 40), "red").save(png, "PNG")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from clip_adapter.datasets.open import is_feature_spec, load_dataset
+from clip_adapter.datasets.open import feature_spec, load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import load_features, write_features
@@ -156,7 +156,7 @@ def test_parquet(tmp_path, column):
         "path": list("wxyz"),
     }
     pq.write_table(pa.table(table), path)
-    assert is_feature_spec(f"{path}#train")
+    assert feature_spec(f"{path}#train")
     data = load_features(f"{path}#test").feature_set
     assert data.class_names == ["cat", "dog", "eel"]
     assert data.labels.tolist() == [1, 2]
@@ -179,10 +179,10 @@ def test_a_table_of_pictures_is_no_feature_file(tmp_path):
 
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"path": ["a"], "label": ["b"]}), path)
-    assert not is_feature_spec(path)
-    assert not is_feature_spec(tmp_path / "missing.parquet")
-    assert is_feature_spec("x.npz#train")
-    assert not is_feature_spec("folder")
+    assert not feature_spec(path)
+    assert not feature_spec(tmp_path / "missing.parquet")
+    assert feature_spec("x.npz#train")
+    assert not feature_spec("folder")
     with pytest.raises(DataError, match="holds no features"):
         load_features(path)
 

@@ -12,7 +12,7 @@ from typing import Any
 from clip_adapter.backbones import load_backbone
 from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets.open import load_dataset, takes_root
+from clip_adapter.datasets.open import DataSpec, load_dataset, parse_spec
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.errors import DataError
 from clip_adapter.evaluation import held_out_features
@@ -77,7 +77,7 @@ _test_features = lru_cache(maxsize=6)(held_out_features)
 
 
 @lru_cache(maxsize=6)
-def _pictures(spec: str, options: SourceOptions) -> PictureSource:
+def _pictures(spec: DataSpec, options: SourceOptions) -> PictureSource:
     source = PictureSource(spec, options)
     source.use(_backbone(options.backbone, device=options.device, dtype=options.dtype))
     return source
@@ -85,7 +85,7 @@ def _pictures(spec: str, options: SourceOptions) -> PictureSource:
 
 @lru_cache(maxsize=2)
 def _features(path: Path, name: str) -> FeatureSource:
-    return FeatureSource(f"{path}#{name}", SourceOptions())
+    return FeatureSource(parse_spec(f"{path}#{name}"), SourceOptions())
 
 
 class PictureSet(Named):
@@ -95,9 +95,10 @@ class PictureSet(Named):
         super().__init__(name)
         self._environment, demo = environment, name in DEMO_SETS
         self._templates = demo_templates(name) if demo else ()
-        self._spec = str(demo_set(name, Path(environment.out) / "data")) if demo else name
+        data = demo_set(name, Path(environment.out) / "data") if demo else name
+        self._spec = parse_spec(data, environment.root)
         # A folder of one's own is no set below the root.
-        self._root = environment.root if takes_root(self._spec, environment.root) else None
+        self._root = environment.root if self._spec.takes_root else None
         self._dataset = load_dataset(self._spec, root=self._root)
         self.copy_of = self._dataset.copy_of
 

@@ -14,14 +14,14 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import FEATURES_KEPT, Output, command
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.files import check_file
-from clip_adapter.known_names import check_device
 from clip_adapter.options import SourceOptions
-from clip_adapter.paths import WRITABLE, check_exists
+from clip_adapter.paths import WRITABLE
 from clip_adapter.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clip_adapter.datasets.open import DataSpec
     from clip_adapter.features.embed import BadPicture
     from clip_adapter.features.feature_set import FeatureSet
 
@@ -80,22 +80,24 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json, FEATURES_KEPT) as output:
-        if unlabelled:
-            check_exists(data, "The folder")
-            check_device(reading.device)
-        else:
-            o.check_paths(data, reading)
+        spec = o.read_spec(data, reading)
+        if spec.kind == "features":
+            raise UsageError(f"{data} holds features already.", hint="Name pictures.")
+        if unlabelled and spec.kind != "folder":
+            raise DataError(
+                f"{data} is no folder.", hint="--unlabelled takes a folder of pictures."
+            )
         from clip_adapter.backbones.names import files_of
 
         if (ending := out.suffix.lower()) not in WRITABLE:
             raise unknown_name(f"ending of --out {out}:", ending, WRITABLE)
-        check_file(out, inputs=[data.rpartition("#")[0], data, *files_of(reading.backbone or "")])
-        o.check_backbone(data, reading)
+        check_file(out, inputs=[spec.path, *files_of(reading.backbone or "")])
+        o.check_backbone(reading)
         from clip_adapter.features.files import write_features
 
         start = time.perf_counter()
         sets, text, meta, skipped = (
-            _unlabelled(data, reading) if unlabelled else _labelled(data, split, reading)
+            _unlabelled(spec.path, reading) if unlabelled else _labelled(spec, split, reading)
         )
         write_features(out, sets, text, meta)
         seconds = time.perf_counter() - start
@@ -127,12 +129,10 @@ def embed(
         )
 
 
-def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Embedded:
-    from clip_adapter.sources import PictureSource, open_source
+def _labelled(spec: DataSpec, split: list[str] | None, reading: SourceOptions) -> Embedded:
+    from clip_adapter.sources import PictureSource
 
-    source = open_source(data, reading)
-    if not isinstance(source, PictureSource):
-        raise UsageError(f"{data} holds features already.", hint="Name pictures.")
+    source = PictureSource(spec, reading)
     sets, skipped = {}, []
     for name in split or source.splits():
         # Random views are for learning; what is tested is seen plainly.
@@ -144,15 +144,12 @@ def _labelled(data: str, split: list[str] | None, reading: SourceOptions) -> Emb
     return sets, source.text_weights(), meta, skipped
 
 
-def _unlabelled(data: str, reading: SourceOptions) -> Embedded:
+def _unlabelled(folder: Path, reading: SourceOptions) -> Embedded:
     from clip_adapter.backbones.choice import resolve
     from clip_adapter.cli.predictions import pictures
     from clip_adapter.datasets.dataset import UNSPLIT, Sample
     from clip_adapter.features.embed import embed as embed_samples
 
-    folder = Path(data).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"{data} is no folder.", hint="--unlabelled takes a folder of pictures.")
     samples = [
         Sample(record["path"], -1, Path(record["path"]))
         for record in pictures(str(folder), recursive=True)

@@ -87,14 +87,14 @@ def evaluate(
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
+        spec = o.read_spec(data, reading)
         if answers is not None:
             names = [reading.class_names] if isinstance(reading.class_names, str | Path) else []
-            check_file(answers, [data, data.rpartition("#")[0], *names, *folder.iterdir()])
-        o.check_paths(data, reading)
+            check_file(answers, [spec.path, *names, *folder.iterdir()])
         from clip_adapter import evaluation
         from clip_adapter.classifier import Classifier
 
-        report = evaluation.evaluate(Classifier.load(folder), data, split=split, **changed(reading))
+        report = evaluation.evaluate(Classifier.load(folder), spec, split=split, **changed(reading))
         drawn: list[str] = []
         if plots is not None:
             from clip_adapter.evaluation.plots import report_plots

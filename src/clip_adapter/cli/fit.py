@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from clip_adapter.options import (
     changed,
 )
 from clip_adapter.wording import counted, shortened, some_of
+
+if TYPE_CHECKING:
+    from clip_adapter.datasets.open import DataSpec
 
 
 @o.with_options
@@ -121,15 +124,14 @@ def fit(
         options = o.key_values(option)
         if hold_out is not None:
             share_or_number(hold_out)
-        o.check_paths(data, reading)
-        o.check_backbone(data, reading)
+        spec = o.read_spec(data, reading)
+        o.check_backbone(reading, pictures=spec.kind != "features")
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
-        from clip_adapter.datasets.open import is_feature_spec
 
         check_target(out)
         classifier = fitting.fit(
-            data,
+            spec,
             method=method,
             options=options,
             shots=shots,
@@ -143,7 +145,7 @@ def fit(
             from clip_adapter import evaluation
 
             heeded = {k: v for k, v in changed(reading).items() if k in OFFERED}
-            report = evaluation.evaluate(classifier, data, split=HELD_OUT, **heeded)
+            report = evaluation.evaluate(classifier, spec, split=HELD_OUT, **heeded)
             scores = {
                 "scored": report.n,
                 "top1": report.top1,
@@ -152,25 +154,19 @@ def fit(
             classifier.info["hold_out"] |= scores
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
-        output.show(
-            *summary(
-                info,
-                classifier.class_names,
-                verbose=verbose,
-                text=classifier.text_weights is not None,
-            )
-        )
-        if reading.backbone is None and not is_feature_spec(data):
-            output.show(*better_backbone(info["backbone"]))
-        output.show(*(quality(info) if report is None else [*report.lines(), worst(report)]))
-        output.show(*next_steps(info, data, reading.root))
+        text = classifier.text_weights is not None
+        lines = summary(info, classifier.class_names, verbose=verbose, text=text)
+        if reading.backbone is None and spec.kind != "features":
+            lines += better_backbone(info["backbone"])
+        lines += quality(info) if report is None else [*report.lines(), worst(report)]
+        output.show(*lines, *next_steps(info, spec, reading.root))
         tested = {} if report is None else {"test": report.to_dict()}
         output.result({"schema": SCHEMA, **info, **tested})
 
 
 def summary(
     info: dict[str, Any], class_names: list[str], *, verbose: bool = False, text: bool = True
-) -> list[str]:
+) -> list[Any]:
     """What ``fit`` did, in plain words; with ``verbose`` what it chose, and by which rule."""
     lines = [
         f"{info['method']}: {info['classes']} classes ({some_of(map(shortened, class_names), 6)}), "
@@ -258,17 +254,18 @@ def quality(info: dict[str, Any]) -> list[Any]:
     ]
 
 
-def next_steps(info: dict[str, Any], data: str, root: str | Path | None = None) -> list[str]:
+def next_steps(info: dict[str, Any], spec: DataSpec, root: str | Path | None = None) -> list[str]:
     """Commands that go on from here, of which each will find what it needs."""
     place = ["--root", root] if root else []
-    file, mark, _ = data.rpartition("#")
-    tests = [name for name in info["other_splits"] if mark or name == "test"]
+    features = spec.kind == "features"
+    tests = [name for name in info["other_splits"] if features or name == "test"]
     steps = []
     if tests:
-        test = f"{file}#{min(tests, key=lambda name: 'test' not in name)}" if mark else data
+        file, best = spec.text.rpartition("#")[0], min(tests, key=lambda name: "test" not in name)
+        test = f"{file}#{best}" if features else spec
         steps = [command("evaluate", info["out"], test, *place)]
     elif info["not_drawn"] and "hold_out" not in info:
-        steps = [command("evaluate", info["out"], data, "--split", HELD_OUT, *place)]
+        steps = [command("evaluate", info["out"], spec, "--split", HELD_OUT, *place)]
     if info.get("backbone_fingerprint"):
         steps.append(f"{command('predict', info['out'])} NEW_PICTURES")
     lines = [f"{'      ' if i else 'Next: '}{step}" for i, step in enumerate(steps)]

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from clip_adapter.options import (
     flag_of,
 )
 from clip_adapter.paths import check_exists
+
+if TYPE_CHECKING:
+    from clip_adapter.datasets.open import DataSpec
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
 RARE = "Rarely needed"
@@ -119,15 +122,15 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
         )
 
 
-def check_paths(data: str, reading: SourceOptions) -> None:
-    """Check that the paths and the device of a command are there, before torch is imported.
+def read_spec(data: str, reading: SourceOptions) -> DataSpec:
+    """What ``data`` names, if it, the paths and the device of a command are there; without torch.
 
     Raises:
         ClipAdapterError: one is not.
     """
-    from clip_adapter.datasets.open import check_source
+    from clip_adapter.datasets.open import parse_spec
 
-    check_source(data, reading.root)
+    spec = parse_spec(data, reading.root)
     check_device(reading.device)
     for what, path in (
         ("The file of class names", reading.class_names),
@@ -135,21 +138,20 @@ def check_paths(data: str, reading: SourceOptions) -> None:
     ):
         if isinstance(path, str | Path):
             check_exists(path, what)
+    return spec
 
 
-def check_backbone(data: str, reading: SourceOptions) -> None:
+def check_backbone(reading: SourceOptions, *, pictures: bool = True) -> None:
     """Check the name of the backbone, and for pictures that its weights can be had.
 
     Raises:
         UsageError, BackboneError: as :func:`~clip_adapter.backbones.load_backbone`.
     """
     from clip_adapter.backbones import names
-    from clip_adapter.datasets.open import is_feature_spec
     from clip_adapter.options import DEFAULT_BACKBONE
 
-    features = is_feature_spec(data)
-    if reading.backbone is not None or not features:
-        names.check_backbone(reading.backbone or DEFAULT_BACKBONE, fetched=not features)
+    if reading.backbone is not None or pictures:
+        names.check_backbone(reading.backbone or DEFAULT_BACKBONE, fetched=pictures)
 
 
 def key_values(pairs: Sequence[str] | None) -> dict[str, str]:

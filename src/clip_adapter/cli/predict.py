@@ -92,17 +92,17 @@ def predict(
             check_file(out, inputs=[*paths, *(path.rpartition("#")[0] for path in paths)])
         form = form_of(out, "json" if json else form)
         from clip_adapter.cli import predictions
-        from clip_adapter.datasets.open import check_source, is_feature_spec
+        from clip_adapter.datasets.open import feature_spec
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
         if out is not None:
             check_file(out, inputs=[*folder.iterdir()])
-        features = [path for path in paths if is_feature_spec(path)]
+        features = list(filter(None, map(feature_spec, paths)))
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")
         for spec in features:
-            check_source(spec)
+            spec.check_there()
         records = [] if features else predictions.collect(paths, recursive)
         if reading.strict:
             predictions.check_readable(records)

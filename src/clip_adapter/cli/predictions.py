@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clip_adapter.classifier import Classifier
+    from clip_adapter.datasets.open import DataSpec
     from clip_adapter.evaluation import Report
     from clip_adapter.features.feature_set import FeatureSet
     from clip_adapter.options import SourceOptions
@@ -160,7 +161,7 @@ def of_pictures(
                 record |= {"error": reasons[str(i)]} if str(i) in reasons else next(answers)
 
 
-def of_features(classifier: Classifier, spec: str, top: int) -> list[Record]:
+def of_features(classifier: Classifier, spec: DataSpec, top: int) -> list[Record]:
     """One record per row of a set of features.
 
     Raises:

@@ -1,11 +1,13 @@
-"""``load_dataset``: any source of labelled pictures by what its name looks like."""
+"""What the user named as data, told apart once (``DataSpec``), and opened by ``load_dataset``."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_benchmark
 from clip_adapter.datasets.class_names import ClassNames
@@ -16,7 +18,7 @@ from clip_adapter.datasets.hub import load_hub
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
-from clip_adapter.errors import DataError, UsageError, near_names
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import SHARDED, check_exists, did_you_mean
 from clip_adapter.wording import shown
 
@@ -40,8 +42,120 @@ _SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _FEATURE_COLUMNS = ("features", "embedding")
 
 
+@dataclass(frozen=True)
+class DataSpec:
+    """What the user named as data, told apart before it is opened.
+
+    Attributes:
+        text: as it was written, to show.
+        kind: what it is, see :data:`FORMS`.
+        path: the file or folder; of a "benchmark" where it lies.
+        name: of a "benchmark" the name of its record; of "features" the set after the ``#``.
+    """
+
+    text: str
+    kind: Literal["features", "folder", "table", "benchmark", "hub"]
+    path: Path = Path()
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def takes_root(self) -> bool:
+        """Whether a root has a meaning beside it."""
+        return self.kind in ("table", "benchmark")
+
+    def check_there(self, others: Iterable[str] = ()) -> None:
+        """Check that its file or folder is there; ``others`` are names that may have been meant.
+
+        Raises:
+            DataError: it is not; the nearest names are said.
+        """
+        if not self.path.exists():
+            raise DataError(
+                f"{shown(self.path)} does not exist.{did_you_mean(self.path, others)}",
+                allowed=FORMS,
+                hint="Check the path; names count by case.",
+            )
+
+
+def parse_spec(data: str | Path | DataSpec, root: str | Path | None = None) -> DataSpec:
+    """What ``data`` names, once there is something there that can be a source.
+
+    A file or folder comes before a data set of the paper of that name, unless ``root`` says where
+    the set lies: with a folder, ``root`` would mean nothing.
+
+    Raises:
+        UsageError: it is of no form of :data:`FORMS`.
+        DataError: it does not exist, or ``root`` does not, or the data set is not in there.
+    """
+    if isinstance(data, DataSpec):
+        return data
+    if not isinstance(data, str | Path):
+        raise UsageError(
+            f"The data is given as {type(data).__name__}.",
+            allowed="a path, or the name of a data set",
+            hint="Put pictures into one folder per class, features into a file.",
+        )
+    text = str(data)
+    if not text:
+        raise UsageError("The name of the data is empty.", allowed=FORMS)
+    if text.startswith("hub:"):
+        return DataSpec(text, "hub")
+    path = Path(os.path.expanduser(text))
+    # Nothing that looks like a path is a name.
+    named = _NAME.fullmatch(text) and not path.is_file()
+    benchmark = known_benchmark(text) if named else None
+    if benchmark and root is not None:
+        find_folder(get_benchmark(benchmark), root)
+        return DataSpec(text, "benchmark", Path(root), benchmark)
+    if benchmark and not path.exists():
+        raise UsageError(
+            f"{text} is a known data set; say where it lies with --root.",
+            allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
+            hint=f"--root DIR; 'clip-adapter data get {benchmark} --root DIR' brings it there.",
+        )
+    spec = feature_spec(text) or DataSpec(text, "folder" if path.is_dir() else "table", path)
+    # Beside a root, what is no path is the name of a data set.
+    spec.check_there(benchmark_names() if named and root is not None else ())
+    if spec.kind == "table" and path.suffix.lower() not in _BY_ENDING:
+        raise UsageError(
+            f"{shown(path)} is no source of labelled pictures.",
+            allowed=FORMS,
+            hint=conversion(path),
+        )
+    if spec.kind == "table" and root is not None:
+        check_exists(root, "The folder")
+    return spec
+
+
+def feature_spec(data: str | Path) -> DataSpec | None:
+    """``FILE[#SET]`` of ready-made features, there or not; None for anything else.
+
+    ``.safetensors`` and ``.npz`` always hold features, and a folder that ``clip-adapter scale
+    embed`` wrote; a ``.parquet`` file where it has a list column called features or embedding.
+    """
+    path, name = file_and_set(data)
+    ending = path.suffix.lower()
+    if (
+        os.path.isfile(path / SHARDED)
+        or (ending in (".safetensors", ".npz") and not os.path.isdir(path))
+        or (ending == ".parquet" and _has_feature_column(path))
+    ) and not str(data).startswith("hub:"):
+        return DataSpec(str(data), "features", path, name)
+    return None
+
+
+def file_and_set(data: str | Path) -> tuple[Path, str | None]:
+    """The file, and the set in it that a ``#`` names, if any; a file may have a # in its name."""
+    whole = os.path.expanduser(str(data))
+    file, _, name = whole.rpartition("#")
+    return (Path(file), name) if file and not os.path.exists(whole) else (Path(whole), None)
+
+
 def load_dataset(
-    spec: str | Path,
+    spec: str | Path | DataSpec,
     *,
     root: str | Path | None = None,
     class_names: ClassNames | None = None,
@@ -63,71 +177,26 @@ def load_dataset(
     """
     check_opening(str(spec))
     templates = resolve_templates(prompts) if prompts else None
-    dataset = _read(str(spec), root, class_names)
+    dataset = _read(parse_spec(spec, root), root, class_names)
     dataset.templates = templates or dataset.templates
     return dataset
 
 
-def check_source(spec: str | Path, root: str | Path | None = None) -> None:
-    """Check that there is something at ``spec`` that can be a source, before it is opened.
-
-    Raises:
-        UsageError: it is of no form of :data:`FORMS`.
-        DataError: it does not exist, or ``root`` does not.
-    """
-    spec = str(spec)
-    if not spec:
-        raise UsageError("The name of the data is empty.", allowed=FORMS)
-    if spec.startswith("hub:"):
-        return
-    path, features = Path(os.path.expanduser(spec)), is_feature_spec(spec)
-    if features and not path.exists() and "#" in spec:
-        path = Path(os.path.expanduser(spec.rpartition("#")[0]))
-    name = named_benchmark(spec, root)
-    if name and root is None:
-        raise UsageError(
-            f"{spec} is a known data set; say where it lies with --root.",
-            allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
-            hint=f"--root DIR; 'clip-adapter data get {name} --root DIR' brings it there.",
-        )
-    if name is None and not path.exists():
-        # Beside a root, what is no path is the name of a data set.
-        named = root is not None and _NAME.fullmatch(spec)
-        guess = near_names(spec, benchmark_names()) if named else ""
-        raise DataError(
-            f"{shown(path)} does not exist.{guess or did_you_mean(path)}",
-            allowed=FORMS,
-            hint="Check the path; names count by case.",
-        )
-    if not (name or features or path.is_dir() or path.suffix.lower() in _BY_ENDING):
-        raise UsageError(
-            f"{shown(path)} is no source of labelled pictures.",
-            allowed=FORMS,
-            hint=conversion(path),
-        )
-    if name and root is not None:
-        find_folder(get_benchmark(name), root)
-    elif root is not None and takes_root(spec, root):
-        check_exists(root, "The folder")
-
-
-def _read(spec: str, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
-    if spec.startswith("hub:"):
-        return load_hub(spec, class_names)
-    if is_feature_spec(spec):
+def _read(spec: DataSpec, root: str | Path | None, class_names: ClassNames | None) -> Dataset:
+    if spec.kind == "features":
         raise UsageError(
             f"{spec} holds features, and pictures are needed here.",
             allowed=PICTURE_FORMS,
             hint="clip_adapter.load_features reads features. For 'bench run', put the file into a "
             "folder, and name that: --features DIR.",
         )
-    check_source(spec, root)
-    path = Path(os.path.expanduser(spec))
-    if root is not None and (name := named_benchmark(spec, root)):
-        return load_benchmark(name, root, class_names)
-    if path.is_dir():
-        return load_folder(path, class_names)
-    return _BY_ENDING[path.suffix.lower()](path, root, class_names)
+    if spec.kind == "hub":
+        return load_hub(spec.text, class_names)
+    if spec.kind == "benchmark" and spec.name:
+        return load_benchmark(spec.name, spec.path, class_names)
+    if spec.kind == "folder":
+        return load_folder(spec.path, class_names)
+    return _BY_ENDING[spec.path.suffix.lower()](spec.path, root, class_names)
 
 
 def conversion(path: Path) -> str:
@@ -152,48 +221,7 @@ def conversion(path: Path) -> str:
     )
 
 
-def named_benchmark(spec: str | Path, root: str | Path | None) -> str | None:
-    """The data set of the paper that ``spec`` names, or None.
-
-    A file or folder of that name comes first, unless ``root`` says where the set lies: with a
-    folder, ``root`` would mean nothing.
-    """
-    # Nothing that looks like a path is a name.
-    name = known_benchmark(str(spec)) if _NAME.fullmatch(str(spec)) else None
-    path = Path(os.path.expanduser(spec))
-    if name is None or path.is_file() or (root is None and path.exists()):
-        return None
-    return name
-
-
-def takes_root(spec: str, root: str | Path | None) -> bool:
-    """Whether ``root`` has a meaning beside ``spec``."""
-    if spec.startswith("hub:"):
-        return False
-    return named_benchmark(spec, root) is not None or not Path(os.path.expanduser(spec)).is_dir()
-
-
-def is_feature_spec(spec: str | Path) -> bool:
-    """Whether ``spec`` names ready-made features: ``FILE[#SET]`` and not pictures.
-
-    ``.safetensors`` and ``.npz`` always do, and a folder that ``clip-adapter scale embed`` wrote; a
-    ``.parquet`` file where it has a list column called features or embedding.
-    """
-    file = str(spec)
-    if file.startswith("hub:"):
-        return False
-    for name in (file, file.rpartition("#")[0]):
-        if name and os.path.isfile(Path(os.path.expanduser(name)) / SHARDED):
-            return True
-        ending = Path(name).suffix.lower()
-        if ending in (".safetensors", ".npz"):
-            return not Path(name).is_dir()
-        if ending == ".parquet":
-            return _has_feature_column(os.path.expanduser(name))
-    return False
-
-
-def _has_feature_column(path: str) -> bool:
+def _has_feature_column(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clip_adapter.classifier import Classifier
+from clip_adapter.datasets.open import DataSpec
 from clip_adapter.datasets.splits import not_drawn
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation.report import Answer, Report, why_not_scored
@@ -30,7 +31,7 @@ TOP = 5
 
 def evaluate(
     classifier: Classifier,
-    data: str | Path | FeatureSet,
+    data: str | Path | DataSpec | FeatureSet,
     *,
     split: str = DEFAULT_SPLIT,
     only_its_classes: bool = False,
@@ -227,7 +228,7 @@ def _among(logits: Tensor, classifier: Classifier, names: list[str]) -> Tensor:
 
 
 def open_for(
-    classifier: Classifier, data: str | Path, split: str, given: Mapping[str, Any]
+    classifier: Classifier, data: str | Path | DataSpec, split: str, given: Mapping[str, Any]
 ) -> Source:
     """The source of ``data``, read as the training data was and fit for ``classifier``.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
-from clip_adapter.datasets.open import conversion
+from clip_adapter.datasets.open import DataSpec, conversion, file_and_set
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile
@@ -64,7 +64,7 @@ class Precomputed:
 
 
 def load_features(
-    spec: str | Path, *, feature_norm: FeatureNorm | Literal["auto"] = "auto"
+    spec: str | Path | DataSpec, *, feature_norm: FeatureNorm | Literal["auto"] = "auto"
 ) -> Precomputed:
     """Read one set of a feature file.
 
@@ -82,10 +82,7 @@ def load_features(
     if feature_norm not in ("auto", *get_args(FeatureNorm)):
         raise unknown_name("feature_norm", feature_norm, ["auto", *get_args(FeatureNorm)])
     check_opening(str(spec))
-    path, wanted = Path(spec), None
-    if "#" in str(spec) and not path.exists():
-        name, wanted = str(spec).rsplit("#", 1)
-        path = Path(name)
+    path, wanted = (spec.path, spec.name) if isinstance(spec, DataSpec) else file_and_set(spec)
     file = _open(path)
     if wanted is None and len(file.sets) > 1:
         raise UsageError(

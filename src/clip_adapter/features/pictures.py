@@ -21,7 +21,7 @@ from torch import Tensor
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
-from clip_adapter.datasets.open import is_feature_spec
+from clip_adapter.datasets.open import feature_spec
 from clip_adapter.datasets.walk import SPECIAL
 from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
@@ -114,7 +114,7 @@ def refuse_features(picture: Any) -> None:
     Raises:
         DecodeError: ``picture`` is the path of one.
     """
-    if isinstance(picture, str | os.PathLike) and is_feature_spec(path := os.fsdecode(picture)):
+    if isinstance(picture, str | os.PathLike) and feature_spec(path := os.fsdecode(picture)):
         raise DecodeError(
             f"{shortened(path, 200)} holds features, and is no picture.",
             allowed=ALLOWED,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -30,10 +31,11 @@ _DRAFT = 2
 _LARGEST, _SMALLEST = 4, 1.45
 
 
+@dataclass(eq=False)
 class Views:
     """A picture as a backbone sees it: plainly, or in random views.
 
-    Args:
+    Attributes:
         inputs: of the backbone: size, mean, standard deviation.
         preprocess: "clip" or "coop".
         seed: of the random views.
@@ -43,39 +45,48 @@ class Views:
         device: of the backbone.
     """
 
-    def __init__(
-        self,
-        inputs: Preprocess,
-        preprocess: str = "clip",
-        seed: int = 0,
-        decode: Decode = "exact",
-        device: str = "cpu",
-    ) -> None:
-        self._inputs, self._preprocess, self._seed = inputs, preprocess, seed
-        self._plain = make_transform(inputs, preprocess)
-        on_gpu = device.startswith("cuda")
-        fast = (decode == "fast" or (decode == "auto" and on_gpu)) and not (
-            preprocess == "coop" or isinstance(inputs, OwnPreprocess)
-        )
-        self._draft = _DRAFT * inputs.image_size if fast else 0
-        cuts = fast and on_gpu and inputs.resize_mode in ("shortest", "squash")
-        self._gpu = GpuCutter(inputs, device) if cuts and has_nvjpeg(device) else None
-        self.on_gpu = self._gpu is not None
+    inputs: Preprocess
+    preprocess: str = "clip"
+    seed: int = 0
+    decode: Decode = "exact"
+    device: str = "cpu"
+
+    @functools.cached_property
+    def _plain(self) -> Transform:
+        return make_transform(self.inputs, self.preprocess)
 
     @functools.cached_property
     def _random(self) -> Transform:
         # Not every backbone has random views.
-        return make_transform(self._inputs, self._preprocess, train=True)
+        return make_transform(self.inputs, self.preprocess, train=True)
+
+    @functools.cached_property
+    def _draft(self) -> int:
+        """The side that is enough of a large JPEG file; 0 where all of it is decoded."""
+        fast = self.decode == "fast" or (self.decode == "auto" and self.device.startswith("cuda"))
+        own = self.preprocess == "coop" or isinstance(self.inputs, OwnPreprocess)
+        return _DRAFT * self.inputs.image_size if fast and not own else 0
+
+    @functools.cached_property
+    def _gpu(self) -> GpuCutter | None:
+        cuts = self._draft and self.inputs.resize_mode in ("shortest", "squash")
+        on_gpu = cuts and self.device.startswith("cuda") and has_nvjpeg(self.device)
+        return GpuCutter(self.inputs, self.device) if on_gpu else None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU decodes and cuts, for the stream that is current when it is first asked."""
+        return self._gpu is not None
 
     def identity(self) -> dict[str, Any]:
         """All that decides the pixels, besides the contents, as JSON types."""
         test, train = self._plain.describe(), self._random.describe()
-        return {"test": test, "train": train, "seed": self._seed}
+        return {"test": test, "train": train, "seed": self.seed}
 
     def describe(self, view: View) -> dict[str, Any]:
         """All that decides the pixels of a view, besides the picture's content, as JSON types."""
         if view is not None:
-            seeded = {"number": view, "seed": self._seed}
+            seeded = {"number": view, "seed": self.seed}
             return {"transform": self._random.describe(), "view": seeded}
         decoder = {"decoder": "draft" if self._gpu is None else "nvjpeg"} if self._draft else {}
         return {"transform": self._plain.describe(), "view": "test", **decoder}
@@ -91,13 +102,13 @@ class Views:
         return {
             view: self._plain.cut(images[self._draft])
             if view is None
-            else self._random.cut(images[0], view_seed(digest, view, self._seed))
+            else self._random.cut(images[0], view_seed(digest, view, self.seed))
             for view in views
         }
 
     def for_gpu(self, data: bytes) -> Tensor | None:
         """The bytes of a picture for :meth:`cut_on_gpu`, or None where :meth:`cut` must do it."""
-        size = self._inputs.image_size
+        size = self.inputs.image_size
         if self._gpu is None or not is_plain(data, _LARGEST * size, round(_SMALLEST * size)):
             return None
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -116,10 +127,11 @@ class Views:
         self._plain.fill(images, cuts)
 
 
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Row i is the picture of row i of the training features.
 
-    Args:
+    Attributes:
         samples: N pictures, in the order of the features.
         digests: N content digests (hex), which decide the random views.
         inputs: of the backbone: size, mean, standard deviation.
@@ -127,30 +139,27 @@ class Pictures:
         seed: of the random views.
     """
 
-    def __init__(
-        self,
-        samples: Iterable[Sample],
-        digests: Iterable[str],
-        inputs: Preprocess,
-        preprocess: str = "clip",
-        seed: int = 0,
-    ) -> None:
-        self._samples, self._digests = list(samples), list(digests)
-        self._views = Views(inputs, preprocess, seed)
+    samples: Sequence[Sample]
+    digests: Sequence[str]
+    inputs: Preprocess
+    preprocess: str = "clip"
+    seed: int = 0
+
+    @functools.cached_property
+    def _views(self) -> Views:
+        return Views(self.inputs, self.preprocess, self.seed)
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self.samples)
 
     def subset(self, rows: Sequence[int]) -> Pictures:
         """The pictures ``rows``, in that order."""
-        some = copy.copy(self)
-        some._samples = [self._samples[i] for i in rows]
-        some._digests = [self._digests[i] for i in rows]
-        return some
+        samples, digests = ([own[i] for i in rows] for own in (self.samples, self.digests))
+        return dataclasses.replace(self, samples=samples, digests=digests)
 
     def identity(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: contents, preprocessing, random views."""
-        return {"digests": self._digests, **self._views.identity()}
+        return {"digests": list(self.digests), **self._views.identity()}
 
     def batch(self, rows: Sequence[int] | Tensor, view: View = None) -> Tensor:
         """Pixels (B, 3, S, S) of ``rows``: the test view, or random view number ``view``.
@@ -165,8 +174,8 @@ class Pictures:
             return self._views.finish(torch.stack(list(cuts)))
 
     def _cut(self, row: int, view: View) -> Tensor:
-        sample = self._samples[row]
-        return self._views.cut(sample.read(), sample.name, self._digests[row], [view])[view]
+        sample = self.samples[row]
+        return self._views.cut(sample.read(), sample.name, self.digests[row], [view])[view]
 
 
 def decoders() -> ThreadPoolExecutor:

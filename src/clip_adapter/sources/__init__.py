@@ -6,8 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.open import is_feature_spec
-from clip_adapter.errors import UsageError
+from clip_adapter.datasets.open import DataSpec, parse_spec
 from clip_adapter.options import SourceOptions
 from clip_adapter.reporting import Notes
 from clip_adapter.sources.base import Source, refuse
@@ -17,25 +16,21 @@ from clip_adapter.sources.pictures import PictureSource
 __all__ = ["FeatureSource", "PictureSource", "Source", "open_source", "refuse"]
 
 
-def open_source(spec: str | Path, options: SourceOptions, **preferred: Any) -> Source:
-    """The source that ``spec`` names: pictures or features.
+def open_source(data: str | Path | DataSpec, options: SourceOptions, **preferred: Any) -> Source:
+    """The source that ``data`` names: pictures or features.
 
     Args:
-        spec: see ``clip_adapter.datasets.open.FORMS``.
+        data: see ``clip_adapter.datasets.open.FORMS``.
         options: how to read it.
         **preferred: values that replace fields of ``options``; those that the kind of source
             ignores are left out.
 
     Raises:
-        UsageError: ``spec`` is something else, such as the pictures themselves.
+        UsageError: ``data`` is something else, such as the pictures themselves.
+        DataError: there is nothing of that name, or it cannot be read.
     """
-    if not isinstance(spec, str | Path):
-        raise UsageError(
-            f"The data is given as {type(spec).__name__}.",
-            allowed="a path, or the name of a data set",
-            hint="Put pictures into one folder per class, features into a file.",
-        )
-    kind = FeatureSource if is_feature_spec(spec) else PictureSource
+    spec = parse_spec(data, options.root)
+    kind = FeatureSource if spec.kind == "features" else PictureSource
     heeded = {name: value for name, value in preferred.items() if name not in kind.IGNORES}
     with Notes():
-        return kind(str(spec), dataclasses.replace(options, **heeded))
+        return kind(spec, dataclasses.replace(options, **heeded))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone, best_device, resolve_device
 from clip_adapter.datasets.descriptions import read_descriptions
-from clip_adapter.errors import Offer, UsageError
+from clip_adapter.errors import Offer, UsageError, lacking
 from clip_adapter.features.embed import BadPicture
 from clip_adapter.features.feature_set import FeatureSet
+from clip_adapter.features.pixels import Pictures
 from clip_adapter.features.text import text_weights
 from clip_adapter.options import SourceOptions, changed, flag_of
 from clip_adapter.reporting import log, note
@@ -143,6 +144,22 @@ class Source(ABC):
         With ``other`` they are of that backbone, and notes on the pictures are not repeated.
         """
 
+    def pictures(
+        self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
+    ) -> Pictures:
+        """Pixels of the pictures whose features :meth:`features` gave, in that order.
+
+        Args:
+            split: as given there.
+            rows: as given there.
+            skipped: names of the pictures that it skipped.
+            digests: content digests of the others.
+
+        Raises:
+            UsageError: there are features only.
+        """
+        raise lacking("pixels", self.name)
+
     def text_weights(self) -> Tensor | None:
         """(C, D) of unit length, from the class names and the backbone.
 
@@ -186,7 +203,7 @@ class Source(ABC):
         }
 
 
-def refuse(spec: str, holds: str, names: Sequence[str], options: SourceOptions) -> None:
+def refuse(spec: object, holds: str, names: Sequence[str], options: SourceOptions) -> None:
     """Stop at options that would be ignored.
 
     Args:

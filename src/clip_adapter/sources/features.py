@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.leak_guard import check_opening
+from clip_adapter.datasets.open import DataSpec
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError
 from clip_adapter.features.embed import BadPicture
@@ -25,7 +26,7 @@ class FeatureSource(Source):
 
     IGNORES = ("class_names", "views", "preprocess", "root")
 
-    def __init__(self, spec: str, options: SourceOptions) -> None:
+    def __init__(self, spec: DataSpec, options: SourceOptions) -> None:
         refuse(spec, "features", self.IGNORES, options)
         file = load_features(spec, feature_norm=options.feature_norm)
         self._features, self._text, self._scale = file.feature_set, file.text, file.logit_scale
@@ -39,7 +40,9 @@ class FeatureSource(Source):
         elif options.backbone is None:
             refuse(spec, "features, and no backbone is named", ("descriptions",), options)
         stated = {"dtype": "float32", **file.meta}
-        super().__init__(spec, self._features.class_names, templates, options, file.notes, stated)
+        super().__init__(
+            spec.text, self._features.class_names, templates, options, file.notes, stated
+        )
 
     def _loaded(self) -> Backbone:
         if self._backbone is not None:

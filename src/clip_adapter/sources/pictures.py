@@ -9,7 +9,7 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.choice import resolve
 from clip_adapter.backbones.names import DEMO, DEMO_WORDS
 from clip_adapter.datasets.dataset import UNSPLIT, Sample
-from clip_adapter.datasets.open import load_dataset, takes_root
+from clip_adapter.datasets.open import DataSpec, load_dataset
 from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Pictures
@@ -24,8 +24,8 @@ class PictureSource(Source):
 
     IGNORES = ("feature_norm",)
 
-    def __init__(self, spec: str, options: SourceOptions) -> None:
-        root = () if takes_root(spec, options.root) else ("root",)
+    def __init__(self, spec: DataSpec, options: SourceOptions) -> None:
+        root = () if spec.takes_root else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
         names, prompts = options.class_names, list(options.prompts) or None
         data = load_dataset(spec, root=options.root, class_names=names, prompts=prompts)
@@ -98,13 +98,6 @@ class PictureSource(Source):
     def pictures(
         self, split: str, rows: Sequence[int] | None, skipped: set[str], digests: Sequence[str]
     ) -> Pictures:
-        """Pixels of the pictures whose features :meth:`features` gave, in that order.
-
-        Args:
-            split: as given there.
-            rows: as given there.
-            skipped: names of the pictures that it skipped.
-            digests: content digests of the others.
-        """
+        """Pixels of the pictures whose features :meth:`features` gave, see :class:`Source`."""
         kept = [sample for sample in self._samples(split, rows) if sample.name not in skipped]
         return Pictures(kept, digests, self.backbone.preprocess, self._options.preprocess)
