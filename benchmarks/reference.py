@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 import clip_adapter
+from clip_adapter._version import versions
 from clip_adapter.errors import ClipAdapterError
-from clip_adapter.fitting import versions
 
 SEEDS = (1, 2, 3)
 OFFICIAL = {"recipe": "official", "visual_ratio": 0.2}

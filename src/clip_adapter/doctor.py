@@ -99,8 +99,8 @@ def examine(device: str = "auto") -> Health:
     answer = in_background(ask, REPOSITORY, WEIGHTS)  # while torch loads
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    from clip_adapter._version import versions
     from clip_adapter.backbones import resolve_device
-    from clip_adapter.fitting import versions
     from clip_adapter.paths import default_root
 
     root, chosen = default_root(), resolve_device(device)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import platform
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor
 
+from clip_adapter._version import versions
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.open import DataSpec
-from clip_adapter.datasets.splits import draw, share_or_number
+from clip_adapter.datasets.splits import draw
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
 from clip_adapter.keywords import SourceKeywords
@@ -31,13 +29,13 @@ from clip_adapter.reporting import Notes, Progress, listening, note
 from clip_adapter.sources import Source, open_source
 from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
 
-if TYPE_CHECKING:
-    from clip_adapter.towers import TowerAdapter
-
 MAX_SEED = 2**63  # what torch's generators take
 PROBED = 256  # shots that are scored once, to see that the scores are numbers
 OFFERS: tuple[Offer, ...] = ("pixels", "text", "backbone")  # of several, the first is missed
-PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
+TEXT_REMEDY = (
+    "Give it encode_text, list of str -> (N, D), name a backbone with text ('clip-adapter ls "
+    "backbones')"
+)
 
 
 def fit(
@@ -84,8 +82,6 @@ def fit(
     chosen = make_method(method, options)
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
-    if hold_out is not None:
-        share_or_number(hold_out)
     reading = source_options(source)
     if reading.dtype == "auto" and "backbone" in needs(chosen):  # it trains it, or through it
         reading = dataclasses.replace(reading, dtype="float32")
@@ -128,9 +124,7 @@ def fit_task(method: Method, task: FewShotTask, facts: Mapping[str, Any]) -> Cla
 
 
 def fit_tasks(
-    methods: Sequence[Method],
-    tasks: Sequence[FewShotTask],
-    facts: Mapping[str, Any],
+    methods: Sequence[Method], tasks: Sequence[FewShotTask], facts: Mapping[str, Any]
 ) -> list[Classifier]:
     """As :func:`fit_task` for several tasks, in one pass of the training.
 
@@ -163,11 +157,7 @@ def fit_tasks(
 
 
 def make_classifier(
-    fitted: Fitted,
-    method: Method,
-    task: FewShotTask,
-    facts: Mapping[str, Any],
-    seconds: float,
+    fitted: Fitted, method: Method, task: FewShotTask, facts: Mapping[str, Any], seconds: float
 ) -> Classifier:
     """The classifier of ``fitted``, checked, with the record of how it was made.
 
@@ -176,27 +166,13 @@ def make_classifier(
         ClassifierError: it does not score every class, or scores the shots as NaN or infinite.
     """
     _check_fitted(fitted, method, task)
-    # Features of an adapted tower are not at hand, and may be of another size than those of the
-    # task; its parameters were checked.
-    probe = task.train.subset(list(range(min(PROBED, len(task.train)))))
-    scores = fitted.logits(probe) if fitted.tower_adapter is None else torch.zeros(0)
-    if len(scores) and scores.shape[1] != len(task.class_names):
-        raise ClassifierError(
-            f"What {method.name} learnt scores {scores.shape[1]} classes.",
-            allowed=f"all {len(task.class_names)} classes of the task, in their order",
-        )
-    if not scores.isfinite().all():
-        raise ClassifierError(
-            f"What {method.name} learnt scores pictures as NaN or infinite.",
-            hint="Its options are out of any useful range, or its training diverged.",
-        )
     return Classifier(
         fitted.head,
         task.class_names,
         feature_norm=fitted.feature_norm or task.train.feature_norm,
         text_weights=task.text_weights,
         train_digests=task.train.digests,
-        tower_adapter=cast("TowerAdapter | None", fitted.tower_adapter),
+        tower_adapter=cast(Any, fitted.tower_adapter),
         info={
             "method": method.name,
             **facts,
@@ -225,8 +201,7 @@ def held_out_scores(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
     weight = torch.ones(len(labels)) if held.weight is None else held.weight
     none = torch.zeros(len(classes), dtype=torch.float64)
     of_class = none.index_add(0, labels, weight.double())
-    rows = held.rows.unique()
-    counts = torch.bincount(task.train.labels[rows], minlength=len(classes))
+    counts = torch.bincount(task.train.labels[held.rows.unique()], minlength=len(classes))
 
     def right(logits: Tensor) -> tuple[float, dict[str, float | None]]:
         hits = (logits.argmax(-1) == labels).double() * weight
@@ -237,7 +212,7 @@ def held_out_scores(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
     accuracy, per_class = right(held.logits)
     plain = (None, None) if text is None else right(task.train.plain_view[held.rows] @ text.T)
     return {
-        "pictures": len(rows),
+        "pictures": int(counts.sum()),
         "accuracy": accuracy,
         "zero_shot_accuracy": plain[0],
         "per_class": per_class,
@@ -247,29 +222,45 @@ def held_out_scores(held: HeldOutLogits, task: FewShotTask) -> dict[str, Any]:
 
 
 def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
-    """Check that ``method`` returned what a classifier can be made of.
+    """Check that ``method`` returned what a classifier can be made of, by its scores on some shots.
 
     Raises:
-        UsageError: no ``Fitted``, weights that do not fit the features, or hyper-parameters that
-            JSON does not hold; names the class.
+        UsageError, ClassifierError: as :func:`make_classifier`; names the class.
     """
-    found, allowed = f"{type(method).__qualname__}.fit ({method.name}) returned ", ""
+    returned = f"{type(method).__qualname__}.fit ({method.name}) returned"
     if not isinstance(fitted, Fitted):
-        found += type(fitted).__name__
-        allowed = "a Fitted, with the head that was learnt; docs/add-a-method.md shows one"
-    else:
-        try:
-            if fitted.tower_adapter is None:
-                fitted.logits(task.train.subset([0]))
-            json.dumps([dict(fitted.hyperparameters), *map(dict, fitted.selection)])
-        except RuntimeError as error:
-            found += f"a head that does not take the features: {error}"
-            allowed = f"weights (classes, dimension) = {len(task.class_names), task.train.dim}"
-        except (TypeError, ValueError) as error:
-            found += f"hyper-parameters that JSON does not hold: {error}"
-            allowed = "numbers, strings, true, false, none and lists of them: tensor.tolist()"
-    if allowed:
-        raise UsageError(f"{found}.", allowed=allowed)
+        raise UsageError(
+            f"{returned} {type(fitted).__name__}.",
+            allowed="a Fitted, with the head that was learnt; docs/add-a-method.md shows one",
+        )
+    try:
+        json.dumps([dict(fitted.hyperparameters), *map(dict, fitted.selection)])
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{returned} hyper-parameters that JSON does not hold: {error}.",
+            allowed="numbers, strings, true, false, none and lists of them: tensor.tolist()",
+        ) from error
+    if fitted.tower_adapter is not None:
+        # Features of an adapted tower are not at hand, and may be of another size than those of
+        # the task; its parameters were checked.
+        return
+    try:
+        scores = fitted.logits(task.train.subset(list(range(min(PROBED, len(task.train))))))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{returned} a head that does not take the features: {error}.",
+            allowed=f"weights (classes, dimension) = {len(task.class_names), task.train.dim}",
+        ) from error
+    if scores.shape[1] != len(task.class_names):
+        raise ClassifierError(
+            f"What {method.name} learnt scores {scores.shape[1]} classes.",
+            allowed=f"all {len(task.class_names)} classes of the task, in their order",
+        )
+    if not scores.isfinite().all():
+        raise ClassifierError(
+            f"What {method.name} learnt scores pictures as NaN or infinite.",
+            hint="Its options are out of any useful range, or its training diverged.",
+        )
 
 
 def needs(method: Method | type[Method]) -> frozenset[Offer]:
@@ -309,10 +300,7 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
         served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
         remedy = ""
         if missing == "text" and source.backbone is not None:
-            remedy = (
-                f"{source.backbone.name} encodes pictures only. Give it encode_text, list of str "
-                "-> (N, D), name a backbone with text ('clip-adapter ls backbones')"
-            )
+            remedy = f"{source.backbone.name} encodes pictures only. {TEXT_REMEDY}"
         raise lacking(missing, f"{source.name}: {method.name}", ", ".join(served), remedy)
     return wanted
 
@@ -367,26 +355,19 @@ def make_task(
             named="pixels" in source.holds,
             text=method is not None and method.uses_text and text is not None,
         )
-        thin = thin_classes(
-            labels if rows is None else [labels[row] for row in rows],
-            read.labels.tolist(),
-            read.labels[lasting.rows].tolist(),
-            source.class_names,
-            shots,
-        )
+        drawn = labels if rows is None else [labels[row] for row in rows]
+        learned = read.labels[lasting.rows].tolist()
+        thin = thin_classes(drawn, read.labels.tolist(), learned, source.class_names, shots)
         empty = [lasting.empty] if method is not None and lasting.empty else []
         for line in (*thin, *lasting.dropped, *empty):
             note(line)
-        train = read.subset(lasting.rows) if lasting.dropped else read
-        pictures, facts, where = None, {}, Compute(device=source.device)
-        if "pixels" in wanted and source.backbone is not None:
+        pictures, where = None, Compute(device=source.device)
+        if "pixels" in wanted:
             all_read = source.pictures("train", rows, {bad.name for bad in skipped}, read.digests)
             pictures = all_read.subset(lasting.rows)
-            where = dataclasses.replace(compute or where, device=source.backbone.device)
-            # Where the checkpoint lay says nothing of the result.
-            facts = {"compute": {k: v for k, v in vars(where).items() if k != "checkpoint"}}
+            where = dataclasses.replace(compute or where, device=where.device)
         task = FewShotTask(
-            train,
+            read.subset(lasting.rows) if lasting.dropped else read,
             text,
             source.logit_scale,
             seed,
@@ -397,6 +378,8 @@ def make_task(
         )
         if alike := alike_note(task.text_weights, task.class_names):
             note(alike)
+    # Where the checkpoint lay says nothing of the result.
+    trained_by = {k: v for k, v in vars(where).items() if k != "checkpoint"}
     return task, {
         **source.facts(),
         "views": views,
@@ -407,15 +390,6 @@ def make_task(
         "drawn": {"of": len(labels), "shots": shots},
         "conflicting": lasting.conflicting,
         **({"hold_out": {"asked": str(hold_out), "pictures": len(apart)}} if apart else {}),
-        **facts,
+        **({"compute": trained_by} if pictures else {}),
         "notes": [*source.notes, *notes],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    return {
-        "python": platform.python_version(),
-        **{p: found.version for p in PACKAGES for found in islice(distributions(name=p), 1)},
-        "threads": str(torch.get_num_threads()),
     }

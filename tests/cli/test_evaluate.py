@@ -37,6 +37,21 @@ def test_pictures_that_were_learned_from_are_told(run_json, run, saved, photos, 
     assert (record["n"], record["left_out"]) == (6, 12)
 
 
+def test_a_split_that_is_not_there_is_told_before_a_backbone_is_loaded(
+    run, saved, photos, tmp_path, monkeypatch
+):
+    from clip_adapter.classifier import Classifier
+
+    monkeypatch.setattr(Classifier, "encoder", lambda *_: pytest.fail("a backbone is loaded"))
+    flat = tmp_path / "photos#1"
+    shutil.copytree(f"{photos}/test", flat / "test")
+    for data, split in ((photos, "val"), (flat, "train"), (flat, "held-out")):
+        result = run("evaluate", saved, data, "--split", split)
+        assert result.exit_code == 1
+        name = "train" if split == "held-out" else split
+        assert f"no pictures in split '{name}'" in result.stderr
+
+
 def test_errors(run, saved, photos, tmp_path):
     split = run("evaluate", saved, photos, "--split", "val", "--json")
     assert split.exit_code == 1

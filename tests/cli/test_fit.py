@@ -156,7 +156,7 @@ def test_every_suggested_evaluation_works(paint_task, run, tmp_path, out):
         (folder, "--shots", "2"): [folder, "--split", "held-out"],
         (only_train,): None,
         (only_train, "--shots", "2"): [only_train, "--split", "held-out"],
-        (paint_task(tmp_path / "both", {"train": 2, "test": 2}),): [tmp_path / "both"],
+        (paint_task(tmp_path / "bo#th", {"train": 2, "test": 2}),): [tmp_path / "bo#th"],
         (f"{file}#train",): [f"{file}#mytest"],
     }
     for given, wanted in cases.items():

@@ -5,6 +5,7 @@ from statistics import mean
 import pytest
 
 from clip_adapter import evaluate, load_backbone, make_method
+from clip_adapter.datasets.open import parse_spec
 from clip_adapter.demo.task import DEMO_TEMPLATES, demo_task
 from clip_adapter.evaluation import held_out_features
 from clip_adapter.fitting import fit_task, make_task
@@ -24,7 +25,7 @@ def score(tmp_path_factory):
     def source_of(prompts):
         if prompts not in sources:
             options = SourceOptions(prompts=prompts, cache=root / "cache", device="cpu")
-            source = PictureSource(str(folder), options)
+            source = PictureSource(parse_spec(folder), options)
             source.use(backbone)
             sources[prompts] = source, held_out_features(source)
         return sources[prompts]

@@ -301,3 +301,15 @@ def test_a_slip_in_the_path_is_told_before_weights_are_fetched(tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 1
     assert "nowhere does not exist" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("root", "code", "found"),
+    [([], 2, "say where it lies with --root"), (["--root", "."], 1, "EuroSAT is not in .")],
+)
+def test_a_labelled_input_may_be_the_name_of_a_data_set(root, code, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["scale", "embed", "eurosat", "--labelled", "--out", "out", *root]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == code
+    assert found in result.stderr

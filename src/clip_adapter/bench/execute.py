@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from clip_adapter._version import versions
 from clip_adapter.backbones import load_backbone
 from clip_adapter.bench.data import Environment, open_set
 from clip_adapter.bench.recipe import CostSettings
@@ -35,7 +36,7 @@ from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.evaluation import evaluate
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.store import content_digest
-from clip_adapter.fitting import fit_task, fit_tasks, make_classifier, versions
+from clip_adapter.fitting import fit_task, fit_tasks, make_classifier
 from clip_adapter.heads import Head
 from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.nn import normalize

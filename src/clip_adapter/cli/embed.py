@@ -96,9 +96,7 @@ def embed(
         from clip_adapter.features.files import write_features
 
         start = time.perf_counter()
-        sets, text, meta, skipped = (
-            _unlabelled(spec.path, reading) if unlabelled else _labelled(spec, split, reading)
-        )
+        sets, text, meta, skipped = _embedded(spec, split, reading, unlabelled)
         write_features(out, sets, text, meta)
         seconds = time.perf_counter() - start
         first, learnt = next(iter(sets.values())), "train" if "train" in sets else next(iter(sets))
@@ -129,48 +127,26 @@ def embed(
         )
 
 
-def _labelled(spec: DataSpec, split: list[str] | None, reading: SourceOptions) -> Embedded:
+def _embedded(
+    spec: DataSpec, split: list[str] | None, reading: SourceOptions, unlabelled: bool
+) -> Embedded:
+    from clip_adapter.cli.predictions import pictures
+    from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample
     from clip_adapter.sources import PictureSource
 
-    source = PictureSource(spec, reading)
+    data = None
+    if unlabelled:
+        paths = [record["path"] for record in pictures(str(spec.path), recursive=True)]
+        data = Dataset(spec.text, [], {UNSPLIT: [Sample(one, -1, Path(one)) for one in paths]}, [])
+    source = PictureSource(spec, reading, data)
     sets, skipped = {}, []
-    for name in split or source.splits():
+    for name in [UNSPLIT] if unlabelled else split or source.splits():
         # Random views are for learning; what is tested is seen plainly.
         views = reading.views if name not in ("val", "test") else 1
         sets[name], bad = source.features(name, None, views)
         skipped += bad
-    templates = json_format.dumps(source.templates, ensure_ascii=False)
-    meta = {**source.made_by(), "logit_scale": source.logit_scale, "templates": templates}
+    meta = {**source.made_by(), "logit_scale": source.logit_scale, "templates": None}
+    if unlabelled:
+        return sets, None, meta, skipped
+    meta["templates"] = json_format.dumps(source.templates, ensure_ascii=False)
     return sets, source.text_weights(), meta, skipped
-
-
-def _unlabelled(folder: Path, reading: SourceOptions) -> Embedded:
-    from clip_adapter.backbones.choice import resolve
-    from clip_adapter.cli.predictions import pictures
-    from clip_adapter.datasets.dataset import UNSPLIT, Sample
-    from clip_adapter.features.embed import embed as embed_samples
-
-    samples = [
-        Sample(record["path"], -1, Path(record["path"]))
-        for record in pictures(str(folder), recursive=True)
-    ]
-    backbone = resolve(reading, len(samples) * reading.views).load_backbone()
-    features, skipped = embed_samples(
-        backbone,
-        samples,
-        [],
-        store=reading.store(),
-        preprocess=reading.preprocess,
-        views=reading.views,
-        batch_size=reading.batch_size,
-        decode=reading.decode,
-        unreadable="stop" if reading.strict else "skip",
-    )
-    meta = {
-        "backbone": backbone.name,
-        "backbone_fingerprint": backbone.fingerprint,
-        "dtype": backbone.dtype,
-        "preprocess": reading.preprocess,
-        "logit_scale": backbone.logit_scale,
-    }
-    return {UNSPLIT: features}, None, meta, skipped

@@ -114,7 +114,8 @@ def embed(
     """
     with Output(json, SHARDS_KEPT) as output:
         part = _part_of(shard, engine, workers)
-        if "://" not in source and not glob.has_magic(source):
+        given = o.read_spec(source, reading) if labelled else source
+        if not labelled and "://" not in source and not glob.has_magic(source):
             check_exists(source, "The input")
         from clip_adapter.backbones.names import AUTO, check_backbone
 
@@ -123,7 +124,7 @@ def embed(
         from clip_adapter.scale.run import embed_shards
 
         done = embed_shards(
-            source,
+            given,
             out,
             engine=engine,
             shard=part,

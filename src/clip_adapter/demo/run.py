@@ -17,6 +17,7 @@ from typing import Any
 from clip_adapter.backbones import load_backbone
 from clip_adapter.classifier import Classifier
 from clip_adapter.classifier.folder import check_target
+from clip_adapter.datasets.open import parse_spec
 from clip_adapter.datasets.splits import sample_few_shot
 from clip_adapter.demo.task import DEMO, DEMO_TEMPLATES, demo_task, unseen_of
 from clip_adapter.errors import UsageError
@@ -118,7 +119,9 @@ def run_demo(
     check_target(out / "classifier")
     with listening(progress, cancel), one_thread():
         task_folder = demo_task(out)
-        source = PictureSource(str(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache))
+        source = PictureSource(
+            parse_spec(task_folder), SourceOptions(prompts=DEMO_TEMPLATES, cache=cache)
+        )
         source.use(load_backbone(BACKBONE))
         test = held_out_features(source)
         rows, kept = _table(source, test, range(1, seeds + 1), shots)

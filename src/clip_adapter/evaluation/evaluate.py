@@ -79,7 +79,7 @@ def evaluate(
         return _score(classifier, data, plain, "features", names, only_its_classes)
     with listening(progress, cancel), Notes():
         held_out, named = split == HELD_OUT, source.get("class_names") is not None
-        opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
+        opened = open_for(classifier, data, split, source)
         split = "train" if held_out else split
         rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None
         features, bad = opened.features(split, rows)
@@ -240,7 +240,8 @@ def open_for(
 
     Raises:
         UsageError: an option that would be ignored, or a set that ``split`` does not mean.
-        DataError: features that another backbone made, or not the one with what was trained inside.
+        DataError: no such split; features that another backbone made, or not the one with what was
+            trained inside.
     """
     info = classifier.info
     if given.get("backbone") not in (None, info.get("backbone")):
@@ -262,6 +263,8 @@ def open_for(
         feature_norm="unit" if to_unit else options.feature_norm,
     )
     if "pixels" in source.holds:
+        # A split that is not there is told before a backbone is loaded.
+        source.labels("train" if split == HELD_OUT else split)
         source.use(classifier.encoder(given.get("device")))
     elif classifier.tower_adapter is not None:
         raise DataError(
@@ -269,7 +272,7 @@ def open_for(
             "inside it.",
             hint="Give the pictures.",
         )
-    if source.set_name is not None and split not in (DEFAULT_SPLIT, source.set_name):
+    if source.set_name is not None and split not in (DEFAULT_SPLIT, HELD_OUT, source.set_name):
         raise UsageError(
             f"The split {split!r} is asked of {source.name}, where the name after # is the set.",
             hint=f"Leave the split away, or name the set: {source.name.rpartition('#')[0]}#{split}",

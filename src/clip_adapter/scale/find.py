@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from clip_adapter.datasets.dataset import UNSPLIT
-from clip_adapter.datasets.open import load_dataset
+from clip_adapter.datasets.open import DataSpec, load_dataset
 from clip_adapter.datasets.walk import ENDING, LOCKED, PICTURE_SUFFIXES, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import did_you_mean
@@ -35,12 +35,16 @@ if TYPE_CHECKING:
 
 
 def find_shards(
-    address: str, *, size: int, labelled: bool = False, root: str | Path | None = None
+    source: str | Path | DataSpec,
+    *,
+    size: int,
+    labelled: bool = False,
+    root: str | Path | None = None,
 ) -> list[Shard]:
     """The shards of an input, always the same ones in the same order.
 
     Args:
-        address: see :data:`FORMS`; with ``labelled``, what ``load_dataset`` reads.
+        source: see :data:`FORMS`; with ``labelled``, what ``load_dataset`` reads.
         size: pictures per shard, of what is cut.
         labelled: it is a data set with classes, which go into the output.
         root: where relative paths start.
@@ -50,7 +54,8 @@ def find_shards(
         DataError: there is nothing, or it cannot be read.
     """
     if labelled:
-        return _cut(*_labelled(address, root), size)
+        return _cut(*_labelled(source, root), size)
+    address = str(source)
     base = None if root is None else _absolute(str(root))
     files, path = open_at(address)
     if not is_remote(address) and glob.has_magic(path) and not os.path.exists(path):
@@ -127,7 +132,7 @@ def _listed(files: FileSystem, path: str, address: str) -> tuple[list[str], list
     return kinds
 
 
-def _labelled(address: str, root: str | Path | None) -> tuple[list[Row], str]:
+def _labelled(address: str | Path | DataSpec, root: str | Path | None) -> tuple[list[Row], str]:
     dataset = load_dataset(address, root=root)
     rows = []
     base = _absolute(str(root or address))
@@ -144,7 +149,7 @@ def _labelled(address: str, root: str | Path | None) -> tuple[list[Row], str]:
             known = None if split == UNSPLIT else split
             rows.append(Row(path, dataset.class_names[sample.label], known))
     for note in dataset.notes:
-        log.warning(f"{shown(address)}: {note}")
+        log.warning(f"{shown(str(address))}: {note}")
     return rows, base
 
 

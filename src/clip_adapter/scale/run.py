@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from clip_adapter.datasets.open import DataSpec
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.options import SourceOptions, changed, source_options
 from clip_adapter.reporting import Notes, Progress, listening, note, tracking
@@ -49,7 +50,7 @@ class Summary:
 
 
 def embed_shards(
-    source: str | Path,
+    source: str | Path | DataSpec,
     out: str | Path,
     *,
     engine: Engine = "local",
@@ -140,7 +141,7 @@ def _options(given: dict[str, Any], heeded: Sequence[str]) -> SourceOptions:
 
 def _run(
     job: Job,
-    source: str | Path,
+    source: str | Path | DataSpec,
     engine: str,
     shard: tuple[int, int] | None,
     shard_size: int,
@@ -155,7 +156,7 @@ def _run(
     if not is_remote(job.out):
         job = replace(job, out=os.path.abspath(os.path.expanduser(job.out)))
     with listening(progress, cancel), Notes():
-        shards = _planned(job, str(source), shard_size, labelled)
+        shards = _planned(job, source, shard_size, labelled)
         job = replace(job, shards=len(shards))
         if shard is not None:
             shards = shards[shard[0] :: shard[1]]
@@ -184,16 +185,16 @@ def _run(
     return summary
 
 
-def _planned(job: Job, source: str, size: int, labelled: bool) -> list[Shard]:
+def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool) -> list[Shard]:
     """All shards, if the folder of the results holds no others.
 
     Raises:
         UsageError: it does, or lies in the input.
     """
-    inside = not is_remote(source) and not is_remote(job.out)
-    if inside and Path(job.out).is_relative_to(os.path.abspath(os.path.expanduser(source))):
+    inside = not is_remote(str(source)) and not is_remote(job.out)
+    if inside and Path(job.out).is_relative_to(os.path.abspath(os.path.expanduser(str(source)))):
         raise UsageError(
-            f"--out {shown(job.out)} lies in {shown(source)}, and would be read as well.",
+            f"--out {shown(job.out)} lies in {shown(str(source))}, and would be read as well.",
             hint="Name a folder beside it.",
         )
     shards = find_shards(source, size=size, labelled=labelled, root=job.reading.root)

@@ -40,6 +40,7 @@ class Source(ABC):
         has_splits: whether training and test pictures are separate.
         has_test: whether a split of it is for testing.
         set_name: the set inside a feature file; None for pictures.
+        other_splits: splits with pictures beside the one to learn from; of a file, its other sets.
         notes: what the user should know of it, a line each.
         fingerprint: of the backbone that made ready-made features, where the file states it.
         idle_backbone: a named backbone that only a method which runs one of its towers would use;
@@ -53,6 +54,7 @@ class Source(ABC):
     has_splits: bool = True
     has_test: bool = False
     set_name: str | None = None
+    other_splits: Sequence[str] = ()
     idle_backbone: str = ""
     shots: int | None = None
     _backbone: Backbone | None = None
@@ -89,7 +91,8 @@ class Source(ABC):
         Raises:
             DataError: a file of features was made by other weights than the backbone's.
         """
-        return None if self._options.backbone is None else self._loaded()
+        named = "pixels" in self.holds or self._options.backbone is not None
+        return self._loaded() if named else None
 
     def _loaded(self) -> Backbone:
         if self._backbone is None:
@@ -103,6 +106,11 @@ class Source(ABC):
             return self._backbone.device
         chosen = self._options.device
         return best_device() if chosen == "auto" else resolve_device(chosen)
+
+    @property
+    def _used(self) -> Backbone | None:
+        """What its features are of: that of pictures; of a file's only if it was loaded."""
+        return self.backbone if "pixels" in self.holds else self._backbone
 
     def use(self, backbone: Backbone) -> None:
         """Take ``backbone`` in place of the one that the options name."""
@@ -119,13 +127,7 @@ class Source(ABC):
     @property
     def logit_scale(self) -> float:
         """1/tau of the backbone; of a file, as long as no backbone was loaded."""
-        used = self._loaded() if "pixels" in self.holds else self._backbone
-        return self._scale if used is None else used.logit_scale
-
-    @property
-    @abstractmethod
-    def other_splits(self) -> list[str]:
-        """Splits with pictures beside the one to learn from; of a file, its other sets."""
+        return self._scale if self._used is None else self._used.logit_scale
 
     @abstractmethod
     def labels(self, split: str) -> list[int]:
@@ -185,7 +187,7 @@ class Source(ABC):
 
         Of a file that is its own statement, or the named backbone once it was loaded.
         """
-        used = self._loaded() if "pixels" in self.holds else self._backbone
+        used = self._used
         return {
             "backbone": self._stated.get("backbone") if used is None else used.name,
             "backbone_fingerprint": self.fingerprint if used is None else used.fingerprint,

@@ -31,7 +31,7 @@ class FeatureSource(Source):
         file = load_features(spec, feature_norm=options.feature_norm)
         self._features, self._text, self._scale = file.feature_set, file.text, file.logit_scale
         self.holds, self.set_name = frozenset(), file.set_name
-        self._others = [name for name in file.sets if name != file.set_name]
+        self.other_splits = [name for name in file.sets if name != file.set_name]
         templates = resolve_templates(list(options.prompts) or None)
         if file.text is not None:
             refuse(spec, "text weights", ("prompts", "descriptions"), options)
@@ -68,11 +68,6 @@ class FeatureSource(Source):
                 f"embedded by {backbone.name!r}. If these are not the same, scores mean nothing."
             )
         return backbone
-
-    @property
-    def other_splits(self) -> list[str]:
-        """The other sets of the file."""
-        return self._others
 
     def labels(self, split: str) -> list[int]:
         """Label of every row, whatever the split: the set was named by the user.

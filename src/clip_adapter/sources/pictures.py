@@ -8,7 +8,7 @@ from typing import Any
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.choice import resolve
 from clip_adapter.backbones.names import DEMO, DEMO_WORDS
-from clip_adapter.datasets.dataset import UNSPLIT, Sample
+from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample
 from clip_adapter.datasets.open import DataSpec, load_dataset
 from clip_adapter.features.embed import BadPicture, embed
 from clip_adapter.features.feature_set import FeatureSet
@@ -20,23 +20,26 @@ from clip_adapter.wording import listed
 
 
 class PictureSource(Source):
-    """A folder, a table or a hub data set, seen through a backbone."""
+    """A folder, a table or a hub data set, seen through a backbone.
+
+    Args:
+        spec: what the user named.
+        options: how to read it.
+        data: what it holds, where it is no data set with classes.
+    """
 
     IGNORES = ("feature_norm",)
 
-    def __init__(self, spec: DataSpec, options: SourceOptions) -> None:
+    def __init__(self, spec: DataSpec, options: SourceOptions, data: Dataset | None = None) -> None:
         root = () if spec.takes_root else ("root",)
         refuse(spec, "pictures", (*self.IGNORES, *root), options)
         names, prompts = options.class_names, list(options.prompts) or None
-        data = load_dataset(spec, root=options.root, class_names=names, prompts=prompts)
+        if data is None:
+            data = load_dataset(spec, root=options.root, class_names=names, prompts=prompts)
         self._data = data
         self.has_splits, self.has_test = data.has_splits, data.has_test
+        self.other_splits = [name for name in self.splits() if name not in ("train", UNSPLIT)]
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone, loaded at the first use."""
-        return self._loaded()
 
     def _loaded(self) -> Backbone:
         if first := self._backbone is None:
@@ -66,11 +69,6 @@ class PictureSource(Source):
         """Names of the splits that hold pictures."""
         return [split for split, samples in self._data.splits.items() if samples]
 
-    @property
-    def other_splits(self) -> list[str]:
-        """Splits with pictures beside "train"; none where there are no splits."""
-        return [split for split in self.splits() if split not in ("train", UNSPLIT)]
-
     def _samples(self, split: str, rows: Sequence[int] | None) -> list[Sample]:
         pool = self._data.pool(split)
         return pool if rows is None else [pool[i] for i in rows]
@@ -84,7 +82,7 @@ class PictureSource(Source):
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """Features of ``split`` or its ``rows``, and the skipped pictures, see :class:`Source`."""
         return embed(
-            other or self.backbone,
+            other or self._loaded(),
             self._samples(split, rows),
             self.class_names,
             store=self._options.store(),
@@ -100,4 +98,4 @@ class PictureSource(Source):
     ) -> Pictures:
         """Pixels of the pictures whose features :meth:`features` gave, see :class:`Source`."""
         kept = [sample for sample in self._samples(split, rows) if sample.name not in skipped]
-        return Pictures(kept, digests, self.backbone.preprocess, self._options.preprocess)
+        return Pictures(kept, digests, self._loaded().preprocess, self._options.preprocess)
