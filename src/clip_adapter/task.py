@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.errors import DataError, lacking
+from clip_adapter.errors import DataError, Offer, lacking
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
 from clip_adapter.nn.cosine import normalize
@@ -19,6 +19,15 @@ from clip_adapter.options import Compute
 if TYPE_CHECKING:
     from clip_adapter.backbones.base import Backbone
     from clip_adapter.features.pixels import Pictures
+
+
+T = TypeVar("T")
+
+
+def _there(part: T | None, offer: Offer, method: str) -> T:
+    if part is None:
+        raise lacking(offer, method)
+    return part
 
 
 @dataclass(frozen=True)
@@ -102,9 +111,7 @@ class FewShotTask:
         Raises:
             MissingTextError: the task has none; says how to supply them.
         """
-        if self.text_weights is None:
-            raise lacking("text", method)
-        return self.text_weights
+        return _there(self.text_weights, "text", method)
 
     def check_two_classes(self, method: str) -> None:
         """Check that the pictures are of two classes: nothing but text tells others from one.
@@ -127,9 +134,7 @@ class FewShotTask:
         Raises:
             UsageError: the task has none; says how to supply it.
         """
-        if self.backbone is None:
-            raise lacking("backbone", method)
-        return self.backbone
+        return _there(self.backbone, "backbone", method)
 
     def require_pictures(self, method: str) -> Pictures:
         """The pixels of the shots.
@@ -137,9 +142,7 @@ class FewShotTask:
         Raises:
             UsageError: the task has features only.
         """
-        if self.pictures is None:
-            raise lacking("pixels", method)
-        return self.pictures
+        return _there(self.pictures, "pixels", method)
 
 
 @dataclass(frozen=True)

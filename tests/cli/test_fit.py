@@ -160,7 +160,7 @@ def test_every_suggested_evaluation_works(paint_task, run, tmp_path, out):
         (f"{file}#train",): [f"{file}#mytest"],
     }
     for given, wanted in cases.items():
-        images = [] if "#" in str(given[0]) else ["--backbone", "demo"]
+        images = [] if "safetensors" in str(given[0]) else ["--backbone", "demo"]
         method = ["--method", "zero-shot" if images else "linear-probe"]
         result = run("fit", *given, *images, *method, "--out", out)
         assert result.exit_code == 0, result.stderr

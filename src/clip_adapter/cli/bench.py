@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command
+from clip_adapter.cli.output import Output, command, table
 from clip_adapter.errors import DataError
 from clip_adapter.options import SourceOptions
 from clip_adapter.wording import shortened, some_of
@@ -225,13 +225,8 @@ def ls(json: o.Json = False) -> None:
         loaded = map(load_recipe, recipe_names())
         rows = [{"name": r.name, "source": r.source, "title": r.title} for r in loaded]
         output.result(rows)
-        if not json:
-            from rich.table import Table
-
-            table = Table("recipe", "in the paper", "what it shows")
-            for row in rows:
-                table.add_row(row["name"], row["source"] or "-", row["title"])
-            output.show(table)
+        cells = [(row["name"], row["source"] or "-", row["title"]) for row in rows]
+        output.show(table(("recipe", "in the paper", "what it shows"), cells))
 
 
 @bench.command("effort")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clip_adapter.cli import options as o
-from clip_adapter.cli.output import Output, command
+from clip_adapter.cli.output import Output, command, table
 from clip_adapter.wording import counted
 
 if TYPE_CHECKING:
@@ -125,23 +125,21 @@ def check(
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
     from clip_adapter.hub import size_of
 
-    table = Table(caption="clip-adapter data get NAME --root DIR. Sizes as CoOp splits the sets.")
-    table.add_column("name", no_wrap=True)
-    table.add_column("title")
-    for heading in ("classes", "train", "val", "test", "download"):
-        table.add_column(heading, justify="right")
-    table.add_column("licence", overflow="fold")
+    numbers = ("classes", "train", "val", "test")
+    cells = []
     for row in rows:
-        sizes = [f"{row[n]:,}" if row[n] else "-" for n in ("classes", "train", "val", "test")]
+        sizes = [f"{row[n]:,}" if row[n] else "-" for n in numbers]
         download = "unknown" if row["addresses"] else "by hand"
         if row["download_bytes"] is not None:
             download = size_of(row["download_bytes"])
-        table.add_row(row["name"], row["title"], *sizes, download, row["licence"])
-    return table
+        cells.append((row["name"], row["title"], *sizes, download, row["licence"]))
+    headings = ("name", "title", *numbers, "download", "licence")
+    caption = "clip-adapter data get NAME --root DIR. Sizes as CoOp splits the sets."
+    printed = table(headings, cells, right=headings[2:-1], caption=caption)
+    printed.columns[0].no_wrap = True  # names are there to be copied
+    return printed
 
 
 def _lines(check: Check) -> list[str]:

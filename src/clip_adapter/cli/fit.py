@@ -146,12 +146,11 @@ def fit(
 
             heeded = {k: v for k, v in changed(reading).items() if k in OFFERED}
             report = evaluation.evaluate(classifier, spec, split=HELD_OUT, **heeded)
-            scores = {
+            classifier.info["hold_out"] |= {
                 "scored": report.n,
                 "top1": report.top1,
                 "zero_shot_top1": report.zero_shot_top1,
             }
-            classifier.info["hold_out"] |= scores
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
         text = classifier.text_weights is not None

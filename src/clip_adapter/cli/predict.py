@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -96,8 +97,6 @@ def predict(
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
-        if out is not None:
-            check_file(out, inputs=[*folder.iterdir()])
         features = list(filter(None, map(feature_spec, paths)))
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")
@@ -106,28 +105,23 @@ def predict(
         records = [] if features else predictions.collect(paths, recursive)
         if reading.strict:
             predictions.check_readable(records)
-        if out is not None and not features:
+        if out is not None:
             # Standard input (0) is the list of pictures, where it is asked for.
             listed = [0] if "-" in paths else []
-            check_file(out, inputs=[*listed, *(record["path"] for record in records)])
+            named = (record["path"] for record in records)
+            check_file(out, inputs=[*listed, *named, *folder.iterdir()])
+        # Nothing heavy is needed to say that there is nothing.
         if features or any("error" not in record for record in records):
             from clip_adapter.classifier import Classifier
 
             loaded = Classifier.load(folder)
-        else:
-            loaded = None  # nothing heavy is needed to say that there is nothing
-        if loaded and features:
-            records = [r for spec in features for r in predictions.of_features(loaded, spec, top)]
-        elif loaded:
-            predictions.of_pictures(
-                loaded,
-                records,
-                top,
-                reading,
-                cache=cache,
-            )
-            if reading.strict:
-                predictions.check_readable(records)
+            if features:
+                answers = (predictions.of_features(loaded, spec, top) for spec in features)
+                records = [*chain.from_iterable(answers)]
+            else:
+                predictions.of_pictures(loaded, records, top, reading, cache=cache)
+        if reading.strict:
+            predictions.check_readable(records)
         if out is not None:
             output.say(written(out, predictions.as_bytes(records, form), form))
         elif form == "table":

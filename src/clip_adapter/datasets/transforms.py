@@ -24,7 +24,6 @@ from clip_adapter.backbones.own import OwnPreprocess
 from clip_adapter.errors import UsageError, unknown_name
 
 PREPROCESSINGS = ("clip", "coop")
-RESIZE_MODES = ("shortest", "squash", "longest")
 # RandomResizedCrop's own range, which CLIP-style CoOp keeps; Tip-Adapter trains on (0.5, 1).
 CROP_SCALE = (0.08, 1.0)
 # "coop" enlarges by this before every crop: 224 to 252.
@@ -63,8 +62,6 @@ class Transform:
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSINGS:
             raise unknown_name("preprocess", self.preprocess, PREPROCESSINGS)
-        if self.inputs.resize_mode not in RESIZE_MODES:
-            raise unknown_name("resize mode", self.inputs.resize_mode, RESIZE_MODES)
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise UsageError(f"Crop scale {low}, {high}.", allowed="0 < low <= high <= 1")
@@ -170,7 +167,7 @@ def make_transform(
     """The :class:`Transform` of a backbone's ``inputs``.
 
     Raises:
-        UsageError: unknown ``preprocess`` or resize mode, or a scale outside 0..1.
+        UsageError: unknown ``preprocess``, or a scale outside 0..1.
     """
     kind = OwnTransform if isinstance(inputs, OwnPreprocess) else Transform
     return kind(inputs, preprocess, train, scale)
