@@ -33,7 +33,7 @@ def default_root() -> Path:
 def near_paths(path: str | os.PathLike[str]) -> list[str]:
     """Up to three paths that are there and are spelt nearly as ``path``, which is not."""
     here, parts = Path(), Path(path).parts
-    while parts and (here / parts[0]).exists():
+    while parts and os.path.exists(here / parts[0]):
         here, parts = here / parts[0], parts[1:]
     if not parts:
         return []
@@ -46,7 +46,7 @@ def near_paths(path: str | os.PathLike[str]) -> list[str]:
     of_folded = {name.casefold(): name for name in sorted(names)}
     matches = difflib.get_close_matches(parts[0].casefold(), of_folded, n=3, cutoff=0.6)
     near = [here / of_folded[match] for match in matches]
-    whole = [one.joinpath(*parts[1:]) for one in near if one.joinpath(*parts[1:]).exists()]
+    whole = [one.joinpath(*parts[1:]) for one in near if os.path.exists(one.joinpath(*parts[1:]))]
     return [shown(one) for one in whole or near]
 
 
@@ -71,7 +71,7 @@ def check_exists(path: str | os.PathLike[str], what: str) -> None:
     Raises:
         DataError: it is not.
     """
-    if not Path(os.path.expanduser(path)).exists():
+    if not os.path.exists(os.path.expanduser(path)):
         raise DataError(
             f"{what} {shown(path)} does not exist.{did_you_mean(path)}", hint="Check the path."
         )

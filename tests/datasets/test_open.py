@@ -78,6 +78,8 @@ def test_what_is_nothing_lists_all_forms(put):
         assert form in str(caught.value)
     with pytest.raises(DataError, match="does not exist"):
         load_dataset(root / "none")
+    with pytest.raises(DataError, match="does not exist"):  # longer than a name may be
+        load_dataset(root / ("n" * 300))
 
 
 def test_data_is_opened_without_what_takes_long_to_import():
@@ -94,7 +96,9 @@ def test_data_is_opened_without_what_takes_long_to_import():
 def test_what_was_named_is_told_apart_once(put, monkeypatch):
     root = put("s/a/1.png", "t.csv", "eurosat/2750/Forest/1.jpg", "f#1.npz")
     monkeypatch.chdir(root)
+    monkeypatch.setenv("HOME", str(root))
     for text, base, spec in (
+        ("~/f#1.npz#a", None, DataSpec("~/f#1.npz#a", "features", root / "f#1.npz", "a")),
         ("s", None, DataSpec("s", "folder", Path("s"))),
         ("t.csv", root, DataSpec("t.csv", "table", Path("t.csv"))),
         ("f#1.npz", None, DataSpec("f#1.npz", "features", Path("f#1.npz"))),

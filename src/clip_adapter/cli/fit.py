@@ -159,8 +159,7 @@ def fit(
             lines += better_backbone(info["backbone"])
         lines += quality(info) if report is None else [*report.lines(), worst(report)]
         output.show(*lines, *next_steps(info, spec, reading.root))
-        tested = {} if report is None else {"test": report.to_dict()}
-        output.result({"schema": SCHEMA, **info, **tested})
+        output.result({"schema": SCHEMA, **info, **({"test": report.to_dict()} if report else {})})
 
 
 def summary(

@@ -72,7 +72,7 @@ class DataSpec:
         Raises:
             DataError: it is not; the nearest names are said.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise DataError(
                 f"{shown(self.path)} does not exist.{did_you_mean(self.path, others)}",
                 allowed=FORMS,
@@ -105,18 +105,18 @@ def parse_spec(data: str | Path | DataSpec, root: str | Path | None = None) -> D
         return DataSpec(text, "hub")
     path = Path(os.path.expanduser(text))
     # Nothing that looks like a path is a name.
-    named = _NAME.fullmatch(text) and not path.is_file()
+    named = _NAME.fullmatch(text) and not os.path.isfile(path)
     benchmark = known_benchmark(text) if named else None
     if benchmark and root is not None:
         find_folder(get_benchmark(benchmark), root)
         return DataSpec(text, "benchmark", Path(root), benchmark)
-    if benchmark and not path.exists():
+    if benchmark and not os.path.exists(path):
         raise UsageError(
             f"{text} is a known data set; say where it lies with --root.",
             allowed=f"--root with the folder that holds it; {', '.join(benchmark_names())}",
             hint=f"--root DIR; 'clip-adapter data get {benchmark} --root DIR' brings it there.",
         )
-    spec = feature_spec(text) or DataSpec(text, "folder" if path.is_dir() else "table", path)
+    spec = feature_spec(text) or DataSpec(text, "folder" if os.path.isdir(path) else "table", path)
     # Beside a root, what is no path is the name of a data set.
     spec.check_there(benchmark_names() if named and root is not None else ())
     if spec.kind == "table" and path.suffix.lower() not in _BY_ENDING:

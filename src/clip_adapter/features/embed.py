@@ -222,7 +222,7 @@ class _Line:
             if len(self._inputs) < size:
                 self._inputs = torch.empty(size, 3, *cuts[0].shape[:2])
             images = self._inputs[:size]
-            self._pixels.fill(images[: len(cuts)], cuts)
+            self._pixels.plain.fill(images[: len(cuts)], cuts)
             images[len(cuts) :] = 0
             return images
         if any(cut.is_cuda for cut in cuts):
@@ -230,7 +230,7 @@ class _Line:
         pixels = torch.stack([*cuts])
         if self._cuda and not pixels.is_cuda:
             pixels = pixels.pin_memory().to(self._backbone.device, non_blocking=True)
-        images = self._pixels.finish(pixels)
+        images = self._pixels.plain.finish(pixels)
         if len(cuts) == size:
             return images
         return torch.cat([images, images.new_zeros(size - len(cuts), *images.shape[1:])])

@@ -52,7 +52,8 @@ class Views:
     device: str = "cpu"
 
     @functools.cached_property
-    def _plain(self) -> Transform:
+    def plain(self) -> Transform:
+        """The plain view, which also makes inputs of the backbone of what :meth:`cut` gave."""
         return make_transform(self.inputs, self.preprocess)
 
     @functools.cached_property
@@ -80,7 +81,7 @@ class Views:
 
     def identity(self) -> dict[str, Any]:
         """All that decides the pixels, besides the contents, as JSON types."""
-        test, train = self._plain.describe(), self._random.describe()
+        test, train = self.plain.describe(), self._random.describe()
         return {"test": test, "train": train, "seed": self.seed}
 
     def describe(self, view: View) -> dict[str, Any]:
@@ -89,10 +90,10 @@ class Views:
             seeded = {"number": view, "seed": self.seed}
             return {"transform": self._random.describe(), "view": seeded}
         decoder = {"decoder": "draft" if self._gpu is None else "nvjpeg"} if self._draft else {}
-        return {"transform": self._plain.describe(), "view": "test", **decoder}
+        return {"transform": self.plain.describe(), "view": "test", **decoder}
 
     def cut(self, data: bytes, name: str, digest: str, views: Sequence[View]) -> dict[View, Tensor]:
-        """Each of ``views`` of a picture, (S, S, 3) of 8 bits; :meth:`finish` makes inputs of them.
+        """Each of ``views`` of a picture, (S, S, 3) of 8 bits; ``plain`` makes inputs of them.
 
         Raises:
             DecodeError: it cannot be decoded.
@@ -100,7 +101,7 @@ class Views:
         drafts = {0 if view is not None else self._draft for view in views}
         images = {draft: decode(data, name, draft=draft) for draft in drafts}
         return {
-            view: self._plain.cut(images[self._draft])
+            view: self.plain.cut(images[self._draft])
             if view is None
             else self._random.cut(images[0], view_seed(digest, view, self.seed))
             for view in views
@@ -117,14 +118,6 @@ class Views:
         """The plain views of what :meth:`for_gpu` gave, on the GPU; None where :meth:`cut` must."""
         assert self._gpu is not None  # noqa: S101 - for_gpu looked
         return self._gpu.cut(files)
-
-    def finish(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, S, S, 3) as inputs of the backbone, (B, 3, S, S) float32, where they are."""
-        return self._plain.finish(pixels)
-
-    def fill(self, images: Tensor, cuts: Sequence[Tensor]) -> None:
-        """Write the inputs (B, 3, S, S) of B pictures of 8 bits, on the CPU, into ``images``."""
-        self._plain.fill(images, cuts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +164,7 @@ class Pictures:
         """
         with decoders() as pool:
             cuts = pool.map(functools.partial(self._cut, view=view), torch.as_tensor(rows).tolist())
-            return self._views.finish(torch.stack(list(cuts)))
+            return self._views.plain.finish(torch.stack(list(cuts)))
 
     def _cut(self, row: int, view: View) -> Tensor:
         sample = self.samples[row]
