@@ -25,9 +25,19 @@ from clip_adapter.reporting import warn
 from clip_adapter.wording import counted, listed, shortened, some_of
 
 
-def _is_absent(label: Any) -> bool:
-    """Whether it stands for a label that is not there: None, NaN, or the NA of pandas."""
-    return type(label).__name__ in ("NoneType", "NAType") or label != label
+def _check_present(labels: np.ndarray) -> None:
+    """Check that every row (n,) has a label.
+
+    Raises:
+        ValueError: for some there is None, NaN, or the NA of pandas.
+    """
+    kinds = ("NoneType", "NAType")
+    absent = [i for i, one in enumerate(labels) if type(one).__name__ in kinds or one != one]
+    if absent:
+        raise ValueError(
+            f"{counted(len(absent), 'row')} of y have no label (None or NaN: "
+            f"{some_of(map(str, absent))}). Leave them out of X and y, or name their class."
+        )
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -85,12 +95,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"logit_scale is {self.logit_scale:g}: as 1/tau that leaves all classes nearly "
                 f"alike; {other}. Give 1/tau, {LEAST_SCALE:g} or more."
             )
-        given = np.array([] if y is None else y, object).ravel()
-        if absent := [row for row, label in enumerate(given) if _is_absent(label)]:
-            raise ValueError(
-                f"{counted(len(absent), 'row')} of y have no label (None or NaN: "
-                f"{some_of(map(str, absent))}). Leave them out of X and y, or name their class."
-            )
+        if y is not None:
+            _check_present(np.array(y, object).ravel())
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -110,7 +116,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"{counted(len(empty), 'row')} of X are all 0 ({some_of(map(str, empty))}): no "
                 "features of a picture are, and no class is near to them."
             )
-        features = torch.from_numpy(np.require(X, requirements="CW"))
+        features = torch.from_numpy(np.require(X, requirements=["C", "W"]))
         digests = row_digests(features)
         rows, notes, *_ = coverage(labels.tolist(), digests)
         if notes:
