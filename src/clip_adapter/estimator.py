@@ -25,12 +25,13 @@ from clip_adapter.reporting import warn
 from clip_adapter.wording import counted, listed, shortened, some_of
 
 
-def _check_present(labels: np.ndarray) -> None:
-    """Check that every row (n,) has a label.
+def _check_present(y: Any) -> None:
+    """Check that every row has a label; ``y`` (n,) may be None.
 
     Raises:
         ValueError: for some there is None, NaN, or the NA of pandas.
     """
+    labels = np.array([] if y is None else y, object).ravel()
     kinds = ("NoneType", "NAType")
     absent = [i for i, one in enumerate(labels) if type(one).__name__ in kinds or one != one]
     if absent:
@@ -95,8 +96,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"logit_scale is {self.logit_scale:g}: as 1/tau that leaves all classes nearly "
                 f"alike; {other}. Give 1/tau, {LEAST_SCALE:g} or more."
             )
-        if y is not None:
-            _check_present(np.array(y, object).ravel())
+        _check_present(y)
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
