@@ -115,15 +115,10 @@ def examine(device: str = "auto") -> Health:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import distributions
 
-    known = {}
-    for package in PACKAGES:
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            known[package] = "not installed"
-    return known
+    found = {package: distributions(name=package) for package in PACKAGES}
+    return {name: next((one.version for one in of), "not installed") for name, of in found.items()}
 
 
 def _space(folder: Path) -> dict[str, Any]:

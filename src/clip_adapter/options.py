@@ -68,15 +68,20 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        if self.least is not None and self.most is not None:
-            return f"{self.least:g} to {self.most:g}"
-        if self.least is not None and self.below is not None:
-            return f"{self.least:g} to below {self.below:g}"
-        if self.above is not None and self.most is not None:
-            return f"above {self.above:g}, up to {self.most:g}"
-        if self.above is not None:
-            return f"a number above {self.above:g}"
-        return f"{self.least:g} or more" if self.least is not None else f"at most {self.most:g}"
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return _BOUNDS[tuple(given)].format(**given)
+
+
+_BOUNDS = {
+    ("above",): "a number above {above:g}",
+    ("least",): "{least:g} or more",
+    ("most",): "at most {most:g}",
+    ("below",): "below {below:g}",
+    ("above", "most"): "above {above:g}, up to {most:g}",
+    ("above", "below"): "above {above:g}, below {below:g}",
+    ("least", "most"): "{least:g} to {most:g}",
+    ("least", "below"): "{least:g} to below {below:g}",
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from clip_adapter.backbones.base import resolve_device, resolve_dtype
-from clip_adapter.backbones.names import AUTO
+from clip_adapter.backbones.names import AUTO, origin_of
 from clip_adapter.backbones.rates import fits, measure, rates
 from clip_adapter.backbones.table import Row, recommended, rows
 from clip_adapter.backbones.weights import can_be_fetched, is_here
@@ -56,9 +56,10 @@ def choose(pictures: int, device: str, dtype: str) -> tuple[str, str]:
     usable = [row for row in rows() if row.commercial and fits(row, device) and _readable(row)]
     pool = [row for row in usable if row in recommended()]
     chosen, reason = _best(pool, pictures, known)
-    if is_here(chosen.name) or can_be_fetched(chosen.name):
+    origin = origin_of(chosen.name)
+    if is_here(origin) or can_be_fetched(origin):
         return chosen.name, reason
-    if here := [row for row in usable if is_here(row.name)]:
+    if here := [row for row in usable if is_here(origin_of(row.name))]:
         chosen, reason = _best(here, pictures, known)
         reason += "; the hub gives no answer, so those fetched before were looked at"
     return chosen.name, reason

@@ -40,10 +40,10 @@ def total_memory(device: str) -> int | None:
     """Bytes of memory of a device, or of the machine; None where the system does not tell."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
-    names = getattr(os, "sysconf_names", {})
-    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):
         return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Halving:
@@ -88,6 +88,7 @@ class FrozenEncoder:
     They are where the pictures are: of pictures on a GPU they stay there, and nothing waits.
     """
 
+    name: str
     device: str
     embed_dim: int
     parameters: int
@@ -129,6 +130,14 @@ class FrozenEncoder:
             self._row_work[pictures] = counter.get_total_flops() // 2 or None
         work = self._row_work[pictures]
         return work and work * min(len(batch), self._batches.size)
+
+    def _refuse_prompts(self, *args: Any, **kwargs: Any) -> Any:
+        """Stop methods that learn prompts, which enter a text tower as token embeddings."""
+        raise BackboneError(
+            f"The backbone {self.name} takes no token embeddings.",
+            allowed="backbones with a CLIP text transformer, as RN50/openai",
+            hint="Learnt prompts need another backbone; other methods work with this one.",
+        )
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.activation import CONVERT
 from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
+from clip_adapter.backbones.catalog import catalog
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.weights import (
@@ -70,7 +71,8 @@ class OpenClipBackbone(FrozenEncoder):
         self._torch_dtype = DTYPES[dtype]
         # The open_clip module, for methods that train or adapt what is inside.
         self.model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
-        if device.startswith("cuda") and _is_convolutional(self.model.visual):
+        convolutions = sum(isinstance(part, nn.Conv2d) for part in self.model.visual.modules())
+        if device.startswith("cuda") and convolutions > 1:  # not only the one that cuts patches
             self.model.visual.to(memory_format=torch.channels_last)
         self._probe()
 
@@ -142,11 +144,7 @@ class OpenClipBackbone(FrozenEncoder):
         """
         tower = getattr(self.model, "text", self.model)
         if not isinstance(getattr(tower, "token_embedding", None), nn.Embedding):
-            raise BackboneError(
-                f"The text tower of {self.name} takes no token embeddings.",
-                allowed="backbones with a CLIP text transformer, as RN50/openai",
-                hint="Learnt prompts need another backbone; other methods work with this one.",
-            )
+            self._refuse_prompts()
         return tower
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -192,11 +190,6 @@ class OpenClipBackbone(FrozenEncoder):
         return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
 
 
-def _is_convolutional(tower: nn.Module) -> bool:
-    """Whether a tower has more convolutions than the one that cuts a picture into patches."""
-    return sum(isinstance(part, nn.Conv2d) for part in tower.modules()) > 1
-
-
 def _preprocess(name: str, model: nn.Module) -> Preprocess:
     config: Any = model.visual.preprocess_cfg  # type: ignore[union-attr]
     size = config["size"]
@@ -219,7 +212,6 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         BackboneError: its weights cannot be loaded.
     """
     import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
 
     options: dict[str, Any] = {"pretrained_text": False, "weights_only": True}
     seed = 0
@@ -227,10 +219,10 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         check_config(origin.name, model_config(origin.identifier))
         options["require_pretrained"] = True
     else:
-        tag = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
-        options["force_preprocess_cfg"] = tag or _arch_preprocess(origin)
+        options["force_preprocess_cfg"] = origin.published or _arch_preprocess(origin)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
-        options["force_quick_gelu"] = bool(tag.get("quick_gelu") or origin.quick_gelu)
+        quick_gelu = origin.published.get("quick_gelu") or origin.quick_gelu
+        options["force_quick_gelu"] = bool(quick_gelu)
         if origin.kind == "random":
             # 31 bits of a digest: the same name gives the same weights on every machine
             seed = int.from_bytes(hashlib.sha256(origin.arch.encode()).digest()[:4], "big") >> 1
@@ -252,12 +244,9 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
 
 def _arch_preprocess(origin: Origin) -> dict[str, Any]:
     """The preprocessing that the published weights of an architecture share."""
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
-
     keys = ("mean", "std", "interpolation", "resize_mode")
-    tags = open_clip.list_pretrained_tags_by_model(origin.arch)
-    published = [{k: get_pretrained_cfg(origin.arch, tag)[k] for k in keys} for tag in tags]
+    entries = catalog().weights.get(origin.arch, {}).values()
+    published = [{key: entry[key] for key in keys} for entry in entries]
     if all(entry == published[0] for entry in published):
         return published[0] if published else {}
     if origin.kind == "file":

@@ -140,15 +140,7 @@ class OwnBackbone(FrozenEncoder):
         with code_of(self.own):
             return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
 
-    def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Stop methods that learn prompts, which enter a text tower as token embeddings."""
-        raise BackboneError(
-            f"The backbone {self.name} takes no token embeddings.",
-            allowed="backbones with a CLIP text transformer, as RN50/openai",
-            hint="Learnt prompts need another backbone; other methods work with this one.",
-        )
-
-    tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = _no_tokens
+    tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = FrozenEncoder._refuse_prompts
 
 
 def _wrong(model: Any, found: str, allowed: str) -> UsageError:
