@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapter.errors import ClipAdapterError
+from clip_adapter.files import check_folder
 from clip_adapter.hub import ANSWER, ask, in_background, size_of
 from clip_adapter.wording import counted, first_line, shown
 
@@ -138,12 +138,9 @@ def _free(*spaces: dict[str, Any]) -> Check:
 
 def _writable(folder: Path) -> Check:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        detail = f"{shown(folder)} cannot be written: {error.strerror}. --cache DIR names another."
-        return Check("cache folder", "off", detail)
+        check_folder(folder)
+    except ClipAdapterError as error:
+        return Check("cache folder", "off", f"{error.found} --cache DIR names another.")
     return Check("cache folder", "well", f"{shown(folder)} can be written")
 
 

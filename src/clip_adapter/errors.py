@@ -39,13 +39,7 @@ class ClipAdapterError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As other processes raise it, whatever its own kind is made of."""
-        return _again, (type(self), self.found, self.allowed, self.hint)
-
-
-def _again(kind: type[ClipAdapterError], found: str, allowed: str, hint: str) -> ClipAdapterError:
-    error = kind.__new__(kind)
-    ClipAdapterError.__init__(error, found, allowed=allowed, hint=hint)
-    return error
+        return BaseException.__new__, (type(self), *self.args), vars(self)
 
 
 class UsageError(ClipAdapterError):

@@ -30,10 +30,9 @@ def batch_for(device: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the machine has no memory left."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
     signs = ("out of memory", "can't allocate memory", "cannot allocate")
-    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in signs)
+    said = any(sign in str(error).lower() for sign in signs)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def total_memory(device: str) -> int | None:

@@ -44,7 +44,6 @@ DEMO_WORDS = {
     *("circle", "square", "triangle", "star", "heart", "cross"),
     *("ring", "crescent", "hexagon", "diamond", "flower", "gear"),
 }
-LISTED = "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
 def own_names() -> dict[str, str]:
@@ -63,7 +62,7 @@ def _next(name: str) -> str:
             f"A package makes {name!r} known, but a name with a slash or a colon is never one of "
             "a package: its entry point must be renamed."
         )
-    return LISTED
+    return "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
 def check_backbone(name: str, *, fetched: bool) -> None:
@@ -81,8 +80,7 @@ def check_backbone(name: str, *, fetched: bool) -> None:
 def list_backbones() -> list[dict[str, Any]]:
     """Every backbone that can be named: ``name``, ``arch``, ``tag`` and ``notes``."""
     known = catalog()
-    demo = {"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}
-    rows: list[dict[str, Any]] = [demo] if DEMO_FOLDER.is_dir() else []
+    rows = [{"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}]
     rows += [
         {"name": name, "arch": name, "tag": "", "notes": f"of {owner}"}
         for name, owner in own_names().items()

@@ -193,15 +193,6 @@ def is_here(origin: Origin) -> bool:
     return bool(kept) and (not text or isinstance(tokens, str))
 
 
-def can_be_fetched(origin: Origin) -> bool:
-    """Whether the hub answers when it is asked for the weights of ``origin``."""
-    try:
-        check_reach(origin)
-    except BackboneError:
-        return False
-    return True
-
-
 def _spellings(file: str) -> list[str]:
     """Names under which a repository may have a checkpoint, safetensors first."""
     if file in ("", _PICKLED_FILE):

@@ -217,8 +217,9 @@ class Classifier:
         kept = self.info.get("dtype") or "float32"
         dtype = "auto" if kept == "float16" else kept
         try:
-            loaded = load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
-            return self.use(loaded)
+            return self.use(
+                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+            )
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
