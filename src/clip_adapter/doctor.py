@@ -152,18 +152,16 @@ def _computed(known: Known, picture: Callable[[int], Image], device: str) -> Che
         picture: makes the picture, for the size in pixels that the backbone takes.
         device: where to compute.
     """
-    from torch.nn.functional import normalize
-
     from clip_adapter.backbones import load_backbone
     from clip_adapter.features.pictures import embed_pictures
+    from clip_adapter.nn import cosine_logits
 
     name = f"values of {known.backbone}"
     try:
         backbone = load_backbone(known.backbone, device=device)
         pixels = picture(backbone.preprocess.image_size)
-        features = normalize(embed_pictures(backbone, [pixels]), dim=-1)
-        texts = normalize(backbone.encode_text([*known.texts]), dim=-1)
-        values = (backbone.logit_scale * features @ texts.T).softmax(-1)[0].tolist()
+        image, text = embed_pictures(backbone, [pixels]), backbone.encode_text([*known.texts])
+        values = cosine_logits(image, text, backbone.logit_scale).softmax(-1)[0].tolist()
     except ClipAdapterError as error:
         return Check(name, "off", str(error))
     except Exception as error:  # libraries that do not fit each other fail in many ways

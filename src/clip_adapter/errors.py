@@ -63,12 +63,10 @@ def how_to_install(extra: str) -> str:
 
     ``clip-adapter[extra]`` would only be right where an index has this very package.
     """
-    from importlib.metadata import PackageNotFoundError, requires
+    from importlib.metadata import distributions
 
-    try:
-        lines = requires("clip-adapter") or []
-    except PackageNotFoundError:  # a folder of source
-        lines = []
+    here = next(iter(distributions(name="clip-adapter")), None)  # none: a folder of source
+    lines = (here and here.requires) or []
     marked = re.compile(rf"(.+?) *;.*extra *== *['\"]{re.escape(extra)}['\"].*")
     packages = [shlex.quote(found[1]) for line in lines if (found := marked.fullmatch(line))]
     if not packages:

@@ -12,11 +12,12 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import operator
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -192,9 +193,8 @@ def track(
     items: Iterable[T], title: str, unit: str = "steps", *, total: int | None = None
 ) -> Iterator[T]:
     """``items``, one after the other, counted; ``total`` is how many, where they do not know it."""
-    if total is None:
-        total = len(items) if isinstance(items, Sized) else 0
-    with tracking(title, total, unit) as tracker:
+    count = operator.length_hint(items) if total is None else total
+    with tracking(title, count, unit) as tracker:
         for item in items:
             yield item
             tracker.advance()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapter.backbones.base import Preprocess
+from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 from clip_adapter.threads import SMALL, suited_threads
@@ -81,23 +81,23 @@ class Halving:
             log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")
 
 
-class FrozenEncoder:
+class FrozenEncoder(Backbone):
     """What all backbones share: raw features in float32, in parts that memory holds.
 
     They are where the pictures are: of pictures on a GPU they stay there, and nothing waits.
     """
 
-    name: str
-    device: str
-    embed_dim: int
     parameters: int
-    preprocess: Preprocess
     model: Any = None
     """The torch module that encodes, where its work may be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, blank: Tensor | None = None) -> None:
+        """Run a first picture ``blank`` (3, H, W) through the tower; None is a black one."""
         self._batches = Halving(max(FORWARD_BATCH, batch_for(self.device)))
         self._row_work: dict[bool, int | None] = {}
+        size = self.preprocess.image_size
+        first = torch.zeros(1, 3, size, size) if blank is None else blank[None]
+        self.embed_dim = int(self.encode_images(first).shape[1])
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""

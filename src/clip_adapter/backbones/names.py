@@ -151,7 +151,7 @@ def origin_of(name: str) -> Origin:
         )
     if target == "random":
         return Origin("random", name, arch)
-    tags, tag = known.tags(arch), target.lower().replace("-", "_")
+    tags, tag = known.weights.get(arch, {}), target.lower().replace("-", "_")
     if tag in tags and not at:
         return Origin("tag", f"{arch}/{tag}", arch, tag)
     if target and Path(target).is_file():

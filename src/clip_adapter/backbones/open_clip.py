@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.activation import CONVERT
-from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
+from clip_adapter.backbones.base import DTYPES, Preprocess
 from clip_adapter.backbones.catalog import catalog
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
@@ -60,7 +60,7 @@ class OpenClipBackbone(FrozenEncoder):
         origin: Origin,
         model: nn.Module,
         device: str = "cpu",
-        dtype: Dtype = "float32",
+        dtype: str = "float32",
     ) -> None:
         self._origin, self.name, self.device, self.dtype = origin, origin.name, device, dtype
         self.preprocess = _preprocess(origin.name, model)
@@ -74,13 +74,7 @@ class OpenClipBackbone(FrozenEncoder):
         convolutions = sum(isinstance(part, nn.Conv2d) for part in self.model.visual.modules())
         if device.startswith("cuda") and convolutions > 1:  # not only the one that cuts patches
             self.model.visual.to(memory_format=torch.channels_last)
-        self._probe()
-
-    def _probe(self) -> None:
-        """Run one picture through the tower, for the dimension of its features."""
         super().__init__()
-        size = self.preprocess.image_size
-        self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
 
     def with_visual(self, visual: nn.Module, fingerprint: str) -> OpenClipBackbone:
         """This backbone with another visual tower; the text tower is shared.
@@ -93,7 +87,7 @@ class OpenClipBackbone(FrozenEncoder):
         # A shallow copy of a module shares the table of its parts.
         model._modules = {**self.model._modules, "visual": visual}
         other.model, other.fingerprint = model, fingerprint
-        other._probe()
+        super(OpenClipBackbone, other).__init__()
         return other
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -68,10 +68,9 @@ class OwnBackbone(FrozenEncoder):
         numbers.append(torch.empty(0, device=getattr(model, "device", None) or "cpu"))
         self._like = numbers[0]  # pictures go to its device, in its number format
         self.device, self.dtype = str(self._like.device), str(self._like.dtype).split(".")[1]
-        super().__init__()
+        blank: Tensor | None = None
         if isinstance(model.preprocess, Preprocess):
             self.preprocess = model.preprocess
-            blank = torch.zeros(3, self.preprocess.image_size, self.preprocess.image_size)
         else:
             from PIL import Image
 
@@ -86,7 +85,7 @@ class OwnBackbone(FrozenEncoder):
             plain = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             size = int(blank.shape[-1])
             self.preprocess = OwnPreprocess(size, *plain, function=self._prepared)
-        self.embed_dim = self.encode_images(blank[None]).shape[1]
+        super().__init__(blank)
         if not self.fingerprint:
             log.warning(
                 f"The backbone {self.name} has no fingerprint: its features are not stored, and "
