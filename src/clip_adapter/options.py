@@ -272,10 +272,7 @@ class SourceOptions:
     ] = "auto"
     device: Annotated[
         str,
-        Help(
-            "Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.",
-            metavar="NAME",
-        ),
+        Help("Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.", "NAME"),
     ] = "auto"
     dtype: Annotated[
         Dtype, Help("Number format of the backbone. auto is float16 on a CUDA device.", rare=True)
@@ -357,9 +354,7 @@ class Compute:
         Help("Number format of the training: 16-mixed and bf16-mixed are faster on GPUs."),
     ] = "32-true"
     accumulate: Annotated[
-        int,
-        Bounds(least=1),
-        Help("Cut every batch into this many parts, to need less memory."),
+        int, Bounds(least=1), Help("Cut every batch into this many parts, to need less memory.")
     ] = 1
     checkpoint: Annotated[
         Path | None,

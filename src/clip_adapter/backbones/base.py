@@ -12,6 +12,7 @@ from torch import Tensor
 from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.known_names import check_device
 from clip_adapter.reporting import log
+from clip_adapter.wording import first_line
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "squash", "longest")
@@ -123,9 +124,8 @@ def resolve_device(device: str = "auto") -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["it is not available"])[0]
         raise UsageError(
-            f"The device {device!r} cannot be used: {reason}",
+            f"The device {device!r} cannot be used: {first_line(error)}",
             allowed="auto, cpu, cuda, cuda:N, mps",
             hint="'auto' takes the best one that is here.",
         ) from error

@@ -51,8 +51,11 @@ def own_names() -> dict[str, str]:
 
     Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
     """
-    entries = [e for e in entry_points(group=GROUP) if e.name != "demo" and not {*"/:"} & {*e.name}]
-    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
+    return {
+        entry.name: entry.dist.name if entry.dist else "a package"
+        for entry in entry_points(group=GROUP)
+        if entry.name != DEMO and not {*"/:"} & {*entry.name}
+    }
 
 
 def _next(name: str) -> str:

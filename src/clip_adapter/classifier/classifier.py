@@ -313,12 +313,7 @@ class Classifier:
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        backbone: Any = None,
-        *,
-        device: str = "auto",
-        warm: bool = False,
+        cls, folder: str | Path, backbone: Any = None, *, device: str = "auto", warm: bool = False
     ) -> Classifier:
         """Read what :meth:`save` wrote.
 
