@@ -213,10 +213,10 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         check_config(origin.name, model_config(origin.identifier))
         options["require_pretrained"] = True
     else:
-        options["force_preprocess_cfg"] = origin.published or _arch_preprocess(origin)
+        published = origin.published
+        options["force_preprocess_cfg"] = published or _arch_preprocess(origin)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
-        quick_gelu = origin.published.get("quick_gelu") or origin.quick_gelu
-        options["force_quick_gelu"] = bool(quick_gelu)
+        options["force_quick_gelu"] = bool(published.get("quick_gelu") or origin.quick_gelu)
         if origin.kind == "random":
             # 31 bits of a digest: the same name gives the same weights on every machine
             seed = int.from_bytes(hashlib.sha256(origin.arch.encode()).digest()[:4], "big") >> 1
