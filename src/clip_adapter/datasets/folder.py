@@ -12,7 +12,7 @@ from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, make_dataset
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.split_names import may_be_class, split_names
 from clip_adapter.datasets.templates import known_dataset
-from clip_adapter.datasets.walk import DEAD, ENDING, NO_CLASS, OWN, Walk
+from clip_adapter.datasets.walk import DEAD, ENDING, OWN, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.wording import counted, listed, shown
 
@@ -137,7 +137,7 @@ def _candidates(walk: Walk, parent: Path) -> list[Path]:
         )
     papers = [folder for folder in content.folders if _holds_papers(walk, folder)]
     for folder in papers:
-        walk.left_out[folder] = NO_CLASS
+        walk.left_out[folder] = "no pictures in it, so no class"
         list(walk.below(folder))  # its files are counted
     return [folder for folder in content.folders if folder not in papers]
 
