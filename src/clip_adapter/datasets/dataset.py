@@ -16,6 +16,7 @@ from clip_adapter.wording import as_utf8, listed, printable, shown
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"
+ONE_CLASS = "There is only one class, {!r}: nothing can be told apart."
 # Other people's words for the three splits.
 SPLIT_ALIASES = {
     "train": "train",
@@ -43,21 +44,18 @@ class Sample:
         Raises:
             OSError: the file cannot be read.
         """
-        return _bytes_of(self.source) if isinstance(self.source, Path) else self.source()
-
-
-def _bytes_of(path: Path) -> bytes:
-    """What a file holds, in half of the system calls of ``Path.read_bytes``.
-
-    Around each of them a thread gives up the interpreter's lock, and waits for it again.
-    """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        size = os.fstat(file).st_size
-        data = os.read(file, size + 1)
-    finally:
-        os.close(file)
-    return data if len(data) == size else path.read_bytes()  # a pipe, or a file that grows
+        if not isinstance(self.source, Path):
+            return self.source()
+        # In half of the system calls of read_bytes: around each of them a thread gives up the
+        # interpreter's lock, and waits for it again.
+        file = os.open(self.source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            size = os.fstat(file).st_size
+            data = os.read(file, size + 1)
+        finally:
+            os.close(file)
+        # Else a pipe, or a file that grows.
+        return data if len(data) == size else self.source.read_bytes()
 
 
 @dataclass
@@ -165,7 +163,7 @@ def make_dataset(
         elif empty:
             on_classes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
     if len(names) == 1:
-        on_classes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
+        on_classes.append(ONE_CLASS.format(names[0]))
     notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]
     renamed = {} if class_names is None else dict(zip(name_classes(labels), names, strict=True))
     return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of, renamed)

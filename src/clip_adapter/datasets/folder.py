@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -103,9 +102,15 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
             allowed=LAYOUTS,
             hint=" ".join(notes) or _HOW,
         )
-    samples: defaultdict[str, list[Sample]] = defaultdict(list)
-    for label, split, path in sorted(files, key=lambda file: (file[0], file[2].as_posix())):
-        samples[split].append(Sample(shown(path.relative_to(root).as_posix()), label, path))
+    files.sort(key=lambda file: (file[0], file[2].as_posix()))
+    samples = {
+        split: [
+            Sample(shown(path.relative_to(root).as_posix()), label, path)
+            for label, own, path in files
+            if own == split
+        ]
+        for split in parents.values()
+    }
     full = root.resolve()
     known = known_dataset(full.parent.name if full.name in _GENERIC else full.name)
     return make_dataset(known or full.name or "pictures", labels, samples, class_names, notes)
