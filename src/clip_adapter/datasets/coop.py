@@ -264,13 +264,11 @@ def list_files(record: Benchmark, folder: Path, root: str | Path) -> Listing:
     Raises:
         DataError: a list is missing, or of another form.
     """
-    if record.side_file is None and record.split_folders:
-        return _from_folders(record, folder, None)
-    if record.side_file is None:
-        return _from_variants(record, folder)
-    path = find_file(record, record.side_file, folder, root)
+    path = find_file(record, record.side_file, folder, root) if record.side_file else None
     if record.split_folders:
         return _from_folders(record, folder, path)
+    if path is None:
+        return _from_variants(record, folder)
     rows = read_rows(path)
     files = {s: [(record.prefix + file, label) for file, label, _ in rows[s]] for s in SPLITS}
     return Listing(row_labels(rows, path), files, rows)

@@ -77,11 +77,9 @@ def counts_otherwise(labels: Sequence[str]) -> tuple[str, str] | None:
     """
     if all_whole(labels) or list(labels) != sorted(labels):
         return None
-    keys = [_natural(label) for label in labels]
+    keys = [
+        [int(part) if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", label))]
+        for label in labels
+    ]
     pairs = zip(labels, labels[1:], keys, keys[1:], strict=False)
     return next(((one, two) for one, two, first, second in pairs if first > second), None)
-
-
-def _natural(label: str) -> list[str | int]:
-    parts = re.split("([0-9]+)", label)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
