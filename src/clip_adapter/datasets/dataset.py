@@ -155,13 +155,13 @@ def make_dataset(
     anywhere = set().union(*held.values())
     gaps = {"": set(range(len(names))) - anywhere}
     gaps |= {f" in {s}": anywhere - held[s] for s in ("train", "test") if s in held}
-    on_classes = []
-    for where, gap in gaps.items():
-        empty = [names[i] for i in sorted(gap)]
-        if len(empty) == 1:
-            on_classes.append(f"Class {empty[0]!r} has no pictures{where}.")
-        elif empty:
-            on_classes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
+    on_classes = [
+        f"Class {names[min(gap)]!r} has no pictures{where}."
+        if len(gap) == 1
+        else f"{len(gap)} classes have no pictures{where}: {listed(names[i] for i in sorted(gap))}."
+        for where, gap in gaps.items()
+        if gap
+    ]
     if len(names) == 1:
         on_classes.append(ONE_CLASS.format(names[0]))
     notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]

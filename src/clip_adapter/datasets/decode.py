@@ -88,13 +88,7 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         DecodeError: damaged, or of a mode that cannot be converted.
     """
     with _faults_of(name):
-        _check_pixels(image, name)
-        return _upright_rgb(image)
-
-
-def _check_pixels(image: Image.Image, name: str) -> None:
-    if 0 in image.size:
-        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
+        return _upright_rgb(image, name)
 
 
 @contextlib.contextmanager
@@ -143,15 +137,16 @@ def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
         width, height = image.size
         if width * height > max_pixels:
             raise Image.DecompressionBombError(str(width * height))
-        _check_pixels(image, name)
-        if draft and image.mode in ("L", "RGB") and image.format != "HEIF":
+        if 0 < draft <= min(image.size) and image.mode in ("L", "RGB") and image.format != "HEIF":
             # By what divides both sides: others would come out stretched.
             smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
             image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
-        return _upright_rgb(image)
+        return _upright_rgb(image, name)
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
     image.load()
     turn = None
     # A picture with damaged metadata is still a picture. Pillow has already turned a TIFF.
@@ -175,11 +170,9 @@ def _without_asides(png: bytes, but: Collection[bytes] = ()) -> bytes:
 
 def _is_heic(data: bytes) -> bool:
     """Whether a file says at its beginning that it holds HEIC."""
-    if data[4:8] != b"ftyp":
-        return False
     end = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+    return data[4:8] == b"ftyp" and bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 @functools.cache
