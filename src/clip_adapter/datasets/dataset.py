@@ -123,6 +123,7 @@ def make_dataset(
     notes: Iterable[str] = (),
     copy_of: str = "",
     *,
+    inside: str = "",
     own_order: bool = False,
 ) -> Dataset:
     """A data set, its templates by its name, with notes on its classes before ``notes``.
@@ -130,6 +131,7 @@ def make_dataset(
     Args:
         name: what it is called where it is; a data set that this spells gives its name and its
             templates, see :func:`~clip_adapter.datasets.templates.known_dataset`.
+        inside: the folder it is in, which may spell such a data set as well.
         labels: C labels of the source.
         splits: samples by split; those without any are left out.
         class_names: other names for ``labels``, see :func:`~.class_names.name_classes`.
@@ -148,7 +150,7 @@ def make_dataset(
                 f"The name of the class {printable(readable)!r} is not UTF-8.",
                 hint="Rename its folder; old archives keep such names.",
             )
-    name = known_dataset(name) or shown(name)
+    name = known_dataset(name, inside) or shown(name)
     names = name_classes(labels, class_names, own_order=own_order)
     present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}
     held = {split: {sample.label for sample in samples} for split, samples in present.items()}

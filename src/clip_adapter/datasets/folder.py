@@ -10,7 +10,6 @@ from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, make_dataset
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.split_names import may_be_class, split_names
-from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.datasets.walk import DEAD, ENDING, OWN, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.wording import counted, listed, shown
@@ -112,8 +111,9 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
         for split in parents.values()
     }
     full = root.resolve()
-    known = known_dataset(full.parent.name if full.name in _GENERIC else full.name)
-    return make_dataset(known or full.name or "pictures", labels, samples, class_names, notes)
+    inside = full.parent.name if full.name in _GENERIC else ""
+    name = full.name or "pictures"
+    return make_dataset(name, labels, samples, class_names, notes, inside=inside)
 
 
 def _descend(walk: Walk, base: Path) -> Path:

@@ -24,7 +24,6 @@ from clip_adapter.datasets.labels import (
     same_numbers,
     whole_number,
 )
-from clip_adapter.datasets.templates import known_dataset
 from clip_adapter.errors import DataError
 from clip_adapter.files import not_permitted, read_csv
 from clip_adapter.wording import counted, listed, shown, some_of
@@ -75,8 +74,8 @@ def load_table(
         for split in (*SPLITS, UNSPLIT)
     }
     notes += _notes(rows, base, path)
-    known = known_dataset(path.stem, base.resolve().name)
-    return make_dataset(known or path.stem, labels, splits, class_names, notes)
+    inside = base.resolve().name
+    return make_dataset(path.stem, labels, splits, class_names, notes, inside=inside)
 
 
 def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:

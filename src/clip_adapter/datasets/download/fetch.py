@@ -108,15 +108,16 @@ def download(
             f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
             hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
         )
-    checked = " and ".join(published)
-    unknown = f"no published checksum: kept what came, sha256 is {here['sha256']}"
-    how = f"{checked} as published" if checked else unknown
+    checked = " and ".join(published) or "no published checksum"
+    how = f"{checked} as published"
+    if not published:
+        how = f"{checked}: kept what came, sha256 is {here['sha256']}"
     log.info(f"{path.name}: {_size(path):,} bytes, {how}.")
     return {
         "from": url,
         "bytes": _size(path),
         "sha256": here["sha256"],
-        "checked": checked or "no published checksum",
+        "checked": checked,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
