@@ -165,8 +165,9 @@ class Walk:
         if others := whys.pop(ENDING, []):
             endings = Counter(path.suffix.lower() for path in others)
             each = ", ".join(f"{count} {end or 'without ending'}" for end, count in endings.items())
-            what = counted(len(others), "file")
-            lines.append(f"{what} left out, not pictures by their ending ({each}).")
+            lines.append(
+                f"{counted(len(others), 'file')} left out, not pictures by their ending ({each})."
+            )
         parts = [
             f"{listed(shown(path.relative_to(self.root)) for path in paths)} ({why})"
             for why, paths in whys.items()
