@@ -205,7 +205,8 @@ def find_folder(record: Benchmark, root: str | Path) -> Path:
     # The user may name the parent of all sets, the set, or the folder with its pictures.
     own = (root / record.folder, root / record.name, root)
     candidates = [folder for folder in own if has_pictures(record, folder)]
-    candidates += [root.parent] * (root.name in record.picture_folders)
+    if root.name in record.picture_folders:
+        candidates.append(root.parent)
     candidates += [folder for folder in own if record.hub and (folder / HUB_FOLDER).is_dir()]
     if not candidates:
         inside = " or ".join(f"{folder}/" for folder in record.picture_folders)
