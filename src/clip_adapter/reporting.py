@@ -36,10 +36,18 @@ class NotesWarning(UserWarning):
 
 
 class Notes(list[str]):
-    """Inside, collects the notes of this thread; the outermost one warns of them at its end."""
+    """Inside, collects the notes of this thread; the outermost one warns of them at its end.
+
+    Those in ``told`` have been said before, and are dropped, in blocks inside as well.
+    """
+
+    def __init__(self, told: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.told = frozenset(told)
 
     def __enter__(self) -> Notes:
         self._outer = _notes.get()
+        self.told |= self._outer.told if self._outer is not None else frozenset()
         _notes.set(self)
         return self
 
@@ -58,6 +66,8 @@ def note(line: str) -> None:
     """Say what the user should know of the data: to the logger, and to :class:`Notes`."""
     collected = _notes.get()
     if collected is not None:
+        if line in collected.told:
+            return
         collected.append(line)
     # Where nobody set logging up, Python would print it, and then the warning once more.
     if collected is None or log.hasHandlers():

@@ -109,6 +109,7 @@ def test_held_out_pictures_by_class(paint_task, paint, run, run_json, tmp_path, 
 def test_hold_out(paint_task, paint, asked, run, run_json, tmp_path, out):
     folder = paint_task(tmp_path / "p", {".": 5})
     paint(folder / "white" / "only.png", (250, 250, 250), 1)
+    (folder / "white" / "list.pdf").touch()
     words = ["fit", folder, "--backbone", "demo", "--method", "zero-shot", "--out", out]
     info = run_json(*words, "--hold-out", asked, "--json")
     assert (info["train_pictures"], info["hold_out"]["pictures"]) == (13, 3)
@@ -120,6 +121,7 @@ def test_hold_out(paint_task, paint, asked, run, run_json, tmp_path, out):
     assert again["per_class"] == info["test"]["per_class"]
     said = run(*words, "--hold-out", asked)
     assert "Held out: 3 of 16 pictures are not learned from (seed 1); 1 class has" in said.stderr
+    assert said.stderr.count("1 file left out") == 1, "once, and not again for what is held out"
     assert "of 3 pictures right" in said.stdout
     assert "evaluate" not in said.stdout.split("Next:")[1]
 
