@@ -273,9 +273,10 @@ def test_same_seed_same_classifier_and_no_backbone(name, world, monkeypatch):
     monkeypatch.setattr("clip_adapter.backbones.load.load_backbone", refuse)
     task, test = world
     assert task.backbone is None
-    first = learn(name, task, short(name)).logits(test)
+    options = short(name) | LIGHT.get(name, {})
+    first = learn(name, task, options).logits(test)
     torch.manual_seed(99)  # the global generator must not matter
-    assert torch.equal(first, learn(name, task, short(name)).logits(test))
+    assert torch.equal(first, learn(name, task, options).logits(test))
 
 
 @pytest.mark.parametrize("name", FEATURE_METHODS)
