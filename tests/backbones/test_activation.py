@@ -15,19 +15,7 @@ from clip_adapter.errors import BackboneError, UsageError
 QUICK, PLAIN = "Tiny-quickgelu", "Tiny"
 
 
-@pytest.fixture
-def tiny_config(folder):
-    return json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
-
-
-@pytest.fixture(autouse=True)
-def architectures(monkeypatch, tiny_config):
-    """A small architecture that exists with either activation, and one that does not."""
-    import open_clip
-
-    quick = tiny_config | {"quick_gelu": True}
-    for name, config in {PLAIN: tiny_config, QUICK: quick, "Alone": tiny_config}.items():
-        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 @pytest.fixture
