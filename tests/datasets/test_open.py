@@ -110,4 +110,4 @@ def test_what_was_named_is_told_apart_once(put, monkeypatch):
         assert parse_spec(spec) is spec
         assert str(spec) == text
     with pytest.raises(UsageError, match="given as list"):
-        parse_spec(["s"])
+        parse_spec(["s"])  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ from pixel_training import SCHEDULE, SIZE, D, Some
 from torch import nn
 
 from clip_adapter.errors import CancelledError, DataError, UsageError
-from clip_adapter.features.pixels import Pictures
 from clip_adapter.finetuning import loop, train
 from clip_adapter.finetuning.train import PixelModel, train_pixels
 from clip_adapter.options import Compute
@@ -24,13 +23,7 @@ def other_train(task, **changes):
 
 
 def other_pictures(task, **changes):
-    was = task.pictures
-    given = {
-        "samples": was._samples,
-        "digests": was._digests,
-        "inputs": was._views._inputs,
-    }
-    return dataclasses.replace(task, pictures=Pictures(**(given | changes)))
+    return dataclasses.replace(task, pictures=dataclasses.replace(task.pictures, **changes))
 
 
 def nudged(weights):
@@ -52,9 +45,9 @@ OTHERS = {
     "preprocess": lambda t: other_pictures(t, preprocess="coop"),
     "view seed": lambda t: other_pictures(t, seed=1),
     "preprocessing": lambda t: other_pictures(
-        t, inputs=dataclasses.replace(t.pictures._views._inputs, interpolation="bilinear")
+        t, inputs=dataclasses.replace(t.pictures.inputs, interpolation="bilinear")
     ),
-    "contents": lambda t: other_pictures(t, digests=t.pictures._digests[::-1]),
+    "contents": lambda t: other_pictures(t, digests=t.pictures.digests[::-1]),
 }
 
 
