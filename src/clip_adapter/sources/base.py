@@ -91,8 +91,7 @@ class Source(ABC):
         Raises:
             DataError: a file of features was made by other weights than the backbone's.
         """
-        named = "pixels" in self.holds or self._options.backbone is not None
-        return self._loaded() if named else None
+        return None if self._options.backbone is None else self._loaded()
 
     def _loaded(self) -> Backbone:
         if self._backbone is None:

@@ -41,6 +41,11 @@ class PictureSource(Source):
         self.other_splits = [name for name in self.splits() if name not in ("train", UNSPLIT)]
         super().__init__(data.name, data.class_names, data.templates, options, data.notes, {})
 
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone, loaded at the first use."""
+        return self._loaded()
+
     def _loaded(self) -> Backbone:
         if first := self._backbone is None:
             count = sum(map(len, self._data.splits.values()))
@@ -82,7 +87,7 @@ class PictureSource(Source):
     ) -> tuple[FeatureSet, list[BadPicture]]:
         """Features of ``split`` or its ``rows``, and the skipped pictures, see :class:`Source`."""
         return embed(
-            other or self._loaded(),
+            other or self.backbone,
             self._samples(split, rows),
             self.class_names,
             store=self._options.store(),
@@ -98,4 +103,4 @@ class PictureSource(Source):
     ) -> Pictures:
         """Pixels of the pictures whose features :meth:`features` gave, see :class:`Source`."""
         kept = [sample for sample in self._samples(split, rows) if sample.name not in skipped]
-        return Pictures(kept, digests, self._loaded().preprocess, self._options.preprocess)
+        return Pictures(kept, digests, self.backbone.preprocess, self._options.preprocess)
