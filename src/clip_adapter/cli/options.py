@@ -16,7 +16,6 @@ import typer
 from clip_adapter.errors import UsageError
 from clip_adapter.known_names import check_device
 from clip_adapter.options import (
-    DEFAULT_BACKBONE,
     Bounds,
     Help,
     SourceOptions,
@@ -149,6 +148,7 @@ def check_backbone(reading: SourceOptions, *, pictures: bool = True) -> None:
         UsageError, BackboneError: as :func:`~clip_adapter.backbones.load_backbone`.
     """
     from clip_adapter.backbones import names
+    from clip_adapter.options import DEFAULT_BACKBONE
 
     if reading.backbone is not None or pictures:
         names.check_backbone(reading.backbone or DEFAULT_BACKBONE, fetched=pictures)
