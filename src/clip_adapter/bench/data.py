@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.backbones import load_backbone
+from clip_adapter.backbones import load_backbone, resolve_device
 from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import load_dataset, takes_root
@@ -41,6 +41,9 @@ class Environment:
         device: as in ``--device``.
         dtype: of the backbone.
         threads: of each process that runs.
+
+    Raises:
+        UsageError: the device cannot be used here.
     """
 
     out: str
@@ -50,6 +53,10 @@ class Environment:
     device: str = "auto"
     dtype: Dtype = "float32"
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.device != "auto":
+            resolve_device(self.device)
 
 
 class Named:
