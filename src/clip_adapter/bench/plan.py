@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +16,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clip_adapter.backbones.names import files_of
-from clip_adapter.bench.code import backbone_code, method_code, named_in
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
+from clip_adapter.bench.digests import method_code, named_in, weights_of
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
 from clip_adapter.bench.results import ZERO_SHOT, Run
 from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
 from clip_adapter.datasets.download.get import fetch_benchmark
 from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
-from clip_adapter.features.store import content_digest
-from clip_adapter.files import file_digest, write_file
+from clip_adapter.files import write_file
 from clip_adapter.methods import make_method, method_names
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
@@ -113,12 +110,6 @@ class Plan(Model):
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
         return {run.key: run for _, _, run in self.planned()}
-
-
-def weights_of(backbone: str) -> str:
-    """Digest of the files or of the code of ``backbone``; "" where its name tells all."""
-    digests = [(path.name, file_digest(path)) for path in files_of(backbone)]
-    return content_digest(json.dumps(digests).encode()) if digests else backbone_code(backbone)
 
 
 def make_plan(
