@@ -273,9 +273,7 @@ def save_plan(plan: Plan, out: Path) -> Path:
     name, protocol = plan.recipe.name, plan.recipe.protocol
     ending = "" if protocol == "ours" else f"-{protocol}"
     path = out / FOLDER / plan.recipe.profile / f"{name}{ending}.json"
-    data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
-    known = path.is_file() and path.read_bytes() == data
-    return path if known else write_file(path, data)
+    return write_file(path, (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode())
 
 
 def load_plans(out: Path) -> list[Plan]:

@@ -44,8 +44,9 @@ _COMMON: dict[str, Any] = {
     "run": dict[str, Any],
 }
 _SCORE = create_model("Score", __config__=_CONFIG, **_COMMON | _TOP1)
-_SECONDS: dict[str, Any] = {"train_seconds": Annotated[float, Field(ge=0)]}
-_COST = create_model("Cost", __config__=_CONFIG, **_COMMON | _SECONDS)
+_COST = create_model(
+    "Cost", __config__=_CONFIG, **_COMMON | {"train_seconds": Annotated[float, Field(ge=0)]}
+)
 
 
 @dataclass(frozen=True)
