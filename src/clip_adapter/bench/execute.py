@@ -260,13 +260,10 @@ def reset_peak() -> bool:
 
 def peak_mib() -> float:
     """The most memory of this process since :func:`reset_peak`, or since its start, in MiB."""
-    peaks = re.findall(r"^VmHWM:\s*(\d+)", _text(_STATUS), re.MULTILINE)
+    status = _STATUS.read_text() if _STATUS.exists() else ""
+    peaks = re.findall(r"^VmHWM:\s*(\d+)", status, re.MULTILINE)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peaks[0]) / 1024 if peaks else most / 1024 ** (1 + (sys.platform == "darwin"))
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 class _EnoughError(Exception):

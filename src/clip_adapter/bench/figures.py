@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame, shots_word
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
 from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from clip_adapter.wording import counted
 
 # Panels beside each other; fewer make a smaller figure.
 MOST_COLUMNS = 4
@@ -33,8 +34,6 @@ STYLE: dict[Any, Any] = {
 
 def make_figure(findings: Findings) -> Figure | None:
     """The figure of the recipe; None where there is nothing to draw."""
-    from matplotlib import rc_context
-
     draw, columns = DRAW.get(findings.recipe.figure, (None, 0))
     if draw is None or not findings.cells.seeds.any():
         return None
@@ -48,8 +47,6 @@ def make_figure(findings: Findings) -> Figure | None:
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     """A figure with ``count`` axes, ``columns`` of them beside each other."""
-    from matplotlib.figure import Figure
-
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows + 1))
     return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
@@ -77,8 +74,6 @@ def curves(findings: Findings) -> Frame:
 
 def _panels(findings: Findings, handles: dict[str, Any]) -> Figure:
     """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
-    from matplotlib.lines import Line2D
-
     cells, styles = curves(findings), dict[str, dict[str, Any]]()
     for i, system in enumerate(findings.systems):
         zero = system.method == ZERO_SHOT  # the paper's star: it needs no picture
@@ -149,7 +144,7 @@ def _gains(findings: Findings, handles: dict[str, Any]) -> Figure | None:
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
-        axes.set(xlabel="points above zero-shot CLIP", title=shots_word(int(str(shots))))
+        axes.set(xlabel="points above zero-shot CLIP", title=counted(int(str(shots)), "shot"))
     return figure
 
 
@@ -161,7 +156,7 @@ def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     """
     planes = [
         (
-            f"{cell.dataset}, {shots_word(cell.shots)}\n" * (len(findings.columns) > 1)
+            f"{cell.dataset}, {counted(cell.shots, 'shot')}\n" * (len(findings.columns) > 1)
             + findings.shown_as(cell.label),
             record,
         )

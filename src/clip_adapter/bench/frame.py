@@ -124,9 +124,8 @@ class Findings:
             _counterpart(self.recipe, systems[c.label], c) for c in self.cells.itertuples()
         ]
         self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
-        for frame in (self.cells, self.runs):
-            for column in ("dataset", "test_set"):
-                frame[column] = frame[column].replace(self.recipe.labels)
+        labels = dict.fromkeys(("dataset", "test_set"), self.recipe.labels)
+        self.cells, self.runs = self.cells.replace(labels), self.runs.replace(labels)
 
     @property
     def columns(self) -> Frame:
@@ -228,11 +227,6 @@ def load_published(folder: Path | None = None) -> Any:
             for value, unit, note in zip(whole.value, whole.unit, whole.note, strict=True)
         ]
     )
-
-
-def shots_word(shots: int) -> str:
-    """``1 shot``, ``2 shots``."""
-    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
 def paper_backbone(name: str) -> str:

@@ -26,11 +26,11 @@ from clip_adapter.bench.frame import (
     Frame,
     load_published,
     row_of,
-    shots_word,
     table_number,
 )
 from clip_adapter.bench.recipe import System
 from clip_adapter.methods import make_method
+from clip_adapter.wording import counted
 
 MISSING, WHOLE = "-", "timed whole"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
@@ -211,7 +211,7 @@ def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
     """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
     several = [name for name in names if among[name].nunique() > 1]
     kept = several or names[: len(among[names].drop_duplicates()) == 1]
-    return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
+    return [counted(place[name], "shot") if name == "shots" else str(place[name]) for name in kept]
 
 
 def _reasons(cells: Frame) -> dict[str, int]:
