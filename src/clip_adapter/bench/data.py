@@ -62,7 +62,6 @@ class Environment:
 class Named:
     """A data set of which only the name is known: to measure costs, or to count runs."""
 
-    takes_prompts = True  # its text weights are made from prompts
     identity = ""  # digest of what it holds
     copy_of = ""  # the copy on the hub that stands in for the original
 
@@ -73,8 +72,8 @@ class Named:
         """Whether it can give K shots: where a class has fewer pictures, those are taken."""
         return True
 
-    def lacks(self, method: Method) -> str:
-        """Why ``method`` cannot run on it; "" where it can."""
+    def lacks(self, method: Method, prompts: Sequence[str] = ()) -> str:
+        """Why ``method`` with ``prompts`` of its own cannot run on it; "" where it can."""
         return ""
 
 
@@ -162,8 +161,6 @@ class PictureSet(Named):
 class FeatureFile(Named):
     """A file of features with the sets ``train_{K}shot`` or ``train``, and a test set."""
 
-    takes_prompts = False
-
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name)
         self._path, self.identity = path, file_digest(path)
@@ -173,9 +170,10 @@ class FeatureFile(Named):
         """Whether K shots have a set of their own, or can be drawn from a set "train"."""
         return "train" in self._sets or f"train_{shots}shot" in self._sets
 
-    def lacks(self, method: Method) -> str:
-        """Why ``method`` cannot run on features, or on these."""
+    def lacks(self, method: Method, prompts: Sequence[str] = ()) -> str:
+        """Why ``method`` with ``prompts`` of its own cannot run on features, or on these."""
         reasons = {
+            "its text weights are given, so other prompts would change nothing": bool(prompts),
             "it reads pictures and there are features only": method.reads == "images",
             "it runs the text tower and there are features only": method.runs_text_tower,
             "it needs text weights and the file has none": method.needs_text and not self._has_text,

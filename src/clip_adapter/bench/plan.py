@@ -85,27 +85,32 @@ class Plan(Model):
             seeds = recipe.seeds if learns else recipe.seeds[:1]
             settings = enumerate(system.settings(recipe.protocol))
             for (setting, options), seed in itertools.product(settings, seeds):
-                run = Run(
-                    profile=recipe.profile,
-                    measure=recipe.measure,
-                    dataset=name,
-                    data=self.data[name],
-                    backbone=backbone,
-                    style=recipe.style,
-                    views=recipe.views if many_views else 1,
-                    prompts=system.prompts,
-                    method=system.method,
-                    options=options,
-                    shots=shots,
-                    seed=seed,
-                    shifts=recipe.shifts,
-                    protocol=recipe.protocol,
-                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
-                    dtype=self.dtype,
-                    weights=self.weights[backbone],
-                    code="".join(self.code.get(n, "") for n in named_in(system.method, options)),
+                yield (
+                    system,
+                    setting,
+                    Run(
+                        profile=recipe.profile,
+                        measure=recipe.measure,
+                        dataset=name,
+                        data=self.data[name],
+                        backbone=backbone,
+                        style=recipe.style,
+                        views=recipe.views if many_views else 1,
+                        prompts=system.prompts,
+                        method=system.method,
+                        options=options,
+                        shots=shots,
+                        seed=seed,
+                        shifts=recipe.shifts,
+                        protocol=recipe.protocol,
+                        cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
+                        dtype=self.dtype,
+                        weights=self.weights[backbone],
+                        code="".join(
+                            self.code.get(n, "") for n in named_in(system.method, options)
+                        ),
+                    ),
                 )
-                yield system, setting, run
 
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
@@ -161,10 +166,7 @@ def _left_out(recipe: Recipe, known: Named) -> Iterator[LeftOut]:
             dataset=known.name, reason=f"no {', '.join(map(str, absent))} shots", shots=absent
         )
     for system in recipe.systems:
-        reason = known.lacks(make_method(system.method, system.options))
-        if system.prompts and not known.takes_prompts:
-            reason = "its text weights are given, so other prompts would change nothing"
-        if reason:
+        if reason := known.lacks(make_method(system.method, system.options), system.prompts):
             yield LeftOut(dataset=known.name, reason=reason, system=system.label)
 
 
