@@ -8,7 +8,6 @@ import clip_adapter.bench.extra  # noqa: F401
 
 import contextlib
 import itertools
-import logging
 import multiprocessing
 import os
 import threading
@@ -190,7 +189,7 @@ def _begin(output: str) -> None:
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    log.setLevel(logging.INFO)
+    log.setLevel("INFO")
 
 
 def _end_with_parent() -> None:
