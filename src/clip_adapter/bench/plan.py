@@ -275,7 +275,9 @@ def save_plan(plan: Plan, out: Path) -> Path:
     name, protocol = plan.recipe.name, plan.recipe.protocol
     ending = "" if protocol == "ours" else f"-{protocol}"
     path = out / FOLDER / plan.recipe.profile / f"{name}{ending}.json"
-    return write_file(path, (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode())
+    data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
+    known = path.is_file() and path.read_bytes() == data  # a full disk can hold it still
+    return path if known else write_file(path, data)
 
 
 def load_plans(out: Path) -> list[Plan]:
