@@ -116,9 +116,10 @@ def gains(findings: Findings) -> Frame:
     ``theirs`` is the same of published numbers, where both are of one backbone.
     """
     cells, keys = curves(findings), ["panel", "shots"]
-    zero = [s.label for s in findings.systems if s.method == ZERO_SHOT]
-    learns = [s.label for s in findings.systems if s.method != ZERO_SHOT]
-    base, reached = (cells[cells.label.isin(own[:1])].set_index(keys) for own in (zero, learns))
+    first = {s.method == ZERO_SHOT: s.label for s in reversed(findings.systems)}
+    base, reached = (
+        cells[cells.label == first.get(zero, "")].set_index(keys) for zero in (True, False)
+    )
     theirs = (reached.theirs - base.theirs).where(reached["where"] == base["where"])
     gained = reached.assign(value=reached.value - base.value, theirs=theirs).reset_index()
     gained["where"] = gained["where"].where(gained.theirs.notna())
