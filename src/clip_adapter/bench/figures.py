@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
 from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
 from clip_adapter.wording import counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Panels beside each other; fewer make a smaller figure.
 MOST_COLUMNS = 4
@@ -34,6 +34,8 @@ STYLE: dict[Any, Any] = {
 
 def make_figure(findings: Findings) -> Figure | None:
     """The figure of the recipe; None where there is nothing to draw."""
+    from matplotlib import rc_context
+
     draw, columns = DRAW.get(findings.recipe.figure, (None, 0))
     if draw is None or not findings.cells.seeds.any():
         return None
@@ -47,6 +49,8 @@ def make_figure(findings: Findings) -> Figure | None:
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     """A figure with ``count`` axes, ``columns`` of them beside each other."""
+    from matplotlib.figure import Figure
+
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows + 1))
     return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
@@ -74,6 +78,8 @@ def curves(findings: Findings) -> Frame:
 
 def _panels(findings: Findings, handles: dict[str, Any]) -> Figure:
     """Accuracy by shots, one panel per data set; published curves are faint and dashed."""
+    from matplotlib.lines import Line2D
+
     cells, styles = curves(findings), dict[str, dict[str, Any]]()
     for i, system in enumerate(findings.systems):
         zero = system.method == ZERO_SHOT  # the paper's star: it needs no picture
