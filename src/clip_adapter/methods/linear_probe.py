@@ -76,7 +76,7 @@ class LinearProbe(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.check_two_classes(self.name)
         choice = self._choose(task)
-        head = self._solve(task, torch.arange(len(task.train)), float(choice.value))
+        head = self._solve(task, None, float(choice.value))
         return Fitted(
             head,
             hyperparameters={
@@ -89,13 +89,13 @@ class LinearProbe(Method):
             held_out=choice.held_out,
         )
 
-    def _solve(self, task: FewShotTask, rows: Tensor, c: float) -> Head:
-        """The regression on all views of ``rows``."""
+    def _solve(self, task: FewShotTask, rows: Tensor | None, c: float) -> Head:
+        """The regression on all views of ``rows`` (all when None, as they are to the bit)."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        train = task.train.subset(rows)
+        train = task.train if rows is None else task.train.subset(rows)
         x, classes = train.features.reshape(-1, train.dim).numpy(), len(task.class_names)
         uneven = len(train.labels.unique(return_counts=True)[1].unique()) > 1
         model = LogisticRegression(
