@@ -167,6 +167,8 @@ class Classifier:
                     hint="Give raw features, or fit again with --feature-norm unit.",
                 )
         elif isinstance(inputs, Tensor | np.ndarray) and is_features(inputs, head.dim):
+            if isinstance(inputs, np.ndarray):
+                inputs = np.require(inputs, requirements="W")  # torch warns of any other
             features = torch.as_tensor(inputs).float()
         else:
             features = self.embed(inputs, untouched=untouched, unreadable=unreadable)
@@ -175,8 +177,9 @@ class Classifier:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {head.dim}), made by {self.backbone_name}",
-                hint="Embed the pictures with the backbone that the classifier was made with; the "
-                "pixels of a picture are given as 8-bit numbers (uint8).",
+                hint="Embed the pictures with the backbone that the classifier was made with."
+                + " The pixels of a picture are given as 8-bit numbers (uint8)."
+                * (features.ndim != 2),
             )
         if not torch.isfinite(features[rows]).all():
             raise ClassifierError(
@@ -214,8 +217,9 @@ class Classifier:
         kept = self.info.get("dtype") or "float32"
         dtype = "auto" if kept == "float16" else kept
         try:
-            loaded = load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
-            return self.use(loaded)
+            return self.use(
+                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+            )
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
@@ -309,12 +313,7 @@ class Classifier:
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        backbone: Any = None,
-        *,
-        device: str = "auto",
-        warm: bool = False,
+        cls, folder: str | Path, backbone: Any = None, *, device: str = "auto", warm: bool = False
     ) -> Classifier:
         """Read what :meth:`save` wrote.
 
