@@ -247,9 +247,14 @@ def file_digest(path: Path) -> str:
     """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            return digest_of(file)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def digest_of(file: Any) -> str:
+    """The digest of what is left to read of an opened file."""
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -265,10 +265,17 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["digest"] += one.digests or [None] * len(one)
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
-    table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
+    table = {key: words_of(v) for key, v in columns.items() if any(v)}
     table["features"] = pa.chunked_array(column_of(one.plain_view) for one in sets.values())
     whole = pa.table(table).replace_schema_metadata(header)
     pq.write_table(whole, path, row_group_size=_GROUP)
+
+
+def words_of(words: Iterable[str | None]) -> pa.StringArray:
+    """Words as a column of Parquet, also where all are None."""
+    import pyarrow as pa
+
+    return pa.array(words, pa.string())
 
 
 def column_of(rows: Tensor) -> pa.FixedSizeListArray:

@@ -20,25 +20,23 @@ _POLL = 0.5  # seconds after which a wait looks whether it is to end
 
 def run_here(job: Job, shards: Sequence[Shard], tracker: Tracker) -> Generator[Outcome]:
     """Do the shards in this process; those that another one is at come last."""
-    worker, pictures = Worker(job), 0
+    worker, done, pictures = Worker(job), 0, 0
     worker.start()
-    waiting = deque((shard, False) for shard in shards)
-    done = 0
 
     def told(count: int) -> None:
         nonlocal pictures
         pictures += count
         tracker.at(done, note=f"{pictures} pictures")
 
-    while waiting:
-        shard, wait = waiting.popleft()
+    queue = [(shard, False) for shard in shards]
+    for shard, wait in queue:
         outcome = worker.work(shard, told, wait=wait)
         if outcome.state == "held":
-            waiting.append((shard, True))
-            continue
-        done += 1
-        tracker.at(done, note=f"{pictures} pictures")
-        yield outcome
+            queue.append((shard, True))  # once more, after all others
+        else:
+            done += 1
+            told(0)
+            yield outcome
 
 
 def run_on_ray(
@@ -87,7 +85,7 @@ class _Crew:
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}
 
     def run(self, shards: Sequence[Shard], count: int, tracker: Tracker) -> Generator[Outcome]:
-        waiting, deaths, done, loading = deque(shards), Counter[str](), 0, 0
+        waiting, deaths, done = deque(shards), Counter[str](), 0
         for _ in range(min(count, len(shards))):
             self._hire()
         while waiting or any(shard for _, shard in self._busy.values()):
@@ -101,12 +99,11 @@ class _Crew:
                     raise error.cause from None
                 except self._ray.exceptions.RayError as error:  # it, or its machine, has died
                     self._ray.kill(actor)
-                    name = shard.name if shard else ""
+                    name = shard.name if shard else ""  # none while it loads
                     deaths[name] += 1
                     log.warning(f"A worker died ({type(error).__name__}): {name or 'loading'}.")
                     if shard is None:
-                        loading += 1
-                        if loading == _DEATHS:
+                        if deaths[name] == _DEATHS:
                             raise BackboneError(
                                 f"{_DEATHS} workers died while they loaded.",
                                 hint="Look into Ray's logs. Often memory is short: fewer workers "
@@ -121,7 +118,7 @@ class _Crew:
                         self._hire()
                     continue
                 if shard is None:
-                    loading = 0
+                    deaths[""] = 0
                 else:
                     done += 1
                     tracker.at(done)
