@@ -9,7 +9,6 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -70,14 +69,14 @@ def embed_pictures(
     if unreadable not in get_args(Unreadable):
         raise unknown_name("unreadable", unreadable, get_args(Unreadable))
     locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
-    samples = [
-        Sample(name, -1, _source(picture, name, locks[id(picture)]))
-        for name, picture in _named(pictures)
-    ]
+    named = _named(pictures)
     # Rows are found again by their place: a name may be there twice.
-    numbered = [replace(sample, name=str(i)) for i, sample in enumerate(samples)]
-    embedded, bad = embed(backbone, numbered, [], preprocess=preprocess, unreadable="return")
-    faults = [f"{samples[int(one.name)].name}: {one.reason}" for one in bad]
+    samples = [
+        Sample(str(i), -1, _source(picture, name, locks[id(picture)]))
+        for i, (name, picture) in enumerate(named)
+    ]
+    embedded, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
+    faults = [f"{named[int(one.name)][0]}: {one.reason}" for one in bad]
     if faults and (unreadable == "stop" or len(faults) == len(samples)):
         raise DecodeError(
             faults[0],

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import PICTURE_SUFFIXES
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import read_text
+from clip_adapter.files import read_text, reading_errors
 from clip_adapter.scale.storage import is_remote, open_at
-from clip_adapter.wording import first_line, listed, shown
+from clip_adapter.wording import listed, shown
 
 TAR, PARQUET, LISTS = ".tar", ".parquet", (".txt", ".lst")
 ENDINGS = (TAR, PARQUET, *LISTS)
@@ -35,6 +35,8 @@ _PICTURES = ("bytes", "image", "jpg", "jpeg", "png", "webp", "content")
 _PATHS = ("path", "file", "filename", "filepath", "image_path")
 _LABELS = ("label", "cls", "class")
 _ROWS = 64  # of Parquet read at once
+reading = functools.partial(reading_errors, kind=DataError)
+"""Errors of the block name the input, and are of data: they cost one shard."""
 
 
 class Row(NamedTuple):
@@ -246,18 +248,3 @@ def _picture(cell: Any) -> tuple[bytes | None, str | None]:
     if cell is None or isinstance(cell, bytes):
         return cell, None
     raise DataError(f"A cell of the column of pictures is {type(cell).__name__}.", allowed="bytes")
-
-
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Errors of the block name the shard; those of libraries, of many kinds, become one line."""
-    try:
-        yield
-    except (DataError, UsageError) as error:
-        raise DataError(
-            f"{shown(name)}: {error.found}", allowed=error.allowed, hint=error.hint
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"{shown(name)} cannot be read: {first_line(error)}", hint="Copy or make it again."
-        ) from error
