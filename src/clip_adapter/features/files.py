@@ -21,7 +21,7 @@ from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import conversion
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.formats import FORMATS, FeatureFile
+from clip_adapter.features.formats import FORMATS, FeatureFile, names_of
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, reading_errors, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
@@ -224,7 +224,8 @@ def _read(
     if text is not None and _lies_across(text, features.shape[-1], axis=1):
         text = text.T.contiguous()
         notes.append(f"The text weights are stored as (D, C) and read as (C, D) {_shape(text)}.")
-    numbers, class_names = _numbered([-1] * n if labels is None else labels, file.class_names)
+    stated = names_of(file.meta["classes"], "classes") if "classes" in file.meta else None
+    numbers, class_names = _numbered([-1] * n if labels is None else labels, stated)
     if class_names is None:
         count = max(numbers, default=-1) + 1 if text is None else len(text)
         count = max(count, width)

@@ -85,11 +85,6 @@ class FeatureFile:
         named = [key.removesuffix(".features") for key in self.keys if key.endswith(".features")]
         return [""] * ("features" in self.keys) + sorted(named)
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """C names, or None where the file has none."""
-        return names_of(self.meta["classes"], "classes") if "classes" in self.meta else None
-
     def part(self, name: str, set_name: str = "") -> Any:
         """The array ``name`` of a set, or None where there is none."""
         key = f"{set_name}.{name}" if set_name else name

@@ -101,9 +101,6 @@ class Rows:
         """What to hold while rows are put: nothing."""
         return contextlib.nullcontext()
 
-    def refresh(self) -> None:
-        """See the rows that others have put: there are none."""
-
     def put(self, digests: Sequence[str], features: Tensor) -> None:
         """Keep ``features`` (n, D), as float32."""
         rows = features.detach().to("cpu", torch.float32).contiguous()

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,22 +224,21 @@ def _of_parquet(path: Path, base: str) -> Iterator[Item]:
                 allowed=", ".join([*_PICTURES, *_PATHS]),
             )
         wanted = [name for name in (pictures, paths, labels, split) if name]
-        number = 0
-        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                label, part = (
-                    None if one is None or row[one] is None else str(row[one])
-                    for one in (labels, split)
-                )
-                data, own = _picture(row[pictures]) if pictures else (None, None)
-                name = (row[paths] if paths else None) or own
-                if data is None and name:
-                    yield _by_path(Row(name, label, part), base)
-                    continue
-                source = functools.partial(bytes, data or b"")
-                sample = Sample(name or f"row {number}", -1, source)
-                yield Item(sample, label, part, len(data or b""))
+        batches = file.iter_batches(batch_size=_ROWS, columns=wanted)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        for number, row in enumerate(rows, 1):
+            label, part = (
+                None if one is None or row[one] is None else str(row[one])
+                for one in (labels, split)
+            )
+            data, own = _picture(row[pictures]) if pictures else (None, None)
+            name = (row[paths] if paths else None) or own
+            if data is None and name:
+                yield _by_path(Row(name, label, part), base)
+            else:
+                data = data or b""
+                sample = Sample(name or f"row {number}", -1, functools.partial(bytes, data))
+                yield Item(sample, label, part, len(data))
 
 
 def _picture(cell: Any) -> tuple[bytes | None, str | None]:
