@@ -97,8 +97,8 @@ def names_of(value: str | bytes, key: str) -> list[str]:
     Raises:
         DataError: it is no list.
     """
-    allowed = "a JSON list of names"
-    return [str(n) for n in of_form(json.loads(value), list[Any], f"The entry {key!r}", allowed)]
+    names = of_form(json.loads(value), list[Any], f"The entry {key!r}", "a JSON list of names")
+    return [str(name) for name in names]
 
 
 def _open_safetensors(path: Path) -> FeatureFile:
@@ -117,6 +117,16 @@ def _open_safetensors(path: Path) -> FeatureFile:
     return FeatureFile(list(names), dict(file.metadata() or {}), get)
 
 
+_ENTRIES = (
+    "logit_scale",
+    "log_logit_scale",
+    "backbone",
+    "backbone_fingerprint",
+    "feature_norm",
+    "note",
+)
+
+
 def _open_npz(path: Path) -> FeatureFile:
     """Arrays ``class_names``, ``logit_scale`` and so on beside those of the sets."""
     # from memory: numpy leaves the file open when it is damaged
@@ -131,9 +141,7 @@ def _open_npz(path: Path) -> FeatureFile:
         is_matrix |= key.endswith("labels") and array.ndim > 1
         return torch.from_numpy(array) if is_matrix else array.tolist()
 
-    entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")
-    entries += ("feature_norm", "note")
-    meta = {key: str(file[key]) for key in entries if key in file}
+    meta = {key: str(file[key]) for key in _ENTRIES if key in file}
     for key in ("classes", "class_names"):  # where there are both, the second counts
         meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}
     return FeatureFile(list(names), meta, get)
@@ -205,8 +213,12 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 def _parts(folder: Path) -> list[Path]:
     """The files of a folder of features, each of which has a line in the manifest."""
-    allowed = "an entry as 'clip-adapter scale embed' writes it"
-    entry = read_json(folder / SHARDED, "The entry of features", dict[str, Any], allowed)
+    entry = read_json(
+        folder / SHARDED,
+        "The entry of features",
+        dict[str, Any],
+        "an entry as 'clip-adapter scale embed' writes it",
+    )
     lines = sorted((folder / MANIFEST).glob("*.json"))
     if not lines:
         raise DataError("No part of it is whole.", hint="Run 'clip-adapter scale embed' again.")
@@ -233,8 +245,11 @@ def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         arrays.append(tensor.contiguous().numpy())
         start, end = end, end + arrays[-1].nbytes
-        shape, kind = list(tensor.shape), _KINDS[tensor.dtype]
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        entries[name] = {
+            "dtype": _KINDS[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     head = json.dumps(entries).encode()
     head += b" " * (-len(head) % 8)
     with path.open("wb") as file:
