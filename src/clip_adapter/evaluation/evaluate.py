@@ -287,7 +287,7 @@ def open_for(
         log.warning(
             f"{source.name} says that {made_by!r} made its features; the classifier was "
             f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing: "
-            f"embed the pictures with {trained_on!r}, or fit the classifier on such features."
+            f"embed the pictures with {trained_on!r}, or fit again on features of {made_by!r}."
         )
     return source
 
