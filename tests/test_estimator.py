@@ -1,14 +1,17 @@
 """The scikit-learn estimator against scikit-learn's own checks."""
 
+import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from clip_adapter.errors import DataError, MissingTextError
+from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.estimator import FewShotClassifier
 
 # A fixed C: the checks fit dozens of times, and what they check does not depend on the sweep.
@@ -198,3 +201,55 @@ def test_copies_of_a_row_count_as_one_and_rows_of_two_classes_are_left_out(metho
     assert warned[0].filename == __file__
     probe = shots(seed=3)[0]
     np.testing.assert_array_equal(model.predict_proba(probe), wanted.predict_proba(probe))
+
+
+@pytest.mark.parametrize("scale", ["100", None, [100.0]])
+def test_a_scale_that_is_no_number_is_told(scale):
+    x, y, centres = shots()
+    with pytest.raises(UsageError, match=f"logit_scale = {re.escape(repr(scale))}"):
+        FewShotClassifier("zero-shot", centres, scale).fit(x, y)
+
+
+@pytest.mark.parametrize("frame", [np.asarray, pd.DataFrame])
+def test_data_that_may_not_be_written_are_read(frame):
+    x, y, _ = shots()
+    wanted = clone(FAST).fit(x, y).predict_proba(x)
+    torch.set_warn_always(True)  # else torch warns once in a process
+    try:
+        x.flags.writeable = y.flags.writeable = False
+        model = clone(FAST).fit(frame(x), y)
+        np.testing.assert_allclose(model.predict_proba(frame(x)), wanted, rtol=1e-5)
+    finally:
+        torch.set_warn_always(False)
+
+
+@pytest.mark.parametrize(
+    "labels", [list, np.array, pd.Series, lambda y: pd.Series(y, dtype="string")]
+)
+def test_labels_that_are_not_there_are_told(labels):
+    x, y, _ = shots()
+    with pytest.raises(ValueError, match=r"2 rows of y have no label \(None or NaN: 0, 17\)"):
+        FAST.fit(x, labels([None, *y[1:-1], None]))
+
+
+def test_labels_of_unknowns_are_told_and_those_of_two_sides_are_not():
+    x, y, _ = shots()
+    numbers = np.unique(y, return_inverse=True)[1] - 1
+    with pytest.raises(ValueError, match=r"y holds -1 beside 0.*X\[y != -1\].*y\.astype\(str\)"):
+        FAST.fit(x, numbers)
+    assert list(clone(FAST).fit(x, numbers.astype(str)).classes_) == ["-1", "0", "1"]
+    sides = numbers != 0
+    assert list(clone(FAST).fit(x[sides], numbers[sides]).classes_) == [-1, 1]
+
+
+def test_features_of_another_width_are_not_taken_for_pixels():
+    x, y, centres = shots()
+    model = clone(FAST).fit(x, y)
+    with pytest.raises(ClassifierError, match=r"Features of shape \(18, 5\)") as error:
+        model.classifier_.predict(x[:, :5])
+    assert "uint8" not in str(error.value)
+    with pytest.raises(ClassifierError, match="uint8"):
+        model.classifier_.predict(np.zeros((8, 8, 3)))
+    narrow = {name: row[:5] for name, row in centres.items()}
+    with pytest.raises(ValueError, match=r"shape \(3, 5\).*X has 16 features\.$"):
+        zero_shot(np.stack([*narrow.values()]), class_names=list(narrow)).fit(x, y)

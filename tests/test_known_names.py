@@ -1,6 +1,7 @@
 """Names that are known without torch, and what an extra adds."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,16 +52,12 @@ LINES = [
     ],
 )
 def test_an_extra_is_installed_by_the_names_of_its_packages(extra, command, monkeypatch):
-    monkeypatch.setattr("importlib.metadata.requires", lambda name: LINES)
+    installed = [SimpleNamespace(requires=LINES)]
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: installed)
     assert how_to_install(extra) == command
     assert errors.MissingExtraError("x", extra, "It").hint == f"{command}."
 
 
 def test_a_folder_of_source_still_names_the_extra(monkeypatch):
-    def requires(name):
-        raise errors_of_metadata.PackageNotFoundError(name)
-
-    import importlib.metadata as errors_of_metadata
-
-    monkeypatch.setattr(errors_of_metadata, "requires", requires)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: ())
     assert how_to_install("heic") == "Install the extra 'heic' of clip-adapter"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clip_adapter.errors import ClipAdapterError
+from clip_adapter.files import check_folder
 from clip_adapter.hub import ANSWER, ask, in_background, size_of
 from clip_adapter.wording import counted, first_line, shown
 
@@ -115,15 +115,10 @@ def examine(device: str = "auto") -> Health:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import distributions
 
-    known = {}
-    for package in PACKAGES:
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            known[package] = "not installed"
-    return known
+    found = {package: distributions(name=package) for package in PACKAGES}
+    return {name: next((one.version for one in of), "not installed") for name, of in found.items()}
 
 
 def _space(folder: Path) -> dict[str, Any]:
@@ -143,12 +138,9 @@ def _free(*spaces: dict[str, Any]) -> Check:
 
 def _writable(folder: Path) -> Check:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        detail = f"{shown(folder)} cannot be written: {error.strerror}. --cache DIR names another."
-        return Check("cache folder", "off", detail)
+        check_folder(folder)
+    except ClipAdapterError as error:
+        return Check("cache folder", "off", f"{error.found} --cache DIR names another.")
     return Check("cache folder", "well", f"{shown(folder)} can be written")
 
 
@@ -160,18 +152,16 @@ def _computed(known: Known, picture: Callable[[int], Image], device: str) -> Che
         picture: makes the picture, for the size in pixels that the backbone takes.
         device: where to compute.
     """
-    from torch.nn.functional import normalize
-
     from clip_adapter.backbones import load_backbone
     from clip_adapter.features.pictures import embed_pictures
+    from clip_adapter.nn import cosine_logits
 
     name = f"values of {known.backbone}"
     try:
         backbone = load_backbone(known.backbone, device=device)
         pixels = picture(backbone.preprocess.image_size)
-        features = normalize(embed_pictures(backbone, [pixels]), dim=-1)
-        texts = normalize(backbone.encode_text([*known.texts]), dim=-1)
-        values = (backbone.logit_scale * features @ texts.T).softmax(-1)[0].tolist()
+        image, text = embed_pictures(backbone, [pixels]), backbone.encode_text([*known.texts])
+        values = cosine_logits(image, text, backbone.logit_scale).softmax(-1)[0].tolist()
     except ClipAdapterError as error:
         return Check(name, "off", str(error))
     except Exception as error:  # libraries that do not fit each other fail in many ways

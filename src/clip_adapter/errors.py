@@ -39,13 +39,7 @@ class ClipAdapterError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As other processes raise it, whatever its own kind is made of."""
-        return _again, (type(self), self.found, self.allowed, self.hint)
-
-
-def _again(kind: type[ClipAdapterError], found: str, allowed: str, hint: str) -> ClipAdapterError:
-    error = kind.__new__(kind)
-    ClipAdapterError.__init__(error, found, allowed=allowed, hint=hint)
-    return error
+        return BaseException.__new__, (type(self), *self.args), vars(self)
 
 
 class UsageError(ClipAdapterError):
@@ -69,12 +63,10 @@ def how_to_install(extra: str) -> str:
 
     ``clip-adapter[extra]`` would only be right where an index has this very package.
     """
-    from importlib.metadata import PackageNotFoundError, requires
+    from importlib.metadata import distributions
 
-    try:
-        lines = requires("clip-adapter") or []
-    except PackageNotFoundError:  # a folder of source
-        lines = []
+    here = next(iter(distributions(name="clip-adapter")), None)  # none: a folder of source
+    lines = (here and here.requires) or []
     marked = re.compile(rf"(.+?) *;.*extra *== *['\"]{re.escape(extra)}['\"].*")
     packages = [shlex.quote(found[1]) for line in lines if (found := marked.fullmatch(line))]
     if not packages:

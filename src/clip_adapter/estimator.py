@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from numbers import Number
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from clip_adapter.datasets.coverage import coverage
+from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import row_digests
 from clip_adapter.features.text import alike_note
@@ -22,6 +23,22 @@ from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.options import DEFAULT_METHOD
 from clip_adapter.reporting import warn
 from clip_adapter.wording import counted, listed, shortened, some_of
+
+
+def _check_present(y: Any) -> None:
+    """Check that every row has a label; ``y`` (n,) may be None.
+
+    Raises:
+        ValueError: for some there is None, NaN, or the NA of pandas.
+    """
+    labels = np.array([] if y is None else y, object).ravel()
+    kinds = ("NoneType", "NAType")
+    absent = [i for i, one in enumerate(labels) if type(one).__name__ in kinds or one != one]
+    if absent:
+        raise ValueError(
+            f"{counted(len(absent), 'row')} of y have no label (None or NaN: "
+            f"{some_of(map(str, absent))}). Leave them out of X and y, or name their class."
+        )
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -63,19 +80,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Learn from features X (n, D) and labels y (n,).
 
         Raises:
-            ValueError: fewer than two classes, X and y that do not fit, a logit_scale that may be
-                its logarithm, or text weights of which it is not beyond doubt which row is of which
-                label.
+            ValueError: fewer than two classes, X and y that do not fit, labels that are missing or
+                -1 beside 0, a logit_scale that may be its logarithm, or text weights of which it
+                is not beyond doubt which row is of which label.
+            UsageError: a logit_scale that is no number.
             ClipAdapterError: from the method.
         """
+        if not isinstance(self.logit_scale, SupportsFloat):
+            raise UsageError(
+                f"logit_scale = {self.logit_scale!r}.",
+                allowed="a number, 1/tau of the backbone, as CLIP's 100",
+            )
         if other := other_readings(self.logit_scale):
             raise ValueError(
                 f"logit_scale is {self.logit_scale:g}: as 1/tau that leaves all classes nearly "
                 f"alike; {other}. Give 1/tau, {LEAST_SCALE:g} or more."
             )
+        _check_present(y)
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
+        if {-1, 0} <= {*self.classes_.tolist()}:
+            raise ValueError(
+                "y holds -1 beside 0: where labels count from 0, -1 is commonly a row of unknown "
+                "class. Leave those rows out (X[y != -1], y[y != -1]); if -1 is a class, give the "
+                "labels as words (y.astype(str))."
+            )
         if len(self.classes_) < 2:
             raise ValueError(
                 f"FewShotClassifier needs at least two classes; y has {len(self.classes_)} class."
@@ -86,7 +116,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"{counted(len(empty), 'row')} of X are all 0 ({some_of(map(str, empty))}): no "
                 "features of a picture are, and no class is near to them."
             )
-        features = torch.from_numpy(np.ascontiguousarray(X))
+        features = torch.from_numpy(np.require(X, requirements=["C", "W"]))
         digests = row_digests(features)
         rows, notes, *_ = coverage(labels.tolist(), digests)
         if notes:
@@ -138,7 +168,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"text_weights has shape {text.shape}; there are {len(names)} classes and X has "
                 f"{dim} features."
                 + " Where rows stand for labels that are not in y, give {label: vector}, or the "
-                "labels of all rows as class_names=[...]." * (given is self.text_weights)
+                "labels of all rows as class_names=[...]."
+                * (given is self.text_weights and len(text) != len(names))
             )
         if len(rows) < len(names):
             raise ValueError("class_names holds a label twice.")

@@ -135,10 +135,8 @@ def classifier_folder(
     if repository and (text.startswith(HUB) or not (folder.exists() or near_paths(folder))):
         return _fetched(text.removeprefix(HUB), revision)
     error = no_classifier(folder)
-    if repository:
-        hint = f"{error.hint} For a repository of the hub write {HUB}{text}."
-        raise ClassifierError(error.found, hint=hint)
-    raise error
+    also = f" For a repository of the hub write {HUB}{text}." if repository else ""
+    raise ClassifierError(error.found, hint=error.hint + also)
 
 
 def _fetched(name: str, revision: str | None) -> Path:

@@ -68,15 +68,20 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        if self.least is not None and self.most is not None:
-            return f"{self.least:g} to {self.most:g}"
-        if self.least is not None and self.below is not None:
-            return f"{self.least:g} to below {self.below:g}"
-        if self.above is not None and self.most is not None:
-            return f"above {self.above:g}, up to {self.most:g}"
-        if self.above is not None:
-            return f"a number above {self.above:g}"
-        return f"{self.least:g} or more" if self.least is not None else f"at most {self.most:g}"
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return _BOUNDS[tuple(given)].format(**given)
+
+
+_BOUNDS = {
+    ("above",): "a number above {above:g}",
+    ("least",): "{least:g} or more",
+    ("most",): "at most {most:g}",
+    ("below",): "below {below:g}",
+    ("above", "most"): "above {above:g}, up to {most:g}",
+    ("above", "below"): "above {above:g}, below {below:g}",
+    ("least", "most"): "{least:g} to {most:g}",
+    ("least", "below"): "{least:g} to below {below:g}",
+}
 
 
 @dataclass(frozen=True)
@@ -267,10 +272,7 @@ class SourceOptions:
     ] = "auto"
     device: Annotated[
         str,
-        Help(
-            "Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.",
-            metavar="NAME",
-        ),
+        Help("Where to compute: auto (the fastest that is here), cpu, cuda, cuda:1, mps.", "NAME"),
     ] = "auto"
     dtype: Annotated[
         Dtype, Help("Number format of the backbone. auto is float16 on a CUDA device.", rare=True)
@@ -352,9 +354,7 @@ class Compute:
         Help("Number format of the training: 16-mixed and bf16-mixed are faster on GPUs."),
     ] = "32-true"
     accumulate: Annotated[
-        int,
-        Bounds(least=1),
-        Help("Cut every batch into this many parts, to need less memory."),
+        int, Bounds(least=1), Help("Cut every batch into this many parts, to need less memory.")
     ] = 1
     checkpoint: Annotated[
         Path | None,

@@ -12,19 +12,17 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import operator
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from clip_adapter.errors import CancelledError, UsageError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 log = logging.getLogger("clip_adapter")
 """Lines for the user: ``warning`` is for what they should know, ``info`` for all else."""
@@ -38,15 +36,23 @@ class NotesWarning(UserWarning):
 
 
 class Notes(list[str]):
-    """Inside, collects the notes of this thread; the outermost one warns of them at its end."""
+    """Inside, collects the notes of this thread; the outermost one warns of them at its end.
+
+    Those in ``told`` have been said before, and are dropped, in blocks inside as well.
+    """
+
+    def __init__(self, told: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.told = frozenset(told)
 
     def __enter__(self) -> Notes:
         self._outer = _notes.get()
-        self._before = _notes.set(self)
+        self.told |= self._outer.told if self._outer is not None else frozenset()
+        _notes.set(self)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        _notes.reset(self._before)
+        _notes.set(self._outer)
         if self._outer is not None:
             self._outer += self
         elif self and error is None:
@@ -60,6 +66,8 @@ def note(line: str) -> None:
     """Say what the user should know of the data: to the logger, and to :class:`Notes`."""
     collected = _notes.get()
     if collected is not None:
+        if line in collected.told:
+            return
         collected.append(line)
     # Where nobody set logging up, Python would print it, and then the warning once more.
     if collected is None or log.hasHandlers():
@@ -99,8 +107,7 @@ class Stage:
     unit: str = "steps"
 
 
-Listener = Callable[[Stage], None]
-Progress = Listener | bool | None
+Progress = Callable[[Stage], None] | bool | None
 """Who hears of progress: a function; False, nobody; None or True, a bar where there is a screen."""
 
 _progress: ContextVar[Progress] = ContextVar("progress", default=None)
@@ -139,7 +146,8 @@ class Tracker:
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._stage = Stage(title, 0, total, unit=unit)
         self._progress, self._cancel = _progress.get(), _cancel.get()
-        self._start, self._bar = time.monotonic(), None
+        self._start = time.monotonic()
+        self._bar: Any = None
         self._screen = sys.stderr.isatty() or "ipykernel" in sys.modules
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -164,7 +172,18 @@ class Tracker:
         if callable(self._progress):
             self._progress(stage)
         elif self._progress is not False and seconds > SHOW_AFTER and self._screen:
-            self._bar = _bar(stage) if self._bar is None else self._bar
+            if self._bar is None:
+                from tqdm import tqdm
+
+                # Of text: terminals and notebooks show it alike, and it needs no widgets.
+                self._bar = tqdm(
+                    desc=stage.title,
+                    initial=done,
+                    total=total,
+                    unit=f" {stage.unit}",
+                    leave=False,
+                    dynamic_ncols=True,
+                )
             self._bar.total = total
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -173,20 +192,6 @@ class Tracker:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _bar(stage: Stage) -> tqdm[Any]:
-    """A bar of text: terminals and notebooks show it alike, and it needs no widgets."""
-    from tqdm import tqdm
-
-    return tqdm(
-        desc=stage.title,
-        initial=stage.done,
-        total=stage.total,
-        unit=f" {stage.unit}",
-        leave=False,
-        dynamic_ncols=True,
-    )
 
 
 def tracking(title: str, total: int, unit: str = "steps") -> contextlib.closing[Tracker]:
@@ -198,9 +203,8 @@ def track(
     items: Iterable[T], title: str, unit: str = "steps", *, total: int | None = None
 ) -> Iterator[T]:
     """``items``, one after the other, counted; ``total`` is how many, where they do not know it."""
-    if total is None:
-        total = len(items) if isinstance(items, Sized) else 0
-    with tracking(title, total, unit) as tracker:
+    count = operator.length_hint(items) if total is None else total
+    with tracking(title, count, unit) as tracker:
         for item in items:
             yield item
             tracker.advance()

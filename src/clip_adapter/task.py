@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from clip_adapter.datasets.dataset import ONE_CLASS
 from clip_adapter.errors import DataError, lacking
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
@@ -52,7 +53,7 @@ class FewShotTask:
             raise DataError("There is no training picture.", hint="Add pictures to the classes.")
         if len(self.class_names) < 2:
             raise DataError(
-                f"There is one class only ({self.class_names[0]!r}): every picture would be of it.",
+                ONE_CLASS.format(self.class_names[0]),
                 allowed="two classes or more",
                 hint="Add a folder for a second class, for instance 'something else'.",
             )

@@ -15,19 +15,7 @@ from clip_adapter.errors import BackboneError, UsageError
 QUICK, PLAIN = "Tiny-quickgelu", "Tiny"
 
 
-@pytest.fixture
-def tiny_config(folder):
-    return json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
-
-
-@pytest.fixture(autouse=True)
-def architectures(monkeypatch, tiny_config):
-    """A small architecture that exists with either activation, and one that does not."""
-    import open_clip
-
-    quick = tiny_config | {"quick_gelu": True}
-    for name, config in {PLAIN: tiny_config, QUICK: quick, "Alone": tiny_config}.items():
-        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 @pytest.fixture
@@ -114,12 +102,9 @@ def test_published_weights_are_known_by_their_checksum(tensors, tmp_path, monkey
         (f"https://openaipublic.azureedge.net/clip/models/{digest}/Tiny.pt", True),
         (f"https://github.com/mlfoundations/open_clip/releases/tiny-{digest[:8]}.pt", False),
     ]:
-        entry = {"url": url, "quick_gelu": quick}
-        monkeypatch.setitem(pretrained._PRETRAINED, "Tiny", {"first": entry | {"mean": None}})
-        with monkeypatch.context() as patch:
-            # Its preprocessing is of no interest here.
-            patch.setattr("open_clip.list_pretrained_tags_by_model", lambda arch: [])
-            assert activations("Tiny/./renamed.pt")[1] == ("QuickGELU" if quick else "GELU")
+        entry = pretrained._pcfg(url, quick_gelu=quick)
+        monkeypatch.setitem(pretrained._PRETRAINED, "Tiny", {"first": entry})
+        assert activations("Tiny/./renamed.pt")[1] == ("QuickGELU" if quick else "GELU")
 
 
 def test_another_activation_than_stated_is_warned_of(file, tensors, lines):

@@ -117,9 +117,10 @@ def test_weights_take_at_most_a_quarter_of_the_memory(machine, lines):
 
 
 def fetched(machine, name, tokenizer=True):
-    from clip_adapter.backbones.weights import _on_hub, _tagged
+    from clip_adapter.backbones.names import origin_of
+    from clip_adapter.backbones.weights import _on_hub
 
-    folder = machine.hub.cache / _on_hub(_tagged(name))[0].replace("/", "--")
+    folder = machine.hub.cache / _on_hub(origin_of(name))[0].replace("/", "--")
     folder.mkdir(parents=True)
     (folder / WEIGHTS_FILE).touch()
     if tokenizer:

@@ -4,19 +4,8 @@ from pathlib import Path
 import pytest
 
 from clip_adapter.backbones import catalog
-from clip_adapter.backbones.names import files_of, parse_name
+from clip_adapter.backbones.names import files_of, origin_of
 from clip_adapter.errors import BackboneError, UsageError
-
-ARCHITECTURES = {
-    "RN50": ["openai", "cc12m"],
-    "ViT-B-32": ["openai", "laion2b_e16"],
-    "ViT-L-14-336": ["openai"],
-    "ViT-tiny": [],
-}
-
-
-def parse(name):
-    return parse_name(name, ARCHITECTURES, ARCHITECTURES.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -32,35 +21,35 @@ def parse(name):
     ],
 )
 def test_tags_and_the_spelling_of_the_field(name, canonical):
-    source = parse(name)
+    source = origin_of(name)
     assert (source.kind, source.name) == ("tag", canonical)
     assert f"{source.arch}/{source.target}" == canonical
 
 
 def test_random_and_hub():
-    assert parse("ViT-tiny/random").kind == "random"
-    assert parse("hf-hub:org/repo-1.0").target == "org/repo-1.0"
+    assert origin_of("ViT-H-16/random").kind == "random"
+    assert origin_of("hf-hub:org/repo-1.0").target == "org/repo-1.0"
     with pytest.raises(UsageError, match="hub repository"):
-        parse("hf-hub:repo")
+        origin_of("hf-hub:repo")
 
 
 def test_files_and_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.safetensors").write_bytes(b"")
-    assert parse("RN50/./w.safetensors").target == "./w.safetensors"
-    assert parse(f"RN50/{tmp_path}/w.safetensors").target == f"{tmp_path}/w.safetensors"
-    assert parse("RN50/w.safetensors").kind == "file"
+    assert origin_of("RN50/./w.safetensors").target == "./w.safetensors"
+    assert origin_of(f"RN50/{tmp_path}/w.safetensors").target == f"{tmp_path}/w.safetensors"
+    assert origin_of("RN50/w.safetensors").kind == "file"
     with pytest.raises(BackboneError, match="No checkpoint file"):
-        parse("RN50/./gone.safetensors")
+        origin_of("RN50/./gone.safetensors")
     with pytest.raises(BackboneError, match="No checkpoint file"):
-        parse("RN50//gone/file")
+        origin_of("RN50//gone/file")
     (tmp_path / "clip").mkdir()
     for name in ("clip", "local-dir:clip", str(tmp_path / "clip")):
         with pytest.raises(BackboneError, match="open_clip_config"):
-            parse(name)
+            origin_of(name)
     (tmp_path / "clip" / "open_clip_config.json").write_text("{}")
-    assert parse("clip").name == "local-dir:clip"
-    assert parse("local-dir:clip").target == "clip"
+    assert origin_of("clip").name == "local-dir:clip"
+    assert origin_of("local-dir:clip").target == "clip"
 
 
 def test_the_files_of_a_path(tmp_path, monkeypatch):
@@ -85,25 +74,25 @@ def test_the_files_of_a_path(tmp_path, monkeypatch):
     [
         ("RN51/openai", "Did you mean 'RN50'"),
         ("RN50/opneai", "Did you mean 'openai'"),
-        ("ViT-tiny", "weights must be named"),
-        ("ViT-tiny/", "weights must be named"),
+        ("ViT-H-16", "weights must be named"),
+        ("ViT-H-16/", "weights must be named"),
         ("nothing like it", "Unknown backbone"),
         ("", "Unknown backbone"),
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(name, hint):
     with pytest.raises(UsageError, match=hint):
-        parse(name)
+        origin_of(name)
 
 
 @pytest.mark.parametrize("name", ["./nofile.pt", "nofile.safetensors", "/no/such/file", "~/w"])
 def test_a_file_without_architecture_is_told_the_form(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BackboneError, match=r"does not exist(.|\n)*ARCH/\./FILE"):
-        parse(name)
+        origin_of(name)
     (tmp_path / "w.pt").write_bytes(b"")
     with pytest.raises(BackboneError, match=r"without its architecture(.|\n)*ARCH/\./FILE"):
-        parse("./w.pt")
+        origin_of("./w.pt")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +108,7 @@ def test_files_that_are_not_there_are_answered_with_near_ones(name, near, tmp_pa
     (tmp_path / "w.safetensors").touch()
     (tmp_path / "photos").mkdir()
     with pytest.raises(BackboneError, match=f"Did you mean '{near}'"):
-        parse(name)
+        origin_of(name)
 
 
 def test_the_tables_are_those_of_open_clip():
@@ -130,12 +119,13 @@ def test_the_tables_are_those_of_open_clip():
     assert set(read.configs) >= set(open_clip.list_models())
     for arch in open_clip.list_models():
         assert read.configs[arch] == open_clip.get_model_config(arch)
-        assert read.tags(arch) == open_clip.list_pretrained_tags_by_model(arch)
-        for tag in read.tags(arch):
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        assert list(read.weights.get(arch, ())) == tags
+        for tag in tags:
             assert read.weights[arch][tag] == get_pretrained_cfg(arch, tag)
 
 
 def test_another_layout_of_open_clip_is_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "open_clip")
     monkeypatch.setattr(catalog, "_unimported", lambda: 1 / 0)
-    assert "openai" in catalog.catalog().tags("ViT-B-32")
+    assert "openai" in catalog.catalog().weights["ViT-B-32"]

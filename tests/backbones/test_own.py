@@ -71,12 +71,13 @@ def pictures():
 
 
 CLASSES = ["blue", "green", "red"]
+PROBE = {"method": "linear-probe", "options": {"C": 1.0}}
 
 
-@pytest.mark.parametrize("method", ["zero-shot", "linear-probe"])
+@pytest.mark.parametrize("method", [{"method": "zero-shot"}, PROBE])
 def test_an_object_with_text(method, uneven, pictures, tmp_path):
     mine = WithText()
-    classifier = clip_adapter.fit(uneven, method=method, backbone=mine)
+    classifier = clip_adapter.fit(uneven, backbone=mine, **method)
     assert classifier.predict(pictures) == CLASSES
     assert classifier.info["backbone"] == "WithText"
     assert classifier.info["backbone_fingerprint"] == "colours-1"
@@ -112,7 +113,7 @@ def test_its_sizes_are_found_and_its_scale_is_its_own():
 
 def test_an_object_without_text(uneven, pictures, tmp_path):
     mine = Colours()
-    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    classifier = clip_adapter.fit(uneven, backbone=mine, **PROBE)
     assert classifier.predict(pictures) == CLASSES
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"), backbone=mine)
     assert loaded.predict(pictures) == CLASSES
@@ -120,20 +121,20 @@ def test_an_object_without_text(uneven, pictures, tmp_path):
         with pytest.raises(MissingTextError):
             asks(pictures)
     with pytest.raises(MissingTextError, match="no encode_text"):
-        clip_adapter.fit(uneven, method="linear-probe", backbone=mine, prompts=["a {}"])
+        clip_adapter.fit(uneven, backbone=mine, prompts=["a {}"], **PROBE)
 
 
 def test_features_are_stored_by_the_fingerprint(uneven, own_cache):
     mine = Colours()
-    clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    clip_adapter.fit(uneven, backbone=mine, **PROBE)
     first = mine.passes
-    clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+    clip_adapter.fit(uneven, backbone=mine, **PROBE)
     assert mine.passes == first + 1  # the picture that finds the sizes
     assert FeatureStore(own_cache)
 
 
 def test_without_a_fingerprint_nothing_is_stored(uneven, pictures, tmp_path, own_cache, caplog):
-    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=Plain())
+    classifier = clip_adapter.fit(uneven, backbone=Plain(), **PROBE)
     assert classifier.predict(pictures) == CLASSES
     assert "plain has no fingerprint" in caplog.text
     assert not list(own_cache.rglob("*.safetensors"))
@@ -150,7 +151,7 @@ def test_without_a_fingerprint_nothing_is_stored(uneven, pictures, tmp_path, own
 
 
 def test_another_backbone_is_refused_on_load(uneven, tmp_path):
-    classifier = clip_adapter.fit(uneven, method="linear-probe", backbone=Colours())
+    classifier = clip_adapter.fit(uneven, backbone=Colours(), **PROBE)
     folder = classifier.save(tmp_path / "classifier")
     other = Colours()
     other.fingerprint = "colours-2"
@@ -162,7 +163,7 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
 def test_two_backbones_of_one_name_are_told_apart_by_their_fingerprints(uneven, tmp_path):
     mine, other = Colours(), Colours()
     mine.fingerprint, other.fingerprint = "small-conv-1 0a1b2c3d4e5f", "small-conv-1 f5e4d3c2b1a0"
-    folder = clip_adapter.fit(uneven, method="linear-probe", backbone=mine).save(tmp_path / "c")
+    folder = clip_adapter.fit(uneven, backbone=mine, **PROBE).save(tmp_path / "c")
     words = r"\(now \.\.\.onv-1 f5e4d3, then \.\.\.onv-1 0a1b2c\)"
     with pytest.raises(ClassifierError, match=words):
         Classifier.load(folder, backbone=other)
@@ -174,7 +175,7 @@ def test_features_that_are_no_numbers_name_the_backbone_and_are_not_kept(uneven,
     mine = Colours()
     torch.nn.init.constant_(mine.map.weight, torch.nan)
     with pytest.raises(BackboneError, match="The backbone Colours gives NaN"):
-        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+        clip_adapter.fit(uneven, backbone=mine, **PROBE)
     assert not list(own_cache.rglob("*.safetensors"))
 
 
@@ -188,7 +189,7 @@ def test_methods_that_reach_into_a_tower_say_so(method, message, uneven):
 
 def test_a_function_has_no_random_views(uneven):
     with pytest.raises(UsageError, match="no random views"):
-        clip_adapter.fit(uneven, method="linear-probe", backbone=Plain(), views=2)
+        clip_adapter.fit(uneven, backbone=Plain(), views=2, **PROBE)
 
 
 class Entry(EntryPoint):
@@ -261,7 +262,7 @@ def test_the_command_line_takes_the_name(installed, uneven, tmp_path):
     out, blind = tmp_path / "classifier", tmp_path / "blind"
     done = run("fit", uneven, "--method", "zero-shot", "--backbone", "colours", "--out", out)
     assert done.exit_code == 0, done.output
-    done = run("fit", uneven, "--method", "linear-probe", "--backbone", "blind", "--out", blind)
+    done = run("fit", uneven, "--method", "gda", "--backbone", "blind", "--out", blind)
     assert done.exit_code == 0, done.output
     assert "Settings were tried out on 9 of your pictures" in done.stdout
     assert "CLIP says" not in done.stdout
@@ -297,13 +298,13 @@ def test_an_attribute_of_another_kind_is_named(changes, words, uneven):
     mine = Plain()
     vars(mine).update(changes)
     with pytest.raises(UsageError, match=words) as caught:
-        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+        clip_adapter.fit(uneven, backbone=mine, **PROBE)
     assert caught.value.allowed
 
 
 def test_a_class_is_no_object(uneven):
     with pytest.raises(UsageError, match="Colours is a class") as caught:
-        clip_adapter.fit(uneven, method="linear-probe", backbone=Colours)
+        clip_adapter.fit(uneven, backbone=Colours, **PROBE)
     assert "Colours()" in caught.value.hint
 
 
@@ -333,10 +334,8 @@ def test_features_of_another_shape_are_told():
 def test_another_device_or_dtype_beside_an_object_is_refused(given, uneven):
     words = f"{next(iter(given))} = .*: Colours (is on cpu|computes in float32)"
     with pytest.raises(UsageError, match=words):
-        clip_adapter.fit(uneven, method="linear-probe", backbone=Colours(), **given)
-    clip_adapter.fit(
-        uneven, method="linear-probe", backbone=Colours(), device="cpu", dtype="float32"
-    )
+        clip_adapter.fit(uneven, backbone=Colours(), **given, **PROBE)
+    clip_adapter.fit(uneven, backbone=Colours(), device="cpu", dtype="float32", **PROBE)
 
 
 def test_a_method_that_needs_text_says_how_to_give_it(uneven):
@@ -351,6 +350,6 @@ def test_what_breaks_in_its_code_is_told_as_its_own(uneven):
     mine = Colours()
     mine.encode_images = lambda images: images[5]
     with pytest.raises(PluginError, match=r"test_own\.Colours failed with IndexError") as caught:
-        clip_adapter.fit(uneven, method="linear-probe", backbone=mine)
+        clip_adapter.fit(uneven, backbone=mine, **PROBE)
     assert isinstance(caught.value.__cause__, IndexError)
     assert "no part of clip-adapter" in caught.value.hint

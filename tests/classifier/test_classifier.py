@@ -131,12 +131,15 @@ def test_new_process_predicts_the_same_to_the_bit(classifier, x, tmp_path):
 
 
 def test_saved_files(classifier, tmp_path):
+    classifier.info["notes"] = ["One copy counts", "no second time."]
     folder = classifier.save(tmp_path / "m")
     assert (folder / "adapter.safetensors").stat().st_size < 2_500_000  # RN50: D = 1024
     assert not list(tmp_path.glob(".m.*"))
     card = (folder / "README.md").read_text("utf-8")
     assert "RN50/random" in card
     assert "Käfer" in card
+    assert card.count("Of the training data") == 1
+    assert "\n- One copy counts\n- no second time.\n" in card
     loaded = Classifier.load(folder)
     assert loaded.train_digests == {"ab", "cd"}
     assert loaded.class_names == classifier.class_names

@@ -75,10 +75,15 @@ def run_json(run):
 
 
 @pytest.fixture(scope="session")
-def saved(tiny, photos, tmp_path_factory):
-    """A classifier of ``photos``, saved."""
+def fitted(tiny, photos, tmp_path_factory):
+    """A classifier of ``photos``."""
     import clip_adapter
 
-    cache = tmp_path_factory.mktemp("saved-cache")
-    classifier = clip_adapter.fit(photos, backbone=tiny, shots=4, cache=cache)
-    return str(classifier.save(tmp_path_factory.mktemp("saved") / "classifier"))
+    cache = tmp_path_factory.mktemp("fitted-cache")
+    return clip_adapter.fit(photos, backbone=tiny, shots=4, cache=cache)
+
+
+@pytest.fixture(scope="session")
+def saved(fitted, tmp_path_factory):
+    """The folder of ``fitted``."""
+    return str(fitted.save(tmp_path_factory.mktemp("saved") / "classifier"))

@@ -6,6 +6,8 @@ import json
 import pytest
 from PIL import Image
 
+from clip_adapter.demo.run import METHODS
+
 
 @pytest.fixture
 def small(monkeypatch, tiny, tmp_path):
@@ -30,7 +32,19 @@ def small(monkeypatch, tiny, tmp_path):
     return tmp_path / "demo"
 
 
-def test_everything_is_made(run, small):
+@pytest.fixture
+def quick(monkeypatch):
+    """The methods of the table, each with little to choose and to train."""
+    few = {
+        "linear-probe": {"C": 1.0},
+        "clip-adapter": {"steps": 2},
+        "auto": {"among": "zero-shot,gda"},
+    }
+    for row, (name, options) in METHODS.items():
+        monkeypatch.setitem(METHODS, row, (name, options | few.get(name, {})))
+
+
+def test_everything_is_made(run, small, quick):
     words = ["demo", "--out", small, "--shots", "1", "--shots", "2", "--seeds", "2"]
     result = run(*words, "--json")
     assert result.exit_code == 0, result.stderr

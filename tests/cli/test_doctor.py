@@ -51,7 +51,7 @@ def test_what_is_off_is_exit_1(run, monkeypatch, tmp_path):
     text = " ".join(shown.stdout.split())
     assert "instead of 0.5000, 0.3000, 0.2000" in text
     assert "3 checks are off" in text
-    assert "cannot be written" in text
+    assert "is no folder. --cache DIR names another." in text
 
 
 def known_of(backbone, picture):

@@ -15,10 +15,11 @@ def test_features_serve_in_place_of_pictures(run_json, photos, tiny, tmp_path, s
     assert printed["backbone"] == f"local-dir:{tiny}"
     assert printed["backbone_fingerprint"]
     classifier = tmp_path / "made"
-    fitted = run_json("fit", f"{file}#train", "--shots", "4", "--out", classifier, "--json")
+    words = ("--shots", "4", "--method", "clip-adapter", "-o", "visual_ratio=0.5", "-o", "steps=20")
+    fitted = run_json("fit", f"{file}#train", *words, "--out", classifier, "--json")
     assert fitted["backbone_fingerprint"] == printed["backbone_fingerprint"]
     plain = tmp_path / "plain"
-    run_json("fit", photos, "--backbone", tiny, "--shots", "4", "--out", plain, "--json")
+    run_json("fit", photos, "--backbone", tiny, *words, "--out", plain, "--json")
     for name in ("adapter", "class_weights"):
         pair = [load_file(where / f"{name}.safetensors") for where in (classifier, plain)]
         assert pair[0].keys() == pair[1].keys()

@@ -34,6 +34,7 @@ def huge_png(path):
     )
 
 
+ZERO_SHOT = ("--method", "zero-shot")
 BROKEN = ("empty.jpg", "text.jpg", "truncated.jpg", "huge.png")
 
 
@@ -65,7 +66,7 @@ def messy(tmp_path_factory):
 
 def test_fit_names_skips_and_counts(run, messy, tiny, tmp_path):
     out = tmp_path / "made"
-    result = run("fit", messy, "--backbone", tiny, "--out", out, "--json")
+    result = run("fit", messy, *ZERO_SHOT, "--backbone", tiny, "--out", out, "--json")
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
     assert sorted(one["name"].rpartition("/")[2] for one in printed["skipped"]) == sorted(BROKEN)
@@ -97,7 +98,7 @@ def test_predict_gives_every_picture_an_entry(run, messy, saved):
 
 def test_plots_with_any_label(run, messy, tiny, tmp_path):
     out = tmp_path / "made"
-    words = ("--backbone", tiny, "--shots", "2", "--out", out)
+    words = (*ZERO_SHOT, "--backbone", tiny, "--shots", "2", "--out", out)
     assert run("fit", messy, *words, "--json").exit_code == 0
     result = run("evaluate", out, messy, "--plots", tmp_path)
     assert result.exit_code == 0, result.stderr
@@ -149,7 +150,8 @@ def test_a_label_of_300_characters(run, tiny, tmp_path):
             rows.append(f"{k}{i}.png,{name}")
     (tmp_path / "t.csv").write_text("\n".join(rows))
     out = tmp_path / "made"
-    shown = run("fit", tmp_path / "t.csv", "--backbone", tiny, "--shots", "1", "--out", out)
+    words = (*ZERO_SHOT, "--backbone", tiny, "--shots", "1", "--out", out)
+    shown = run("fit", tmp_path / "t.csv", *words)
     assert shown.exit_code == 0, shown.stderr
     assert "Cut at " in shown.stderr
     printed = json.loads(run("evaluate", out, tmp_path / "t.csv", "--json").stdout)

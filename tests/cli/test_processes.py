@@ -25,17 +25,13 @@ np.save(sys.argv[2], classifier.predict_proba(sys.argv[3:]))
 """
 
 
-def test_saved_and_loaded_is_the_same_to_the_bit(photos, tiny, tmp_path):
+def test_saved_and_loaded_is_the_same_to_the_bit(photos, fitted, saved, tmp_path):
     import torch
 
-    import clip_adapter
-
-    classifier = clip_adapter.fit(photos, backbone=tiny)
     paths = [str(p) for p in sorted((Path(photos) / "test").rglob("*.png"))]
-    before = classifier.predict_proba(paths)
-    folder = classifier.save(tmp_path / "made")
+    before = fitted.predict_proba(paths)
     subprocess.run(
-        [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "after.npy"), *paths],
+        [sys.executable, "-c", LOAD, saved, str(tmp_path / "after.npy"), *paths],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )

@@ -75,14 +75,14 @@ def world():
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """A folder of the demo task's pictures: 6 classes, 6 to train and 6 to test of each."""
+    """A folder of the demo task's pictures: 6 classes, 6 to train and 3 to test of each."""
     root = tmp_path_factory.mktemp("demo")
     things = sorted(DEMO_CLASSES, key=class_folder)[::3][:C]
-    for split, first in {"train": 0, "test": PER_CLASS["train"]}.items():
+    for split, first, count in (("train", 0, 6), ("test", PER_CLASS["train"], 3)):
         for thing in things:
             folder = root / split / class_folder(thing)
             folder.mkdir(parents=True)
-            for i in range(6):
+            for i in range(count):
                 picture = render_task_picture(thing, TASK_SEED, first + i)
                 Image.fromarray(picture).save(folder / f"{i:02d}.png")
     return root

@@ -1,10 +1,10 @@
 """Every method through the public door, on the architectures that users have."""
 
-import dataclasses
 import functools
 
 import numpy as np
 import pytest
+from quick import quick
 
 import clip_adapter
 from clip_adapter.backbones import load_backbone
@@ -13,21 +13,14 @@ from clip_adapter.errors import BackboneError
 from clip_adapter.methods import get_method, method_names
 from clip_adapter.options import SourceOptions
 
-# For a short training, in the methods that have them; searches and blends are tested elsewhere.
-QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "C": 1.0, "among": "zero-shot,tip-adapter"}
-OFFICIAL = {"clip-adapter": {"epochs": 2, "steps": None, "recipe": "official"}}
-
+# Searches and blends are tested elsewhere.
+ONE = {"C": 1.0, "among": "zero-shot,tip-adapter"}
 IN_BLOCKS = dict.fromkeys(
     ("clip-lora", "houlsby", "parallel-adapter"), "goes into the blocks of a vision transformer"
 )
 BELOW = dict.fromkeys(("l-1p", "prolip"), "has no last projection that can be taken out")
 # What cannot be, and what is said of it. Anything else must work.
 REFUSED = {"transformer": {}, "resnet": IN_BLOCKS, "siglip": IN_BLOCKS | BELOW}
-
-
-def quick(name):
-    fields = {f.name for f in dataclasses.fields(get_method(name))}
-    return {k: v for k, v in QUICK.items() if k in fields} | OFFICIAL.get(name, {})
 
 
 def test_what_is_refused_is_registered():
@@ -53,8 +46,16 @@ def one_for_all_trainings():
         yield
 
 
-@pytest.mark.parametrize("architecture", REFUSED)
-@pytest.mark.parametrize("name", method_names())
+def cases():
+    """Each method with each architecture; one that reads features alone sees but their size."""
+    for name in method_names():
+        for architecture in REFUSED:
+            runs_a_tower = get_method(name).reads == "images" or get_method(name).runs_text_tower
+            default = runs_a_tower or name == "zero-shot" or architecture == "transformer"
+            yield pytest.param(name, architecture, marks=[] if default else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "architecture"), list(cases()))
 def test_fit_predict_save_load_predict_evaluate(
     name, architecture, uneven, tiny_backbone, store, tmp_path
 ):
@@ -62,7 +63,7 @@ def test_fit_predict_save_load_predict_evaluate(
         return clip_adapter.fit(
             uneven,
             method=name,
-            options=quick(name),
+            options=quick(name, **ONE),
             backbone=tiny_backbone(architecture),
             device="cpu",
             cache=store,

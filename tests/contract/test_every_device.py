@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from fake_accelerator import CARD, present
+from quick import quick
 
 import clip_adapter
 from clip_adapter.classifier import Classifier
@@ -12,9 +13,6 @@ from clip_adapter.methods import get_method, make_method, method_names
 from clip_adapter.options import Compute
 from clip_adapter.training import loop
 
-# Short trainings; dropout is drawn on the device that it runs on.
-QUICK = {"epochs": 2, "steps": 5, "context_length": 2, "dropout": 0.0}
-OFFICIAL = {"clip-adapter": {"epochs": 2, "steps": None, "recipe": "official"}}
 # All others are given features, which come to the CPU where they are made.
 RUN_A_TOWER = [
     n for n in method_names() if get_method(n).reads == "images" or get_method(n).runs_text_tower
@@ -31,15 +29,19 @@ ELSEWHERE = [
 TOLERANCE = 1e-2
 
 
-def compare(name, device, data, backbone, tmp_path):
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A folder with a feature store for each device: of one, those of the CPU would be taken."""
+    return tmp_path_factory.mktemp("stores")
+
+
+def compare(name, device, data, backbone, stores, tmp_path):
     """Fits ``name`` on the CPU and on ``device``: alike there, and when it is loaded on the CPU."""
-    fields = {f.name for f in dataclasses.fields(get_method(name))}
-    options = {k: v for k, v in QUICK.items() if k in fields} | OFFICIAL.get(name, {})
-    paths = sorted((data / "test").rglob("*.png"))
+    options = quick(name, dropout=0.0)  # which is drawn on the device that it runs on
+    paths = sorted((data / "test").rglob("*.png"))[::2]
     logits = []
     for place in ("cpu", device):
-        # A store of its own, else the features of the CPU would be taken.
-        store = tmp_path / place.replace(":", "-")
+        store = stores / place.replace(":", "-")
         classifier = clip_adapter.fit(
             data, method=name, options=options, backbone=backbone, device=place, cache=store
         )
@@ -56,10 +58,14 @@ def compare(name, device, data, backbone, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["zero-shot", *RUN_A_TOWER])
-def test_on_the_pretend_accelerator(name, uneven, tiny_backbone, tmp_path):
+def test_on_the_pretend_accelerator(name, uneven, tiny_backbone, stores, tmp_path):
     with present():
-        assert clip_adapter.load_backbone("demo").device == str(CARD)
-        compare(name, "auto", uneven, tiny_backbone("transformer"), tmp_path)
+        compare(name, "auto", uneven, tiny_backbone("transformer"), stores, tmp_path)
+
+
+def test_auto_finds_the_pretend_accelerator(tiny_backbone):
+    with present():
+        assert clip_adapter.load_backbone(tiny_backbone("transformer")).device == str(CARD)
 
 
 # Heads that train where the task says; wise-ft, linear-adapter and clap are in auto.
@@ -123,5 +129,5 @@ def exact(monkeypatch):
     ("name", "architecture"),
     [*((name, "transformer") for name in method_names()), *ELSEWHERE],
 )
-def test_on_cuda(name, architecture, uneven, tiny_backbone, exact, tmp_path):
-    compare(name, "cuda", uneven, tiny_backbone(architecture), tmp_path)
+def test_on_cuda(name, architecture, uneven, tiny_backbone, exact, stores, tmp_path):
+    compare(name, "cuda", uneven, tiny_backbone(architecture), stores, tmp_path)

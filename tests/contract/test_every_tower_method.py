@@ -1,11 +1,11 @@
 """What every method must do that runs a tower of the backbone, on the demo backbone."""
 
-import dataclasses
 import functools
 import json
 
 import pytest
 import torch
+from quick import quick
 
 import clip_adapter
 from clip_adapter.classifier import Classifier
@@ -15,14 +15,7 @@ from clip_adapter.task import Sizes
 
 IMAGE_METHODS = [n for n in method_names() if get_method(n).reads == "images"]
 TOWER_METHODS = IMAGE_METHODS + [n for n in method_names() if get_method(n).runs_text_tower]
-CLASSES, SHOTS = 6, 3
-
-
-def quick(name):
-    """The defaults, for a few epochs."""
-    fields = {f.name for f in dataclasses.fields(get_method(name))}
-    assert "epochs" in fields, "methods that run a tower have the option epochs"
-    return {"epochs": 3}
+CLASSES, SHOTS = 6, 2
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +28,8 @@ def store(tmp_path_factory):
 def fitted(pictures, store):
     """fitted(name): a new classifier of the demo pictures."""
 
-    def fit(name, cache=store):
-        options = {"shots": SHOTS, "backbone": "demo", "device": "cpu", "cache": cache}
+    def fit(name):
+        options = {"shots": SHOTS, "backbone": "demo", "device": "cpu", "cache": store}
         return clip_adapter.fit(pictures, method=name, options=quick(name), **options)
 
     return fit
@@ -85,7 +78,7 @@ def test_record_and_count(name, fits):
 
 @pytest.mark.parametrize("name", TOWER_METHODS)
 def test_same_seed_same_classifier_to_the_bit_and_an_untouched_backbone(
-    name, fits, fitted, pictures, own_cache, monkeypatch
+    name, fits, fitted, pictures, monkeypatch
 ):
     once = fits(name)
     backbone = clip_adapter.load_backbone("demo", device="cpu")
@@ -95,14 +88,14 @@ def test_same_seed_same_classifier_to_the_bit_and_an_untouched_backbone(
     state = torch.get_rng_state()
     with monkeypatch.context() as patch:
         patch.setattr("clip_adapter.backbones.load_backbone", lambda *args, **kwargs: backbone)
-        again = fitted(name, own_cache)
+        again = fitted(name)
     assert torch.equal(torch.get_rng_state(), state)
     after = backbone.model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert sum(len(m._forward_hooks) for m in backbone.model.modules()) == hooks
     assert not any(p.requires_grad for p in backbone.model.parameters())
-    paths = sorted((pictures / "test").glob("*/*"))
+    paths = sorted((pictures / "test").glob("*/00.png"))
     assert torch.equal(once.logits(paths), again.logits(paths))
 
 
@@ -110,7 +103,7 @@ def test_same_seed_same_classifier_to_the_bit_and_an_untouched_backbone(
 def test_saved_and_loaded_is_the_same_to_the_bit(name, fits, pictures, tmp_path):
     classifier = fits(name)
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"))
-    paths = sorted((pictures / "test").glob("*/*"))
+    paths = sorted((pictures / "test").glob("*/*"))[::5]
     assert torch.equal(classifier.logits(paths), loaded.logits(paths))
     assert torch.equal(classifier.zero_shot_logits(paths), loaded.zero_shot_logits(paths))
     assert loaded.info == json.loads(json.dumps(classifier.info))

@@ -95,3 +95,14 @@ def test_a_bare_list_that_people_would_count_otherwise_is_refused(put, prefix):
 def test_folders_that_spell_one_number_in_two_ways(put):
     with pytest.raises(DataError, match="'01', '1' spell one number"):
         load_folder(put("train/1/1.png", "test/01/1.png", "train/2/1.png", "test/2/1.png"))
+
+
+def test_an_exponent_spells_a_number_among_numbers_and_may_be_a_digit_elsewhere(put):
+    assert same_numbers(["1", "1e0", "2E1", "20.0"]) == ["1", "1e0", "20.0", "2E1"]
+    assert same_numbers(["0400", "4e02", "4e0a"]) == []
+    assert in_order(["1e3", "2e3", "1.1", "1.10"]) == ["1.1", "1.10", "1e3", "2e3"]
+    with pytest.raises(DataError, match="'1', '1e0' spell one number"):
+        load_folder(put("in/1/1.png", "in/1e0/1.png") / "in")
+    (table := put("a.png", "b.png") / "t.csv").write_text("path,label\na.png,1\nb.png,1e0\n")
+    with pytest.raises(DataError, match="spelled in two ways '1', '1e0'"):
+        load_table(table)

@@ -36,7 +36,8 @@ def rendered(tmp_path_factory):
 def task_folder(rendered, tmp_path, monkeypatch):
     """The current folder: a fresh one with links to the pictures; nothing is downloaded.
 
-    The linear probe, the slowest method of the pages, looks at its coarse grid alone.
+    The slowest methods of the pages have little to choose: the linear probe looks at two of its
+    coarse grid, ``auto`` blends two that train nothing, and others take few steps.
     """
     level = log.level
     for entry in rendered.iterdir():
@@ -44,5 +45,8 @@ def task_folder(rendered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clip_adapter.options.DEFAULT_BACKBONE", "demo")
     monkeypatch.setattr("clip_adapter.methods.linear_probe.BISECTIONS", 0)
+    monkeypatch.setattr("clip_adapter.methods.linear_probe.COARSE", (1e-2, 1e0))
+    monkeypatch.setattr("clip_adapter.training.recipes.FAST_STEPS", 8)
+    monkeypatch.setattr("clip_adapter.methods.auto.WITH_TEXT", {"zero-shot": 0.6, "gda": 0.4})
     yield tmp_path
     log.setLevel(level)  # a page sets it

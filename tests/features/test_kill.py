@@ -92,9 +92,9 @@ def run_with_kills(folder, tmp_path, kills):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_killed_and_resumed(pictures, tmp_path):
-    pictures(100)
-    summary = run_with_kills(tmp_path / "pictures", tmp_path, 4)
-    assert summary["rows"] == 100
+    pictures(60)
+    summary = run_with_kills(tmp_path / "pictures", tmp_path, 3)
+    assert summary["rows"] == 60
 
 
 @pytest.mark.slow

@@ -94,7 +94,8 @@ def test_rows_of_zeros_are_refused(file):
 
 def test_features_where_pictures_are_meant_say_how_to_give_them(file, tmp_path, monkeypatch):
     path = file()
-    classifier = clip_adapter.fit(path, method="linear-probe")
+    probe = {"method": "linear-probe", "options": {"C": 1.0}}
+    classifier = clip_adapter.fit(path, **probe)
     with pytest.raises(DataError, match="holds features, and is no picture") as caught:
         classifier.predict(str(path))
     way = caught.value.hint.removeprefix("Give its features: ").removesuffix(".")
@@ -108,4 +109,4 @@ def test_features_where_pictures_are_meant_say_how_to_give_them(file, tmp_path, 
     way = caught.value.hint.removeprefix("If they are features, convert them once: ")
     monkeypatch.chdir(tmp_path)
     exec(way.split(". docs")[0], {})
-    assert clip_adapter.fit("rows.npz", method="linear-probe").class_names == ["a", "b"]
+    assert clip_adapter.fit("rows.npz", **probe).class_names == ["a", "b"]

@@ -1,10 +1,14 @@
 """Options as users write them: read as the field is annotated, or refused with what it takes."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import pytest
 
 from clip_adapter.errors import UsageError
 from clip_adapter.methods import get_method, make_method
 from clip_adapter.methods.base import MAX_WHOLE
+from clip_adapter.options import Bounds, check_bounds
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,22 @@ def test_what_a_paper_calls_an_option_is_told(method, symbol, option):
     with pytest.raises(UsageError, match=f"paper calls {symbol} is {option} here"):
         make_method(method, {symbol: 0.5})
     assert hasattr(make_method(method), option)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"above": 0, "below": 1}, "above 0, below 1"),
+        ({"below": 1}, "below 1"),
+        ({"most": 2}, "at most 2"),
+        ({"above": 0, "most": 1}, "above 0, up to 1"),
+    ],
+)
+def test_bounds_of_every_kind_are_told(bounds, words):
+    @dataclass
+    class Options:
+        rate: Annotated[float, Bounds(**bounds)] = 5.0
+
+    with pytest.raises(UsageError, match=r"rate = 5\.0") as caught:
+        check_bounds(Options())
+    assert caught.value.allowed == words

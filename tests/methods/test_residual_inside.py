@@ -68,7 +68,7 @@ def test_the_counts_are_those_of_modules_that_fit_the_architecture(arch, sizes):
 @pytest.mark.parametrize("layers", ["end", "0", "2", "0,3,end", "all"])
 def test_it_learns_the_shots(layers, demo, pixel_task):
     task = pixel_task(demo)
-    options = {"layers": layers, "hidden": 32, "epochs": 15, "lr": 5e-3}
+    options = {"layers": layers, "hidden": 32, "epochs": 8, "lr": 1e-2}
     classifier = learn(NAME, task, options)
     assert loss(classifier, task) < 0.8 * loss(learn("zero-shot", task), task)
     assert classifier.info["trained_parameters"] == sum(

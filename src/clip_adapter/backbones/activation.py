@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clip_adapter.backbones.catalog import catalog
 from clip_adapter.backbones.weights import CONFIG_FILE, Origin
 from clip_adapter.errors import BackboneError, UsageError
 from clip_adapter.paths import WEIGHT_SUFFIXES
@@ -23,6 +23,7 @@ WORDS = {"gelu": False, "quickgelu": True}
 """What may stand between the architecture and the file, as in ``ViT-B-32@gelu/./file``."""
 # Entries of the metadata of a safetensors file, or of its configuration's towers.
 _KEYS = ("quick_gelu", "hidden_act", "activation", "act")
+_READ = WORDS | {"true": True, "1": True, "false": False, "0": False}  # what stands there
 _NAMES = {False: "GELU", True: "QuickGELU"}
 CONVERT = """A TorchScript archive (OpenAI's own .pt) or a pickled model is not read. OpenAI's \
 weights have a name, such as --backbone ViT-B-32/openai; or make a safetensors file of the archive:
@@ -46,17 +47,16 @@ def with_activation(origin: Origin, recorded: bool = False) -> Origin:
     """
     if origin.kind != "file":
         return origin
-    import open_clip
-
-    base, own = origin.arch.removesuffix("-quickgelu"), bool(_config(origin.arch).get("quick_gelu"))
-    quick, both = f"{base}-quickgelu", f"{base}-quickgelu" in open_clip.list_models()
+    configs, base = catalog().configs, origin.arch.removesuffix("-quickgelu")
+    own, quick = bool(configs[origin.arch].get("quick_gelu")), f"{base}-quickgelu"
+    both = quick in configs
     asked = True if own and origin.arch == quick else origin.quick_gelu
     if own and origin.quick_gelu is False:
         raise UsageError(
             f"{origin.name}: {origin.arch} has QuickGELU.",
             hint=f"For GELU write {base}@gelu/{origin.target}." if both else "Leave @gelu away.",
         )
-    stated, where = next(_statements(origin.file, origin.arch), (None, ""))
+    stated, where = _statement(Path(origin.file), configs[origin.arch])
     if asked is None and recorded and both:
         asked = own
     if None not in (asked, stated) and asked != stated:
@@ -85,47 +85,31 @@ def with_activation(origin: Origin, recorded: bool = False) -> Origin:
     return dataclasses.replace(origin, name=name, arch=arch, quick_gelu=True)
 
 
-def _config(arch: str) -> dict[str, Any]:
-    import open_clip
-
-    return open_clip.get_model_config(arch) or {}
-
-
-def _statements(file: str, arch: str) -> Iterator[tuple[bool, str]]:
-    """Whether a file has QuickGELU, by what is known of it, and who says so; the surest first."""
-    path = Path(file)
+def _statement(path: Path, config: dict[str, Any]) -> tuple[bool | None, str]:
+    """Whether a file has QuickGELU, None where nothing says it; and who does, the surest first."""
     if path.suffix == ".safetensors":
-        activation = _named(_metadata(path))
-        if activation is not None:
-            yield activation, "its metadata say"
-    elif (quick := _published(path)) is not None:
-        yield quick, "its checksum, that of published weights, says"
-    if (beside := _beside(path, arch)) is not None:
-        yield beside, f"the {CONFIG_FILE} beside it says"
+        said, where = _of_metadata(path), "its metadata say"
+    else:
+        said, where = _published(path), "its checksum, that of published weights, says"
+    if said is not None:
+        return said, where
+    return _beside(path, config), f"the {CONFIG_FILE} beside it says"
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def _of_metadata(path: Path) -> bool | None:
+    """What the metadata of a safetensors file say of the activation; None is nothing."""
     from safetensors import safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            entries = file.metadata() or {}
     except Exception:  # damaged: whoever loads it says so
-        return {}
+        return None
+    words = (str(entries.get(key, "")).lower().replace("_", "") for key in _KEYS)
+    return next((_READ[word] for word in words if word in _READ), None)
 
 
-def _named(entries: dict[str, Any]) -> bool | None:
-    """What ``entries`` say of the activation; None is nothing."""
-    for key in _KEYS:
-        word = str(entries.get(key, "")).lower().replace("_", "")
-        if word in ("true", "1", "quickgelu"):
-            return True
-        if word in ("false", "0", "gelu"):
-            return False
-    return None
-
-
-def _beside(path: Path, arch: str) -> bool | None:
+def _beside(path: Path, ours: dict[str, Any]) -> bool | None:
     """What the configuration in the folder of a file says, if it is that of this file."""
     try:
         checkpoints = [p for p in path.parent.iterdir() if p.suffix in WEIGHT_SUFFIXES]
@@ -133,7 +117,6 @@ def _beside(path: Path, arch: str) -> bool | None:
             return None  # it may be that of another file
         config = json.loads((path.parent / CONFIG_FILE).read_text("utf-8"))
         config = config.get("model_cfg", config)
-        ours = _config(arch)
         same = config["embed_dim"] == ours["embed_dim"] and all(
             config["vision_cfg"].get(key) == ours["vision_cfg"].get(key)
             for key in ("layers", "width", "patch_size", "image_size")
@@ -145,16 +128,12 @@ def _beside(path: Path, arch: str) -> bool | None:
 
 def _published(path: Path) -> bool | None:
     """The activation of weights that open_clip knows by the checksum in their address."""
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
-
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-    for arch, tag in open_clip.list_pretrained():
-        entry = get_pretrained_cfg(arch, tag)
+    for entry in (entry for tags in catalog().weights.values() for entry in tags.values()):
         *_, folder, name = ["", "", *entry.get("url", "").split("/")]
         known = folder if len(folder) == 64 else name.rpartition("-")[2].rpartition(".")[0]
         if len(known) >= 8 and digest.startswith(known):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch import Tensor
 from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.known_names import check_device
 from clip_adapter.reporting import log
+from clip_adapter.wording import first_line
 
-Dtype = Literal["float32", "float16", "bfloat16"]
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "squash", "longest")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -124,9 +124,8 @@ def resolve_device(device: str = "auto") -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["it is not available"])[0]
         raise UsageError(
-            f"The device {device!r} cannot be used: {reason}",
+            f"The device {device!r} cannot be used: {first_line(error)}",
             allowed="auto, cpu, cuda, cuda:N, mps",
             hint="'auto' takes the best one that is here.",
         ) from error

@@ -32,10 +32,6 @@ class Catalog(NamedTuple):
     configs: Mapping[str, dict[str, Any]]
     weights: Mapping[str, Mapping[str, dict[str, Any]]]
 
-    def tags(self, arch: str) -> list[str]:
-        """Tags of the pretrained weights of an architecture."""
-        return [*self.weights.get(arch, ())]
-
 
 def catalog() -> Catalog:
     """The tables of the installed open_clip, or of the imported one with what was added to it."""

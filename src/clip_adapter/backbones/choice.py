@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from clip_adapter.backbones.base import resolve_device, resolve_dtype
-from clip_adapter.backbones.names import AUTO
+from clip_adapter.backbones.names import AUTO, origin_of
 from clip_adapter.backbones.rates import fits, measure, rates
 from clip_adapter.backbones.table import Row, recommended, rows
-from clip_adapter.backbones.weights import can_be_fetched, is_here
+from clip_adapter.backbones.weights import check_reach, is_here
+from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 from clip_adapter.wording import counted
 
@@ -53,14 +54,17 @@ def choose(pictures: int, device: str, dtype: str) -> tuple[str, str]:
         log.info(f"Measuring once how fast {REFERENCE} is on this machine ...")
         reference = next(row for row in rows() if row.arch == REFERENCE)
         known = measure([reference], device, dtype)
-    usable = [row for row in rows() if row.commercial and fits(row, device) and _readable(row)]
+    # What cuts the texts of some into tokens may not be installed.
+    extras = ("", "siglip" if find_spec("transformers") else "")
+    usable = [r for r in rows() if r.commercial and r.extra in extras and fits(r, device)]
     pool = [row for row in usable if row in recommended()]
     chosen, reason = _best(pool, pictures, known)
-    if is_here(chosen.name) or can_be_fetched(chosen.name):
-        return chosen.name, reason
-    if here := [row for row in usable if is_here(row.name)]:
-        chosen, reason = _best(here, pictures, known)
-        reason += "; the hub gives no answer, so those fetched before were looked at"
+    try:
+        check_reach(origin_of(chosen.name))
+    except BackboneError:
+        if here := [row for row in usable if is_here(origin_of(row.name))]:
+            chosen, reason = _best(here, pictures, known)
+            reason += "; the hub gives no answer, so those fetched before were looked at"
     return chosen.name, reason
 
 
@@ -82,8 +86,3 @@ def _best(pool: list[Row], pictures: int, known: dict[str, float]) -> tuple[Row,
         why = f"the quickest one: {number} take about {minutes} here"
     how = "measured" if chosen.arch in known else f"as scaled from {REFERENCE}"
     return chosen, f"{why} ({rate(chosen):.3g} a second, {how})"
-
-
-def _readable(row: Row) -> bool:
-    """Whether the package that cuts its texts into tokens is installed."""
-    return not row.extra or find_spec("transformers") is not None

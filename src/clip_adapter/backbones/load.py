@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from clip_adapter.backbones.activation import with_activation
-from clip_adapter.backbones.base import DTYPES, Backbone, Dtype, resolve_device, resolve_dtype
+from clip_adapter.backbones.base import DTYPES, Backbone, resolve_device, resolve_dtype
 from clip_adapter.backbones.names import origin_of, own_names
 from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
 from clip_adapter.backbones.own import OwnBackbone, own_backbone
@@ -44,7 +44,7 @@ def load_backbone(
     dtype = resolve_dtype(dtype, device)
     if origin.kind in ("tag", "hub"):
         origin = fetch(origin)
-    return OpenClipBackbone(origin, create_model(origin), device, cast("Dtype", dtype))
+    return OpenClipBackbone(origin, create_model(origin), device, dtype)
 
 
 def _as_asked(backbone: Backbone, device: str, dtype: str) -> Backbone:

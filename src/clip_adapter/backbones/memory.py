@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_adapter.backbones.base import Preprocess
+from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError
 from clip_adapter.reporting import log
 from clip_adapter.threads import SMALL, suited_threads
@@ -30,20 +30,19 @@ def batch_for(device: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the machine has no memory left."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
     signs = ("out of memory", "can't allocate memory", "cannot allocate")
-    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in signs)
+    said = any(sign in str(error).lower() for sign in signs)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def total_memory(device: str) -> int | None:
     """Bytes of memory of a device, or of the machine; None where the system does not tell."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
-    names = getattr(os, "sysconf_names", {})
-    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):
         return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Halving:
@@ -82,22 +81,23 @@ class Halving:
             log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")
 
 
-class FrozenEncoder:
+class FrozenEncoder(Backbone):
     """What all backbones share: raw features in float32, in parts that memory holds.
 
     They are where the pictures are: of pictures on a GPU they stay there, and nothing waits.
     """
 
-    device: str
-    embed_dim: int
     parameters: int
-    preprocess: Preprocess
     model: Any = None
     """The torch module that encodes, where its work may be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, blank: Tensor | None = None) -> None:
+        """Run a first picture ``blank`` (3, H, W) through the tower; None is a black one."""
         self._batches = Halving(max(FORWARD_BATCH, batch_for(self.device)))
         self._row_work: dict[bool, int | None] = {}
+        size = self.preprocess.image_size
+        first = torch.zeros(1, 3, size, size) if blank is None else blank[None]
+        self.embed_dim = int(self.encode_images(first).shape[1])
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""
@@ -129,6 +129,14 @@ class FrozenEncoder:
             self._row_work[pictures] = counter.get_total_flops() // 2 or None
         work = self._row_work[pictures]
         return work and work * min(len(batch), self._batches.size)
+
+    def _refuse_prompts(self, *args: Any, **kwargs: Any) -> Any:
+        """Stop methods that learn prompts, which enter a text tower as token embeddings."""
+        raise BackboneError(
+            f"The backbone {self.name} takes no token embeddings.",
+            allowed="backbones with a CLIP text transformer, as RN50/openai",
+            hint="Learnt prompts need another backbone; other methods work with this one.",
+        )
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""

@@ -15,7 +15,7 @@ NAME                  what another package calls its own, see :mod:`.own`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ DEMO_WORDS = {
     *("circle", "square", "triangle", "star", "heart", "cross"),
     *("ring", "crescent", "hexagon", "diamond", "flower", "gear"),
 }
-LISTED = "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
 def own_names() -> dict[str, str]:
@@ -52,8 +51,11 @@ def own_names() -> dict[str, str]:
 
     Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
     """
-    entries = [e for e in entry_points(group=GROUP) if e.name != "demo" and not {*"/:"} & {*e.name}]
-    return {entry.name: entry.dist.name if entry.dist else "a package" for entry in entries}
+    return {
+        entry.name: entry.dist.name if entry.dist else "a package"
+        for entry in entry_points(group=GROUP)
+        if entry.name != DEMO and not {*"/:"} & {*entry.name}
+    }
 
 
 def _next(name: str) -> str:
@@ -63,7 +65,7 @@ def _next(name: str) -> str:
             f"A package makes {name!r} known, but a name with a slash or a colon is never one of "
             "a package: its entry point must be renamed."
         )
-    return LISTED
+    return "'clip-adapter ls backbones --all' lists every ARCH/TAG."
 
 
 def check_backbone(name: str, *, fetched: bool) -> None:
@@ -78,17 +80,10 @@ def check_backbone(name: str, *, fetched: bool) -> None:
             check_reach(origin)
 
 
-def origin_of(name: str) -> Origin:
-    """The origin that ``name`` means, see :func:`parse_name`."""
-    known = catalog()
-    return parse_name(name, known.configs, known.tags)
-
-
 def list_backbones() -> list[dict[str, Any]]:
     """Every backbone that can be named: ``name``, ``arch``, ``tag`` and ``notes``."""
     known = catalog()
-    demo = {"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}
-    rows: list[dict[str, Any]] = [demo] if DEMO_FOLDER.is_dir() else []
+    rows = [{"name": DEMO, "arch": DEMO, "tag": "", "notes": "in this package, offline"}]
     rows += [
         {"name": name, "arch": name, "tag": "", "notes": f"of {owner}"}
         for name, owner in own_names().items()
@@ -119,20 +114,14 @@ def files_of(name: str) -> list[Path]:
     return [target] if target.is_file() else []
 
 
-def parse_name(
-    name: str, architectures: Collection[str], tags: Callable[[str], list[str]]
-) -> Origin:
-    """The origin that ``name`` means.
-
-    Args:
-        name: as in this module's table.
-        architectures: the known ones.
-        tags: the pretrained tags of an architecture.
+def origin_of(name: str) -> Origin:
+    """The origin that ``name``, one of this module's table, means.
 
     Raises:
         UsageError: an unknown architecture or tag; the nearest ones are named.
         BackboneError: a file or folder that is not there.
     """
+    known = catalog()
     if name == DEMO:
         return _folder(DEMO, DEMO_FOLDER)
     if name == AUTO:
@@ -147,13 +136,13 @@ def parse_name(
         return Origin("hub", name, target=repo)
     if name.startswith(FOLDER):
         return _folder(name, Path(name.removeprefix(FOLDER)))
-    if name and Path(name).is_dir() and name.partition("/")[0] not in architectures:
+    if name and Path(name).is_dir() and name.partition("/")[0] not in known.configs:
         return _folder(FOLDER + name, Path(name))
     name = _canonical(name)
     arch, _, target = name.partition("/")
     arch, at, word = arch.partition("@")
-    if arch not in architectures:
-        raise _unknown_architecture(name, arch + at + word, architectures)
+    if arch not in known.configs:
+        raise _unknown_architecture(name, arch + at + word, known.configs)
     if at and word not in WORDS:
         raise unknown_name("activation", word, WORDS, hint=f"Write {arch}@gelu/./FILE.")
     is_path = "/" in target or Path(target).suffix in WEIGHT_SUFFIXES
@@ -165,8 +154,8 @@ def parse_name(
         )
     if target == "random":
         return Origin("random", name, arch)
-    known, tag = tags(arch), target.lower().replace("-", "_")
-    if tag in known and not at:
+    tags, tag = known.weights.get(arch, {}), target.lower().replace("-", "_")
+    if tag in tags and not at:
         return Origin("tag", f"{arch}/{tag}", arch, tag)
     if target and Path(target).is_file():
         return Origin("file", name, arch, target, quick_gelu=WORDS.get(word), file=target)
@@ -176,10 +165,10 @@ def parse_name(
             allowed=f"a file of its weights: {', '.join(WEIGHT_SUFFIXES)}",
             hint="Check the path. '--backbone demo' needs no download.",
         )
-    unknown = unknown_name(f"weights of {arch}", target, [*known, "random"]).found
+    unknown = unknown_name(f"weights of {arch}", target, [*tags, "random"]).found
     raise UsageError(
         unknown if target else f"{arch} is an architecture; its weights must be named as well.",
-        allowed=", ".join(f"{arch}/{tag}" for tag in [*known, "random", "./FILE"]),
+        allowed=", ".join(f"{arch}/{tag}" for tag in [*tags, "random", "./FILE"]),
         hint=_next(name),
     )
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from clip_adapter.backbones.activation import CONVERT
-from clip_adapter.backbones.base import DTYPES, Dtype, Preprocess
+from clip_adapter.backbones.base import DTYPES, Preprocess
+from clip_adapter.backbones.catalog import catalog
 from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.prompts import packed, reads_back, row_by_row
 from clip_adapter.backbones.weights import (
@@ -59,7 +60,7 @@ class OpenClipBackbone(FrozenEncoder):
         origin: Origin,
         model: nn.Module,
         device: str = "cpu",
-        dtype: Dtype = "float32",
+        dtype: str = "float32",
     ) -> None:
         self._origin, self.name, self.device, self.dtype = origin, origin.name, device, dtype
         self.preprocess = _preprocess(origin.name, model)
@@ -70,15 +71,10 @@ class OpenClipBackbone(FrozenEncoder):
         self._torch_dtype = DTYPES[dtype]
         # The open_clip module, for methods that train or adapt what is inside.
         self.model: Any = model.to(device, self._torch_dtype).eval().requires_grad_(False)
-        if device.startswith("cuda") and _is_convolutional(self.model.visual):
+        convolutions = sum(isinstance(part, nn.Conv2d) for part in self.model.visual.modules())
+        if device.startswith("cuda") and convolutions > 1:  # not only the one that cuts patches
             self.model.visual.to(memory_format=torch.channels_last)
-        self._probe()
-
-    def _probe(self) -> None:
-        """Run one picture through the tower, for the dimension of its features."""
         super().__init__()
-        size = self.preprocess.image_size
-        self.embed_dim = int(self.encode_images(torch.zeros(1, 3, size, size)).shape[-1])
 
     def with_visual(self, visual: nn.Module, fingerprint: str) -> OpenClipBackbone:
         """This backbone with another visual tower; the text tower is shared.
@@ -91,7 +87,7 @@ class OpenClipBackbone(FrozenEncoder):
         # A shallow copy of a module shares the table of its parts.
         model._modules = {**self.model._modules, "visual": visual}
         other.model, other.fingerprint = model, fingerprint
-        other._probe()
+        super(OpenClipBackbone, other).__init__()
         return other
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -142,11 +138,7 @@ class OpenClipBackbone(FrozenEncoder):
         """
         tower = getattr(self.model, "text", self.model)
         if not isinstance(getattr(tower, "token_embedding", None), nn.Embedding):
-            raise BackboneError(
-                f"The text tower of {self.name} takes no token embeddings.",
-                allowed="backbones with a CLIP text transformer, as RN50/openai",
-                hint="Learnt prompts need another backbone; other methods work with this one.",
-            )
+            self._refuse_prompts()
         return tower
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
@@ -192,11 +184,6 @@ class OpenClipBackbone(FrozenEncoder):
         return encode(tower, given, tokens, shared).to(embeddings.device, torch.float32)
 
 
-def _is_convolutional(tower: nn.Module) -> bool:
-    """Whether a tower has more convolutions than the one that cuts a picture into patches."""
-    return sum(isinstance(part, nn.Conv2d) for part in tower.modules()) > 1
-
-
 def _preprocess(name: str, model: nn.Module) -> Preprocess:
     config: Any = model.visual.preprocess_cfg  # type: ignore[union-attr]
     size = config["size"]
@@ -219,7 +206,6 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         BackboneError: its weights cannot be loaded.
     """
     import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
 
     options: dict[str, Any] = {"pretrained_text": False, "weights_only": True}
     seed = 0
@@ -227,10 +213,10 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         check_config(origin.name, model_config(origin.identifier))
         options["require_pretrained"] = True
     else:
-        tag = get_pretrained_cfg(origin.arch, origin.target) if origin.kind == "tag" else {}
-        options["force_preprocess_cfg"] = tag or _arch_preprocess(origin)
+        published = origin.published
+        options["force_preprocess_cfg"] = published or _arch_preprocess(origin)
         # OpenAI's weights were trained with QuickGELU, whatever the architecture's entry says
-        options["force_quick_gelu"] = bool(tag.get("quick_gelu") or origin.quick_gelu)
+        options["force_quick_gelu"] = bool(published.get("quick_gelu") or origin.quick_gelu)
         if origin.kind == "random":
             # 31 bits of a digest: the same name gives the same weights on every machine
             seed = int.from_bytes(hashlib.sha256(origin.arch.encode()).digest()[:4], "big") >> 1
@@ -252,12 +238,9 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
 
 def _arch_preprocess(origin: Origin) -> dict[str, Any]:
     """The preprocessing that the published weights of an architecture share."""
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
-
     keys = ("mean", "std", "interpolation", "resize_mode")
-    tags = open_clip.list_pretrained_tags_by_model(origin.arch)
-    published = [{k: get_pretrained_cfg(origin.arch, tag)[k] for k in keys} for tag in tags]
+    entries = catalog().weights.get(origin.arch, {}).values()
+    published = [{key: entry[key] for key in keys} for entry in entries]
     if all(entry == published[0] for entry in published):
         return published[0] if published else {}
     if origin.kind == "file":

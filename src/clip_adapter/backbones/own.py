@@ -68,10 +68,9 @@ class OwnBackbone(FrozenEncoder):
         numbers.append(torch.empty(0, device=getattr(model, "device", None) or "cpu"))
         self._like = numbers[0]  # pictures go to its device, in its number format
         self.device, self.dtype = str(self._like.device), str(self._like.dtype).split(".")[1]
-        super().__init__()
+        blank: Tensor | None = None
         if isinstance(model.preprocess, Preprocess):
             self.preprocess = model.preprocess
-            blank = torch.zeros(3, self.preprocess.image_size, self.preprocess.image_size)
         else:
             from PIL import Image
 
@@ -86,7 +85,7 @@ class OwnBackbone(FrozenEncoder):
             plain = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             size = int(blank.shape[-1])
             self.preprocess = OwnPreprocess(size, *plain, function=self._prepared)
-        self.embed_dim = self.encode_images(blank[None]).shape[1]
+        super().__init__(blank)
         if not self.fingerprint:
             log.warning(
                 f"The backbone {self.name} has no fingerprint: its features are not stored, and "
@@ -140,15 +139,7 @@ class OwnBackbone(FrozenEncoder):
         with code_of(self.own):
             return self._frozen(functools.partial(self._checked, self.own.encode_text), texts)
 
-    def _no_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Stop methods that learn prompts, which enter a text tower as token embeddings."""
-        raise BackboneError(
-            f"The backbone {self.name} takes no token embeddings.",
-            allowed="backbones with a CLIP text transformer, as RN50/openai",
-            hint="Learnt prompts need another backbone; other methods work with this one.",
-        )
-
-    tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = _no_tokens
+    tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = FrozenEncoder._refuse_prompts
 
 
 def _wrong(model: Any, found: str, allowed: str) -> UsageError:

@@ -71,8 +71,7 @@ def packed(tower: Any, given: Tensor, tokens: Tensor, shared: int) -> Tensor:
     owner = torch.cat([torch.full((shared,), -1), torch.arange(size).repeat_interleave(rest)])
     seen = (owner == -1) | (owner == owner[:, None])
     seen &= place <= place[:, None]
-    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
-    mask = mask.to(tower.attn_mask)
+    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf")).to(tower.attn_mask)
     other = _like(tower, rows, tower.positional_embedding[place.to(given.device)], mask)
     setattr(other, _pool_name(tower), "none")
     features = _run(other, torch.zeros(rows.shape[:2], dtype=torch.long, device=given.device))

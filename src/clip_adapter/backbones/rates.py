@@ -10,11 +10,9 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 
-from clip_adapter.backbones.base import Dtype
 from clip_adapter.backbones.memory import FORWARD_BATCH, total_memory
 from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
 from clip_adapter.backbones.table import Row
@@ -83,7 +81,7 @@ def fits(row: Row, device: str) -> bool:
 def _rate(row: Row, device: str, dtype: str) -> float:
     origin = Origin("random", f"{row.arch}/random", row.arch)
     model = create_model(origin, text_cfg=NO_TEXT)
-    backbone = OpenClipBackbone(origin, model, device, cast("Dtype", dtype))
+    backbone = OpenClipBackbone(origin, model, device, dtype)
     number = FORWARD_BATCH
     if device == "cpu":
         number = max(1, min(number, round(WORK / row.multiply_adds)))

@@ -22,6 +22,7 @@ from clip_adapter.backbones.catalog import catalog
 from clip_adapter.errors import BackboneError, how_to_install
 from clip_adapter.hub import hub_file, located
 from clip_adapter.paths import FOLDER, HUB
+from clip_adapter.wording import first_line, shortened
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +67,11 @@ class Origin:
             return f"{FOLDER}{beside}"  # as it was fetched: the hub's may be a newer one now
         return self.arch or f"{HUB if self.kind == 'hub' else FOLDER}{self.target}"
 
+    @property
+    def published(self) -> dict[str, Any]:
+        """What open_clip knows of the pretrained weights of a tag; {} for all else."""
+        return catalog().weights[self.arch][self.target] if self.kind == "tag" else {}
+
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 (hex) over the sorted state dict: names, dtypes, shapes and bytes.
@@ -91,17 +97,16 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: Exception) -> str:
     """One line that says what went wrong, without the address of every retry."""
     if isinstance(error, pickle.UnpicklingError):  # torch advises to open it all the same
         return "it is damaged, or a pickle of more than tensors, which may run any code."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
+    line = first_line(error)
     if isinstance(error, KeyError):
         line = f"{line} is unknown."
-    if "size mismatch" in str(error):
-        line += f" {next(text for text in lines if 'size mismatch' in text)}"
-    return line if len(line) <= 300 else line[:300] + "..."
+    if mismatch := re.search(r".*size mismatch.*", str(error)):
+        line += f" {mismatch[0].strip()}"
+    return shortened(line, 300)
 
 
 def check_reach(origin: Origin) -> None:
@@ -131,21 +136,15 @@ def fetch(origin: Origin) -> Origin:
         else:
             from open_clip.pretrained import download_pretrained
 
-            path = download_pretrained(_entry(origin))
+            path = download_pretrained(origin.published)
     return dataclasses.replace(origin, file=str(path))
-
-
-def _entry(origin: Origin) -> dict[str, Any]:
-    return catalog().weights[origin.arch][origin.target]
 
 
 def _on_hub(origin: Origin) -> tuple[str, list[str]]:
     """The repository that has the weights, and what they may be called; "" where none has."""
     if origin.kind == "hub":
         return origin.target, _spellings("")
-    if origin.kind != "tag":
-        return "", []
-    repo, _, file = _entry(origin).get("hf_hub", "").rpartition("/")
+    repo, _, file = origin.published.get("hf_hub", "").rpartition("/")
     return repo, _spellings(file)
 
 
@@ -161,7 +160,9 @@ def _by_hand(origin: Origin, repo: str, names: list[str]) -> Iterator[None]:
         if origin.kind == "tag":
             # The architecture under which a bare file computes what the tag computes.
             configs, quick = catalog().configs, f"{origin.arch}-quickgelu"
-            needed = _entry(origin).get("quick_gelu") and not configs[origin.arch].get("quick_gelu")
+            needed = origin.published.get("quick_gelu") and not configs[origin.arch].get(
+                "quick_gelu"
+            )
             exact = origin.arch
             if quick in configs:
                 exact = quick if needed else f"{origin.arch}@gelu"
@@ -181,30 +182,15 @@ def _by_hand(origin: Origin, repo: str, names: list[str]) -> Iterator[None]:
         ) from error
 
 
-def is_here(name: str) -> bool:
-    """Whether the pretrained weights ARCH/TAG, and their tokenizer, were fetched before."""
+def is_here(origin: Origin) -> bool:
+    """Whether pretrained weights that have a tag, and their tokenizer, were fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
-    origin = _tagged(name)
     repo, files = _on_hub(origin)
     kept = [file for file in files if isinstance(try_to_load_from_cache(repo, file), str)]
     text = catalog().configs[origin.arch].get("text_cfg", {}).get("hf_tokenizer_name")
     tokens = text and try_to_load_from_cache(text, "tokenizer_config.json")
     return bool(kept) and (not text or isinstance(tokens, str))
-
-
-def can_be_fetched(name: str) -> bool:
-    """Whether the hub answers when it is asked for the pretrained weights ARCH/TAG."""
-    try:
-        check_reach(_tagged(name))
-    except BackboneError:
-        return False
-    return True
-
-
-def _tagged(name: str) -> Origin:
-    arch, tag = name.split("/")
-    return Origin("tag", name, arch, tag)
 
 
 def _spellings(file: str) -> list[str]:

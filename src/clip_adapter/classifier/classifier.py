@@ -173,8 +173,9 @@ class Classifier:
             raise ClassifierError(
                 f"Features of shape {tuple(features.shape)}.",
                 allowed=f"(N, {head.dim}), made by {self.backbone_name}",
-                hint="Embed the pictures with the backbone that the classifier was made with; the "
-                "pixels of a picture are given as 8-bit numbers (uint8).",
+                hint="Embed the pictures with the backbone that the classifier was made with."
+                + " The pixels of a picture are given as 8-bit numbers (uint8)."
+                * (features.ndim != 2),
             )
         if not len(features) and norm is None:
             warn("There is nothing to classify: 0 pictures, or rows of features, were given.")
@@ -214,8 +215,9 @@ class Classifier:
         kept = self.info.get("dtype") or "float32"
         dtype = "auto" if kept == "float16" else kept
         try:
-            loaded = load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
-            return self.use(loaded)
+            return self.use(
+                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+            )
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
@@ -309,12 +311,7 @@ class Classifier:
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        backbone: Any = None,
-        *,
-        device: str = "auto",
-        warm: bool = False,
+        cls, folder: str | Path, backbone: Any = None, *, device: str = "auto", warm: bool = False
     ) -> Classifier:
         """Read what :meth:`save` wrote.
 

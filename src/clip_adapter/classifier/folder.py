@@ -27,7 +27,7 @@ from clip_adapter.classifier.saving import (
     reason_of,
     unpack,
 )
-from clip_adapter.errors import ClassifierError, ClipAdapterError, UnknownTowerAdapterError
+from clip_adapter.errors import ClassifierError, UnknownTowerAdapterError
 from clip_adapter.files import check_folder, not_permitted, replacing, writing_errors
 from clip_adapter.paths import no_classifier
 from clip_adapter.reporting import log
@@ -38,8 +38,6 @@ _NEW = ".{}.{:.16}.new"
 _UNDER_WAY = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.[0-9a-f]{{16}}\.(new|tmp)")
 _LOCK = f".{CONFIG}.lock"
 _HEX = re.compile("[0-9a-f]{64}")
-# A new volume is not empty.
-_EMPTY = {"lost+found"}
 
 
 def write_folder(folder: Path, **parts: Any) -> Path:
@@ -144,7 +142,8 @@ def check_target(folder: Path) -> None:
     """
     try:
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        others = {n for n in names - _EMPTY - {_LOCK} if not _UNDER_WAY.fullmatch(n)}
+        # A new volume is not empty.
+        others = {n for n in names - {"lost+found", _LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
             raise ClassifierError(
                 f"{folder} exists and is not a saved classifier.",
@@ -173,11 +172,6 @@ def read_folder(folder: Path) -> dict[str, Any]:
     """
     try:
         config = (folder / CONFIG).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise no_classifier(folder) from error
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-    try:
         saved_as = Version.model_validate_json(config).format
         if saved_as <= FORMAT:
             parts = _read_parts(folder, config)
@@ -190,8 +184,16 @@ def read_folder(folder: Path) -> dict[str, Any]:
             return kept
     except UnknownTowerAdapterError:
         raise
+    except PermissionError as error:
+        raise not_permitted(error.filename or str(folder), ClassifierError) from error
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if missing and not (folder / CONFIG).exists():
+            raise no_classifier(folder) from error
+        raise ClassifierError(
+            f"The classifier in {folder} cannot be read: {error.strerror or error}.",
+            hint="Copy it again, or fit it again.",
+        ) from error
     except Exception as error:  # forged files can raise any; nobody but us is to meet it
         raise ClassifierError(
             f"The classifier in {folder} is damaged: {reason_of(error)}.",
@@ -199,15 +201,6 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ) from error
     raise ClassifierError(
         f"{folder} has format {saved_as}.", allowed=f"at most {FORMAT}", hint="Update clip-adapter."
-    )
-
-
-def _unreadable(folder: Path, error: OSError) -> ClipAdapterError:
-    if isinstance(error, PermissionError):
-        return not_permitted(error.filename or str(folder), ClassifierError)
-    return ClassifierError(
-        f"The classifier in {folder} cannot be read: {error.strerror or error}.",
-        hint="Copy it again, or fit it again.",
     )
 
 

@@ -44,7 +44,6 @@ def model_card(class_names: Sequence[str], info: Mapping[str, Any], inside: str 
     }
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items() if v not in (None, ""))
     notes = "".join(f"- {' '.join(line.split())}\n" for line in info.get("notes") or [])
-    notes = f"\nOf the training data:\n\n{notes}" if notes else ""
     chosen = json.dumps(info.get("hyperparameters", {}), indent=1, ensure_ascii=False)
     return f"""---
 library_name: clip-adapter

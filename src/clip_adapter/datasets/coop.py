@@ -20,7 +20,7 @@ from clip_adapter.datasets.catalog import Benchmark, HubCopy, SideFile, get_benc
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.dataset import SPLITS, Dataset, Sample, make_dataset
 from clip_adapter.datasets.hub import load_hub
-from clip_adapter.datasets.walk import folders, pictures
+from clip_adapter.datasets.walk import Walk
 from clip_adapter.errors import DataError
 from clip_adapter.files import of_form, read_json, read_text
 from clip_adapter.paths import did_you_mean
@@ -74,7 +74,7 @@ def load_coop(
     base = Path(root) if root is not None else path.parent
     files = [file for file, _, _ in chain.from_iterable(rows.values())]
     probes = files[:: max(1, len(files) // _PROBES)]
-    choices = [base, *folders(base)]
+    choices = [base, *Walk(base).look(base).folders]
     hits = [sum(os.path.exists(folder / file) for file in probes) for folder in choices]
     if not any(hits):
         raise DataError(
@@ -207,8 +207,7 @@ def find_folder(record: Benchmark, root: str | Path) -> Path:
     candidates = [folder for folder in own if has_pictures(record, folder)]
     if root.name in record.picture_folders:
         candidates.append(root.parent)
-    if record.hub is not None:
-        candidates += [folder for folder in own if (folder / HUB_FOLDER).is_dir()]
+    candidates += [folder for folder in own if record.hub and (folder / HUB_FOLDER).is_dir()]
     if not candidates:
         inside = " or ".join(f"{folder}/" for folder in record.picture_folders)
         raise DataError(
@@ -266,13 +265,11 @@ def list_files(record: Benchmark, folder: Path, root: str | Path) -> Listing:
     Raises:
         DataError: a list is missing, or of another form.
     """
-    if record.side_file is None and record.split_folders:
-        return _from_folders(record, folder, None)
-    if record.side_file is None:
-        return _from_variants(record, folder)
-    path = find_file(record, record.side_file, folder, root)
+    path = find_file(record, record.side_file, folder, root) if record.side_file else None
     if record.split_folders:
         return _from_folders(record, folder, path)
+    if path is None:
+        return _from_variants(record, folder)
     rows = read_rows(path)
     files = {s: [(record.prefix + file, label) for file, label, _ in rows[s]] for s in SPLITS}
     return Listing(row_labels(rows, path), files, rows)
@@ -282,7 +279,7 @@ def _from_variants(record: Benchmark, folder: Path) -> Listing:
     labels = _lines(record, folder / _VARIANTS)
     index = {label: i for i, label in enumerate(labels)}
     files: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
-    for split in SPLITS:
+    for split, rows in files.items():
         path = folder / f"images_variant_{split}.txt"
         for line in _lines(record, path):
             picture, _, label = line.partition(" ")
@@ -291,18 +288,18 @@ def _from_variants(record: Benchmark, folder: Path) -> Listing:
                     f"{shown(path)} has the line {line!r}.",
                     allowed=f"a picture and one of the {len(index)} variants in {_VARIANTS}",
                 )
-            files[split].append((f"{record.prefix}{picture}.jpg", index[label]))
+            rows.append((f"{record.prefix}{picture}.jpg", index[label]))
     return Listing(labels, files)
 
 
 def _from_folders(record: Benchmark, folder: Path, path: Path | None) -> Listing:
+    walk = Walk(folder)
     there = {split: class_folders(folder / top) for split, top in record.split_folders.items()}
     own = {key: key for key in sorted(set().union(*there.values()))}
     names = own if path is None else _class_table(record, path)
     if record.numbered:
-        names = {str(i): name for i, name in enumerate(names.values())}
-    keys = list(names) if record.numbered else sorted(set().union(*there.values()))
-    if unknown := [key for key in keys if key not in names]:
+        names = own = {str(i): name for i, name in enumerate(names.values())}
+    if unknown := [key for key in own if key not in names]:
         raise DataError(
             f"{record.title} in {shown(folder)} has folders that are no class of "
             f"{shown(path or folder)}: {listed(unknown)}.",
@@ -310,19 +307,19 @@ def _from_folders(record: Benchmark, folder: Path, path: Path | None) -> Listing
         )
     files = {
         split: [
-            (f"{record.split_folders[split]}/{key}/{file}", label)
-            for label, key in enumerate(keys)
+            (f"{record.split_folders[split]}/{key}/{file.name}", label)
+            for label, key in enumerate(own)
             if key in there.get(split, ())
-            for file in pictures(folder / record.split_folders[split] / key)
+            for file in walk.look(folder / record.split_folders[split] / key).pictures
         ]
         for split in SPLITS
     }
-    return Listing([names[key] for key in keys], files)
+    return Listing([names[key] for key in own], files)
 
 
 def class_folders(path: Path) -> set[str]:
     """Names of the folders in ``path``; none where it does not exist."""
-    return {folder.name for folder in folders(path)} if path.is_dir() else set()
+    return {folder.name for folder in Walk(path).look(path).folders} if path.is_dir() else set()
 
 
 def _class_table(record: Benchmark, path: Path) -> dict[str, str]:

@@ -75,19 +75,19 @@ def coverage(
         dropped.append(f"{what} no second time.")
     learned = {labels[row] for row in rows}
     empty = [name for label, name in enumerate(class_names) if label not in learned]
+    what = counted(len(empty), "class has", "classes have")
+    follows = "What has none can never be the answer."
+    if text:
+        follows = "Text alone speaks for what has none."
+    line = f"{what} no training picture: {listed(empty)}. {follows}"
     # What was left out may have been all that a class had.
-    named = named and not dropped
-    if not empty or (named and text):
-        line = ""
-    elif named:
-        line = "A class without training pictures can never be the answer of this method."
-    else:
-        what = counted(len(empty), "class has", "classes have")
-        follows = "What has none can never be the answer."
-        if text:
-            follows = "Text alone speaks for what has none."
-        line = f"{what} no training picture: {listed(empty)}. {follows}"
-    return Coverage(rows, dropped, conflicting, line)
+    if named and not dropped:
+        line = (
+            ""
+            if text
+            else "A class without training pictures can never be the answer of this method."
+        )
+    return Coverage(rows, dropped, conflicting, line if empty else "")
 
 
 def thin_classes(

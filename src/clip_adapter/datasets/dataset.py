@@ -16,6 +16,7 @@ from clip_adapter.wording import as_utf8, listed, printable, shown
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"
+ONE_CLASS = "There is only one class, {!r}: nothing can be told apart."
 # Other people's words for the three splits.
 SPLIT_ALIASES = {
     "train": "train",
@@ -43,21 +44,18 @@ class Sample:
         Raises:
             OSError: the file cannot be read.
         """
-        return _bytes_of(self.source) if isinstance(self.source, Path) else self.source()
-
-
-def _bytes_of(path: Path) -> bytes:
-    """What a file holds, in half of the system calls of ``Path.read_bytes``.
-
-    Around each of them a thread gives up the interpreter's lock, and waits for it again.
-    """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        size = os.fstat(file).st_size
-        data = os.read(file, size + 1)
-    finally:
-        os.close(file)
-    return data if len(data) == size else path.read_bytes()  # a pipe, or a file that grows
+        if not isinstance(self.source, Path):
+            return self.source()
+        # In half of the system calls of read_bytes: around each of them a thread gives up the
+        # interpreter's lock, and waits for it again.
+        file = os.open(self.source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            size = os.fstat(file).st_size
+            data = os.read(file, size + 1)
+        finally:
+            os.close(file)
+        # Else a pipe, or a file that grows.
+        return data if len(data) == size else self.source.read_bytes()
 
 
 @dataclass
@@ -125,6 +123,7 @@ def make_dataset(
     notes: Iterable[str] = (),
     copy_of: str = "",
     *,
+    inside: str = "",
     own_order: bool = False,
 ) -> Dataset:
     """A data set, its templates by its name, with notes on its classes before ``notes``.
@@ -132,6 +131,7 @@ def make_dataset(
     Args:
         name: what it is called where it is; a data set that this spells gives its name and its
             templates, see :func:`~clip_adapter.datasets.templates.known_dataset`.
+        inside: the folder it is in, which may spell such a data set as well.
         labels: C labels of the source.
         splits: samples by split; those without any are left out.
         class_names: other names for ``labels``, see :func:`~.class_names.name_classes`.
@@ -150,22 +150,22 @@ def make_dataset(
                 f"The name of the class {printable(readable)!r} is not UTF-8.",
                 hint="Rename its folder; old archives keep such names.",
             )
-    name = known_dataset(name) or shown(name)
+    name = known_dataset(name, inside) or shown(name)
     names = name_classes(labels, class_names, own_order=own_order)
     present = {s: splits[s] for s in (*SPLITS, UNSPLIT) if splits.get(s)}
     held = {split: {sample.label for sample in samples} for split, samples in present.items()}
     anywhere = set().union(*held.values())
     gaps = {"": set(range(len(names))) - anywhere}
     gaps |= {f" in {s}": anywhere - held[s] for s in ("train", "test") if s in held}
-    on_classes = []
-    for where, gap in gaps.items():
-        empty = [names[i] for i in sorted(gap)]
-        if len(empty) == 1:
-            on_classes.append(f"Class {empty[0]!r} has no pictures{where}.")
-        elif empty:
-            on_classes.append(f"{len(empty)} classes have no pictures{where}: {listed(empty)}.")
+    on_classes = [
+        f"Class {names[min(gap)]!r} has no pictures{where}."
+        if len(gap) == 1
+        else f"{len(gap)} classes have no pictures{where}: {listed(names[i] for i in sorted(gap))}."
+        for where, gap in gaps.items()
+        if gap
+    ]
     if len(names) == 1:
-        on_classes.append(f"There is only one class, {names[0]!r}: nothing can be told apart.")
+        on_classes.append(ONE_CLASS.format(names[0]))
     notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]
     renamed = {} if class_names is None else dict(zip(name_classes(labels), names, strict=True))
     return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of, renamed)

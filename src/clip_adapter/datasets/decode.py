@@ -49,13 +49,6 @@ _TURN = {
 }
 
 
-_NO_PICTURES = {
-    (b"version https://git-lfs",): "a Git LFS pointer, not the picture (git lfs pull fetches it)",
-    (b"<!doctype html", b"<html"): "an HTML page, not a picture",
-    (b"<svg", b"<?xml"): "an SVG or XML file, not a picture of pixels",
-}
-
-
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, draft: int = 0) -> Image.Image:
     """Decode one picture into mode RGB, 8 bits a channel.
 
@@ -95,13 +88,7 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         DecodeError: damaged, or of a mode that cannot be converted.
     """
     with _faults_of(name):
-        _check_pixels(image, name)
-        return _upright_rgb(image)
-
-
-def _check_pixels(image: Image.Image, name: str) -> None:
-    if 0 in image.size:
-        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
+        return _upright_rgb(image, name)
 
 
 @contextlib.contextmanager
@@ -118,7 +105,12 @@ def _faults_of(name: str, data: bytes = b"", max_pixels: int = MAX_PIXELS) -> It
             raise
         except Image.DecompressionBombError as error:
             pixels = re.search(r"\d+", str(error))
-            raise _too_large(name, pixels[0] if pixels else "too many", max_pixels) from error
+            raise DecodeError(
+                f"{name}: the picture has {pixels[0] if pixels else 'too many'} pixels; it was not "
+                "decoded.",
+                allowed=f"at most {min(max_pixels, MAX_PIXELS)} pixels",
+                hint="Save it smaller, or remove it.",
+            ) from error
         except Image.UnidentifiedImageError as error:
             raise DecodeError(
                 f"{name}: {_what_else(data)}.",
@@ -135,24 +127,31 @@ def _faults_of(name: str, data: bytes = b"", max_pixels: int = MAX_PIXELS) -> It
 
 
 def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
-    formats = ("HEIF",) if _is_heic(data) else _available_formats()
-    if formats == ("HEIF",) and not _reads_heic():
-        raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
+    Image.init()
+    formats = tuple(kind for kind in FORMATS if kind in Image.OPEN)  # that this Pillow has
+    if _is_heic(data):
+        formats = ("HEIF",)
+        if not _reads_heic():
+            raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
     with Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise _too_large(name, str(width * height), max_pixels)
-        _check_pixels(image, name)
-        if draft and image.mode in ("L", "RGB") and image.format != "HEIF":
+            raise Image.DecompressionBombError(str(width * height))
+        if 0 < draft <= min(image.size) and image.mode in ("L", "RGB") and image.format != "HEIF":
             # By what divides both sides: others would come out stretched.
             smaller = [(width // by, height // by) for by in (8, 4, 2) if not (width | height) % by]
             image.draft(image.mode, next((s for s in smaller if min(s) >= draft), image.size))
-        return _upright_rgb(image)
+        return _upright_rgb(image, name)
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise DecodeError(f"{name}: the picture has no pixels ({image.width} x {image.height}).")
     image.load()
-    turn = _turn_of(image)
+    turn = None
+    # A picture with damaged metadata is still a picture. Pillow has already turned a TIFF.
+    with contextlib.suppress(Exception):
+        turn = _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
     rgb = _to_rgb(image)
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -171,11 +170,9 @@ def _without_asides(png: bytes, but: Collection[bytes] = ()) -> bytes:
 
 def _is_heic(data: bytes) -> bool:
     """Whether a file says at its beginning that it holds HEIC."""
-    if data[4:8] != b"ftyp":
-        return False
     end = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+    return data[4:8] == b"ftyp" and bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 @functools.cache
@@ -187,13 +184,6 @@ def _reads_heic() -> bool:
         return False
     pillow_heif.register_heif_opener()
     return True
-
-
-def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """How to set an image upright. Pillow has already turned a TIFF."""
-    # A picture with damaged metadata is still a picture.
-    with contextlib.suppress(Exception):
-        return _TURN.get(int(image.getexif().get(_ORIENTATION_TAG, 1)))
 
 
 def is_plain(data: bytes, longest: int, shortest: int = 0) -> bool:
@@ -240,19 +230,9 @@ def _says_nothing(body: bytes) -> bool:
     return b"tiff:Orientation" not in body
 
 
-@functools.cache
-def _available_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that the installed Pillow has."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _to_8_bit(image, sixteen=True).convert("RGB")
-    if image.mode in ("I", "F"):
-        # These two formats keep 16-bit values in 32-bit pixels, at full range.
-        return _to_8_bit(image, sixteen=image.format in ("PNG", "PPM")).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return _to_8_bit(image).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -262,7 +242,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
+def _to_8_bit(image: Image.Image) -> Image.Image:
     """Grey values of more than 8 bits to 0..255.
 
     Those known to have 16 bits keep the high byte, as Pillow does it for 16-bit colour. The range
@@ -270,7 +250,8 @@ def _to_8_bit(image: Image.Image, *, sixteen: bool) -> Image.Image:
     for what they look like, anything else is stretched from its minimum to its maximum.
     """
     values = np.asarray(image)
-    if sixteen:
+    # These two formats keep 16-bit values in 32-bit pixels, at full range.
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         return Image.fromarray((np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -294,33 +275,25 @@ def fault_of(error: OSError | DataError, name: str) -> str:
     return error.found.removeprefix(f"{name}: ")
 
 
-def _too_large(name: str, pixels: str, max_pixels: int) -> DecodeError:
-    return DecodeError(
-        f"{name}: the picture has {pixels} pixels; it was not decoded.",
-        allowed=f"at most {min(max_pixels, MAX_PIXELS)} pixels",
-        hint="Save it smaller, or remove it.",
-    )
-
-
 def _what_else(data: bytes) -> str:
     """What bytes that are no picture seem to be."""
     head = data[:512].lstrip().lower()
-    if known := [what for starts, what in _NO_PICTURES.items() if head.startswith(starts)]:
-        return known[0]
-    if _is_video(data):
-        return "a video, not a picture"
-    if not data.strip(b"\0"):
-        return "only zero bytes, not a picture"
-    if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        return "a text file, not a picture"
-    return f"not a picture of a known format (it begins with {data[:8].hex(' ')})"
-
-
-def _is_video(data: bytes) -> bool:
-    """Whether a file says at its beginning that it is MP4, QuickTime, AVI, Matroska or WebM."""
+    # MP4 and QuickTime; Matroska and WebM; AVI.
     film = data[4:8] in (b"ftyp", b"moov") and data[8:12] not in _HEIC_BRANDS | _AVIF_BRANDS
-    avi = data[:4] == b"RIFF" and data[8:12] == b"AVI "
-    return film or avi or data.startswith(b"\x1aE\xdf\xa3")
+    film = film or data.startswith(b"\x1aE\xdf\xa3") or data[:4] + data[8:12] == b"RIFFAVI "
+    guesses = {
+        "a Git LFS pointer, not the picture (git lfs pull fetches it)": head.startswith(
+            b"version https://git-lfs"
+        ),
+        "an HTML page, not a picture": head.startswith((b"<!doctype html", b"<html")),
+        "an SVG or XML file, not a picture of pixels": head.startswith((b"<svg", b"<?xml")),
+        "a video, not a picture": film,
+        "only zero bytes, not a picture": not data.strip(b"\0"),
+        "a text file, not a picture": head
+        and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head),
+    }
+    unknown = f"not a picture of a known format (it begins with {data[:8].hex(' ')})"
+    return next((guess for guess, fits in guesses.items() if fits), unknown)
 
 
 class _ThisThread(threading.local):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from clip_adapter.datasets.class_names import ClassNames, nfc
 from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, make_dataset
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.split_names import may_be_class, split_names
-from clip_adapter.datasets.templates import known_dataset
-from clip_adapter.datasets.walk import DEAD, ENDING, NO_CLASS, OWN, Walk
+from clip_adapter.datasets.walk import DEAD, ENDING, OWN, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.wording import counted, listed, shown
 
@@ -103,12 +101,19 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
             allowed=LAYOUTS,
             hint=" ".join(notes) or _HOW,
         )
-    samples: defaultdict[str, list[Sample]] = defaultdict(list)
-    for label, split, path in sorted(files, key=lambda file: (file[0], file[2].as_posix())):
-        samples[split].append(Sample(shown(path.relative_to(root).as_posix()), label, path))
+    files.sort(key=lambda file: (file[0], file[2].as_posix()))
+    samples = {
+        split: [
+            Sample(shown(path.relative_to(root).as_posix()), label, path)
+            for label, own, path in files
+            if own == split
+        ]
+        for split in parents.values()
+    }
     full = root.resolve()
-    known = known_dataset(full.parent.name if full.name in _GENERIC else full.name)
-    return make_dataset(known or full.name or "pictures", labels, samples, class_names, notes)
+    inside = full.parent.name if full.name in _GENERIC else ""
+    name = full.name or "pictures"
+    return make_dataset(name, labels, samples, class_names, notes, inside=inside)
 
 
 def _descend(walk: Walk, base: Path) -> Path:
@@ -137,7 +142,7 @@ def _candidates(walk: Walk, parent: Path) -> list[Path]:
         )
     papers = [folder for folder in content.folders if _holds_papers(walk, folder)]
     for folder in papers:
-        walk.left_out[folder] = NO_CLASS
+        walk.left_out[folder] = "no pictures in it, so no class"
         list(walk.below(folder))  # its files are counted
     return [folder for folder in content.folders if folder not in papers]
 

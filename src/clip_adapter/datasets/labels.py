@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from clip_adapter.errors import DataError
 from clip_adapter.wording import listed
 
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"([+-]?[0-9]{1,17})(\.0*)?")
 # As pandas and its like write a missing value; the second kind is a word as well.
 GAPS = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT"})
@@ -42,12 +44,17 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def same_numbers(labels: Iterable[str]) -> list[str]:
-    """Those that spell a whole number that another one spells too, such as 1, 01 and 1.0."""
-    spellings: defaultdict[int, set[str]] = defaultdict(set)
+    """Those that spell a number that another one spells too, such as 1, 01, 1.0 and 1e0.
+
+    An exponent counts where all are numbers; elsewhere it may be a digit (4e01 beside 4e0a).
+    """
+    labels = sorted(set(labels))
+    powers = all(map(NUMBER.fullmatch, labels))
+    spellings: defaultdict[Decimal, list[str]] = defaultdict(list)
     for label in labels:
-        if (number := whole_number(label)) is not None:
-            spellings[number].add(label)
-    return [label for alike in spellings.values() if len(alike) > 1 for label in sorted(alike)]
+        if whole_number(label) is not None or (powers and "e" in label.lower()):
+            spellings[Decimal(label)].append(label)
+    return [label for alike in spellings.values() if len(alike) > 1 for label in alike]
 
 
 def label_notes(labels: Sequence[str], *, named: bool) -> list[str]:
@@ -70,11 +77,9 @@ def counts_otherwise(labels: Sequence[str]) -> tuple[str, str] | None:
     """
     if all_whole(labels) or list(labels) != sorted(labels):
         return None
-    keys = [_natural(label) for label in labels]
+    keys = [
+        [int(part) if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", label))]
+        for label in labels
+    ]
     pairs = zip(labels, labels[1:], keys, keys[1:], strict=False)
     return next(((one, two) for one, two, first, second in pairs if first > second), None)
-
-
-def _natural(label: str) -> list[str | int]:
-    parts = re.split("([0-9]+)", label)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]

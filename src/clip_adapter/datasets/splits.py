@@ -36,12 +36,12 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
     Raises:
         UsageError: ``shots`` or ``seed`` is out of range.
     """
-    if not _is_index(shots) or shots < 1:
+    if not _is_whole(shots, 1):
         raise UsageError(
             f"{shots!r} shots.",
             allowed="a whole number of at least 1, or none given for all pictures",
         )
-    if not _is_index(seed):
+    if not _is_whole(seed, 0):
         # Python seeds with the absolute value: -1 would silently repeat the draw of 1.
         raise UsageError(f"Seed {seed!r}.", allowed="a whole number of at least 0")
     generator = random.Random(int(seed))
@@ -71,73 +71,58 @@ def draw(
     Raises:
         UsageError: ``hold_out`` is neither, or no class has a second picture.
     """
-    if hold_out is None:
-        rows = None if shots is None else sample_few_shot(labels, shots, seed)
-        _tell_fewer(labels, shots)
-        return rows, []
-    _, number = share_or_number(hold_out)
-    rest, apart = _kept_apart(labels, seed, hold_out)
-    before, after = Counter(labels), Counter(labels[row] for row in rest)
-    single = sum(count == 1 for count in before.values())
-    if not apart:
-        raise UsageError(
-            f"--hold-out {hold_out}: none of {single} classes has two pictures.",
-            hint="Add pictures, or leave --hold-out away.",
+    rows, apart = _split(labels, shots, seed, hold_out)
+    before = Counter(labels)
+    left = before - Counter(labels[row] for row in apart)
+    if hold_out is not None:
+        single = sum(count == 1 for count in before.values())
+        if not apart:
+            raise UsageError(
+                f"--hold-out {hold_out}: none of {single} classes has two pictures.",
+                hint="Add pictures, or leave --hold-out away.",
+            )
+        _, number = share_or_number(hold_out)
+        one_left = sum(left[label] == 1 < count for label, count in before.items())
+        if number > 1 and one_left:
+            share = f"{number}%" if number < 100 else "20%"
+            note(
+                f"--hold-out {number} keeps {number} pictures of each class apart, and leaves "
+                f"{counted(one_left, 'class', 'classes')} one picture to learn from. A share of "
+                f"each class is written --hold-out {share}."
+            )
+        line = (
+            f"Held out: {len(apart)} of {len(labels)} pictures are not learned from (seed {seed})"
         )
-    one_left = sum(after[label] == 1 < count for label, count in before.items())
-    if number > 1 and one_left:
-        share = f"{number}%" if number < 100 else "20%"
-        note(
-            f"--hold-out {number} keeps {number} pictures of each class apart, and leaves "
-            f"{counted(one_left, 'class', 'classes')} one picture to learn from. A share of each "
-            f"class is written --hold-out {share}."
-        )
-    log.info(
-        f"Held out: {len(apart)} of {len(labels)} pictures are not learned from (seed {seed})"
-        + (
-            f"; {counted(single, 'class has', 'classes have')} one picture alone, which is "
-            "learned from."
-            if single
-            else "."
-        )
-    )
-    rows = _shots_of(labels, rest, shots, seed)
-    _tell_fewer([labels[row] for row in rest], shots)
-    return rows, sorted(apart)
-
-
-def _tell_fewer(labels: Sequence[int], shots: int | None) -> None:
-    """Say that no class has as many pictures as were asked for."""
-    if shots is not None and 0 < (most := max(Counter(labels).values(), default=0)) < shots:
+        if single:
+            what = counted(single, "class has", "classes have")
+            line += f"; {what} one picture alone, which is learned from"
+        log.info(f"{line}.")
+    if shots is not None and 0 < (most := max(left.values(), default=0)) < shots:
         log.warning(f"{shots} shots are asked for, and no class has more than {most}.")
+    return None if shots is None and hold_out is None else rows, apart
 
 
 def not_drawn(
     labels: Sequence[int], shots: int | None, seed: int, hold_out: str | float | None
 ) -> list[int]:
     """Indices of the pictures that :func:`draw` leaves, in order, without a word on them."""
-    rest, _ = _kept_apart(labels, seed, hold_out)
-    return sorted({*range(len(labels))}.difference(_shots_of(labels, rest, shots, seed)))
+    return sorted({*range(len(labels))}.difference(_split(labels, shots, seed, hold_out)[0]))
 
 
-def _kept_apart(
-    labels: Sequence[int], seed: int, hold_out: str | float | None
-) -> tuple[list[int], set[int]]:
-    """What may be learned from, in order, and what is kept apart to test on."""
-    everything, apart = range(len(labels)), set[int]()
+def _split(
+    labels: Sequence[int], shots: int | None, seed: int, hold_out: str | float | None
+) -> tuple[list[int], list[int]]:
+    """What is learned from, in drawing order, and what is kept apart to test on, in order."""
+    apart = set[int]()
     if hold_out is not None:
         generator, (share, number) = random.Random(int(seed)), share_or_number(hold_out)
         for indices in _by_class(labels).values():
             count = min(number or max(1, round(share * len(indices))), len(indices) - 1)
             apart.update(generator.sample(indices, count))
-    return [row for row in everything if row not in apart], apart
-
-
-def _shots_of(labels: Sequence[int], rows: list[int], shots: int | None, seed: int) -> list[int]:
-    """``rows``, or K of each class of them."""
-    if shots is None:
-        return rows
-    return [rows[i] for i in sample_few_shot([labels[row] for row in rows], shots, seed)]
+    rows = [row for row in range(len(labels)) if row not in apart]
+    if shots is not None:
+        rows = [rows[i] for i in sample_few_shot([labels[row] for row in rows], shots, seed)]
+    return rows, sorted(apart)
 
 
 def share_or_number(asked: str | float) -> tuple[float, int]:
@@ -168,5 +153,5 @@ def _by_class(labels: Sequence[int]) -> dict[int, list[int]]:
     return by_class
 
 
-def _is_index(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

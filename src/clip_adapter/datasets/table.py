@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
-from clip_adapter.datasets.dataset import UNSPLIT, Dataset, Sample, known_split, make_dataset
-from clip_adapter.datasets.labels import GAPS, all_whole, in_order, same_numbers, whole_number
-from clip_adapter.datasets.templates import known_dataset
+from clip_adapter.datasets.dataset import (
+    SPLITS,
+    UNSPLIT,
+    Dataset,
+    Sample,
+    known_split,
+    make_dataset,
+)
+from clip_adapter.datasets.labels import (
+    GAPS,
+    NUMBER,
+    all_whole,
+    in_order,
+    same_numbers,
+    whole_number,
+)
 from clip_adapter.errors import DataError
 from clip_adapter.files import not_permitted, read_csv
 from clip_adapter.wording import counted, listed, shown, some_of
@@ -23,7 +35,7 @@ COLUMNS = "the columns path,label and, if wanted, split (train, val or test)"
 
 
 class _Row(NamedTuple):
-    """A row of a table: its number to show, and its cells; ``split`` is "" where there is none."""
+    """A row of a table: its number to show, and its cells; ``split`` may be ""."""
 
     number: int
     path: str
@@ -53,17 +65,21 @@ def load_table(
     rows, notes = _spelled(_read(path), base)
     labels = in_order(row.label for row in rows)
     index = {label: i for i, label in enumerate(labels)}
-    splits: dict[str, list[Sample]] = {}
-    for row in rows:
-        own = splits.setdefault(known_split(row.split) or UNSPLIT, [])
-        own.append(Sample(shown(row.path), index[row.label], base / row.path))
+    splits = {
+        split: [
+            Sample(shown(row.path), index[row.label], base / row.path)
+            for row in rows
+            if row.split == split
+        ]
+        for split in (*SPLITS, UNSPLIT)
+    }
     notes += _notes(rows, base, path)
-    known = known_dataset(path.stem, base.resolve().name)
-    return make_dataset(known or path.stem, labels, splits, class_names, notes)
+    inside = base.resolve().name
+    return make_dataset(path.stem, labels, splits, class_names, notes, inside=inside)
 
 
 def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
-    """Rows with paths and labels as they are meant, and what was changed.
+    """Rows with paths, labels and splits as they are meant, and what was changed.
 
     Windows writes paths with backslashes, pandas whole numbers in a column with gaps as 9.0.
     """
@@ -80,22 +96,19 @@ def _spelled(rows: list[_Row], base: Path) -> tuple[list[_Row], list[str]]:
         notes.append(f"{what} with backslashes read as {listed(turned.values(), 1)}.")
     labels = {row.label for row in rows}
     plain = {label: str(whole_number(label)) for label in labels if "." in label}
-    if plain and all_whole(labels):
+    plain = plain if all_whole(labels) else {}
+    if plain:
         first = min(plain)
         notes.append(f"Labels with a decimal point are whole numbers: {first} is {plain[first]}.")
-    else:
-        plain = {}
     return [
-        row._replace(path=turned.get(row.path, row.path), label=plain.get(row.label, row.label))
+        _Row(
+            row.number,
+            turned.get(row.path, row.path),
+            plain.get(row.label, row.label),
+            known_split(row.split) or UNSPLIT,
+        )
         for row in rows
     ], notes
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
 
 
 def _read(path: Path) -> list[_Row]:
@@ -111,7 +124,11 @@ def _read(path: Path) -> list[_Row]:
     while columns and not columns[-1]:  # a blank column at the end names nothing
         columns.pop()
     missing = [name for name in ("path", "label") if name not in columns]
-    if "path" in missing and lines and sum(map(_is_number, lines[-1][1])) >= _MANY_NUMBERS:
+    if (
+        "path" in missing
+        and lines
+        and sum(map(bool, map(NUMBER.fullmatch, lines[-1][1]))) >= _MANY_NUMBERS
+    ):
         label = next((name for name in ("label", "y", "class", "target") if name in columns), None)
         rest = f"t.drop(columns={label!r})" if label else "t"
         raise DataError(
@@ -205,8 +222,8 @@ def _notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
             )
         notes.append(f"{counted(len(missing), 'picture')} of {len(rows)} missing: {files}.")
     # These make any accuracy doubtful.
-    test = {row.path for row in rows if known_split(row.split) == "test"}
-    others = {row.path for row in rows if known_split(row.split) != "test"}
+    test = {row.path for row in rows if row.split == "test"}
+    others = {row.path for row in rows if row.split != "test"}
     if both := sorted(map(shown, test & others)):
         notes.append(
             f"{counted(len(both), 'picture')} both in test and in train or val: {listed(both)}."

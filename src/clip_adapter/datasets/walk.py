@@ -30,16 +30,12 @@ _OWN_MARKS = ("classifier.json", OUTPUT_MARK)
 # Figures that it draws into any folder: these names, drawn by Matplotlib.
 _OWN_FIGURES = frozenset({"confusion.png", "ratio-curve.png", "accuracy-by-shots.png"})
 
-# Why something is left out.
+# Why something is left out, where others ask for it.
 ENDING = "no picture by its ending"
-HIDDEN = "hidden"
-SYSTEM = "of the system"
 OWN = "of clip-adapter"
 SPECIAL = "a pipe or device"
 DEAD = "a link that leads nowhere"
-AGAIN = "another way to a folder that is read"
 LOCKED = "cannot be opened"
-NO_CLASS = "no pictures in it, so no class"
 
 
 class Content(NamedTuple):
@@ -95,7 +91,13 @@ class Walk:
                 ) from error
             self._contents[folder] = content = Content([], [], {})
             for entry in entries:
-                _sort_in(folder / entry.name, entry, content)
+                path, link = folder / entry.name, entry.is_symlink()
+                # Only the first takes a link that points at itself for none.
+                is_folder = os.path.isdir(entry) if link else entry.is_dir()
+                if why := _why_not(path, entry, is_folder, link):
+                    content.left_out[path] = why
+                else:
+                    (content.folders if is_folder else content.pictures).append(path)
         return self._contents[folder]
 
     def enter(self, folder: Path, key: Hashable = None) -> bool:
@@ -117,7 +119,7 @@ class Walk:
                 "for two classes or splits.",
                 hint="Remove the link.",
             )
-        self.left_out[folder] = AGAIN
+        self.left_out[folder] = "another way to a folder that is read"
         return False
 
     def below(self, folder: Path, key: Hashable = None) -> Iterator[tuple[Path, Content]]:
@@ -163,8 +165,9 @@ class Walk:
         if others := whys.pop(ENDING, []):
             endings = Counter(path.suffix.lower() for path in others)
             each = ", ".join(f"{count} {end or 'without ending'}" for end, count in endings.items())
-            what = counted(len(others), "file")
-            lines.append(f"{what} left out, not pictures by their ending ({each}).")
+            lines.append(
+                f"{counted(len(others), 'file')} left out, not pictures by their ending ({each})."
+            )
         parts = [
             f"{listed(shown(path.relative_to(self.root)) for path in paths)} ({why})"
             for why, paths in whys.items()
@@ -172,27 +175,13 @@ class Walk:
         return lines + ([f"Left out: {'; '.join(parts)}."] if parts else [])
 
 
-def _sort_in(path: Path, entry: os.DirEntry[str], content: Content) -> None:
-    """Put ``entry``, which is ``path``, where it belongs in ``content``."""
-    link = entry.is_symlink()
-    # Only the first takes a link that points at itself for none.
-    is_folder = os.path.isdir(entry) if link else entry.is_dir()
-    why = _why_not(path, entry, is_folder, link)
-    if why:
-        content.left_out[path] = why
-    elif is_folder:
-        content.folders.append(path)
-    else:
-        content.pictures.append(path)
-
-
 def _why_not(path: Path, entry: os.DirEntry[str], is_folder: bool, link: bool) -> str:
     """Why ``entry`` does not count; "" where it does."""
     if entry.name.startswith("."):
-        return HIDDEN
+        return "hidden"
     if is_folder:
         if entry.name.casefold() in _SYSTEM_FOLDERS:
-            return SYSTEM
+            return "of the system"
         own = entry.name in _OWN_FOLDERS or any((path / mark).exists() for mark in _OWN_MARKS)
         return OWN if own else ""
     if link and not path.exists():
@@ -208,16 +197,6 @@ def _why_not(path: Path, entry: os.DirEntry[str], is_folder: bool, link: bool) -
 def is_picture(name: str) -> bool:
     """Whether a file is a picture by its ending."""
     return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-
-
-def folders(folder: Path) -> list[Path]:
-    """The folders directly in ``folder``."""
-    return Walk(folder).look(folder).folders
-
-
-def pictures(folder: Path) -> list[str]:
-    """Names of the pictures directly in ``folder``."""
-    return [path.name for path in Walk(folder).look(folder).pictures]
 
 
 def _is_drawn(path: Path) -> bool:

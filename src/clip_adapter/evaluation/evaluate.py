@@ -76,8 +76,10 @@ def evaluate(
         plain = data if classifier.tower_adapter is None else None
         names = _named_as_trained(data, classifier)
         return _score(classifier, data, plain, "features", names, only_its_classes)
-    with listening(progress, cancel), Notes():
-        held_out, named = split == HELD_OUT, source.get("class_names") is not None
+    held_out, named = split == HELD_OUT, source.get("class_names") is not None
+    # What is held out lies in the folder that was learned from: fit has told of it.
+    told = classifier.info.get("notes", ()) if held_out else ()
+    with listening(progress, cancel), Notes(told):
         opened = open_for(classifier, data, DEFAULT_SPLIT if held_out else split, source)
         split = "train" if held_out else split
         rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None

@@ -105,6 +105,8 @@ def features_in(inputs: Any, dim: int) -> Tensor | None:
     if not isinstance(inputs, np.ndarray | Tensor) or not _holds_numbers(inputs):
         return None
     if not _is_uint8(inputs):
+        if isinstance(inputs, np.ndarray):
+            inputs = np.require(inputs, requirements="W")  # torch warns of any other
         return torch.as_tensor(inputs).float()
     if inputs.ndim == 2 and inputs.shape[1] == dim:
         raise DecodeError(

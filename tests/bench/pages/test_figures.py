@@ -37,7 +37,7 @@ def test_two_drawings_are_the_same_bytes(bench, name, tmp_path):
     assert one.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", [*DRAWN, "table6"])
+@pytest.mark.parametrize("name", ["figure3", "figure4", "figure6", "table6"])
 def test_nothing_is_drawn_without_results(bench, name):
     assert make_figure(Findings(bench.plan(name), bench.results)) is None
 

@@ -50,9 +50,9 @@ def _record_of(file: str) -> Benchmark:
 
 
 _FILES = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
-_UNSORTED = [_record_of(file) for file in _FILES]
 RECORDS: dict[str, Benchmark] = {
-    record.name: record for record in sorted(_UNSORTED, key=lambda r: (r.order, r.name))
+    record.name: record
+    for record in sorted(map(_record_of, _FILES), key=lambda r: (r.order, r.name))
 }
 """All records by name, in the paper's order."""
 

@@ -66,6 +66,10 @@ class SideFile:
         return DRIVE_DOWNLOAD.format(self.drive) if self.drive else None
 
 
+IMAGENET_CLASSES = SideFile("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
+"""CLIP's names for ImageNet's classes, by WordNet id; its shifts share them."""
+
+
 @dataclass(frozen=True)
 class HubCopy:
     """A copy on the Hugging Face hub, with its own splits instead of CoOp's.

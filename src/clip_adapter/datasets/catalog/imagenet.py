@@ -1,9 +1,6 @@
 """ImageNet: 1,000 classes. CoOp tests on its validation pictures and has no val split."""
 
-from clip_adapter.datasets.catalog.base import Benchmark, HubCopy, SideFile
-
-# CLIP's names for the classes, by WordNet id. The shifts use the same file.
-CLASS_FILE = SideFile("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
+from clip_adapter.datasets.catalog.base import IMAGENET_CLASSES, Benchmark, HubCopy
 
 RECORD = Benchmark(
     name="imagenet",
@@ -16,7 +13,7 @@ RECORD = Benchmark(
     homepage="https://image-net.org",
     order=1,
     aliases=("ilsvrc2012", "imagenet1k"),
-    side_file=CLASS_FILE,
+    side_file=IMAGENET_CLASSES,
     split_folders={"train": "images/train", "test": "images/val"},
     per_class={"test": 50},
     hub=HubCopy("ILSVRC/imagenet-1k", splits={"train": "train", "val": "test"}, login=True),

@@ -1,7 +1,6 @@
 """ImageNet-A: pictures of 200 of ImageNet's classes that fool a ResNet-50, for testing only."""
 
-from clip_adapter.datasets.catalog.base import Archive, Benchmark
-from clip_adapter.datasets.catalog.imagenet import CLASS_FILE
+from clip_adapter.datasets.catalog.base import IMAGENET_CLASSES, Archive, Benchmark
 
 RECORD = Benchmark(
     name="imagenet_a",
@@ -13,7 +12,7 @@ RECORD = Benchmark(
     citation="Hendrycks et al., Natural Adversarial Examples, arXiv 1907.07174",
     homepage="https://github.com/hendrycks/natural-adv-examples",
     order=14,
-    side_file=CLASS_FILE,
+    side_file=IMAGENET_CLASSES,
     split_folders={"test": "imagenet-a"},
     archives=(
         Archive(

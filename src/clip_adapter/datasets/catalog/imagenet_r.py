@@ -1,7 +1,6 @@
 """ImageNet-R: paintings, toys and other renditions of 200 classes, for testing only."""
 
-from clip_adapter.datasets.catalog.base import Archive, Benchmark
-from clip_adapter.datasets.catalog.imagenet import CLASS_FILE
+from clip_adapter.datasets.catalog.base import IMAGENET_CLASSES, Archive, Benchmark
 
 RECORD = Benchmark(
     name="imagenet_r",
@@ -13,7 +12,7 @@ RECORD = Benchmark(
     citation="Hendrycks et al., The Many Faces of Robustness, arXiv 2006.16241",
     homepage="https://github.com/hendrycks/imagenet-r",
     order=15,
-    side_file=CLASS_FILE,
+    side_file=IMAGENET_CLASSES,
     split_folders={"test": "imagenet-r"},
     archives=(
         Archive(

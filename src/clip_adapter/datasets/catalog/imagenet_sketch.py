@@ -1,7 +1,6 @@
 """ImageNet-Sketch: sketches of ImageNet's classes, for testing only."""
 
-from clip_adapter.datasets.catalog.base import Archive, Benchmark
-from clip_adapter.datasets.catalog.imagenet import CLASS_FILE
+from clip_adapter.datasets.catalog.base import IMAGENET_CLASSES, Archive, Benchmark
 
 RECORD = Benchmark(
     name="imagenet_sketch",
@@ -14,7 +13,7 @@ RECORD = Benchmark(
     "Power, NeurIPS 2019",
     homepage="https://github.com/HaohanWang/ImageNet-Sketch",
     order=13,
-    side_file=CLASS_FILE,
+    side_file=IMAGENET_CLASSES,
     split_folders={"test": "images"},
     archives=(
         Archive(

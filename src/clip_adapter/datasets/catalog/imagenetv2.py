@@ -1,7 +1,6 @@
 """ImageNetV2, matched frequency: a second test set for ImageNet's classes."""
 
-from clip_adapter.datasets.catalog.base import Archive, Benchmark
-from clip_adapter.datasets.catalog.imagenet import CLASS_FILE
+from clip_adapter.datasets.catalog.base import IMAGENET_CLASSES, Archive, Benchmark
 
 RECORD = Benchmark(
     name="imagenetv2",
@@ -13,7 +12,7 @@ RECORD = Benchmark(
     citation="Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019",
     homepage="https://github.com/modestyachts/ImageNetV2",
     order=12,
-    side_file=CLASS_FILE,
+    side_file=IMAGENET_CLASSES,
     split_folders={"test": "imagenetv2-matched-frequency-format-val"},
     numbered=True,
     per_class={"test": 10},

@@ -129,8 +129,17 @@ def check_benchmark(
 def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) -> list[str]:
     """Fill in what is there and what is missing; return the listed files that are there."""
     counts = Counter(file for files in listing.files.values() for file, _ in files)
+    left_out = tuple(f"{inner}/" for inner in record.left_out)
     walk = Walk(folder)
-    on_disk = _on_disk(record, walk)
+    # But what CoOp leaves out.
+    on_disk = {
+        file
+        for top in record.picture_folders
+        if (folder / top).is_dir()
+        for _, content in walk.below(folder / top)
+        for path in (*content.pictures, *content.without(ENDING))
+        if not (file := path.relative_to(folder).as_posix()).startswith(left_out)
+    }
     there = [file for file in counts if file in on_disk]
     check.classes, check.files = len(listing.labels), len(there)
     check.sizes = {
@@ -152,18 +161,6 @@ def _compare(record: Benchmark, folder: Path, listing: Listing, check: Check) ->
     if twice := [file for file, count in counts.items() if count > 1]:
         check.wrong.append(f"{counted(len(twice), 'picture')} named twice, as {twice[0]}.")
     return there
-
-
-def _on_disk(record: Benchmark, walk: Walk) -> set[str]:
-    """All files of the set's folders but those that CoOp leaves out, relative to its own."""
-    files = {
-        path.relative_to(walk.root).as_posix()
-        for top in record.picture_folders
-        if (walk.root / top).is_dir()
-        for _, content in walk.below(walk.root / top)
-        for path in (*content.pictures, *content.without(ENDING))
-    }
-    return {f for f in files if not f.startswith(tuple(f"{inner}/" for inner in record.left_out))}
 
 
 def _wrong_sizes(record: Benchmark, check: Check, splits: Sequence[str]) -> Iterator[str]:

@@ -98,23 +98,26 @@ def download(
         differs = [f"{k} {here[k]} instead of {v}" for k, v in published.items() if v != here[k]]
         if size not in (None, _size(source)):
             differs.append(f"{_size(source):,} bytes instead of {size:,}")
-        place = _unused(path.with_name(f"{path.name}.wrong")) if differs else path
+        ends = itertools.chain([""], map(".{}".format, itertools.count(2)))
+        wrong = (path.with_name(f"{path.name}.wrong{end}") for end in ends)
+        place = next(one for one in wrong if not os.path.lexists(one)) if differs else path
         os.replace(source, place)
-        _note(part).unlink(missing_ok=True)
+        Path(f"{part}.json").unlink(missing_ok=True)
     if differs:
         raise DataError(
             f"{path.name} from {url} is not what was published: {'; '.join(differs)}.",
             hint=f"It is kept as {shown(place)}. Try again; if it stays so, the file has changed.",
         )
-    checked = " and ".join(published)
-    unknown = f"no published checksum: kept what came, sha256 is {here['sha256']}"
-    how = f"{checked} as published" if checked else unknown
+    checked = " and ".join(published) or "no published checksum"
+    how = f"{checked} as published"
+    if not published:
+        how = f"{checked}: kept what came, sha256 is {here['sha256']}"
     log.info(f"{path.name}: {_size(path):,} bytes, {how}.")
     return {
         "from": url,
         "bytes": _size(path),
         "sha256": here["sha256"],
-        "checked": checked or "no published checksum",
+        "checked": checked,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -148,10 +151,11 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
     have = _size(part)
     if have == size:
         return
-    note: dict[str, str] = {}
+    # Where the part comes from, and the server's name for its content.
+    note, etag = Path(f"{part}.json"), ""
     with contextlib.suppress(DataError):  # none yet, or a damaged one
-        note = read_json(_note(part), "The note", dict[str, str], "")
-    etag = note.get("etag", "") if note.get("url") == url else ""
+        kept = read_json(note, "The note", dict[str, str], "")
+        etag = kept.get("etag", "") if kept.get("url") == url else ""
     headers = {"User-Agent": f"clip-adapter/{__version__}", "Accept-Encoding": "identity"}
     if have and (etag or size is not None):
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag else {})
@@ -183,7 +187,7 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
         etag = response.headers.get("ETag", "")
         # A weak tag promises the same meaning, not the same bytes.
         kept = {"url": url, "etag": "" if etag.startswith("W/") else etag}
-        write_file(_note(part), json.dumps(kept).encode())
+        write_file(note, json.dumps(kept).encode())
         with open(part, "ab" if resumed else "wb") as file:
             _check_space(part, total)
             while block := response.read(_BLOCK):
@@ -201,17 +205,6 @@ def _stream(url: str, part: Path, size: int | None, tracker: Tracker) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _unused(path: Path) -> Path:
-    """``path``, or with the first number behind it under which nothing is there."""
-    others = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
-    return next(one for one in itertools.chain([path], others) if not os.path.lexists(one))
-
-
-def _note(part: Path) -> Path:
-    """Where the address of ``part`` stands, and the server's name for its content."""
-    return part.with_name(f"{part.name}.json")
 
 
 def _check_space(part: Path, total: int | None) -> None:

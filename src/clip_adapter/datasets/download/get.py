@@ -130,8 +130,9 @@ def _fetch(archive: Archive, root: Path, keep: bool, own: bool) -> dict[str, Any
     """
     path, receipt = root / DOWNLOADS / archive.file, {}
     if archive.url:
-        published = {"size": archive.size, "md5": archive.md5, "sha256": archive.sha256}
-        receipt = download(archive.url, path, **published)
+        receipt = download(
+            archive.url, path, size=archive.size, md5=archive.md5, sha256=archive.sha256
+        )
     count = unpack(path, root, archive.layout)
     log.info(f"{archive.file}: {count:,} files unpacked.")
     if own:

@@ -129,10 +129,9 @@ def _target(
     if prefix is None:
         return None
     parts = (layout[prefix] + plain[len(prefix) :]).split("/")
-    problem = "" if regular else "which is a link or a device"
-    if any(part in ("", ".", "..") or set(part) & {"\\", "\0", ":"} for part in parts):
-        problem = "a path that may lead outside"
-    if problem:
+    outside = any(part in ("", ".", "..") or set(part) & {"\\", "\0", ":"} for part in parts)
+    if outside or not regular:
+        problem = "a path that may lead outside" if outside else "which is a link or a device"
         raise DataError(
             f"{shown(archive)} holds {name!r}, {problem}.",
             allowed="files and folders below its own",
