@@ -286,7 +286,8 @@ def open_for(
     if not (ours and theirs) and made_by and trained_on and made_by != trained_on:
         log.warning(
             f"{source.name} says that {made_by!r} made its features; the classifier was "
-            f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing."
+            f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing: "
+            f"embed the pictures with {trained_on!r}, or fit again on features of {made_by!r}."
         )
     return source
 
