@@ -20,7 +20,7 @@ from typing import Any
 
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
 from clip_adapter.paths import did_you_mean
-from clip_adapter.wording import shown
+from clip_adapter.wording import first_line, shown
 
 OUTPUT_MARK = ".clip-adapter-output"
 """Lies in folders that were made for figures: these are no pictures to learn from."""
@@ -49,22 +49,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = folder / f".{target.name[:32]}.{secrets.token_hex(8)}.tmp"
         stack.callback(_remove, temporary)
         yield temporary
-        if beside and _moved(temporary, target):
-            return
+        if beside:
+            try:
+                os.replace(temporary, target)
+                return
+            except OSError as error:  # a file may be mounted at that place
+                if error.errno != errno.EBUSY or not target.is_file():
+                    raise
         end = path if number is None else os.dup(number)
         with open(temporary, "rb") as source, open(end, "wb") as sink:
             shutil.copyfileobj(source, sink)
-
-
-def _moved(source: Path, target: Path) -> bool:
-    """Rename ``source`` to ``target``; False where a file is mounted at that place."""
-    try:
-        os.replace(source, target)
-    except OSError as error:
-        if error.errno == errno.EBUSY and target.is_file():
-            return False
-        raise
-    return True
 
 
 def _remove(path: Path) -> None:
@@ -110,11 +104,12 @@ def check_file(path: Path, inputs: Iterable[str | Path | int] = ()) -> None:
         )
     if is_stream(path):
         return
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"{shown(path)} is neither a file nor a pipe.", hint="Name another file.")
-    with contextlib.suppress(OSError):
-        there = os.stat(path)
-        if any(os.path.samestat(there, one) for one in _states(inputs)):
+    if os.path.exists(path):
+        if not os.path.isfile(path):
+            raise UsageError(
+                f"{shown(path)} is neither a file nor a pipe.", hint="Name another file."
+            )
+        if any(os.path.exists(one) and os.path.samefile(path, one) for one in inputs):
             raise UsageError(
                 f"{shown(path)} is what this command reads: it would be lost.",
                 hint="Name another file.",
@@ -132,12 +127,6 @@ def check_folder(path: Path) -> None:
     if os.path.exists(path) and not os.path.isdir(path):
         raise UsageError(f"{shown(path)} is no folder.", hint="Name a folder.")
     _check_place(path)
-
-
-def _states(inputs: Iterable[str | Path | int]) -> Iterator[os.stat_result]:
-    for one in inputs:
-        with contextlib.suppress(OSError, ValueError):
-            yield os.stat(one)
 
 
 def _check_place(path: Path) -> None:
@@ -239,6 +228,30 @@ def not_permitted(what: str, kind: type[ClipAdapterError] = DataError) -> ClipAd
     )
 
 
+@contextlib.contextmanager
+def reading_errors(
+    name: str, kind: type[ClipAdapterError] | None = None, allowed: str = ""
+) -> Iterator[None]:
+    """Errors of the block name the file; those of libraries, of many kinds, become one line.
+
+    Raises:
+        ClipAdapterError: as in the block, or of this ``kind``.
+        DataError: a library cannot read it; ``allowed`` says what it may hold.
+    """
+    try:
+        yield
+    except ClipAdapterError as error:
+        raise (kind or type(error))(
+            f"{shown(name)}: {error.found}", allowed=error.allowed, hint=error.hint
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"{shown(name)} cannot be read: {first_line(error)}",
+            allowed=allowed,
+            hint="Copy or make it again.",
+        ) from error
+
+
 def file_digest(path: Path) -> str:
     """Digest of the content of a file.
 
@@ -247,9 +260,14 @@ def file_digest(path: Path) -> str:
     """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            return digest_of(file)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def digest_of(file: Any) -> str:
+    """The digest of what is left to read of an opened file."""
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
@@ -321,17 +339,15 @@ def read_csv(
     what: str,
     wanted: Sequence[str],
     allowed: str,
-    delimiters: str = ",;\t",
 ) -> list[tuple[int, list[str]]]:
     """Line number and trimmed cells of each row that is not blank; the first is the header.
 
     Args:
         path: the file, UTF-8.
         what: names it in errors.
-        wanted: names of columns; the delimiter that finds most of them in the first line counts, or
-            the one that is there most often.
+        wanted: names of columns; the delimiter (comma, semicolon, tab) that finds most of them in
+            the first line counts, or the one that is there most often.
         allowed: the form of the file in words.
-        delimiters: those that are tried, a letter each.
 
     Raises:
         DataError: it cannot be read, or is no CSV.
@@ -344,9 +360,7 @@ def read_csv(
 
     lines = io.StringIO(text, newline="")
     # Strict: else a quote that is never closed takes all rows after it into one cell.
-    reader = csv.reader(
-        lines, delimiter=max(delimiters, key=hits), skipinitialspace=True, strict=True
-    )
+    reader = csv.reader(lines, delimiter=max(",;\t", key=hits), skipinitialspace=True, strict=True)
     start = 1
     try:
         trimmed = ([cell.strip() for cell in cells] for cells in reader)

@@ -38,9 +38,6 @@ class Head(nn.Module):
         cache: adds scores of the features as they were before ``image_map``, or None.
     """
 
-    weights: Tensor
-    bias: Tensor | None
-
     def __init__(
         self,
         weights: Tensor,
@@ -58,8 +55,8 @@ class Head(nn.Module):
         self.kind: Kind = kind
         self.unit = unit
         self.logit_scale = float(logit_scale)
-        self.register_buffer("weights", weights.detach().float().contiguous())
-        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self.weights = nn.Buffer(weights.detach().float().contiguous())
+        self.bias = None if bias is None else nn.Buffer(bias.detach().float())
 
     @property
     def dim(self) -> int:
@@ -90,17 +87,23 @@ class Mixture(nn.Module):
     """A weighted sum of the logits of several heads over the same features.
 
     Args:
-        heads: at least one, all of the same D and C.
+        heads: at least one, all of the same D and C; a mixture among them is taken apart.
         shares: their weights.
         logit_scale: 1/tau of the backbone, for the comparison with zero-shot.
     """
 
     def __init__(
-        self, heads: Sequence[Head], shares: Sequence[float], logit_scale: float = 100.0
+        self,
+        heads: Sequence[Head | Mixture],
+        shares: Sequence[float],
+        logit_scale: float = 100.0,
     ) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(heads)
-        self.shares = [float(s) for s in shares]
+        self.heads, self.shares = nn.ModuleList(), list[float]()
+        for head, share in zip(heads, shares, strict=True):
+            mixed = isinstance(head, Mixture)
+            self.heads.extend(head.members if mixed else [head])
+            self.shares += [float(share) * own for own in (head.shares if mixed else [1.0])]
         self.logit_scale = float(logit_scale)
 
     @property
@@ -120,8 +123,9 @@ class Mixture(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) -> (N, C)."""
-        pairs = zip(self.shares, self.members, strict=True)
-        return torch.stack([share * head(features) for share, head in pairs]).sum(0)
+        return torch.stack(
+            [share * head(features) for share, head in zip(self.shares, self.members, strict=True)]
+        ).sum(0)
 
 
 @torch.inference_mode()
@@ -148,9 +152,8 @@ def check_numbers(head: Head | Mixture, tower_adapter: nn.Module | None = None) 
             hint="Fit it again with milder options; where the method has a learning rate, a "
             "lower one (-o lr=...).",
         )
-    mixed = isinstance(head, Mixture)
-    scales = [head.logit_scale, *(one.logit_scale for one in (head.members if mixed else []))]
-    shares = head.shares if mixed else []
+    scales = [one.logit_scale for one in learnt.modules() if isinstance(one, Head | Mixture)]
+    shares = head.shares if isinstance(head, Mixture) else []
     if not (all(math.isfinite(s) and s > 0 for s in scales) and all(map(math.isfinite, shares))):
         raise ClassifierError(
             f"Logit scales {scales}, shares {shares}.",

@@ -77,6 +77,16 @@ def test_wrong_words_are_told(run, tmp_path, monkeypatch, wrong, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("more", [["--profile", "demo"], ["--root", "data", "--get"]])
+def test_a_device_that_is_not_here_is_told_before_any_work(run, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    done = run("run", "table6", "--device", "nonsense", *more)
+    assert done.exit_code == 2
+    assert "nonsense" in done.stderr
+    assert "Allowed: auto, cpu, cuda" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_ls_names_every_recipe(run):
     rows = json.loads(run("ls", "--json").stdout)
     names = [row["name"] for row in rows]

@@ -290,5 +290,16 @@ def test_an_own_file_may_not_take_the_place_of_anothers_plan(tmp_path, name):
     assert str(path) in str(error.value)
 
 
+def test_a_byte_order_mark_is_read_over_and_other_letters_are_told(tmp_path):
+    plain = write(tmp_path, SYSTEM)
+    marked, other = tmp_path / "marked" / "own.toml", tmp_path / "other.toml"
+    marked.parent.mkdir()
+    marked.write_text((tmp_path / "own.toml").read_text(), "utf-8-sig")
+    assert load_recipe(str(marked), "demo") == load_recipe(plain, "demo")
+    other.write_bytes(b'title = "\xff"')
+    with pytest.raises(DataError, match=r"The recipe .*other\.toml is not UTF-8"):
+        load_recipe(str(other), "demo")
+
+
 def test_the_path_of_a_shipped_recipe_is_that_recipe():
     assert load_recipe(str(shipped("recipes") / "table6.toml"), "demo") == load("table6", "demo")

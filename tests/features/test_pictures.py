@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from clip_adapter.classifier import Classifier
-from clip_adapter.errors import DecodeError
+from clip_adapter.errors import ClassifierError, DecodeError
 from clip_adapter.features.pictures import embed_pictures
 from clip_adapter.heads import Head
 
@@ -196,6 +196,20 @@ def test_a_classifier_tells_pictures_from_features(tiny, path):
         classifier.predict(narrow)
     assert len(classifier.predict([narrow])) == 1
     assert len(classifier.predict(narrow.astype(np.float32))) == 40
+
+
+def test_a_classifier_of_features_takes_one_array_and_tells_what_to_make_of_a_list():
+    classifier = Classifier(Head(torch.eye(16)[:3]), ["a", "b", "c"])
+    rows = torch.eye(16)[:2]
+    assert classifier.predict(rows) == ["a", "b"]
+    for wrong in ([*rows], [*rows.numpy()], rows.tolist(), (*rows[0].numpy(),)):
+        with pytest.raises(DecodeError, match=r"(?s)list of \d+ .*one array.*numpy\.stack"):
+            classifier.predict(wrong)
+    for nothing in ([], (), np.zeros((0, 16), np.float32), rows[:0]):
+        with pytest.warns(UserWarning, match="nothing to classify"):
+            assert classifier.predict(nothing) == []
+    with pytest.raises(ClassifierError, match=r"(?s)shape \(0,\).*\(N, 16\)"):
+        classifier.predict(np.zeros(0))
 
 
 def test_a_zipped_file_and_a_name_that_is_empty(tiny, tmp_path):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.nn import ResidualAdapter, normalize
+from clip_adapter.task import FewShotTask
 from clip_adapter.training.loop import (
     Optimizer,
     Schedule,
@@ -15,7 +17,7 @@ from clip_adapter.training.loop import (
     clip,
     learning_rate,
     log_prior,
-    train,
+    train_on,
 )
 from clip_adapter.training.recipes import official_schedule
 
@@ -124,6 +126,13 @@ def test_fewer_rows_than_a_batch_still_train():
     assert sorted(next(stream)[0].tolist()) == [0, 1, 2]
 
 
+def train(module, logits, features, labels, classes, rows, schedule, generator):
+    """The loss of the last step."""
+    shots = FeatureSet(features, labels, [f"{c}" for c in range(classes)])
+    task = FewShotTask(shots, None)
+    return train_on(task, module, rows, schedule, work=0, logits=logits, generator=generator)
+
+
 def trained(ratios, rows, views=1, steps=40):
     generator = torch.Generator().manual_seed(5)
     data = torch.Generator().manual_seed(6)
@@ -136,6 +145,7 @@ def trained(ratios, rows, views=1, steps=40):
         lambda f: 10 * normalize(a(f)) @ w.T,
         x,
         y,
+        3,
         rows,
         Schedule("adamw", 1e-2, 0.0, 24, steps=steps),
         generator,
@@ -172,7 +182,7 @@ def test_the_prior_is_the_logarithm_of_the_shares():
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
 
 
-def linear(labels, rows, schedule, penalty=None, classes=4):
+def linear(labels, rows, schedule, classes=4):
     """Weights (R, C, D) of linear classifiers from a random start, and the features."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(1, len(labels), 3, generator=generator)
@@ -183,10 +193,10 @@ def linear(labels, rows, schedule, penalty=None, classes=4):
         lambda f: f @ module["w"].transpose(-1, -2),
         x,
         labels,
+        classes,
         rows,
         schedule,
         torch.Generator().manual_seed(3),
-        penalty=penalty,
     )
     return x[0].double().numpy(), start.double().numpy(), module["w"].detach(), loss
 
@@ -246,6 +256,7 @@ def test_a_frequent_class_is_no_more_likely_an_answer():
         lambda f: f[..., :1] * 0 + module["b"],
         torch.ones(1, 27, 2),
         labels,
+        2,
         [torch.arange(27)],
         schedule,
         torch.Generator(),

@@ -8,7 +8,6 @@ import clip_adapter.bench.extra  # noqa: F401
 
 import contextlib
 import itertools
-import logging
 import multiprocessing
 import os
 import threading
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from filelock import FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
@@ -163,7 +161,7 @@ def do_units(
         max_workers=min(jobs, len(units)),
         max_tasks=int(fresh),
         initializer=_begin,
-        initargs=(environment.threads, str(output)),
+        initargs=(str(output),),
         context=multiprocessing.get_context("spawn"),
     )
     try:
@@ -185,14 +183,13 @@ def do_units(
         os.environ |= {} if before is None else {THREADS: before}
 
 
-def _begin(threads: int, output: str) -> None:
-    """Ready a new process: its threads, its end, and what libraries print."""
+def _begin(output: str) -> None:
+    """Ready a new process: its end, and what libraries print."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    log.setLevel(logging.INFO)
-    torch.set_num_threads(threads)
+    log.setLevel("INFO")
 
 
 def _end_with_parent() -> None:

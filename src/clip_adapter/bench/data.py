@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.backbones import load_backbone
+from clip_adapter.backbones import load_backbone, resolve_device
 from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import DataSpec, load_dataset, parse_spec
@@ -41,6 +41,9 @@ class Environment:
         device: as in ``--device``.
         dtype: of the backbone.
         threads: of each process that runs.
+
+    Raises:
+        UsageError: the device cannot be used here.
     """
 
     out: str
@@ -51,11 +54,14 @@ class Environment:
     dtype: Dtype = "float32"
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        if self.device != "auto":
+            resolve_device(self.device)
+
 
 class Named:
     """A data set of which only the name is known: to measure costs, or to count runs."""
 
-    takes_prompts = True  # its text weights are made from prompts
     identity = ""  # digest of what it holds
     copy_of = ""  # the copy on the hub that stands in for the original
 
@@ -66,8 +72,8 @@ class Named:
         """Whether it can give K shots: where a class has fewer pictures, those are taken."""
         return True
 
-    def lacks(self, method: Method) -> str:
-        """Why ``method`` cannot run on it; "" where it can."""
+    def lacks(self, method: Method, prompts: Sequence[str] = ()) -> str:
+        """Why ``method`` with ``prompts`` of its own cannot run on it; "" where it can."""
         return ""
 
 
@@ -156,8 +162,6 @@ class PictureSet(Named):
 class FeatureFile(Named):
     """A file of features with the sets ``train_{K}shot`` or ``train``, and a test set."""
 
-    takes_prompts = False
-
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name)
         self._path, self.identity = path, file_digest(path)
@@ -167,9 +171,10 @@ class FeatureFile(Named):
         """Whether K shots have a set of their own, or can be drawn from a set "train"."""
         return "train" in self._sets or f"train_{shots}shot" in self._sets
 
-    def lacks(self, method: Method) -> str:
-        """Why ``method`` cannot run on features, or on these."""
+    def lacks(self, method: Method, prompts: Sequence[str] = ()) -> str:
+        """Why ``method`` with ``prompts`` of its own cannot run on features, or on these."""
         reasons = {
+            "its text weights are given, so other prompts would change nothing": bool(prompts),
             "it reads pictures and there are features only": method.reads == "images",
             "it runs the text tower and there are features only": method.runs_text_tower,
             "it needs text weights and the file has none": method.needs_text and not self._has_text,

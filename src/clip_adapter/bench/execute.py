@@ -42,7 +42,7 @@ from clip_adapter.methods import FewShotTask, Method, make_method
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import Stage, listening, log
 from clip_adapter.task import Sizes
-from clip_adapter.threads import cores, processor
+from clip_adapter.threads import cores, one_thread, processor
 
 # Of the report on a shifted test set.
 SHIFT = ("n", "top1", "zero_shot_top1", "mean_per_class")
@@ -193,14 +193,13 @@ def in_the_plane(classifier: Classifier, features: FeatureSet, seed: int) -> dic
         )
     from sklearn.manifold import TSNE
     from sklearn.metrics import silhouette_score
-    from threadpoolctl import threadpool_limits
 
     draw = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(features), generator=draw)[:MOST].sort().values
     shown, labels = features.plain_view[rows], features.labels[rows].numpy()
     with torch.no_grad():
         unit = normalize(shown if head.image_map is None else head.image_map(shown)).numpy()
-    with threadpool_limits(1):  # the order of sums decides where points end
+    with one_thread():  # the order of sums decides where points end
         tsne = TSNE(perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=seed)
         return {
             "points": [
@@ -261,13 +260,10 @@ def reset_peak() -> bool:
 
 def peak_mib() -> float:
     """The most memory of this process since :func:`reset_peak`, or since its start, in MiB."""
-    peaks = re.findall(r"^VmHWM:\s*(\d+)", _text(_STATUS), re.MULTILINE)
+    status = _STATUS.read_text() if _STATUS.exists() else ""
+    peaks = re.findall(r"^VmHWM:\s*(\d+)", status, re.MULTILINE)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peaks[0]) / 1024 if peaks else most / 1024 ** (1 + (sys.platform == "darwin"))
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 class _EnoughError(Exception):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame, shots_word
+from clip_adapter.bench.frame import USUAL_BACKBONE, Findings, Frame
 from clip_adapter.bench.results import ZERO_SHOT
 from clip_adapter.evaluation.plots import COLOURS, MARKERS
+from clip_adapter.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,9 +122,10 @@ def gains(findings: Findings) -> Frame:
     ``theirs`` is the same of published numbers, where both are of one backbone.
     """
     cells, keys = curves(findings), ["panel", "shots"]
-    zero = [s.label for s in findings.systems if s.method == ZERO_SHOT]
-    learns = [s.label for s in findings.systems if s.method != ZERO_SHOT]
-    base, reached = (cells[cells.label.isin(own[:1])].set_index(keys) for own in (zero, learns))
+    first = {s.method == ZERO_SHOT: s.label for s in reversed(findings.systems)}
+    base, reached = (
+        cells[cells.label == first.get(zero, "")].set_index(keys) for zero in (True, False)
+    )
     theirs = (reached.theirs - base.theirs).where(reached["where"] == base["where"])
     gained = reached.assign(value=reached.value - base.value, theirs=theirs).reset_index()
     gained["where"] = gained["where"].where(gained.theirs.notna())
@@ -149,7 +151,7 @@ def _gains(findings: Findings, handles: dict[str, Any]) -> Figure | None:
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.axvline(0, color="0.3", linewidth=0.8)
-        axes.set(xlabel="points above zero-shot CLIP", title=shots_word(int(str(shots))))
+        axes.set(xlabel="points above zero-shot CLIP", title=counted(int(str(shots)), "shot"))
     return figure
 
 
@@ -161,7 +163,7 @@ def _planes(findings: Findings, handles: dict[str, Any]) -> Figure | None:
     """
     planes = [
         (
-            f"{cell.dataset}, {shots_word(cell.shots)}\n" * (len(findings.columns) > 1)
+            f"{cell.dataset}, {counted(cell.shots, 'shot')}\n" * (len(findings.columns) > 1)
             + findings.shown_as(cell.label),
             record,
         )

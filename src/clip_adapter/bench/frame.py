@@ -12,7 +12,6 @@ number shows the shape of the finding and nothing else.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -36,14 +35,10 @@ PUBLISHED = ["theirs", "where", "source", "why", "digitised", "note"]
 SCORES = ["top1", *NUMBERS]
 Frame = Any  # a pandas frame: what its columns hold is said where it is made
 TABLES, FEW_SHOT = "tables.csv", "fewshot_numbers.csv"
-TYPES: Any = {
-    **dict.fromkeys(("row", "column", "dataset", "backbone", "style", "metric", "unit"), str),
-    **dict.fromkeys(("source", "note", "preprocess", "method"), str),
-    **{"table": int, "shots": int, "value": float, "acc": float},
-}
+NUMBER: Any = {"table": int, "shots": int, "value": float, "acc": float}  # all else is text
 # Columns that each file must have.
 NEEDED = {
-    TABLES: "table row column dataset backbone style shots metric value",
+    TABLES: "table row column dataset backbone style shots metric value unit source note",
     FEW_SHOT: "source backbone preprocess dataset method shots acc",
 }
 # Most of the published numbers are of this one.
@@ -104,8 +99,12 @@ class Findings:
         shown = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]]).isin(set(best))
         cells = self.runs[shown].groupby(CELL, sort=False)
         # Rounded, as the error of a sum would decide how a tie is shown.
-        means = cells[SCORES].agg(["mean", "std", "count"]).round(12)
-        means = means.rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
+        means = (
+            cells[SCORES]
+            .agg(["mean", "std", "count"])
+            .round(12)
+            .rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
+        )
         self.cells: Frame = (
             means.top1.assign(
                 repeated=cells.record.agg(_same_shots).astype(bool) & (means.top1.deviation == 0),
@@ -117,16 +116,15 @@ class Findings:
             .join(failures.rename("failures"), on=PLACE)
             .reset_index()
         )
-        self.cells.loc[self.cells.repeated, "deviation"] = math.nan
+        self.cells["deviation"] = self.cells.deviation.mask(self.cells.repeated)
         self.numbers: dict[str, Frame] = {n: means[n].reset_index(drop=True) for n in SCORES}
         systems = {system.label: system for system in self.systems}
         published = [
             _counterpart(self.recipe, systems[c.label], c) for c in self.cells.itertuples()
         ]
         self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
-        for frame in (self.cells, self.runs):
-            for column in ("dataset", "test_set"):
-                frame[column] = frame[column].replace(self.recipe.labels)
+        labels = dict.fromkeys(("dataset", "test_set"), self.recipe.labels)
+        self.cells, self.runs = self.cells.replace(labels), self.runs.replace(labels)
 
     @property
     def columns(self) -> Frame:
@@ -203,9 +201,10 @@ def load_published(folder: Path | None = None) -> Any:
     for name, needed in NEEDED.items():
         path = (folder or shipped("published")) / name
         try:
-            frames.append(pd.read_csv(path, dtype=TYPES, keep_default_na=False))
-            if absent := set(needed.split()) - set(frames[-1]):
-                raise ValueError(f"there is no column {', '.join(sorted(absent))}")
+            types = dict.fromkeys(needed.split(), str) | NUMBER
+            frames.append(
+                pd.read_csv(path, usecols=needed.split(), dtype=types, keep_default_na=False)
+            )
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{path} cannot be read: {error}.",
@@ -228,11 +227,6 @@ def load_published(folder: Path | None = None) -> Any:
             for value, unit, note in zip(whole.value, whole.unit, whole.note, strict=True)
         ]
     )
-
-
-def shots_word(shots: int) -> str:
-    """``1 shot``, ``2 shots``."""
-    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
 def paper_backbone(name: str) -> str:

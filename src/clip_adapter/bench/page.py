@@ -11,7 +11,6 @@ import clip_adapter.bench.extra  # noqa: F401
 
 import re
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -130,9 +129,9 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
 
 def _shows(other: Findings, findings: Findings) -> bool:
     """Whether ``other`` shows all runs of ``findings`` in the same way."""
-    form = attrgetter("recipe.columns", "recipe.figure", "recipe.measure")
+    forms = {(f.recipe.columns, f.recipe.figure, f.recipe.measure) for f in (findings, other)}
     own, theirs = (set(zip(f.runs.label, f.runs.key, strict=True)) for f in (findings, other))
-    return form(other) == form(findings) and bool(own) and own <= theirs
+    return len(forms) == 1 and bool(own) and own <= theirs
 
 
 def _how(findings: Findings) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,17 +16,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clip_adapter.backbones.names import files_of
-from clip_adapter.bench.code import backbone_code, method_code, named_in
 from clip_adapter.bench.data import Environment, Named, every_set, open_set
+from clip_adapter.bench.digests import method_code, named_in, weights_of
 from clip_adapter.bench.recipe import Model, Recipe, System, checked, load_recipe, recipe_names
 from clip_adapter.bench.results import ZERO_SHOT, Run
 from clip_adapter.datasets.catalog import get_benchmark, known_benchmark
 from clip_adapter.datasets.download.get import fetch_benchmark
 from clip_adapter.datasets.open import load_dataset
 from clip_adapter.errors import ClipAdapterError, DataError, UsageError
-from clip_adapter.features.store import content_digest
-from clip_adapter.files import file_digest, write_file
+from clip_adapter.files import write_file
 from clip_adapter.methods import make_method, method_names
 from clip_adapter.options import Dtype
 from clip_adapter.reporting import log
@@ -88,37 +85,36 @@ class Plan(Model):
             seeds = recipe.seeds if learns else recipe.seeds[:1]
             settings = enumerate(system.settings(recipe.protocol))
             for (setting, options), seed in itertools.product(settings, seeds):
-                run = Run(
-                    profile=recipe.profile,
-                    measure=recipe.measure,
-                    dataset=name,
-                    data=self.data[name],
-                    backbone=backbone,
-                    style=recipe.style,
-                    views=recipe.views if many_views else 1,
-                    prompts=system.prompts,
-                    method=system.method,
-                    options=options,
-                    shots=shots,
-                    seed=seed,
-                    shifts=recipe.shifts,
-                    protocol=recipe.protocol,
-                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
-                    dtype=self.dtype,
-                    weights=self.weights[backbone],
-                    code="".join(self.code.get(n, "") for n in named_in(system.method, options)),
+                yield (
+                    system,
+                    setting,
+                    Run(
+                        profile=recipe.profile,
+                        measure=recipe.measure,
+                        dataset=name,
+                        data=self.data[name],
+                        backbone=backbone,
+                        style=recipe.style,
+                        views=recipe.views if many_views else 1,
+                        prompts=system.prompts,
+                        method=system.method,
+                        options=options,
+                        shots=shots,
+                        seed=seed,
+                        shifts=recipe.shifts,
+                        protocol=recipe.protocol,
+                        cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
+                        dtype=self.dtype,
+                        weights=self.weights[backbone],
+                        code="".join(
+                            self.code.get(n, "") for n in named_in(system.method, options)
+                        ),
+                    ),
                 )
-                yield system, setting, run
 
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
         return {run.key: run for _, _, run in self.planned()}
-
-
-def weights_of(backbone: str) -> str:
-    """Digest of the files or of the code of ``backbone``; "" where its name tells all."""
-    digests = [(path.name, file_digest(path)) for path in files_of(backbone)]
-    return content_digest(json.dumps(digests).encode()) if digests else backbone_code(backbone)
 
 
 def make_plan(
@@ -170,10 +166,7 @@ def _left_out(recipe: Recipe, known: Named) -> Iterator[LeftOut]:
             dataset=known.name, reason=f"no {', '.join(map(str, absent))} shots", shots=absent
         )
     for system in recipe.systems:
-        reason = known.lacks(make_method(system.method, system.options))
-        if system.prompts and not known.takes_prompts:
-            reason = "its text weights are given, so other prompts would change nothing"
-        if reason:
+        if reason := known.lacks(make_method(system.method, system.options), system.prompts):
             yield LeftOut(dataset=known.name, reason=reason, system=system.label)
 
 
@@ -283,7 +276,7 @@ def save_plan(plan: Plan, out: Path) -> Path:
     ending = "" if protocol == "ours" else f"-{protocol}"
     path = out / FOLDER / plan.recipe.profile / f"{name}{ending}.json"
     data = (plan.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
-    known = path.is_file() and path.read_bytes() == data
+    known = path.is_file() and path.read_bytes() == data  # a full disk can hold it still
     return path if known else write_file(path, data)
 
 

@@ -36,6 +36,7 @@ from pydantic_core import PydanticCustomError
 
 from clip_adapter.datasets.templates import resolve_templates
 from clip_adapter.errors import DataError, UsageError, unknown_name
+from clip_adapter.files import read_text
 from clip_adapter.methods import make_method
 from clip_adapter.options import Preprocess
 from clip_adapter.reporting import log
@@ -70,9 +71,6 @@ Shots = Annotated[tuple[Natural, ...], BeforeValidator(_each_once), Field(min_le
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once), Field(min_length=1)
 ]
-
-
-Search = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(max_length=1)]
 
 
 class Model(BaseModel):
@@ -286,8 +284,8 @@ def load_recipe(
         (file.model_extra or {}, next((p for n, p in file.profile.items() if n == profile), Part()))
         for file in files
     )
-    draws = Part(**{key: written[key] for key in DRAWS if key in written})
-    parts = [*files, general, draws, special]
+    draws = {key: written[key] for key in DRAWS if key in written}
+    parts = [*files, general, Part(**draws), special]
     merged = {key: value for part in parts for key, value in (part.model_extra or {}).items()}
     merged |= {key: value for key, value in (overrides or {}).items() if value is not None}
     if taken := {"name", "profile"} & merged.keys():
@@ -298,8 +296,7 @@ def load_recipe(
         kept = f" [profile.features] of {path.name}" if features else " --profile mine"
         chosen = {*(special.model_extra or {}), *(k for k, v in (overrides or {}).items() if v)}
         mine = written | _labelled(written.get("datasets"), path.name)
-        both = (general.model_extra or {}).keys() & written.keys()
-        for key in sorted(both - {"like", *chosen}):
+        for key in sorted((general.model_extra or {}).keys() & written.keys() - {"like", *chosen}):
             own, used = (v if isinstance(v, list) else [v] for v in (mine[key], merged[key]))
             if own != used:
                 log.warning(
@@ -315,17 +312,15 @@ def _labelled(datasets: Any, where: str) -> dict[str, Any]:
     """``datasets`` by their names alone, and the ``labels`` of those that have one."""
     if not isinstance(datasets, list | tuple):
         return {}
-    labels: dict[str, Any] = {}
-    names: list[Any] = []
-    for one in datasets:
-        if isinstance(one, dict):
-            if set(one) - {"label"} != {"data"} or not isinstance(one["data"], str):
-                raise UsageError(
-                    f"{where}: datasets has {one}.",
-                    allowed='a name, or { data = "photos/", label = "My photos" }',
-                )
-            labels |= {one["data"]: one["label"]} if "label" in one else {}
-        names.append(one["data"] if isinstance(one, dict) else one)
+    tables = [one for one in datasets if isinstance(one, dict)]
+    for one in tables:
+        if set(one) - {"label"} != {"data"} or not isinstance(one["data"], str):
+            raise UsageError(
+                f"{where}: datasets has {one}.",
+                allowed='a name, or { data = "photos/", label = "My photos" }',
+            )
+    names = [one["data"] if isinstance(one, dict) else one for one in datasets]
+    labels = {one["data"]: one["label"] for one in tables if "label" in one}
     shown = [labels.get(name, name) for name in dict.fromkeys(map(str, names))]
     if twice := [name for name in shown if shown.count(name) > 1]:
         raise UsageError(f"{where}: two data sets are called {twice[0]!r}.", hint="Label one.")
@@ -333,11 +328,10 @@ def _labelled(datasets: Any, where: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> File:
+    text = read_text(path, "The recipe")
     try:
-        return checked(File, tomllib.loads(path.read_text("utf-8")), path.name)
-    except OSError as error:
-        raise DataError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return checked(File, tomllib.loads(text), path.name)
+    except tomllib.TOMLDecodeError as error:
         raise DataError(f"The recipe {path.name} is no TOML: {error}.") from error
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,7 +93,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON takes; without ``dtype``, ``weights`` and ``code`` where they are the usual."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if _USUAL.get(k) != v}
+        return {k: v for k, v in asdict(self).items() if _USUAL.get(k) != v}
 
     @functools.cached_property
     def key(self) -> str:
@@ -176,7 +174,7 @@ class Results:
         for path in self.damaged:
             kept = path.with_name(path.name + DAMAGED)
             with writing(kept):
-                os.replace(path, kept)
+                path.replace(kept)
             log.warning(f"It is kept as {kept.name}; the run is done again.")
         self.damaged.clear()
 

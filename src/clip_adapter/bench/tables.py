@@ -8,8 +8,6 @@ memory is the GPU's.
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +24,11 @@ from clip_adapter.bench.frame import (
     Frame,
     load_published,
     row_of,
-    shots_word,
     table_number,
 )
 from clip_adapter.bench.recipe import System
 from clip_adapter.methods import make_method
+from clip_adapter.wording import counted
 
 MISSING, WHOLE = "-", "timed whole"
 OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
@@ -42,8 +40,6 @@ LAYOUTS = {
 }
 SAME = "The difference is ours minus the published number."
 CHOSEN = "The paper names no validation data for its ratios; ours are chosen on the shots."
-REPEATED = "No ± where all seeds had the same shots and came to the same: nothing was redrawn."
-DIGITISED = "The published numbers were read off a plot, to 0.2 points."
 NOTES = {
     SETTING: "The published numbers are of another data set, backbone, preprocessing or number of "
     "shots: they show the shape of the finding, and no difference is given.",
@@ -211,13 +207,13 @@ def _varying(among: Frame, place: Any, names: Sequence[str]) -> list[str]:
     """The parts of ``place`` that differ ``among`` places; the first where there is only one."""
     several = [name for name in names if among[name].nunique() > 1]
     kept = several or names[: len(among[names].drop_duplicates()) == 1]
-    return [shots_word(place[name]) if name == "shots" else str(place[name]) for name in kept]
+    return [counted(place[name], "shot") if name == "shots" else str(place[name]) for name in kept]
 
 
 def _reasons(cells: Frame) -> dict[str, int]:
     """Why runs failed, each once, with a number."""
-    lines = itertools.chain.from_iterable(cells.failures)
-    return {line: number for number, line in enumerate(dict.fromkeys(lines), start=1)}
+    lines = cells.failures.explode().dropna().unique()
+    return {line: number for number, line in enumerate(lines, start=1)}
 
 
 def _texts(cells: Frame) -> list[str]:
@@ -257,7 +253,7 @@ def _entries(findings: Findings, cells: Frame) -> Frame:
     for number, (kind, values, head, kept, form) in enumerate(further, start=1):
         text = values.map(form.format).where(values.notna(), MISSING)
         part = cells.assign(
-            kind=kind, value=values, deviation=math.nan, seeds=0, text=text, head=head
+            kind=kind, value=values, deviation=float("nan"), seeds=0, text=text, head=head
         )[kept]
         if below:
             part = part.assign(label=part.name + ", " + part["head"], row=part.row + 1000 + number)
@@ -286,15 +282,19 @@ def _notes(findings: Findings, cells: Frame) -> list[str]:
         f"Published {cell.theirs:.2f} of {names[cell.name]!r}: {cell.note}."
         for cell in cells[cells.note.fillna("") != ""].itertuples()
     ]
-    return [
-        *(f"[{number}] {line}" for line, number in _reasons(cells).items()),
-        *([SAME] if "" in whys else []),
-        *([CHOSEN] if "" in whys and searched else []),
-        *(note for why, note in NOTES.items() if why in whys),
-        *([REPEATED] if cells.repeated.any() else []),
-        *([DIGITISED] if cells.digitised.eq(True).any() else []),
-        *dict.fromkeys(odd),
-    ]
+    said = {
+        **{f"[{number}] {line}": True for line, number in _reasons(cells).items()},
+        SAME: "" in whys,
+        CHOSEN: "" in whys and searched,
+        **{note: why in whys for why, note in NOTES.items()},
+        "No ± where all seeds had the same shots and came to the same: "
+        "nothing was redrawn.": cells.repeated.any(),
+        "The published numbers were read off a plot, to 0.2 points.": cells.digitised.eq(
+            True
+        ).any(),
+        **dict.fromkeys(odd, True),
+    }
+    return [note for note, holds in said.items() if holds]
 
 
 def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
@@ -321,8 +321,8 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
         ]
         if parts:
             entries = pd.concat(parts, ignore_index=True).fillna({"text": MISSING})
-            head = f"{recipe.name}-costs-{name}"
-            result.append(Table(head, f"{on}, {shots} shots", entries, _how(own)))
+            caption = f"{on}, {shots} shots"
+            result.append(Table(f"{recipe.name}-costs-{name}", caption, entries, _how(own)))
     return result
 
 

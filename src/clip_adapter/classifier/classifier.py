@@ -27,7 +27,7 @@ from clip_adapter.features.pictures import (
     Pictures,
     Unreadable,
     embed_pictures,
-    is_features,
+    features_in,
     refuse_features,
 )
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
@@ -152,25 +152,21 @@ class Classifier:
     def _scores(
         self,
         head: Head | Mixture,
-        inputs: Inputs,
+        inputs: Any,
         unreadable: Unreadable,
         *,
         untouched: bool = False,
     ) -> Tensor:
         rows: Tensor | slice = slice(None)
-        if isinstance(inputs, FeatureSet):
-            features = inputs.plain_view
-            if head.sees_length and (self.feature_norm, inputs.feature_norm) == ("raw", "unit"):
-                raise DataError(
-                    "The features have length 1 (feature_norm unit), and the classifier was "
-                    "trained on raw ones, whose length counts in its scores.",
-                    hint="Give raw features, or fit again with --feature-norm unit.",
-                )
-        elif isinstance(inputs, Tensor | np.ndarray) and is_features(inputs, head.dim):
-            if isinstance(inputs, np.ndarray):
-                inputs = np.require(inputs, requirements="W")  # torch warns of any other
-            features = torch.as_tensor(inputs).float()
-        else:
+        norm = getattr(inputs, "feature_norm", None)  # of a FeatureSet alone
+        if head.sees_length and (self.feature_norm, norm) == ("raw", "unit"):
+            raise DataError(
+                "The features have length 1 (feature_norm unit), and the classifier was trained on "
+                "raw ones, whose length counts in its scores.",
+                hint="Give raw features, or fit again with --feature-norm unit.",
+            )
+        features = features_in(inputs, head.dim)
+        if features is None:
             features = self.embed(inputs, untouched=untouched, unreadable=unreadable)
             rows = ~features.isnan().all(-1)
         if features.ndim != 2 or features.shape[1] != head.dim:
@@ -181,6 +177,8 @@ class Classifier:
                 + " The pixels of a picture are given as 8-bit numbers (uint8)."
                 * (features.ndim != 2),
             )
+        if not len(features) and norm is None:
+            warn("There is nothing to classify: 0 pictures, or rows of features, were given.")
         if not torch.isfinite(features[rows]).all():
             raise ClassifierError(
                 "The features hold NaN or infinite values.", hint="Remove those rows."

@@ -175,13 +175,11 @@ def _write(out: Path, rows: Sequence[Row], report: Report) -> dict[str, str]:
         f"Demo task: {report.n} test pictures, "
         + (f"mean and standard deviation of {runs} draws" if runs > 1 else "one draw"),
     )
-    confusion = confusion_figure(report.confusion, report.class_names)
-    records = json.dumps([asdict(row) for row in rows], indent=1)
     paths = {what: out / name for what, name in FILES.items()}
-    write_file(paths["table"], records.encode())
+    write_file(paths["table"], json.dumps([asdict(row) for row in rows], indent=1).encode())
     write_file(paths["csv"], text.getvalue().encode())
     save(accuracy, paths["accuracy_by_shots"])
-    save(confusion, paths["confusion"])
+    save(confusion_figure(report.confusion, report.class_names), paths["confusion"])
     return {what: str(path) for what, path in paths.items()}
 
 

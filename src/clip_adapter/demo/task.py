@@ -102,8 +102,7 @@ def render_task_picture(
     cx, cy = canvas(size)
     x, y = _tilt(cx, cy, rng)
     picture = _ground(x, y, rng)
-    low, high = conditions.clutter
-    for _ in range(rng.integers(low, high + 1)):
+    for _ in range(rng.integers(*conditions.clutter, endpoint=True)):
         angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.15)
         centre = far * np.cos(angle), far * np.sin(angle)
         pose = Pose(centre, rng.uniform(0.15, 0.32), rng.uniform(0, 6))

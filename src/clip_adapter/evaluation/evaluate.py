@@ -145,10 +145,7 @@ def _score(
     if alike := alike_note(classifier.text_weights, classifier.class_names):
         log.warning(alike)
     digests = features.digests or [""] * len(features)
-    doubtful = set[str]()
-    if not keep_conflicting:
-        doubtful = _under_two_labels(digests, features.labels.tolist())
-        doubtful.update(classifier.info.get("conflicting", []))
+    doubtful = set() if keep_conflicting else _under_two_labels(features, classifier.info)
     conflicting = torch.tensor([one in doubtful for one in digests], dtype=torch.bool)
     seen = torch.tensor([one in classifier.train_digests for one in digests], dtype=torch.bool)
     seen &= ~conflicting
@@ -173,8 +170,7 @@ def _score(
         scores = [_among(logits, classifier, class_names) for logits in scores]
     class_names, labels = classifier.class_names, labels[rows]
     top1, confusion, accuracies = _counted(scores[0], labels)
-    nothing = None, None, None
-    zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else nothing
+    zero_shot_top1, _, untrained = _counted(scores[1], labels) if scores[1:] else (None, None, None)
     sure = scores[0].softmax(-1).max(-1)
     paths = features.names or [str(row) for row in range(len(features))]
     present = [accuracy for accuracy in accuracies if accuracy is not None]
@@ -209,10 +205,12 @@ def _score(
     )
 
 
-def _under_two_labels(digests: Sequence[str], labels: Sequence[int]) -> set[str]:
-    """The contents that lie under two labels or more."""
-    times = Counter(digest for digest, _ in {*zip(digests, labels, strict=True)} if digest)
-    return {digest for digest, count in times.items() if count > 1}
+def _under_two_labels(features: FeatureSet, info: Mapping[str, Any]) -> set[str]:
+    """The contents that lie under two labels or more, here or where it was trained."""
+    # Features may have no digests at all.
+    pairs = {*zip(features.digests, features.labels.tolist(), strict=False)}
+    times = Counter(digest for digest, _ in pairs if digest)
+    return {digest for digest, count in times.items() if count > 1} | {*info.get("conflicting", [])}
 
 
 def _among(logits: Tensor, classifier: Classifier, names: list[str]) -> Tensor:
@@ -280,19 +278,20 @@ def open_for(
             hint=f"Leave the split away, or name the set: {source.name.rpartition('#')[0]}#{split}",
         )
     ours, theirs = info.get("backbone_fingerprint"), source.fingerprint
+    made_by, trained_on = source.made_by()["backbone"], info.get("backbone")
     if ours and theirs and ours != theirs:
         made, trained = told_apart(theirs, ours)
         raise DataError(
-            f"{source.name} was made by {source.made_by()['backbone'] or 'a backbone'} with the "
+            f"{source.name} was made by {made_by or 'a backbone'} with the "
             f"weights {made}; the classifier was trained on {classifier.backbone_name}, "
             f"{trained}.",
             hint="Embed the pictures with the classifier's backbone.",
         )
-    made_by, trained_on = source.made_by()["backbone"], info.get("backbone")
     if not (ours and theirs) and made_by and trained_on and made_by != trained_on:
         log.warning(
             f"{source.name} says that {made_by!r} made its features; the classifier was "
-            f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing."
+            f"trained on those of {trained_on!r}. If these are not the same, scores mean nothing: "
+            f"embed the pictures with {trained_on!r}, or fit again on features of {made_by!r}."
         )
     return source
 

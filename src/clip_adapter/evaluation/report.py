@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from clip_adapter.wording import class_rows, counted, html_table, text_table
@@ -74,7 +73,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """JSON types only; no answers, nor the confusion matrix where it has over 100 classes."""
         large = {"confusion": None} if len(self.class_names) > 100 else {}
-        plain = dataclasses.asdict(dataclasses.replace(self, answers=[])) | large
+        plain = asdict(replace(self, answers=[])) | large
         return {name: value for name, value in plain.items() if name != "answers"}
 
     def __str__(self) -> str:

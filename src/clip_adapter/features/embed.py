@@ -30,7 +30,7 @@ from clip_adapter.errors import BackboneError, DataError
 from clip_adapter.features.dropped import BadPicture, report_copies, report_skipped
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Decode, View, Views, decoders
-from clip_adapter.features.store import FeatureStore, Rows, content_digest
+from clip_adapter.features.store import FeatureStore, Rows, content_digest, open_shelf
 from clip_adapter.reporting import Notes, Progress, Tracker, listening, tracking
 from clip_adapter.threads import suited_threads
 
@@ -96,15 +96,21 @@ def embed(
     with listening(progress, cancel):
         pixels = Views(backbone.preprocess, preprocess, seed, decode, backbone.device)
         lines = {
-            number: _Line(backbone, pixels, _shelf(backbone, pixels, number, store), batch_size)
-            for number in numbers
+            view: _Line(
+                backbone,
+                pixels,
+                open_shelf(store, backbone, image_key(backbone, pixels, view)),
+                batch_size,
+            )
+            for view in numbers
         }
         work = _Work(samples, pixels, lines, batch_size)
         contents = work.run()
     copies: dict[str, list[int]] = {}
+    faults: dict[str, str] = {}
     for i, content in enumerate(contents):
-        if not content.fault:
-            content.fault = work.broken.get(content.digest, "")
+        if content.digest:  # the first place of a content was decoded, and says what is wrong
+            content.fault = faults.setdefault(content.digest, content.fault)
         if not content.fault:
             copies.setdefault(content.digest, []).append(i)
     skipped = [BadPicture(samples[i].name, c.fault) for i, c in enumerate(contents) if c.fault]
@@ -129,15 +135,6 @@ def embed(
         plain=features[None] if views > 1 else None,
     )
     return embedded, skipped
-
-
-def _shelf(backbone: Backbone, pixels: Views, view: View, store: FeatureStore | None) -> Rows:
-    """Where the features of a view are kept; in memory alone without a store."""
-    if store is None or not backbone.fingerprint:  # nothing tells them from those of another one
-        return Rows()
-    shelf = store.shelf(image_key(backbone, pixels, view), backbone.name)
-    shelf.refresh()
-    return shelf
 
 
 def image_key(backbone: Backbone, pixels: Views, view: View = None) -> dict[str, Any]:
@@ -260,17 +257,12 @@ class _Line:
 
 @dataclass
 class _Work:
-    """Pictures through a backbone, once for each content and view.
-
-    Attributes:
-        broken: why a content cannot be decoded, by its digest; filled on the way.
-    """
+    """Pictures through a backbone, once for each content and view."""
 
     samples: Sequence[Sample]
     pixels: Views
     lines: dict[View, _Line]
     batch_size: int
-    broken: dict[str, str] = field(default_factory=dict)
     # The first place of a content decodes it. A later place may come sooner, and does so as well.
     _places: dict[str, int] = field(default_factory=dict)
     _locked: bool = False
@@ -295,8 +287,6 @@ class _Work:
 
     def _take(self, content: _Content, locks: ExitStack, tracker: Tracker) -> int:
         """Have the missing views of a picture encoded; how many there are."""
-        if content.digest and content.fault:
-            self.broken[content.digest] = content.fault
         cuts, content.cuts = content.cuts, {}
         missing = [view for view in cuts if self.lines[view].lacks(content.digest)]
         if missing and not self._locked:

@@ -5,11 +5,10 @@ A set inside a file is named after a ``#``: ``imagenet.safetensors#train_4shot``
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,20 +19,21 @@ from torch import Tensor
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import DataSpec, conversion, file_and_set
-from clip_adapter.errors import ClipAdapterError, DataError, UsageError, unknown_name
+from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
-from clip_adapter.features.formats import FORMATS, FeatureFile
+from clip_adapter.features.formats import FORMATS, FeatureFile, names_of
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import not_permitted, replacing, writing
+from clip_adapter.files import not_permitted, reading_errors, replacing, writing
 from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
 from clip_adapter.paths import SHARDED, WRITABLE, did_you_mean
-from clip_adapter.wording import counted, first_line, listed, some_of
+from clip_adapter.wording import counted, listed, some_of
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
 _SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
 _SHOWN = 10  # names in a message
+_READABLE = ", ".join(FORMATS) + "; arrays of numbers or strings (no pickled objects)"
 
 
 @dataclass
@@ -94,7 +94,7 @@ def load_features(
         raise unknown_name(f"set of {path}", wanted, file.sets)
     set_name = file.sets[0] if wanted is None else wanted
     whole = f"{path}{'#' + set_name if set_name else ''}"
-    with _reading(whole):
+    with reading_errors(whole, allowed=_READABLE):
         return _read(file, set_name, feature_norm, Path(whole).name)
 
 
@@ -177,7 +177,7 @@ def _open(path: Path) -> FeatureFile:
         raise DataError(f"No feature file {path}.{did_you_mean(path)}", hint="Check the path.")
     if not os.access(path, os.R_OK):
         raise not_permitted(str(path))
-    with _reading(str(path)):
+    with reading_errors(str(path), allowed=_READABLE):
         file = open_(path)
     if not file.sets:
         raise DataError(
@@ -189,23 +189,6 @@ def _open(path: Path) -> FeatureFile:
             else "",
         )
     return file
-
-
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Errors of the block name the file; those of the libraries, of many kinds, become one line."""
-    try:
-        yield
-    except ClipAdapterError as error:
-        raise type(error)(
-            f"{name}: {error.found}", allowed=error.allowed, hint=error.hint
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"{name} cannot be read: {first_line(error)}",
-            allowed=", ".join(FORMATS) + "; arrays of numbers or strings (no pickled objects)",
-            hint="Copy or make the file again.",
-        ) from error
 
 
 def _read(
@@ -238,7 +221,8 @@ def _read(
     if text is not None and _lies_across(text, features.shape[-1], axis=1):
         text = text.T.contiguous()
         notes.append(f"The text weights are stored as (D, C) and read as (C, D) {_shape(text)}.")
-    numbers, class_names = _numbered([-1] * n if labels is None else labels, file.class_names)
+    stated = names_of(file.meta["classes"], "classes") if "classes" in file.meta else None
+    numbers, class_names = _numbered([-1] * n if labels is None else labels, stated)
     if class_names is None:
         count = max(numbers, default=-1) + 1 if text is None else len(text)
         count = max(count, width)

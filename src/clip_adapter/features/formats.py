@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,6 @@ class FeatureFile:
         named = [key.removesuffix(".features") for key in self.keys if key.endswith(".features")]
         return [""] * ("features" in self.keys) + sorted(named)
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """C names, or None where the file has none."""
-        return names_of(self.meta["classes"], "classes") if "classes" in self.meta else None
-
     def part(self, name: str, set_name: str = "") -> Any:
         """The array ``name`` of a set, or None where there is none."""
         key = f"{set_name}.{name}" if set_name else name
@@ -102,8 +97,8 @@ def names_of(value: str | bytes, key: str) -> list[str]:
     Raises:
         DataError: it is no list.
     """
-    allowed = "a JSON list of names"
-    return [str(n) for n in of_form(json.loads(value), list[Any], f"The entry {key!r}", allowed)]
+    names = of_form(json.loads(value), list[Any], f"The entry {key!r}", "a JSON list of names")
+    return [str(name) for name in names]
 
 
 def _open_safetensors(path: Path) -> FeatureFile:
@@ -122,6 +117,16 @@ def _open_safetensors(path: Path) -> FeatureFile:
     return FeatureFile(list(names), dict(file.metadata() or {}), get)
 
 
+_ENTRIES = (
+    "logit_scale",
+    "log_logit_scale",
+    "backbone",
+    "backbone_fingerprint",
+    "feature_norm",
+    "note",
+)
+
+
 def _open_npz(path: Path) -> FeatureFile:
     """Arrays ``class_names``, ``logit_scale`` and so on beside those of the sets."""
     # from memory: numpy leaves the file open when it is damaged
@@ -136,9 +141,7 @@ def _open_npz(path: Path) -> FeatureFile:
         is_matrix |= key.endswith("labels") and array.ndim > 1
         return torch.from_numpy(array) if is_matrix else array.tolist()
 
-    entries = ("logit_scale", "log_logit_scale", "backbone", "backbone_fingerprint")
-    entries += ("feature_norm", "note")
-    meta = {key: str(file[key]) for key in entries if key in file}
+    meta = {key: str(file[key]) for key in _ENTRIES if key in file}
     for key in ("classes", "class_names"):  # where there are both, the second counts
         meta |= {"classes": json.dumps(file[key].tolist())} if key in file else {}
     return FeatureFile(list(names), meta, get)
@@ -210,8 +213,12 @@ def _open_parquet(path: Path) -> FeatureFile:
 
 def _parts(folder: Path) -> list[Path]:
     """The files of a folder of features, each of which has a line in the manifest."""
-    allowed = "an entry as 'clip-adapter scale embed' writes it"
-    entry = read_json(folder / SHARDED, "The entry of features", dict[str, Any], allowed)
+    entry = read_json(
+        folder / SHARDED,
+        "The entry of features",
+        dict[str, Any],
+        "an entry as 'clip-adapter scale embed' writes it",
+    )
     lines = sorted((folder / MANIFEST).glob("*.json"))
     if not lines:
         raise DataError("No part of it is whole.", hint="Run 'clip-adapter scale embed' again.")
@@ -238,8 +245,11 @@ def _write_safetensors(path: Path, sets: Sets, text: Tensor | None, header: dict
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         arrays.append(tensor.contiguous().numpy())
         start, end = end, end + arrays[-1].nbytes
-        shape, kind = list(tensor.shape), _KINDS[tensor.dtype]
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        entries[name] = {
+            "dtype": _KINDS[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
     head = json.dumps(entries).encode()
     head += b" " * (-len(head) % 8)
     with path.open("wb") as file:
@@ -265,10 +275,17 @@ def _write_parquet(path: Path, sets: Sets, text: Tensor | None, header: dict[str
         columns["digest"] += one.digests or [None] * len(one)
     if text is not None:
         header["text"] = base64.b64encode(text.float().cpu().numpy().tobytes()).decode()
-    table = {key: pa.array(v, pa.string()) for key, v in columns.items() if any(v)}
+    table = {key: words_of(v) for key, v in columns.items() if any(v)}
     table["features"] = pa.chunked_array(column_of(one.plain_view) for one in sets.values())
     whole = pa.table(table).replace_schema_metadata(header)
     pq.write_table(whole, path, row_group_size=_GROUP)
+
+
+def words_of(words: Iterable[str | None]) -> pa.StringArray:
+    """Words as a column of Parquet, also where all are None."""
+    import pyarrow as pa
+
+    return pa.array(words, pa.string())
 
 
 def column_of(rows: Tensor) -> pa.FixedSizeListArray:

@@ -9,7 +9,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -25,6 +25,7 @@ from clip_adapter.datasets.open import feature_spec
 from clip_adapter.datasets.walk import SPECIAL
 from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.paths import may_wait
 from clip_adapter.reporting import log, warn
 from clip_adapter.wording import shortened
@@ -68,14 +69,14 @@ def embed_pictures(
     if unreadable not in get_args(Unreadable):
         raise unknown_name("unreadable", unreadable, get_args(Unreadable))
     locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
-    samples = [
-        Sample(name, -1, _source(picture, name, locks[id(picture)]))
-        for name, picture in _named(pictures)
-    ]
+    named = _named(pictures)
     # Rows are found again by their place: a name may be there twice.
-    numbered = [replace(sample, name=str(i)) for i, sample in enumerate(samples)]
-    embedded, bad = embed(backbone, numbered, [], preprocess=preprocess, unreadable="return")
-    faults = [f"{samples[int(one.name)].name}: {one.reason}" for one in bad]
+    samples = [
+        Sample(str(i), -1, _source(picture, name, locks[id(picture)]))
+        for i, (name, picture) in enumerate(named)
+    ]
+    embedded, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
+    faults = [f"{named[int(one.name)][0]}: {one.reason}" for one in bad]
     if faults and (unreadable == "stop" or len(faults) == len(samples)):
         raise DecodeError(
             faults[0],
@@ -91,29 +92,43 @@ def embed_pictures(
     return features
 
 
-def is_features(inputs: np.ndarray | Tensor, dim: int) -> bool:
-    """Whether an array holds features (N, ``dim``), and not pictures.
+def features_in(inputs: Any, dim: int) -> Tensor | None:
+    """Features (N, ``dim``), if they fit, of a set or an array of them; None of pictures.
 
     Raises:
-        DecodeError: it may be either.
+        DecodeError: an array may be either.
     """
+    if isinstance(inputs, FeatureSet):
+        return inputs.plain_view
+    if isinstance(inputs, list | tuple) and not inputs:
+        return torch.zeros(0, dim)
+    if not isinstance(inputs, np.ndarray | Tensor) or not _holds_numbers(inputs):
+        return None
     if not _is_uint8(inputs):
-        return _holds_numbers(inputs)
+        if isinstance(inputs, np.ndarray):
+            inputs = np.require(inputs, requirements="W")  # torch warns of any other
+        return torch.as_tensor(inputs).float()
     if inputs.ndim == 2 and inputs.shape[1] == dim:
         raise DecodeError(
             f"8-bit numbers (uint8) of shape {tuple(inputs.shape)} may be a picture or features.",
             allowed="a picture in a list, or features as floats",
             hint="Write [picture], or features.astype('float32').",
         )
-    return False
+    return None
 
 
 def refuse_features(picture: Any) -> None:
-    """Stop at a file of features where pictures are meant.
+    """Stop at a file of features, or at a list of their rows, where pictures are meant.
 
     Raises:
-        DecodeError: ``picture`` is the path of one.
+        DecodeError: ``picture`` is the path of one, or such a list.
     """
+    if isinstance(picture, list | tuple) and _is_row(picture[0]):
+        raise DecodeError(
+            f"A list of {len(picture)} that begins with numbers is no list of pictures.",
+            allowed=f"features as one array (N, D); or {ALLOWED}; or a list of these",
+            hint="Of rows of features make one array: numpy.stack(rows).",
+        )
     if isinstance(picture, str | os.PathLike) and feature_spec(path := os.fsdecode(picture)):
         raise DecodeError(
             f"{shortened(path, 200)} holds features, and is no picture.",
@@ -239,6 +254,13 @@ def _pixels_of(image: Image.Image, name: str, lock: threading.Lock) -> bytes:
 
 def _is_uint8(array: np.ndarray | Tensor) -> bool:
     return array.dtype == (torch.uint8 if isinstance(array, Tensor) else np.uint8)
+
+
+def _is_row(one: Any) -> bool:
+    """Whether it is a number or numbers of one row, and no encoded file."""
+    if isinstance(one, np.ndarray | Tensor):
+        return one.ndim < 2 and _holds_numbers(one) and not _is_uint8(one)
+    return isinstance(one, list | tuple | Real)
 
 
 def _holds_numbers(array: np.ndarray | Tensor) -> bool:

@@ -25,8 +25,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import StoreError
-from clip_adapter.files import remedy, replacing
+from clip_adapter.files import remedy, replacing, writing_errors
 from clip_adapter.paths import CACHE_VARIABLE, default_root
 from clip_adapter.reporting import log
 
@@ -75,6 +76,18 @@ class FeatureStore:
         return shelves
 
 
+def open_shelf(store: FeatureStore | None, backbone: Backbone, key: dict[str, Any]) -> Rows:
+    """Where features of ``backbone`` are kept, and those that are; in memory without a store.
+
+    ``key`` (JSON types) is all that decides them, besides what they are of.
+    """
+    if store is None or not backbone.fingerprint:  # nothing tells them from those of another one
+        return Rows()
+    shelf = store.shelf(key, backbone.name)
+    shelf.refresh()
+    return shelf
+
+
 @dataclass
 class Rows:
     """Features by the digest of what they are of, in memory."""
@@ -87,9 +100,6 @@ class Rows:
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """What to hold while rows are put: nothing."""
         return contextlib.nullcontext()
-
-    def refresh(self) -> None:
-        """See the rows that others have put: there are none."""
 
     def put(self, digests: Sequence[str], features: Tensor) -> None:
         """Keep ``features`` (n, D), as float32."""
@@ -136,24 +146,23 @@ class Shelf(Rows):
         Raises:
             StoreError: the folder cannot be written.
         """
-        with self._errors():
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                log.info("Another process embeds with this backbone: waiting until it is done.")
-                lock.acquire()
-        try:
+        lock = FileLock(self.path / ".lock")
+        with contextlib.ExitStack() as held:
             with self._errors():
+                self.path.mkdir(parents=True, exist_ok=True)
+                try:
+                    held.enter_context(lock.acquire(timeout=0))
+                except Timeout:
+                    log.info("Another process embeds with this backbone: waiting until it is done.")
+                    held.enter_context(lock.acquire())
                 self._tidy()
                 self.refresh(repair=True)
             yield
-        finally:
-            lock.release()
 
     def refresh(self, *, repair: bool = False) -> None:
         """Read the shards that were not read yet; with ``repair``, remove the damaged ones."""
+        from safetensors import SafetensorError
+
         for path in sorted(self.path.glob("[0-9]*.json")):
             if path.stem in self._known:
                 continue
@@ -163,7 +172,7 @@ class Shelf(Rows):
             except PermissionError:
                 if repair:
                     log.warning(f"{path} may not be read (permission). Its rows are made again.")
-            except (OSError, ValueError) as fault:
+            except (OSError, ValueError, SafetensorError) as fault:
                 if repair:
                     log.warning(f"Damaged in the store: {path} ({fault}). Its rows are made again.")
                     path.unlink(missing_ok=True)
@@ -206,20 +215,13 @@ class Shelf(Rows):
         for path in [*self.path.glob("*.tmp"), *alone]:
             path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"The feature store {self.path.parent} cannot be written: "
-                f"{error.strerror or error}.",
-                hint=remedy(
-                    error,
-                    "name a folder that can be written: --cache DIR, or the environment variable "
-                    f"{CACHE_VARIABLE}",
-                ),
-            ) from error
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return writing_errors(
+            f"The feature store {self.path.parent}",
+            "name a folder that can be written: --cache DIR, or the environment variable "
+            f"{CACHE_VARIABLE}",
+            StoreError,
+        )
 
 
 def _read_record(path: Path) -> tuple[list[str], str]:
@@ -236,19 +238,14 @@ def _read_record(path: Path) -> tuple[list[str], str]:
 def _read_shard(record: Path) -> tuple[list[str], Tensor]:
     """Digests and rows (n, D), memory-mapped, of the shard of a JSON.
 
-    Raises OSError or ValueError if it is damaged.
+    Raises OSError, ValueError or SafetensorError if it is damaged.
     """
-    from safetensors import SafetensorError
-
     digests, checksum = _read_record(record)
     path = record.with_suffix(".safetensors")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
             raise ValueError("wrong checksum")
-    try:
-        features = _mapped(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    features = _mapped(path)
     if features.ndim != 2 or len(features) != len(digests):
         raise ValueError("the number of rows is not what its JSON says")
     return digests, features

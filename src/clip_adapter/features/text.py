@@ -13,7 +13,7 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.backbones.own import OwnBackbone
 from clip_adapter.datasets.templates import fill
 from clip_adapter.errors import UsageError
-from clip_adapter.features.store import FeatureStore, content_digest
+from clip_adapter.features.store import FeatureStore, content_digest, open_shelf
 from clip_adapter.nn.cosine import normalize
 from clip_adapter.reporting import log
 from clip_adapter.wording import listed, some_of
@@ -88,13 +88,9 @@ def alike_note(weights: Tensor | None, class_names: Sequence[str]) -> str:
 
 def _encode(backbone: Backbone, texts: list[str], store: FeatureStore | None) -> dict[str, Tensor]:
     """The raw feature (D,) of each text."""
-    if store is None or not backbone.fingerprint:
-        _warn_of_cuts(backbone, texts)
-        return dict(zip(texts, backbone.encode_text(texts), strict=True))
     key = {"kind": "text", "fingerprint": backbone.fingerprint, "dtype": backbone.dtype}
-    shelf = store.shelf(key, backbone.name)
+    shelf = open_shelf(store, backbone, key)
     digests = [content_digest(text.encode("utf-8", "surrogatepass")) for text in texts]
-    shelf.refresh()
     features, missing = shelf.get(digests)
     if missing:
         new = [texts[i] for i in missing]

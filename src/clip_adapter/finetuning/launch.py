@@ -71,8 +71,9 @@ def run_on_several(model: nn.Module, job: Job) -> Trained:
             try:
                 for rank in range(count):
                     receiver, sender = SPAWN.Pipe(duplex=False)
-                    work = (rank, folder, task, sender)
-                    process = SPAWN.Process(target=_work, args=work, daemon=True)
+                    process = SPAWN.Process(
+                        target=_work, args=(rank, folder, task, sender), daemon=True
+                    )
                     process.start()
                     processes[receiver] = process
                     sender.close()  # the process has its own: where that is closed, it has ended

@@ -116,7 +116,6 @@ def fit_inside(
         adapter,
         unit=task.train.feature_norm == "unit",
     )
-    count = sum(p.numel() for p in trainable(model).values())
     trained = train_pixels(model, task, schedule, method)
     with torch.no_grad():
         weights = model.class_weights().cpu()
@@ -128,7 +127,7 @@ def fit_inside(
             "steps": trained.steps,
             "best_step": trained.best_step,
         },
-        trained_parameters=count,
+        trained_parameters=sum(p.numel() for p in trainable(model).values()),
         tower_adapter=adapter,
         details={"history": trained.history},
     )
@@ -165,12 +164,11 @@ def train_pixels(
         BackboneError: memory runs out.
         DecodeError: a picture cannot be read any more.
     """
-    pictures, rows = task.require_pictures(method.name), torch.arange(len(task.train))
-    held_out = None
+    rows, held_out = torch.arange(len(task.train)), None
     if schedule.patience is not None and (fold := stopping_fold(task.train, task.seed)):
         rows, held_out = fold.fit, fold.held_out
     job = Job(
-        pictures=pictures,
+        pictures=task.require_pictures(method.name),
         labels=task.train.labels,
         rows=rows,
         held_out=held_out,

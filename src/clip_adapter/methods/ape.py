@@ -30,8 +30,7 @@ from clip_adapter.methods.cache import (
     enough,
     unit_keys,
 )
-from clip_adapter.nn import normalize
-from clip_adapter.nn.cache import affinity
+from clip_adapter.nn import affinity, normalize
 from clip_adapter.training import folds_of
 
 # The released configurations keep 500 to 900 of 1024 channels.
@@ -72,8 +71,9 @@ class APE(CacheMethod):
         unit, labels = normalize(task.require_text(self.name)), task.train.labels
         keys = unit_keys(task.train.features)
         shares = SHARES if self.channels == "auto" else (self.channels,)
-        pairs = self.grid(task.logit_scale)
-        safe, *others = [{**p, "channels": s} for s in shares for p in pairs]
+        safe, *others = [
+            {**pair, "channels": s} for s in shares for pair in self.grid(task.logit_scale)
+        ]
         # Without a cache all channels are the same: one such candidate is enough.
         candidates = [safe, *(c for c in others if c["cache_weight"] != 0)]
         folds = folds_of(task.train, task.seed, enough(len(keys), len(unit), len(candidates)))
@@ -83,15 +83,21 @@ class APE(CacheMethod):
         def part(fold: int, share: float) -> Part:
             rows, fit = normalize(task.train.plain_view[folds[fold].held_out]), folds[fold].fit
             index, values = self._refine(unit, keys[fit], labels[fit], task.mean_shots, share)
-            logits = rows @ (task.logit_scale * unit.T)
-            return Part(logits, affinity(rows[:, index], keys[fit][:, index]), values)
+            cosines = affinity(rows[:, index], keys[fit][:, index])
+            return Part(rows @ (task.logit_scale * unit.T), cosines, values)
 
         mild = self.mild(task) | {"channels": shares[-1]}
         choice = self.choose(task, folds, lambda k, c: part(k, c["channels"]), candidates, mild)
-        share = choice.value["channels"]
-        index, values = self._refine(unit, keys, labels, task.mean_shots, share)
-        own = {n: getattr(self, n) for n in ("similarity_weight", "misjudged_weight")}
-        return self.fitted(task, choice, keys[:, index], values, index, **own)
+        index, values = self._refine(unit, keys, labels, task.mean_shots, choice.value["channels"])
+        return self.fitted(
+            task,
+            choice,
+            keys[:, index],
+            values,
+            index,
+            similarity_weight=self.similarity_weight,
+            misjudged_weight=self.misjudged_weight,
+        )
 
     def _refine(
         self, unit: Tensor, keys: Tensor, labels: Tensor, shots: float, share: float

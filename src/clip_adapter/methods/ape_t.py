@@ -14,6 +14,7 @@ pictures, we on held-out shots; and unlike there, all is scaled to unit length a
 added, and the affinity is taken on the chosen channels, as in the paper's equations.
 """
 
+import functools
 from typing import Annotated, Literal
 
 import torch
@@ -30,8 +31,7 @@ from clip_adapter.methods.cache import (
     key_schedule,
     unit_keys,
 )
-from clip_adapter.nn import normalize
-from clip_adapter.nn.cache import affinity, class_sums, nearness
+from clip_adapter.nn import affinity, class_sums, nearness, normalize
 from clip_adapter.training import Fold, Schedule, folds_of, train_on
 
 # Most released configurations train 900 of 1024 channels.
@@ -79,16 +79,20 @@ class Residuals(nn.Module):
         """(R, n, C)."""
         return self._start * self.amounts
 
-    def forward(self, features: Tensor, scale: float, weight: float, sharpness: float) -> Tensor:
+    def forward(
+        self, features: Tensor, scale: float, cache_weight: float, cache_sharpness: float
+    ) -> Tensor:
         """(R, B, D) -> logits (R, B, C)."""
         unit = normalize(features)
-        near = nearness(affinity(unit[..., self._channels], self.keys()), sharpness)
+        near = nearness(affinity(unit[..., self._channels], self.keys()), cache_sharpness)
         if self._sums is None:
             scores = near.transpose(-1, -2) @ self.values()
         else:
             near = near * (self.amounts * self._sums)
             scores = class_sums(near, self._labels, len(self._weights))
-        return scale * unit @ normalize(self.class_weights()).transpose(-1, -2) + weight * scores
+        return (
+            scale * unit @ normalize(self.class_weights()).transpose(-1, -2) + cache_weight * scores
+        )
 
 
 @register(
@@ -131,7 +135,6 @@ class APET(CacheMethod):
         parts = self._parts(task, index, folds) if folds else []
         choice = self.choose(task, folds, lambda fold, _: parts[fold])
         run = self._train(task, index, [torch.arange(len(task.train))])
-        own = {n: getattr(self, n) for n in ("channels", "similarity_weight", "recipe")}
         return self.fitted(
             task,
             choice,
@@ -140,7 +143,9 @@ class APET(CacheMethod):
             index,
             run.class_weights()[0],
             trained=sum(p.numel() for p in run.parameters()),
-            **own,
+            channels=self.channels,
+            similarity_weight=self.similarity_weight,
+            recipe=self.recipe,
             **self._schedule(task).record,
         )
 
@@ -157,15 +162,11 @@ class APET(CacheMethod):
         """R runs, one for each tensor of ``rows``."""
         weights, labels = task.require_text(self.name), task.train.labels
         values = balanced_runs(labels, rows, len(weights), task.mean_shots)
-        keys, mild = unit_keys(task.train.features), self.mild(task)
+        keys, schedule = unit_keys(task.train.features), self._schedule(task)
         module = Residuals(normalize(weights), keys, labels, channels, values)
-
-        def logits(features: Tensor) -> Tensor:
-            return module(features, task.logit_scale, *mild.values())
-
-        schedule = self._schedule(task)
-        batch = min(schedule.batch_size, len(labels))
-        work = len(rows) * batch * (len(labels) + len(weights)) * task.train.dim
+        logits = functools.partial(module, scale=task.logit_scale, **self.mild(task))
+        per_picture = (len(labels) + len(weights)) * task.train.dim
+        work = len(rows) * min(schedule.batch_size, len(labels)) * per_picture
         train_on(task, module, rows, schedule, work=work, logits=logits)
         return module
 

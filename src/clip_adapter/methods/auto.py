@@ -24,23 +24,23 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import CancelledError, ClipAdapterError, UsageError
-from clip_adapter.heads import Mixture
 from clip_adapter.methods.base import (
     FewShotTask,
     Fitted,
-    Head,
+    HeldOutLogits,
     Method,
+    Mixture,
     get_method,
     make_method,
     register,
 )
 from clip_adapter.reporting import listening, log, track
-from clip_adapter.task import HeldOutLogits
-from clip_adapter.training import Fold, folds_of
-from clip_adapter.training.selection import (
+from clip_adapter.training import (
     NOTHING_HELD_OUT,
+    Fold,
     Selection,
     cautious,
+    folds_of,
     gathered,
     mean,
     score,
@@ -79,9 +79,9 @@ class Auto(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self._names():
+        if not self._mild():
             raise UsageError("among names no method.", allowed="auto, or names with commas")
-        for name in self._names():
+        for name in self._mild():
             cls = get_method(name)
             if cls.reads != "features" or cls.runs_text_tower or name == self.name:
                 raise UsageError(
@@ -89,45 +89,36 @@ class Auto(Method):
                     allowed="methods that read features alone",
                 )
 
-    def _names(self) -> list[str]:
-        """The candidates that were named, or those for tasks with text."""
+    def _mild(self, *, text: bool = True) -> dict[str, float]:
+        """The candidates with their shares of the mild blend: alike, where they were named."""
         if self.among == "auto":
-            return list(WITH_TEXT)
-        return [name.strip() for name in self.among.split(",") if name.strip()]
+            return WITH_TEXT if text else WITHOUT_TEXT
+        return {name.strip(): 1.0 for name in self.among.split(",") if name.strip()}
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         text = task.text_weights is not None
         if not text:
             task.check_two_classes(self.name)
         folds = folds_of(task.train, task.seed, text=text)
-        start = WITH_TEXT if text else WITHOUT_TEXT
-        if self.among != "auto":
-            start = dict.fromkeys(self._names(), 1.0)
-        names = [n for n, share in start.items() if folds or share]
+        mild = self._mild(text=text)
+        names = [n for n, share in mild.items() if folds or share]
         fitted, left_out = self._candidates(names, task, folds)
-        some = {n: start[n] for n in fitted if start[n] > 0} or dict.fromkeys(fitted, 1.0)
+        some = {n: mild[n] for n in fitted if mild[n] > 0} or dict.fromkeys(fitted, 1.0)
         shares = {n: share / sum(some.values()) for n, share in some.items()}
         loudness = _loudness(fitted, task)
-        near = " that keeps near to CLIP" if text else ""
-        rule, held_out = f"{NOTHING_HELD_OUT}: a fixed mild blend{near}", None
-        selection = Selection("members", list(fitted), rule=rule)
+        rule = f"{NOTHING_HELD_OUT}: a fixed mild blend" + " that keeps near to CLIP" * text
+        selection, held_out = Selection("members", list(fitted), rule=rule), None
         if folds:
             scores = {n: loudness[n] * f.held_out.logits for n, f in fitted.items() if f.held_out}
             shares, selection, held_out = _search(scores, shares, task.train.labels, folds)
         weights = {n: s * loudness[n] for n, s in shares.items()}
-        heads, parts = list[Head](), list[float]()
-        for name, weight in weights.items():
-            head = fitted[name].head
-            mixed = isinstance(head, Mixture)
-            heads += head.members if mixed else [head]
-            parts += [weight * share for share in (head.shares if mixed else [1.0])]
         members = {
             n: {"weight": weights[n], **fitted[n].hyperparameters, "share": round(share, 4)}
             for n, share in shares.items()
         }
         chosen = ", ".join(f"{100 * s:.0f} % {n}" for n, s in shares.items())
         return Fitted(
-            Mixture(heads, parts, task.logit_scale),
+            Mixture([fitted[n].head for n in weights], [*weights.values()], task.logit_scale),
             {"members": members},
             trained_parameters=sum(fitted[n].trained_parameters for n in shares),
             selection=[dataclasses.asdict(selection) | {"chosen": chosen}],
@@ -153,8 +144,8 @@ class Auto(Method):
                     result = method.fit(task)
                     own = result.held_out
                     if folds and (own is None or not torch.equal(own.rows, gathered(folds)[0])):
-                        logits = torch.cat(list(method.held_out_logits(task, folds)))
-                        own = HeldOutLogits(logits, *gathered(folds))
+                        logits = method.held_out_logits(task, folds)
+                        own = HeldOutLogits(torch.cat(list(logits)), *gathered(folds))
                 fitted[name] = dataclasses.replace(result, held_out=own)
             except CancelledError:
                 raise
@@ -171,10 +162,10 @@ def _loudness(fitted: Mapping[str, Fitted], task: FewShotTask) -> dict[str, floa
     present = task.train.labels.unique()
     if len(present) < 2:  # one column has no spread
         present = torch.arange(len(task.class_names))
-    logits = {
-        n: f.held_out.logits if f.held_out else f.logits(task.train) for n, f in fitted.items()
-    }
-    spread = {n: x[:, present].std(1).mean().item() for n, x in logits.items()}
+    spread = dict[str, float]()
+    for name, f in fitted.items():
+        logits = f.held_out.logits if f.held_out else f.logits(task.train)
+        spread[name] = logits[:, present].std(1).mean().item()
     return {n: sum(spread.values()) / len(spread) / max(s, 1e-6) for n, s in spread.items()}
 
 
@@ -199,11 +190,8 @@ def _search(
         size = sum(counts.values())
         return torch.stack([c / size * logits[n] for n, c in counts.items() if c]).sum(0)
 
-    def percent(hits: Tensor) -> float:
-        return 100 * mean(hits, weight)
-
     hits, losses = score(blend(counts), target, weight)
-    start = f", against {percent(hits):.1f} % and {mean(losses, weight):.3f}"
+    start = f", against {100 * mean(hits, weight):.1f} % and {mean(losses, weight):.3f}"
     for _ in range(ROUNDS):
         trials = [{**counts, n: counts.get(n, 0.0) + PART} for n in logits]
         scores = [score(blend(trial), target, weight) for trial in trials]
@@ -217,13 +205,13 @@ def _search(
     selection = Selection(
         "members",
         list(logits),
-        accuracy=[percent(own) for own, _ in alone],
+        accuracy=[100 * mean(own, weight) for own, _ in alone],
         loss=[mean(own, weight) for _, own in alone],
         pictures=pictures,
         rule=f"a mild blend is where it starts; {pictures} held-out pictures speak for "
         + (f"more of {more}: " if more else "nothing else beyond doubt: ")
-        + f"{percent(hits):.1f} % of them right, loss {mean(losses, weight):.3f}"
+        + f"{100 * mean(hits, weight):.1f} % of them right, loss {mean(losses, weight):.3f}"
         + (start if more else ""),
     )
-    shares = {n: c / sum(counts.values()) for n, c in counts.items()}
-    return shares, selection, HeldOutLogits(blend(counts), rows, weight)
+    held_out = HeldOutLogits(blend(counts), rows, weight)
+    return {n: c / sum(counts.values()) for n, c in counts.items()}, selection, held_out

@@ -23,15 +23,29 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform, o
 from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
-from clip_adapter.heads import Head
+from clip_adapter.heads import ABSENT, Head, Mixture
 from clip_adapter.known_names import METHOD_GROUP
 from clip_adapter.options import Bounds, check_bounds, field_types
 from clip_adapter.reporting import warn
-from clip_adapter.task import FewShotTask, Fitted, Sizes
+from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits, Sizes
 from clip_adapter.training import Fold
 from clip_adapter.wording import shortened
 
-__all__ = ["Bounds", "FewShotTask", "Fitted", "Head", "Method", "Sizes", "register"]
+__all__ = [
+    "ABSENT",
+    "Bounds",
+    "FewShotTask",
+    "Fitted",
+    "Head",
+    "HeldOutLogits",
+    "Method",
+    "Mixture",
+    "Sizes",
+    "get_method",
+    "make_method",
+    "method_names",
+    "register",
+]
 
 
 @dataclass
@@ -197,16 +211,14 @@ def get_method(name: str) -> type[Method]:
         UsageError: no such method; the valid names are listed.
     """
     if name not in _REGISTRY:  # all of them are imported once one is not known yet
-        names = method_names()
-        if name not in _REGISTRY:
-            raise unknown_name("method", name, names)
+        _discover()
+    if name not in _REGISTRY:
+        raise unknown_name("method", name, sorted(_REGISTRY))
     return _REGISTRY[name]
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of the fields; to resolve their names takes a millisecond, and tables ask thousands."""
-    return typing.get_type_hints(cls)
+# Types of the fields; to resolve their names takes a millisecond, and tables ask thousands.
+_hints = functools.cache(typing.get_type_hints)
 
 
 def make_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -275,9 +287,8 @@ def read_value(what: str, annotation: Any, value: Any, bounds: Bounds | None = N
     except ValidationError:
         fits = False
     if not fits or (bounds and isinstance(read, int | float) and not bounds.hold(read)):
-        number = f"{bounds}" if bounds else "a finite number"
         whole = f"a whole number, {bounds}" if bounds else "a whole number"
-        names = {**NAMES, float: number, int: whole}
+        names = {**NAMES, float: str(bounds or "a finite number"), int: whole}
         words = [names.get(k) or ", ".join(map(str, typing.get_args(k))) for k in kinds]
         raise UsageError(f"{what} = {value!r}.", allowed="; ".join(words))
     if type(read) is int and abs(read) > MAX_WHOLE:

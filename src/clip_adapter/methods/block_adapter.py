@@ -5,12 +5,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
-from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.finetuning.train import fit_inside
+from clip_adapter.finetuning import PixelSchedule, fit_inside
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes
-from clip_adapter.towers import visual_tower
-from clip_adapter.towers.adapters import Houlsby, Parallel
-from clip_adapter.towers.sites import numbers, transformer_blocks, width_of
+from clip_adapter.towers import (
+    Houlsby,
+    Parallel,
+    numbers,
+    transformer_blocks,
+    visual_tower,
+    width_of,
+)
 
 
 @dataclass
@@ -19,7 +23,6 @@ class BlockAdapter(Method):
 
     Class attributes:
         adapter: what is put into the tower.
-        bottlenecks: how many of them a block gets.
         recipe: weight decay of AdamW, and the share of the steps over which the rate rises.
 
     Attributes:
@@ -34,7 +37,6 @@ class BlockAdapter(Method):
     reads: ClassVar[Literal["features", "images"]] = "images"
     uses_views: ClassVar[bool] = False
     adapter: ClassVar[type[Houlsby | Parallel]]
-    bottlenecks: ClassVar[int]
     recipe: ClassVar[dict[str, Any]]
 
     hidden: Annotated[int, Bounds(least=1)] = 64
@@ -46,16 +48,22 @@ class BlockAdapter(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         visual = visual_tower(task.require_backbone(self.name))
         chosen = self.chosen(len(transformer_blocks(visual, self.name)))
-        generator = torch.Generator().manual_seed(task.seed)
-        adapter = self.adapter(chosen, width_of(visual), self.hidden, generator)
-        schedule = PixelSchedule(
-            "adamw", self.lr, batch_size=self.batch_size, epochs=self.epochs, **self.recipe
+        adapter = self.adapter(
+            chosen, width_of(visual), self.hidden, torch.Generator().manual_seed(task.seed)
         )
-        return fit_inside(self, task, schedule, adapter=adapter, blocks=chosen)
+        return fit_inside(
+            self,
+            task,
+            PixelSchedule(
+                "adamw", self.lr, batch_size=self.batch_size, epochs=self.epochs, **self.recipe
+            ),
+            adapter=adapter,
+            blocks=chosen,
+        )
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         each = 2 * sizes.trunk * self.hidden + self.hidden + sizes.trunk
-        return self.bottlenecks * each * len(self.chosen(sizes.blocks))
+        return len(self.adapter.places) * each * len(self.chosen(sizes.blocks))
 
     def chosen(self, blocks: int) -> list[int]:
         """The numbers of the blocks that get one, of so many."""

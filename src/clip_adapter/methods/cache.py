@@ -22,11 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method
-from clip_adapter.nn import Cache, ResidualAdapter, normalize
-from clip_adapter.nn.cache import class_sums, nearness
-from clip_adapter.training import Fold, Schedule
-from clip_adapter.training.folds import HELD_OUT_ENOUGH
-from clip_adapter.training.selection import Choice, choose
+from clip_adapter.nn import Cache, ResidualAdapter, class_sums, nearness, normalize
+from clip_adapter.training import HELD_OUT_ENOUGH, Choice, Fold, Schedule, choose
 
 # The weights are for a logit scale of 100, CLIP's. The released search goes to 3 on ImageNet with
 # 16 shots and to 50 on some of the other sets, with sharpness from 0.1 to 7 or 12; fewer shots ask
@@ -81,13 +78,10 @@ class CacheMethod(Method):
 
     def mild(self, task: FewShotTask) -> Candidate:
         """What was given, and the published values, scaled, in the place of "auto"."""
-        mild = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / task.mean_shots, MOST_BEFORE_SEARCH)
-        scaled = mild * (task.logit_scale / PUBLISHED_SCALE)
-        weight, sharpness = self.cache_weight, self.cache_sharpness
-        return {
-            "cache_weight": scaled if weight == "auto" else weight,
-            "cache_sharpness": PUBLISHED_SHARPNESS if sharpness == "auto" else sharpness,
-        }
+        scaled = min(PUBLISHED_WEIGHT * PUBLISHED_SHOTS / task.mean_shots, MOST_BEFORE_SEARCH)
+        scaled *= task.logit_scale / PUBLISHED_SCALE
+        mild = {"cache_weight": scaled, "cache_sharpness": PUBLISHED_SHARPNESS}
+        return mild | {name: own for name in mild if (own := getattr(self, name)) != "auto"}
 
     def grid(self, logit_scale: float, *, coarse: bool = False) -> list[Candidate]:
         """Candidates: the safe one first, then by sharpness; what was given stays as it is.
@@ -98,13 +92,14 @@ class CacheMethod(Method):
         """
         weights, sharpnesses = [self.cache_weight], [self.cache_sharpness]
         if self.cache_weight == "auto":
-            scale = logit_scale / PUBLISHED_SCALE
-            weights = [w * scale for w in (WEIGHTS[1::2] if coarse else WEIGHTS)]
+            some = WEIGHTS[1::2] if coarse else WEIGHTS
+            weights = [w * (logit_scale / PUBLISHED_SCALE) for w in some]
         if self.cache_sharpness == "auto":
             sharpnesses = SHARPNESSES[1::3] if coarse else SHARPNESSES
         pairs = [{"cache_weight": w, "cache_sharpness": b} for b in sharpnesses for w in weights]
-        safe = [{"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]}]
-        return safe + pairs if self.cache_weight == "auto" else pairs
+        if self.cache_weight == "auto":
+            pairs.insert(0, {"cache_weight": 0.0, "cache_sharpness": sharpnesses[0]})
+        return pairs
 
     def choose(
         self,
@@ -136,10 +131,15 @@ class CacheMethod(Method):
                     kept[fold] = others, scores_of(near, values)
                 yield torch.add(logits, kept[fold][1], alpha=weight) if weight else logits
 
-        mild = self.mild(task) if one_shot is None else one_shot
-        among = self.grid(task.logit_scale) if candidates is None else candidates
+        mild = one_shot or self.mild(task)
         return choose(
-            ", ".join(mild), "auto", among, one_shot=mild, task=task, evaluate=evaluate, folds=folds
+            ", ".join(mild),
+            "auto",
+            candidates or self.grid(task.logit_scale),
+            one_shot=mild,
+            task=task,
+            evaluate=evaluate,
+            folds=folds,
         )
 
     def fitted(
@@ -168,8 +168,8 @@ class CacheMethod(Method):
             **more: hyper-parameters besides those that were chosen.
         """
         weights = task.require_text(self.name) if weights is None else weights
-        numbers = choice.value["cache_weight"], choice.value["cache_sharpness"]
-        cache = Cache(keys, values, *numbers, index)
+        value = choice.value
+        cache = Cache(keys, values, value["cache_weight"], value["cache_sharpness"], index)
         return Fitted(
             Head(weights, image_map, logit_scale=task.logit_scale, cache=cache),
             {**choice.value, **more},
@@ -186,8 +186,8 @@ def unit_keys(features: Tensor) -> Tensor:
 
 def enough(pictures: int, classes: int, candidates: int) -> int:
     """How many shots to hold out where a candidate costs little: all, unless there are many."""
-    affordable = min(MAX_AFFINITIES // pictures, MAX_SCORES // (classes * candidates))
-    return max(affordable, HELD_OUT_ENOUGH)
+    most = min(MAX_AFFINITIES // pictures, MAX_SCORES // (classes * candidates))
+    return max(most, HELD_OUT_ENOUGH)
 
 
 def balanced(labels: Tensor, classes: int, shots: float) -> Tensor:

@@ -17,18 +17,20 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Sizes, register
+from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Sizes, register
 from clip_adapter.methods.cache import CacheMethod, Part, balanced, unit_keys
-from clip_adapter.nn import Activation, ResidualAdapter, cosine_logits
-from clip_adapter.nn.cache import affinity
-from clip_adapter.training import Fold, Schedule, folds_of, train_on, training_device
-from clip_adapter.training.recipes import (
-    CANDIDATES,
-    ONE_SHOT_RATIO,
+from clip_adapter.nn import Activation, ResidualAdapter, affinity, cosine_logits
+from clip_adapter.training import (
+    Fold,
+    Schedule,
     fast_schedule,
+    folds_of,
     hidden_units,
     passes,
+    train_on,
+    training_device,
 )
+from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
 
 # Cross-validation ranks the ratios at half the steps of "fast", for half the time.
 SHORTER = 2
@@ -107,15 +109,11 @@ class CachedAdapter(CacheMethod):
             dim, hidden, self.activation, torch.tensor(ratios), (len(rows),), generator
         )
 
-        batch = min(schedule.batch_size, len(task.train))
-        work = len(rows) * batch * dim * (2 * hidden + len(weights))
-        device = training_device(task, work)
-        adapter, weights = adapter.to(device), weights.to(device)
-
-        def logits(features: Tensor) -> Tensor:
-            return cosine_logits(adapter(features), weights, task.logit_scale)
-
-        train_on(task, adapter, rows, schedule, work=work, logits=logits, generator=generator)
+        head = Head(weights, adapter, logit_scale=task.logit_scale)
+        per_picture = dim * (2 * hidden + len(weights))
+        work = len(rows) * min(schedule.batch_size, len(task.train)) * per_picture
+        head.to(training_device(task, work))
+        train_on(task, head, rows, schedule, work=work, logits=head, generator=generator)
         return adapter.cpu()
 
     def _held_out(
@@ -128,10 +126,9 @@ class CachedAdapter(CacheMethod):
         base = {(r, k): cosine_logits(rows[k], weights, scale) for r, k in jobs}
         shorter = dataclasses.replace(schedule, steps=max((schedule.steps or 0) // SHORTER, 1))
         for some in passes([job for job in jobs if job[0] > 0], task, schedule):
-            fit = [folds[k].fit for _, k in some]
-            adapters = self._train(task, fit, [r for r, _ in some], shorter)
+            own_ratios, numbers = zip(*some, strict=True)
+            adapters = self._train(task, [folds[k].fit for k in numbers], [*own_ratios], shorter)
             with torch.no_grad():
-                for run, (ratio, fold) in enumerate(some):
-                    mapped = adapters.take(run)(rows[fold])
-                    base[ratio, fold] = cosine_logits(mapped, weights, scale)
+                for run, job in enumerate(some):
+                    base[job] = cosine_logits(adapters.take(run)(rows[job[1]]), weights, scale)
         return base

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, train_on, training_device
+from clip_adapter.training import Fold, Schedule, held_out_scores, train_on, training_device
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -83,25 +83,24 @@ class CLAP(Method):
         return sizes.classes * sizes.dim
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        weights, held = self._train(task, [torch.arange(len(task.train))])
+        (head,), held = self._train(task, [torch.arange(len(task.train))])
         return Fitted(
-            Head(weights[0], logit_scale=task.logit_scale),
+            head,
             {
                 "constraint": self.constraint,
                 "mean_penalty_weight": float(held.mean()),
                 "recipe": self.recipe,
                 **self._schedule(len(task.train)).record,
             },
-            trained_parameters=weights.numel(),
+            trained_parameters=head.weights.numel(),
         )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        weights, _ = self._train(task, [f.fit for f in folds])
-        for fold, own in zip(folds, weights, strict=True):
-            yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)
+        heads, _ = self._train(task, [f.fit for f in folds])
+        yield from held_out_scores(heads, folds, task.train.plain_view)
 
-    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Weights (R, C, D) of runs, one for each tensor of ``rows``, and the lambdas (R, C)."""
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[list[Head], Tensor]:
+        """R heads, one for each tensor of ``rows``, and the lambdas (R, C)."""
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
@@ -111,12 +110,10 @@ class CLAP(Method):
         penalty = partial(distance, module.to(device), held.to(device))
         penalty = None if self.constraint == "none" else penalty
         train_on(task, module, rows, schedule, work=work, penalty=penalty)
-        return module.class_weights().detach().cpu(), held
+        return [Head(w, logit_scale=scale).cpu() for w in module.class_weights()], held
 
     def _schedule(self, count: int) -> Schedule:
         """For ``count`` pictures."""
-        schedule = OFFICIAL
-        if self.recipe == "fast":
-            steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
-            schedule = dataclasses.replace(FAST, steps=steps)
-        return dataclasses.replace(schedule, lr=self.lr or schedule.lr)
+        steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
+        base = OFFICIAL if self.recipe == "official" else dataclasses.replace(FAST, steps=steps)
+        return dataclasses.replace(base, lr=self.lr or base.lr)

@@ -19,18 +19,21 @@ from torch import Tensor, nn
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import Activation, ResidualAdapter, normalize
-from clip_adapter.nn.image_maps import RATIO_START, stacked
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on, training_device
-from clip_adapter.training.recipes import (
-    CANDIDATES,
-    ONE_SHOT_RATIO,
+from clip_adapter.nn import RATIO_START, Activation, ResidualAdapter, normalize, stacked
+from clip_adapter.training import (
+    Choice,
+    Fold,
+    Schedule,
+    choose,
     fast_schedule,
+    folds_of,
     hidden_units,
     official_schedule,
     passes,
+    train_on,
+    training_device,
 )
-from clip_adapter.training.selection import Choice
+from clip_adapter.training.recipes import CANDIDATES, ONE_SHOT_RATIO
 
 # Few pictures of few classes are memorised by the full number of steps, so the ratio is tried at
 # these shares of it: (share of the steps, ratio).
@@ -51,30 +54,24 @@ Ratios = dict[Branch, RatioOption]
 
 
 class Branches(nn.Module):
-    """Both adapters of R runs; an absent one leaves its branch as it is."""
+    """Both adapters of R runs beside text weights; an absent one leaves its branch as it is."""
 
     def __init__(
         self, visual: ResidualAdapter | None, text: ResidualAdapter | None, weights: Tensor
     ) -> None:
         super().__init__()
         self.visual, self.text = visual, text
-        self._weights = nn.Buffer(weights, persistent=False)
+        self.weights = nn.Buffer(weights, persistent=False)
         self._unit_weights = nn.Buffer(normalize(weights), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self._weights.device
 
     def class_weights(self) -> Tensor:
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
-        return self._weights if self.text is None else self.text(self._weights)
+        return self.weights if self.text is None else self.text(self.weights)
 
     def take(self, run: int) -> Self:
         """Run number ``run`` alone, for features (B, D) on the same device."""
-        visual = None if self.visual is None else self.visual.take(run)
-        text = None if self.text is None else self.text.take(run)
-        return type(self)(visual, text, self._weights).to(self.device)
+        visual, text = (branch and branch.take(run) for branch in (self.visual, self.text))
+        return type(self)(visual, text, self.weights).to(self.weights.device)
 
     def forward(self, features: Tensor) -> Tensor:
         """(R, B, D) -> cosines (R, B, C)."""
@@ -137,9 +134,9 @@ class CLIPAdapter(Method):
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         count, hidden = 0, sizes.dim // self.reduction
         for ratio in self._ratios().values():
-            learnt = ratio if ratio in ("learnable", "hypernetwork") else RATIO_START
+            shape = (sizes.dim, hidden, self.activation, RATIO_START if ratio == "auto" else ratio)
             with torch.device("meta"):  # counted, never filled
-                count += _count(ResidualAdapter.build(sizes.dim, hidden, self.activation, learnt))
+                count += _count(ResidualAdapter.build(*shape))
         return count
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
@@ -163,8 +160,8 @@ class CLIPAdapter(Method):
         if "auto" in ratios.values() or not any(ratios.values()):
             return None
         fixed = {f"{b}_ratio": 0.0 for b, r in ratios.items() if not isinstance(r, str)}
-        zero = tuple(bool(r) for r in ratios.values())
-        return (zero, *dataclasses.astuple(dataclasses.replace(self, **fixed)))
+        zero = [bool(r) for r in ratios.values()]
+        return (*zero, *dataclasses.astuple(dataclasses.replace(self, **fixed)))
 
     @classmethod
     def fit_together(cls, methods: Sequence[Any], tasks: Sequence[FewShotTask]) -> list[Fitted]:  # noqa: D102
@@ -214,10 +211,9 @@ class CLIPAdapter(Method):
         )
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        if self.recipe == "official":
-            base = official_schedule(task.mean_shots, len(task.class_names))
-        else:
-            base = fast_schedule(task.mean_shots, len(task.train))
+        official = official_schedule(task.mean_shots, len(task.class_names))
+        fast = fast_schedule(task.mean_shots, len(task.train))
+        base = official if self.recipe == "official" else fast
         options = {n: getattr(self, n) for n in ("lr", "batch_size", "steps", "epochs")}
         return dataclasses.replace(base, **{n: v for n, v in options.items() if v is not None})
 
@@ -294,10 +290,9 @@ class CLIPAdapter(Method):
                 each: list[Ratios] = [{**known, branch: ratio} for _, _, ratio in part]
                 branches = self._train(task, each, [fold.fit for _, fold, _ in part], own)
                 for run, (number, fold, _) in enumerate(part):
-                    held_out = task.train.plain_view[fold.held_out].to(branches.device)
+                    held_out = task.train.plain_view[fold.held_out].to(branches.weights.device)
                     with torch.no_grad():
-                        cosines = branches.take(run)(held_out)
-                    logits[number] = task.logit_scale * cosines
+                        logits[number] = task.logit_scale * branches.take(run)(held_out)
             return [logits[number] for number in range(len(jobs))]
 
         return choose(name, "auto", among, one_shot=mild, task=task, evaluate=evaluate, folds=folds)

@@ -16,13 +16,9 @@ from typing import Annotated, Literal
 
 import torch
 
-from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.finetuning.train import fit_inside
+from clip_adapter.finetuning import PixelSchedule, fit_inside
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
-from clip_adapter.towers import visual_tower
-from clip_adapter.towers.lora import MATRICES, Lora
-from clip_adapter.towers.sites import transformer_blocks
-from clip_adapter.towers.text import TextTower
+from clip_adapter.towers import MATRICES, Lora, TextTower, transformer_blocks, visual_tower
 
 STEPS_PER_SHOT = 500
 WEIGHT_DECAY = 1e-2
@@ -67,15 +63,20 @@ class ClipLora(Method):
         if self.encoder != "visual":
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             Lora.for_blocks(text.blocks(), *options).attach_to(text.blocks())
-        schedule = PixelSchedule(
-            "adamw",
-            self.lr,
-            weight_decay=WEIGHT_DECAY,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            steps=None if self.epochs else STEPS_PER_SHOT * task.shots,
+        return fit_inside(
+            self,
+            task,
+            PixelSchedule(
+                "adamw",
+                self.lr,
+                weight_decay=WEIGHT_DECAY,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                steps=None if self.epochs else STEPS_PER_SHOT * task.shots,
+            ),
+            adapter=adapter,
+            text=text,
         )
-        return fit_inside(self, task, schedule, adapter=adapter, text=text)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         visual = sizes.trunk * sizes.blocks if self.encoder != "text" else 0

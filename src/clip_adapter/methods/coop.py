@@ -28,9 +28,8 @@ from clip_adapter.errors import UsageError
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import Activation, ResidualAdapter, normalize
 from clip_adapter.nn.prompt import Position, SoftPrompts, common_start, context_tokens, lay_out
-from clip_adapter.towers.text import in_passes
-from clip_adapter.training import Schedule, train_on
-from clip_adapter.training.recipes import hidden_units, official_schedule
+from clip_adapter.towers import in_passes
+from clip_adapter.training import Schedule, hidden_units, official_schedule, train_on
 
 CONTEXT_LENGTH = 16
 # Standard deviation of the random start (CoOp, section 4.1).
@@ -175,13 +174,12 @@ class CoOp(Method):
         return SoftClassifier(backbone, prompts, tokens, shared)
 
     def _schedule(self, task: FewShotTask) -> Schedule:
-        base = FAST
-        if self.recipe == "official":
-            base = official_schedule(task.mean_shots, len(task.class_names))
+        official = official_schedule(task.mean_shots, len(task.class_names))
+        base = official if self.recipe == "official" else FAST
         batch, length = self.batch_size or base.batch_size, {}
         if self.epochs is not None:
-            in_steps = {"steps": self.epochs * max(len(task.train) // batch, 1)}
-            length = in_steps if base is FAST else {"epochs": self.epochs}
+            steps = self.epochs * max(len(task.train) // batch, 1)
+            length = {"steps": steps} if base is FAST else {"epochs": self.epochs}
         return dataclasses.replace(base, lr=self.lr or base.lr, batch_size=batch, **length)
 
 

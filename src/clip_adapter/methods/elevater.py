@@ -19,19 +19,32 @@ here, so the normalisation is folded into W and c. CLIP-Adapter (arXiv 2110.0454
 compares with these.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.base import (
+    ABSENT,
+    Bounds,
+    FewShotTask,
+    Fitted,
+    Head,
+    Method,
+    Sizes,
+    register,
+)
 from clip_adapter.nn import linear_init
-from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
-from clip_adapter.training import Fold, Schedule, choose, folds_of, train_on
-from clip_adapter.training.selection import by_candidate
+from clip_adapter.towers import TrunkAdapter, projection, trunk_features
+from clip_adapter.training import (
+    Schedule,
+    choose_and_train,
+    folds_of,
+    train_on,
+)
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EPSILON = 1e-5
@@ -57,17 +70,17 @@ class LinearHeads(nn.Module):
         self.bias = nn.Parameter(bias.repeat(len(rows), 1, 1))
         flat = [features[:, r].flatten(0, 1) for r in rows]
         self.mean = torch.stack([x.mean(0, keepdim=True) for x in flat])  # (R, 1, X)
-        variance = torch.stack([x.var(0, unbiased=False, keepdim=True) for x in flat])
-        self.deviation = (variance + EPSILON).sqrt()
+        variances = [x.var(0, unbiased=False, keepdim=True) for x in flat]
+        self.deviation = (torch.stack(variances) + EPSILON).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         return (x - self.mean) / self.deviation @ self.weights.transpose(-1, -2) + self.bias
 
-    def merged(self, run: int) -> tuple[Tensor, Tensor]:
-        """W (C, X) and c (C,) of head ``run``, with the normalisation in them."""
-        weights = self.weights.detach()[run] / self.deviation[run]
-        return weights, self.bias.detach()[run, 0] - weights @ self.mean[run, 0]
+    def merged(self) -> list[tuple[Tensor, Tensor]]:
+        """W (C, X) and c (C,) of each head, with the normalisation in them."""
+        every = (self.weights.detach() / self.deviation, self.bias.detach()[:, 0], self.mean[:, 0])
+        return [(w, c - w @ mean) for w, c, mean in zip(*every, strict=True)]
 
 
 @dataclass
@@ -112,34 +125,25 @@ class _LinearHead(Method):
             start: weights (C, X) and bias (C,).
             adapter: what makes the visual tower give X channels; None for features of the task.
         """
-
-        def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            """Logits of every fold and rate; the folds of a rate train in one pass."""
-            for rate, folds in by_candidate(jobs):
-                heads = self._train(task, features, start, [f.fit for f in folds], rate)
-                for fold, (weights, bias) in zip(folds, heads, strict=True):
-                    yield plain[fold.held_out] @ weights.T + bias
-
-        choice = choose(
+        choice, head = choose_and_train(
             "lr",
             self.lr,
             RATES,
             one_shot=self.one_shot_rate,
             task=task,
             folds=folds_of(task.train, task.seed, text=self.needs_text),
-            evaluate=held_out,
+            train=functools.partial(self._train, task, features, start),
+            plain=plain,
         )
-        whole = [torch.arange(len(task.train))]
-        ((weights, bias),) = self._train(task, features, start, whole, choice.value)
         return Fitted(
-            Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
+            head,
             hyperparameters={
                 "lr": choice.value,
                 "weight_decay": self.weight_decay,
                 "batch_size": self.batch_size,
                 "epochs": self._epochs(len(task.train)),
             },
-            trained_parameters=weights.numel() + bias.numel(),
+            trained_parameters=start[0].numel() + start[1].numel(),
             selection=choice.record,
             held_out=choice.held_out,
             tower_adapter=adapter,
@@ -147,9 +151,8 @@ class _LinearHead(Method):
         )
 
     def _epochs(self, pictures: int) -> int:
-        if self.epochs != "auto":
-            return self.epochs
-        return min(50, max(MAX_STEPS // max(pictures // self.batch_size, 1), 1))
+        auto = min(50, max(MAX_STEPS // max(pictures // self.batch_size, 1), 1))
+        return auto if self.epochs == "auto" else self.epochs
 
     def _train(
         self,
@@ -158,19 +161,19 @@ class _LinearHead(Method):
         start: tuple[Tensor, Tensor],
         rows: list[Tensor],
         rate: float,
-    ) -> list[tuple[Tensor, Tensor]]:
-        """W (C, X) and c (C,) for each tensor of ``rows``, trained in one batched pass."""
+    ) -> list[Head]:
+        """A head for each tensor of ``rows``, trained in one batched pass."""
         heads = LinearHeads(*start, features, rows)
         batch = min(self.batch_size, max(len(r) for r in rows))
         epochs, work = self._epochs(len(task.train)), len(rows) * batch * start[0].numel()
         schedule = Schedule("sgd", rate, self.weight_decay, batch, epochs=epochs, constant=True)
         train_on(task, heads, rows, schedule, work=work, logits=heads, features=features)
-        merged = [heads.merged(run) for run in range(len(rows))]
+        merged = heads.merged()
         if not self.needs_text:
             # The random row of a class without a picture means nothing.
             for (_, bias), used in zip(merged, rows, strict=True):
                 bias[torch.bincount(task.train.labels[used], minlength=len(bias)) == 0] = ABSENT
-        return merged
+        return [Head(w, None, bias, task.logit_scale, kind="linear") for w, bias in merged]
 
 
 @register(
@@ -195,9 +198,9 @@ class RandomTwoProjections(_LinearHead):
         task.check_two_classes(self.name)
         generator = torch.Generator().manual_seed(task.seed)
         dim, classes = task.train.dim, len(task.class_names)
-        weights = linear_init((classes, dim), dim, generator)
-        start = weights, linear_init((1, classes), dim, generator)[0]
-        return self._fit(task, task.train.features, task.train.plain_view, start)
+        shapes = ((classes, dim), (1, classes))
+        weights, bias = (linear_init(shape, dim, generator) for shape in shapes)
+        return self._fit(task, task.train.features, task.train.plain_view, (weights, bias[0]))
 
 
 @register(
@@ -215,8 +218,10 @@ class LanguageTwoProjections(_LinearHead):
     """
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        start = task.require_text(self.name), torch.zeros(len(task.class_names))
-        return self._fit(task, task.train.features, task.train.plain_view, start)
+        text = task.require_text(self.name)
+        return self._fit(
+            task, task.train.features, task.train.plain_view, (text, torch.zeros(len(text)))
+        )
 
 
 @register(

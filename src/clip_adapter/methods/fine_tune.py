@@ -16,12 +16,10 @@ from typing import Annotated, Literal
 
 import torch
 
-from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.finetuning.train import fit_inside
+from clip_adapter.finetuning import PixelSchedule, fit_inside
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import ResidualAdapter
-from clip_adapter.towers.text import TextTower
-from clip_adapter.towers.weights import WeightAdapter
+from clip_adapter.towers import TextTower, WeightAdapter
 
 # D / H of the adapter, as the paper's main experiments (section 4.1).
 REDUCTION = 4
@@ -78,22 +76,21 @@ class FineTune(Method):
                 ratio=self.visual_ratio,
                 generator=torch.Generator().manual_seed(task.seed),
             )
-        schedule = PixelSchedule(
-            "adamw",
-            self.lr,
-            weight_decay=WEIGHT_DECAY,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            warmup=WARMUP,
-            augment=self.augment,
-            patience=self.patience or None,
-            max_norm=MAX_NORM,
-            rates=(("image_map.", ADAPTER_RATE / self.lr),),
-        )
         return fit_inside(
             self,
             task,
-            schedule,
+            PixelSchedule(
+                "adamw",
+                self.lr,
+                weight_decay=WEIGHT_DECAY,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                warmup=WARMUP,
+                augment=self.augment,
+                patience=self.patience or None,
+                max_norm=MAX_NORM,
+                rates=(("image_map.", ADAPTER_RATE / self.lr),),
+            ),
             adapter=None if self.tower == "text" else WeightAdapter.start(backbone),
             text=text,
             image_map=image_map,

@@ -21,11 +21,18 @@ import torch
 from torch import Tensor
 
 from clip_adapter.errors import UsageError
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.base import (
+    ABSENT,
+    Bounds,
+    FewShotTask,
+    Fitted,
+    Head,
+    Method,
+    Sizes,
+    register,
+)
 from clip_adapter.nn import normalize
-from clip_adapter.training import Fold, choose, folds_of
-from clip_adapter.training.selection import Choice
+from clip_adapter.training import Choice, Fold, choose, folds_of
 
 # The published search goes from 1e-4 to 100 in powers of ten; the best value of a falls as the
 # features grow more numerous, and lies within this narrower and finer range.
@@ -143,10 +150,12 @@ class GDA(Method):
             b[~gaussians.present] = ABSENT
         else:
             w = w + task.logit_scale * normalize(text)
-        covariance = "within classes" if gaussians.within else "around the mean of all"
         return Fitted(
             Head(w, bias=b, logit_scale=task.logit_scale, kind="linear", unit=True),
-            {**choice.value, "covariance": covariance},
+            {
+                **choice.value,
+                "covariance": "within classes" if gaussians.within else "around the mean of all",
+            },
             trained_parameters=w.numel() + b.numel(),
             selection=choice.record,
             held_out=choice.held_out,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from clip_adapter.methods.base import register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.towers.adapters import Houlsby
+from clip_adapter.towers import Houlsby
 
 
 @register(
@@ -34,5 +34,4 @@ class HoulsbyAdapter(BlockAdapter):
     """
 
     adapter = Houlsby
-    bottlenecks: ClassVar[int] = 2
     recipe: ClassVar[dict[str, Any]] = {"weight_decay": 1e-2, "warmup": 0.1}

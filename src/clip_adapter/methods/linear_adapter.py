@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.training import Fold, Schedule, train_on, training_device
+from clip_adapter.nn import Projection
+from clip_adapter.training import Fold, Schedule, held_out_scores, train_on, training_device
 
 STEPS, EPOCHS_AT_LEAST = 40, 4
 SCHEDULE = Schedule(
@@ -52,17 +52,16 @@ class LinearAdapter(Method):
         return sizes.dim**2
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        adapter = Projection(self._train(task, [torch.arange(len(task.train))])[0])
+        (head,) = self._train(task, [torch.arange(len(task.train))])
         return Fitted(
-            Head(task.require_text(self.name), adapter, logit_scale=task.logit_scale),
+            head,
             {"distance_penalty": self._strength(task), **self._schedule(task).record},
-            trained_parameters=adapter.matrix.numel(),
+            trained_parameters=task.train.dim**2,
         )
 
     def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        text, plain = task.require_text(self.name), task.train.plain_view
-        for matrix, fold in zip(self._train(task, [f.fit for f in folds]), folds, strict=True):
-            yield cosine_logits(plain[fold.held_out] @ matrix, text, task.logit_scale)
+        heads = self._train(task, [f.fit for f in folds])
+        yield from held_out_scores(heads, folds, task.train.plain_view)
 
     def _strength(self, task: FewShotTask) -> float:
         given = self.distance_penalty
@@ -72,20 +71,18 @@ class LinearAdapter(Method):
         least = EPOCHS_AT_LEAST * len(task.train) // SCHEDULE.batch_size
         return dataclasses.replace(SCHEDULE, lr=self.lr, steps=self.steps or max(STEPS, least))
 
-    def _train(self, task: FewShotTask, rows: list[Tensor]) -> Tensor:
-        """(R, D, D) matrices, one for each tensor of ``rows``."""
+    def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Head]:
+        """R heads, one for each tensor of ``rows``."""
         text, dim, schedule = task.require_text(self.name), task.train.dim, self._schedule(task)
         batch = min(schedule.batch_size, max(len(r) for r in rows))
         work = len(rows) * batch * dim * (dim + len(text))
         device, strength = training_device(task, work), self._strength(task)
-        text, identity = text.to(device), torch.eye(dim, device=device)
+        identity, scale = torch.eye(dim, device=device), task.logit_scale
         module = Projection(identity.repeat(len(rows), 1, 1))
-
-        def logits(features: Tensor) -> Tensor:
-            return cosine_logits(module(features), text, task.logit_scale)
+        head = Head(text, module, logit_scale=scale).to(device)
 
         def penalty() -> Tensor:
             return strength * (module.matrix - identity).square().sum((-1, -2))
 
-        train_on(task, module, rows, schedule, work=work, logits=logits, penalty=penalty)
-        return module.matrix.detach().cpu()
+        train_on(task, head, rows, schedule, work=work, logits=head, penalty=penalty)
+        return [Head(text, Projection(own), logit_scale=scale).cpu() for own in module.matrix]

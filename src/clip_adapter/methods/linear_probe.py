@@ -18,13 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_adapter.heads import ABSENT
-from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.base import (
+    ABSENT,
+    Bounds,
+    FewShotTask,
+    Fitted,
+    Head,
+    HeldOutLogits,
+    Method,
+    Sizes,
+    register,
+)
 from clip_adapter.reporting import tracking
-from clip_adapter.task import HeldOutLogits
 from clip_adapter.threads import SMALL
-from clip_adapter.training import folds_of
-from clip_adapter.training.selection import Choice, Selection, gathered, mean, score
+from clip_adapter.training import (
+    Choice,
+    Selection,
+    folds_of,
+    gathered,
+    held_out_scores,
+    mean,
+    score,
+)
 
 COARSE = (1e-6, 1e-4, 1e-2, 1e0, 1e2, 1e4, 1e6)
 BISECTIONS = 8
@@ -61,21 +76,21 @@ class LinearProbe(Method):
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         task.check_two_classes(self.name)
         choice = self._choose(task)
-        weights, bias = self._solve(task, None, float(choice.value))
+        head = self._solve(task, None, float(choice.value))
         return Fitted(
-            Head(weights, bias=bias, logit_scale=task.logit_scale, kind="linear"),
+            head,
             hyperparameters={
                 "C": choice.value,
                 "max_iter": self.max_iter,
                 "fit_intercept": self.fit_intercept,
             },
-            trained_parameters=weights.numel() + bias.numel() * self.fit_intercept,
+            trained_parameters=head.weights.numel() + len(head.weights) * self.fit_intercept,
             selection=choice.record,
             held_out=choice.held_out,
         )
 
-    def _solve(self, task: FewShotTask, rows: Tensor | None, c: float) -> tuple[Tensor, Tensor]:
-        """W (C, D) and b (C,) of the regression on all views of ``rows`` (all when None)."""
+    def _solve(self, task: FewShotTask, rows: Tensor | None, c: float) -> Head:
+        """The regression on all views of ``rows`` (all when None, as they are to the bit)."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
@@ -89,8 +104,8 @@ class LinearProbe(Method):
             fit_intercept=self.fit_intercept,
             class_weight="balanced" if uneven else None,
         )
-        small = x.size * classes < SMALL
-        with warnings.catch_warnings(), threadpool_limits(1 if small else None):
+        threads = 1 if x.size * classes < SMALL else None
+        with warnings.catch_warnings(), threadpool_limits(threads):
             # The bound on the iterations is the published one; large C rarely converge within it.
             warnings.simplefilter("ignore", ConvergenceWarning)
             # One shot of each class is no regression problem, as scikit-learn suspects.
@@ -104,7 +119,7 @@ class LinearProbe(Method):
         index = torch.as_tensor(model.classes_, dtype=torch.long)
         weights[index] = torch.as_tensor(own).float()
         bias[index] = torch.as_tensor(biases).float()
-        return weights, bias
+        return Head(weights, None, bias, task.logit_scale, kind="linear")
 
     def _choose(self, task: FewShotTask) -> Choice:
         """What was given, or the published search with held-out shots for validation data."""
@@ -122,9 +137,8 @@ class LinearProbe(Method):
         @functools.cache
         def quality(c: float) -> tuple[float, float]:
             """Accuracy, then minus the loss to break ties."""
-            solved = [(f.held_out, *self._solve(task, f.fit, c)) for f in folds]
-            plain = task.train.plain_view
-            logits[c] = torch.cat([plain[held] @ w.T + b for held, w, b in solved])
+            heads = [self._solve(task, f.fit, c) for f in folds]
+            logits[c] = torch.cat(held_out_scores(heads, folds, task.train.plain_view))
             hits, losses = score(logits[c], task.train.labels[rows], weight)
             tracker.advance()
             return 100 * mean(hits, weight), -mean(losses, weight)

@@ -42,8 +42,7 @@ from clip_adapter.methods.cache import unit_keys
 from clip_adapter.nn import normalize
 from clip_adapter.reporting import track
 from clip_adapter.threads import suited_threads
-from clip_adapter.training import Fold, choose
-from clip_adapter.training.loop import log_prior
+from clip_adapter.training import Fold, choose, log_prior
 
 # Numbers of steps; 0 is the start, which is near zero-shot. All come from one descent. From 30 on
 # the accuracy no longer rose on the validation set of Caltech101 and on shots of ImageNet that were

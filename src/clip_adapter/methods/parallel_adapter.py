@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from clip_adapter.methods.base import Bounds, register
 from clip_adapter.methods.block_adapter import BlockAdapter
-from clip_adapter.towers.adapters import Parallel
+from clip_adapter.towers import Parallel
 
 
 @register(
@@ -33,7 +33,6 @@ class ParallelAdapter(BlockAdapter):
     """
 
     adapter = Parallel
-    bottlenecks: ClassVar[int] = 1
     recipe: ClassVar[dict[str, Any]] = {"weight_decay": 0.1, "warmup": 0.06}
 
     lr: Annotated[float, Bounds(above=0)] = 1e-4

@@ -15,17 +15,14 @@ rates are compared on held-out shots. They cache 300 random views; here as many 
 (--views).
 """
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import Projection, cosine_logits
-from clip_adapter.towers.weights import TrunkAdapter, projection, trunk_features
-from clip_adapter.training import Fold, Schedule, choose, train_on
-from clip_adapter.training.selection import by_candidate
+from clip_adapter.nn import Projection
+from clip_adapter.towers import TrunkAdapter, projection, trunk_features
+from clip_adapter.training import Schedule, choose_and_train, train_on
 
 EPSILON = 1e-4
 # The mildest leads; it is also what one shot takes, which leaves nothing to hold out.
@@ -64,29 +61,23 @@ class ProLIP(Method):
         given, batch = self.distance_penalty, self.batch_size or len(task.train)
         strength = 1 / task.mean_shots if given == "auto" else float(given)
 
-        def fitted(rate: float, rows: list[Tensor]) -> list[Projection]:
+        def train(rows: list[Tensor], rate: float) -> list[Head]:
             schedule = Schedule("adamw", rate, 0.0, batch, epochs=self.epochs, epsilon=EPSILON)
-            return fit_projections(start, features, task, strength, schedule, rows)
+            projections = fit_projections(start, features, task, strength, schedule, rows)
+            return [Head(weights, own, logit_scale=task.logit_scale) for own in projections]
 
-        def held_out(jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
-            """Logits of every fold and rate; the folds of a rate train in one pass."""
-            for rate, folds in by_candidate(jobs):
-                projections = fitted(rate, [fold.fit for fold in folds])
-                for fold, own in zip(folds, projections, strict=True):
-                    with torch.no_grad():
-                        yield cosine_logits(own(plain[fold.held_out]), weights, task.logit_scale)
-
-        choice = choose("lr", self.lr, RATES, one_shot=RATES[0], task=task, evaluate=held_out)
-        (trained,) = fitted(choice.value, [torch.arange(len(task.train))])
+        choice, head = choose_and_train(
+            "lr", self.lr, RATES, one_shot=RATES[0], task=task, train=train, plain=plain
+        )
         return Fitted(
-            Head(weights, trained, logit_scale=task.logit_scale),
+            head,
             hyperparameters={
                 "distance_penalty": strength,
                 "lr": choice.value,
                 "batch_size": batch,
                 "epochs": self.epochs,
             },
-            trained_parameters=trained.matrix.numel(),
+            trained_parameters=start.matrix.numel(),
             selection=choice.record,
             held_out=choice.held_out,
             tower_adapter=TrunkAdapter(),
@@ -117,23 +108,12 @@ def fit_projections(
     """
     matrix, weights = start.matrix.detach(), task.require_text(ProLIP.name)
     module = Projection(matrix.repeat(len(rows), 1, 1), start.bias)
-
-    def logits(x: Tensor) -> Tensor:
-        return cosine_logits(module(x), weights, task.logit_scale)
+    head = Head(weights, module, logit_scale=task.logit_scale)
 
     def penalty() -> Tensor:
         return strength * (module.matrix - matrix).square().sum((-1, -2))
 
     batch = min(schedule.batch_size, len(task.train))
     work = len(rows) * batch * matrix.shape[-1] * (len(matrix) + len(weights))
-    train_on(
-        task,
-        module,
-        rows,
-        schedule,
-        work=work,
-        logits=logits,
-        features=features,
-        penalty=penalty,
-    )
+    train_on(task, head, rows, schedule, work=work, logits=head, features=features, penalty=penalty)
     return [Projection(own, module.bias) for own in module.matrix]

@@ -16,13 +16,11 @@ from typing import Annotated
 
 import torch
 
-from clip_adapter.finetuning.job import PixelSchedule
-from clip_adapter.finetuning.train import fit_inside
+from clip_adapter.finetuning import PixelSchedule, fit_inside
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Method, Sizes, register
 from clip_adapter.nn import Activation
-from clip_adapter.towers import visual_tower
-from clip_adapter.towers.adapters import ResidualInside
-from clip_adapter.towers.sites import blocks_of, numbers, sites
+from clip_adapter.towers import ResidualInside, blocks_of, numbers, visual_tower
+from clip_adapter.towers.sites import sites
 
 # The paper's "all" leaves out every second block.
 STEP = 2
@@ -73,15 +71,20 @@ class ClipAdapterInside(Method):
             self.visual_ratio,
             torch.Generator().manual_seed(task.seed),
         )
-        schedule = PixelSchedule(
-            "adamw",
-            self.lr,
-            weight_decay=WEIGHT_DECAY,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            warmup=WARMUP,
+        return fit_inside(
+            self,
+            task,
+            PixelSchedule(
+                "adamw",
+                self.lr,
+                weight_decay=WEIGHT_DECAY,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                warmup=WARMUP,
+            ),
+            adapter=adapter,
+            layers=list(chosen),
         )
-        return fit_inside(self, task, schedule, adapter=adapter, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         dims = [*([sizes.trunk] * sizes.blocks or sizes.stages), sizes.dim]
@@ -91,5 +94,5 @@ class ClipAdapterInside(Method):
         """The dimension at each site that ``layers`` names, of those at all sites."""
         end = len(dims) - 1
         every = [*range(0, end, STEP if transformer else 1), end]
-        named = numbers("layers", self.layers, range(end + 1), {"all": every, "end": [end]})
-        return {site: dims[site] for site in named}
+        words = {"all": every, "end": [end]}
+        return {n: dims[n] for n in numbers("layers", self.layers, range(end + 1), words)}

@@ -16,15 +16,14 @@ for 0.062 nats); with three of ImageNet's four shots, 64.10 to 63.90 % of the fo
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
+from clip_adapter.nn import TextResidual
+from clip_adapter.training import Fold, Schedule, choose, held_out_scores, train_on, training_device
 
 PUBLISHED_SCALE = 0.5
 # Zero is zero-shot; the published scripts have 0.5, and 1 on Flowers102.
@@ -84,11 +83,11 @@ class TaskRes(Method):
             evaluate=lambda jobs: self._held_out(task, jobs),
         )
         scale, schedule = float(choice.value), self._schedule(task, len(task.train))
-        (weights,) = self._train(task, [scale], [torch.arange(len(task.train))], schedule)
+        (head,) = self._train(task, [scale], [torch.arange(len(task.train))], schedule)
         return Fitted(
-            Head(weights, logit_scale=task.logit_scale),
+            head,
             {"residual_scale": scale, "recipe": self.recipe, **schedule.record},
-            trained_parameters=weights.numel(),
+            trained_parameters=head.weights.numel(),
             selection=choice.record,
             held_out=choice.held_out,
         )
@@ -96,8 +95,7 @@ class TaskRes(Method):
     def _schedule(self, task: FewShotTask, count: int) -> Schedule:
         """For ``count`` training pictures."""
         schedule = published_schedule(task.mean_shots, len(task.class_names))
-        if self.lr is not None:
-            schedule = dataclasses.replace(schedule, lr=self.lr)
+        schedule = dataclasses.replace(schedule, lr=self.lr or schedule.lr)
         if self.recipe == "official" or schedule.epochs is None:
             return schedule
         published = schedule.epochs * max(count // min(schedule.batch_size, count), 1)
@@ -113,20 +111,18 @@ class TaskRes(Method):
 
     def _train(
         self, task: FewShotTask, scales: list[float], rows: list[Tensor], schedule: Schedule
-    ) -> Tensor:
-        """Weights (R, C, D) of runs, one for each scale and tensor of ``rows``."""
+    ) -> list[Head]:
+        """R heads, one for each scale and tensor of ``rows``."""
         text, each = task.require_text(self.name), torch.tensor(scales)[:, None, None]
         module = TextResidual(text, task.train.labels, each, len(rows))
-        batch = min(schedule.batch_size, *(len(r) for r in rows))
-        work = len(rows) * batch * text.numel()
+        work = len(rows) * min(schedule.batch_size, *map(len, rows)) * text.numel()
         module.to(training_device(task, work))
         train_on(task, module, rows, schedule, work=work)
-        return module.class_weights().detach().cpu()
+        return [Head(w, logit_scale=task.logit_scale).cpu() for w in module.class_weights()]
 
-    def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
+    def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> list[Tensor]:
         """Logits of every fold and scale, which all train in one pass."""
-        rows = [fold.fit for fold, _ in jobs]
-        schedule = self._schedule(task, max(len(r) for r in rows))
-        weights = self._train(task, [scale for _, scale in jobs], rows, schedule)
-        for (fold, _), own in zip(jobs, weights, strict=True):
-            yield cosine_logits(task.train.plain_view[fold.held_out], own, task.logit_scale)
+        folds, scales = zip(*jobs, strict=True)
+        schedule = self._schedule(task, max(len(f.fit) for f in folds))
+        heads = self._train(task, [*scales], [f.fit for f in folds], schedule)
+        return held_out_scores(heads, folds, task.train.plain_view)

@@ -26,10 +26,8 @@ from clip_adapter.methods.cache import (
     key_schedule,
     unit_keys,
 )
-from clip_adapter.nn import Cache, normalize
-from clip_adapter.nn.cache import affinity
-from clip_adapter.training import Fold, Schedule, folds_of, train_on
-from clip_adapter.training.selection import Choice
+from clip_adapter.nn import Cache, affinity, normalize
+from clip_adapter.training import Choice, Fold, Schedule, folds_of, train_on
 
 # The released code: AdamW with PyTorch's weight decay, 20 epochs in batches of 256.
 LR, WEIGHT_DECAY, EPSILON, EPOCHS, BATCH = 1e-3, 1e-2, 1e-4, 20, 256
@@ -52,8 +50,8 @@ class TipAdapter(CacheMethod):
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         keys, classes = unit_keys(task.train.features), len(task.require_text(self.name))
-        wanted = enough(len(keys), classes, len(self.grid(task.logit_scale)))
-        folds = folds_of(task.train, task.seed, wanted)
+        candidates = len(self.grid(task.logit_scale))
+        folds = folds_of(task.train, task.seed, enough(len(keys), classes, candidates))
         choice = self._choose(task, folds, [keys for _ in folds])
         values = balanced(task.train.labels, classes, task.mean_shots)
         return self.fitted(task, choice, keys, values)

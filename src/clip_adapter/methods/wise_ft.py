@@ -13,7 +13,6 @@ for all of ImageNet, and ours was chosen on the validation set of Caltech101. Th
 odd data: on the shots of eight files of CLIP features no gradient was longer than 0.15.
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, cast
@@ -35,7 +34,7 @@ from clip_adapter.methods.base import (
     register,
 )
 from clip_adapter.nn import normalize
-from clip_adapter.towers.weights import WeightAdapter
+from clip_adapter.towers import WeightAdapter
 from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
 
 LINEAR = "linear-classifier"
@@ -109,16 +108,16 @@ class WiseFT(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         if self.of == LINEAR:
             return linear_classifiers(task, rows)
-        parts = [dataclasses.replace(task, train=task.train.subset(r)) for r in rows]
-        return [make_method(self.of).fit(part) for part in parts]
+        method = make_method(self.of)
+        return [method.fit(dataclasses.replace(task, train=task.train.subset(r))) for r in rows]
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
         folds = list(dict.fromkeys(fold for fold, _ in jobs))
         trained = dict(zip(folds, self._train(task, [f.fit for f in folds]), strict=True))
         for fold, share in jobs:
-            plain = task.train.plain_view[fold.held_out]
-            yield mixed(trained[fold], task, share, self.of)(plain)
+            head = mixed(trained[fold], task, share, self.of)
+            yield head(task.train.plain_view[fold.held_out])
 
 
 @register(
@@ -224,10 +223,9 @@ def mixed(trained: Fitted, task: FewShotTask, share: float, of: str = "") -> Hea
             "and without a cache or a changed image feature (as linear-classifier); "
             "wise-ft-tower for the weights of the visual tower",
         )
-    result = copy.deepcopy(head)
     if head.kind == "cosine":
-        result.weights = (1 - share) * text + share * normalize(head.weights)
-        return result
-    result.weights = (1 - share) * task.logit_scale * text + share * head.weights
-    result.bias = None if head.bias is None else share * head.bias
-    return result
+        weights = (1 - share) * text + share * normalize(head.weights)
+    else:
+        weights = (1 - share) * task.logit_scale * text + share * head.weights
+    bias = None if head.bias is None else share * head.bias
+    return Head(weights, None, bias, head.logit_scale, head.kind, unit=head.unit)

@@ -6,7 +6,7 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 2021 (arXiv 2103.00020), section 3.1; CLIP-Adapter, equation 2.
 """
 
-from clip_adapter.methods.base import FewShotTask, Fitted, Head, Method, Sizes, register
+from clip_adapter.methods.base import FewShotTask, Fitted, Head, Method, register
 
 
 @register(
@@ -18,9 +18,6 @@ from clip_adapter.methods.base import FewShotTask, Fitted, Head, Method, Sizes, 
 )
 class ZeroShot(Method):
     """The text weights as they are; the shots are not read."""
-
-    def parameters(self, sizes: Sizes) -> int:  # noqa: D102
-        return 0
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
         return Fitted(Head(task.require_text(self.name), logit_scale=task.logit_scale))

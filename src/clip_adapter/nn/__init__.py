@@ -1,8 +1,9 @@
 """Trainable parts, torch only. Each takes a leading shape of runs, so that many train at once."""
 
-from clip_adapter.nn.cache import Cache
+from clip_adapter.nn.cache import Cache, affinity, class_sums, nearness
 from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize, other_readings
 from clip_adapter.nn.image_maps import (
+    RATIO_START,
     Activation,
     Projection,
     ResidualAdapter,
@@ -12,14 +13,18 @@ from clip_adapter.nn.image_maps import (
 )
 
 __all__ = [
+    "RATIO_START",
     "Activation",
     "Cache",
     "Projection",
     "ResidualAdapter",
     "TextResidual",
+    "affinity",
     "blend",
+    "class_sums",
     "cosine_logits",
     "linear_init",
+    "nearness",
     "normalize",
     "other_readings",
     "stacked",

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 # class names with OpenAI's ViT-B/32; here text weights have length 1, so they are stretched again.
 RAW_LENGTH = 8.7
 
+# The least 1/tau that is taken as it stands: below it may be a logarithm (CLIP's is 4.6).
 LEAST_SCALE = 10.0
-"""The least 1/tau that is taken as it stands: below it may be a logarithm (CLIP's is 4.6)."""
 
 
 def normalize(x: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ class HypernetworkRatio(nn.Module):
         return torch.sigmoid(torch.relu(normalize(x) @ self.down) @ self.out + self.bias)
 
 
+# Maps x (..., B, D) to ratios that broadcast over it, each in 0..1.
 Ratio = FixedRatio | LearnableRatio | HypernetworkRatio
-"""Maps x (..., B, D) to ratios that broadcast over it, each in 0..1."""
 RATIO_NAMES = {FixedRatio: "fixed", LearnableRatio: "learnable", HypernetworkRatio: "hypernetwork"}
 
 

@@ -20,25 +20,23 @@ _POLL = 0.5  # seconds after which a wait looks whether it is to end
 
 def run_here(job: Job, shards: Sequence[Shard], tracker: Tracker) -> Generator[Outcome]:
     """Do the shards in this process; those that another one is at come last."""
-    worker, pictures = Worker(job), 0
+    worker, done, pictures = Worker(job), 0, 0
     worker.start()
-    waiting = deque((shard, False) for shard in shards)
-    done = 0
 
     def told(count: int) -> None:
         nonlocal pictures
         pictures += count
         tracker.at(done, note=f"{pictures} pictures")
 
-    while waiting:
-        shard, wait = waiting.popleft()
+    queue = [(shard, False) for shard in shards]
+    for shard, wait in queue:
         outcome = worker.work(shard, told, wait=wait)
         if outcome.state == "held":
-            waiting.append((shard, True))
-            continue
-        done += 1
-        tracker.at(done, note=f"{pictures} pictures")
-        yield outcome
+            queue.append((shard, True))  # once more, after all others
+        else:
+            done += 1
+            told(0)
+            yield outcome
 
 
 def run_on_ray(
@@ -68,45 +66,43 @@ def run_on_ray(
             f"Ray: {min(count, len(shards))} workers with {resources['num_cpus']:g} cores and "
             f"{resources['num_gpus']:g} GPUs each, on {len(nodes)} nodes."
         )
-        crew = _Crew(ray, ray.remote(**resources)(Worker), job)
-        try:
-            yield from crew.run(shards, count, tracker)
-        finally:
-            crew.dismiss()
+        yield from _by_actors(ray, ray.remote(**resources)(Worker), job, shards, count, tracker)
     finally:
         if ours:
             ray.shutdown()
 
 
-class _Crew:
-    """Actors, and what each of them is at."""
+def _by_actors(
+    ray: Any, kind: Any, job: Job, shards: Sequence[Shard], count: int, tracker: Tracker
+) -> Generator[Outcome]:
+    """Do the shards by up to ``count`` actors of ``kind``; none is left at the end."""
+    # By what it will give: the actor, and its shard, or None while it loads.
+    busy: dict[Any, tuple[Any, Shard | None]] = {}
+    waiting, deaths, done = deque(shards), Counter[str](), 0
 
-    def __init__(self, ray: Any, kind: Any, job: Job) -> None:
-        self._ray, self._kind, self._job = ray, kind, job
-        # By what it will give: the actor, and its shard, or None while it loads.
-        self._busy: dict[Any, tuple[Any, Shard | None]] = {}
+    def hire() -> None:
+        actor = kind.remote(job)
+        busy[actor.start.remote()] = actor, None
 
-    def run(self, shards: Sequence[Shard], count: int, tracker: Tracker) -> Generator[Outcome]:
-        waiting, deaths, done, loading = deque(shards), Counter[str](), 0, 0
+    try:
         for _ in range(min(count, len(shards))):
-            self._hire()
-        while waiting or any(shard for _, shard in self._busy.values()):
-            ready, _ = self._ray.wait([*self._busy], timeout=_POLL)
+            hire()
+        while waiting or any(shard for _, shard in busy.values()):
+            ready, _ = ray.wait([*busy], timeout=_POLL)
             tracker.at(done)
             for answer in ready:
-                actor, shard = self._busy.pop(answer)
+                actor, shard = busy.pop(answer)
                 try:
-                    outcome = self._ray.get(answer)
-                except self._ray.exceptions.RayTaskError as error:
+                    outcome = ray.get(answer)
+                except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
-                except self._ray.exceptions.RayError as error:  # it, or its machine, has died
-                    self._ray.kill(actor)
-                    name = shard.name if shard else ""
+                except ray.exceptions.RayError as error:  # it, or its machine, has died
+                    ray.kill(actor)
+                    name = shard.name if shard else ""  # none while it loads
                     deaths[name] += 1
                     log.warning(f"A worker died ({type(error).__name__}): {name or 'loading'}.")
                     if shard is None:
-                        loading += 1
-                        if loading == _DEATHS:
+                        if deaths[name] == _DEATHS:
                             raise BackboneError(
                                 f"{_DEATHS} workers died while they loaded.",
                                 hint="Look into Ray's logs. Often memory is short: fewer workers "
@@ -118,25 +114,19 @@ class _Crew:
                     else:
                         waiting.appendleft(shard)
                     if waiting:
-                        self._hire()
+                        hire()
                     continue
                 if shard is None:
-                    loading = 0
+                    deaths[""] = 0
                 else:
                     done += 1
                     tracker.at(done)
                     yield outcome
                 if waiting:
                     shard = waiting.popleft()
-                    self._busy[actor.work.remote(shard)] = actor, shard
+                    busy[actor.work.remote(shard)] = actor, shard
                 else:
-                    self._ray.kill(actor)  # makes room for one that may be waiting for it
-
-    def _hire(self) -> None:
-        actor = self._kind.remote(self._job)
-        self._busy[actor.start.remote()] = actor, None
-
-    def dismiss(self) -> None:
-        """Let all go."""
-        for actor, _ in self._busy.values():
-            self._ray.kill(actor)
+                    ray.kill(actor)  # makes room for one that may be waiting for it
+    finally:
+        for actor, _ in busy.values():
+            ray.kill(actor)

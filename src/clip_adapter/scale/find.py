@@ -27,7 +27,7 @@ from clip_adapter.scale.shards import (
     lines_of,
     reading,
 )
-from clip_adapter.scale.storage import is_remote, open_at
+from clip_adapter.scale.storage import absolute, is_remote, open_at
 from clip_adapter.wording import counted, listed, shown
 
 if TYPE_CHECKING:
@@ -56,24 +56,23 @@ def find_shards(
     if labelled:
         return _cut(*_labelled(source, root), size)
     address = str(source)
-    base = None if root is None else _absolute(str(root))
+    base = None if root is None else absolute(str(root))
     files, path = open_at(address)
     if not is_remote(address) and glob.has_magic(path) and not os.path.exists(path):
         found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
         return _of_files(address, found, os.path.dirname(re.split(r"[*?\[]", path)[0]), base)
     with reading(address):
         info = files.get_file_info(path)
+    at = address.rstrip("/") if is_remote(address) else path
     if info.type.name == "NotFound":
         guess = "" if is_remote(address) else did_you_mean(path)
         raise DataError(f"{shown(address)} does not exist.{guess}", hint="Check the path.")
     if info.is_file:
-        at = address if is_remote(address) else path
         if at.endswith(LISTS):
-            start = base or os.path.dirname(at)
-            return _cut([Row(line) for line in lines_of(at)], start, size)
+            return _cut([Row(line) for line in lines_of(at)], base or os.path.dirname(at), size)
         return _of_files(address, [at], os.path.dirname(at), base)
     if is_remote(address):
-        pictures, others = _listed(files, path, address)
+        pictures, others = _listed(files, path, at)
     else:
         walk = Walk(Path(path))
         pictures = [str(picture) for picture in walk.pictures()]
@@ -85,7 +84,6 @@ def find_shards(
             )
         for note in walk.notes() if pictures else ():
             log.warning(f"{shown(address)}: {note}")
-    start = address.rstrip("/") if is_remote(address) else path
     found = sorted(file for file in others if file.endswith(ENDINGS))
     if pictures and any(file.endswith((TAR, PARQUET)) for file in found):
         raise UsageError(
@@ -97,12 +95,8 @@ def find_shards(
         what = counted(len(others) - len(found), "file")
         log.warning(f"{shown(address)}: {what} left out, no shards by their ending.")
     if pictures:
-        return _cut([Row(os.path.relpath(p, start)) for p in pictures], start, size)
-    return _of_files(address, found, start, base)
-
-
-def _absolute(path: str) -> str:
-    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
+        return _cut([Row(os.path.relpath(p, at)) for p in pictures], at, size)
+    return _of_files(address, found, at, base)
 
 
 def _of_files(address: str, found: Sequence[str], start: str, base: str | None) -> list[Shard]:
@@ -117,25 +111,25 @@ def _of_files(address: str, found: Sequence[str], start: str, base: str | None) 
     ]
 
 
-def _listed(files: FileSystem, path: str, address: str) -> tuple[list[str], list[str]]:
+def _listed(files: FileSystem, path: str, at: str) -> tuple[list[str], list[str]]:
     """Addresses of the pictures below ``path``, and of all other files, sorted."""
     from pyarrow.fs import FileSelector
 
-    with reading(address):
+    with reading(at):
         entries = files.get_file_info(FileSelector(path, recursive=True))
     names = sorted(e.path[len(path) :].lstrip("/") for e in entries if e.is_file)
     kinds: tuple[list[str], list[str]] = [], []
     for name in names:
         if not any(part.startswith(".") for part in name.split("/")):
             other = os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES
-            kinds[other].append(f"{address.rstrip('/')}/{name}")
+            kinds[other].append(f"{at}/{name}")
     return kinds
 
 
 def _labelled(address: str | Path | DataSpec, root: str | Path | None) -> tuple[list[Row], str]:
     dataset = load_dataset(address, root=root)
     rows = []
-    base = _absolute(str(root or address))
+    base = absolute(str(root or address))
     base = base if os.path.isdir(base) else os.path.dirname(base)
     for split in dataset.splits:
         for sample in dataset.pool(split):

@@ -13,7 +13,7 @@ from clip_adapter.errors import UsageError
 from clip_adapter.features.dropped import BadPicture
 from clip_adapter.features.embed import embed, image_key
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.features.formats import column_of
+from clip_adapter.features.formats import column_of, words_of
 from clip_adapter.features.pixels import Views
 from clip_adapter.files import file_digest
 from clip_adapter.hub import classifier_folder
@@ -79,12 +79,8 @@ class Maker(ABC):
             )
 
     @abstractmethod
-    def fields(self) -> list[tuple[str, pa.DataType]]:
-        """Names and types of the columns."""
-
-    @abstractmethod
-    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, Any]:
-        """The columns, for N pictures."""
+    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, pa.Array]:
+        """The columns by name, for N pictures; of none, they have the same types."""
 
 
 class Embedder(Maker):
@@ -100,16 +96,9 @@ class Embedder(Maker):
     def __init__(self, reading: SourceOptions) -> None:
         super().__init__(reading, reading.load_backbone(), reading.preprocess)
 
-    def fields(self) -> list[tuple[str, pa.DataType]]:
-        """See :meth:`Maker.fields`."""
-        import pyarrow as pa
-
-        numbers = pa.list_(pa.float32(), self._backbone.embed_dim)
-        return [("label", pa.string()), ("features", numbers)]
-
-    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, Any]:
+    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, pa.Array]:
         """See :meth:`Maker.columns`."""
-        labels = [item.label for item in items]
+        labels = words_of(item.label for item in items)
         return {"label": labels, "features": column_of(features.plain_view)}
 
 
@@ -138,24 +127,15 @@ class Predictor(Maker):
         """See :meth:`Maker.key`; the classifier decides too."""
         return super().key() | {"classifier": self._digest, "top": self._top}
 
-    def _guesses(self) -> list[tuple[str, str]]:
-        """Names of the columns of each guess."""
-        ends = ["", *(f"_{k}" for k in range(2, self._top + 1))]
-        return [(f"label{end}", f"probability{end}") for end in ends]
-
-    def fields(self) -> list[tuple[str, pa.DataType]]:
-        """See :meth:`Maker.fields`."""
+    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, pa.Array]:
+        """See :meth:`Maker.columns`."""
         import pyarrow as pa
 
-        kinds = pa.string(), pa.float32()
-        return [pair for names in self._guesses() for pair in zip(names, kinds, strict=True)]
-
-    def columns(self, features: FeatureSet, items: Sequence[Item]) -> dict[str, Any]:
-        """See :meth:`Maker.columns`."""
         names = self._classifier.class_names
         best = self._classifier.logits(features).softmax(-1).topk(self._top, dim=-1)
-        columns: dict[str, Any] = {}
-        for rank, (label, probability) in enumerate(self._guesses()):
-            columns[label] = [names[i] for i in best.indices[:, rank].tolist()]
-            columns[probability] = best.values[:, rank].numpy()
+        columns = dict[str, pa.Array]()
+        for rank in range(self._top):
+            end = f"_{rank + 1}" if rank else ""
+            columns[f"label{end}"] = words_of(names[i] for i in best.indices[:, rank].tolist())
+            columns[f"probability{end}"] = pa.array(best.values[:, rank].numpy())
         return columns

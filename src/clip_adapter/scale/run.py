@@ -18,7 +18,7 @@ from clip_adapter.reporting import Notes, Progress, listening, note, tracking
 from clip_adapter.scale.engines import run_here, run_on_ray
 from clip_adapter.scale.find import find_shards
 from clip_adapter.scale.shards import Shard
-from clip_adapter.scale.storage import Storage, is_remote
+from clip_adapter.scale.storage import Storage, absolute, is_remote
 from clip_adapter.scale.worker import Job
 from clip_adapter.scale.workers import EMBED_READS, PREDICT_READS, SHARD_SIZE, Engine, Workers
 from clip_adapter.wording import counted, listed, shown
@@ -153,8 +153,7 @@ def _run(
     start = time.perf_counter()
     if engine not in ("local", "ray"):
         raise unknown_name("engine", engine, ("local", "ray"))
-    if not is_remote(job.out):
-        job = replace(job, out=os.path.abspath(os.path.expanduser(job.out)))
+    job = replace(job, out=absolute(job.out))
     with listening(progress, cancel), Notes():
         shards = _planned(job, source, shard_size, labelled)
         job = replace(job, shards=len(shards))
@@ -189,26 +188,23 @@ def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool)
     """All shards, if the folder of the results holds no others.
 
     Raises:
-        UsageError: it does, or lies in the input.
+        UsageError: it lies in the input.
+        DataError: it does.
     """
     inside = not is_remote(str(source)) and not is_remote(job.out)
-    if inside and Path(job.out).is_relative_to(os.path.abspath(os.path.expanduser(str(source)))):
+    if inside and Path(job.out).is_relative_to(absolute(str(source))):
         raise UsageError(
             f"--out {shown(job.out)} lies in {shown(str(source))}, and would be read as well.",
             hint="Name a folder beside it.",
         )
     shards = find_shards(source, size=size, labelled=labelled, root=job.reading.root)
-    _check_others(Storage(job.out), shards)
-    return shards
-
-
-def _check_others(out: Storage, shards: Sequence[Shard]) -> None:
     planned = {f"{shard.name}.parquet" for shard in shards}
-    others = {name for name in out.names() if name.endswith(".parquet")} - planned
-    if others:
+    names = Storage(job.out).names()
+    if others := {name for name in names if name.endswith(".parquet")} - planned:
         raise DataError(
-            f"{out.address} holds files of {counted(len(others), 'other shard')}: "
+            f"{job.out} holds files of {counted(len(others), 'other shard')}: "
             f"{listed(sorted(others), 3)}.",
             hint="Name another folder with --out; or, if their pictures are gone, remove them and "
             "their lines in manifest/.",
         )
+    return shards

@@ -13,19 +13,17 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import PICTURE_SUFFIXES
-from clip_adapter.errors import DataError, UsageError
+from clip_adapter.errors import DataError
 from clip_adapter.features.store import content_digest
-from clip_adapter.files import read_text
+from clip_adapter.files import read_text, reading_errors
 from clip_adapter.scale.storage import is_remote, open_at
-from clip_adapter.wording import first_line, listed, shown
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileInfo
+from clip_adapter.wording import listed, shown
 
 TAR, PARQUET, LISTS = ".tar", ".parquet", (".txt", ".lst")
 ENDINGS = (TAR, PARQUET, *LISTS)
@@ -38,6 +36,8 @@ _PICTURES = ("bytes", "image", "jpg", "jpeg", "png", "webp", "content")
 _PATHS = ("path", "file", "filename", "filepath", "image_path")
 _LABELS = ("label", "cls", "class")
 _ROWS = 64  # of Parquet read at once
+reading = functools.partial(reading_errors, kind=DataError)
+"""Errors of the block name the input, and are of data: they cost one shard."""
 
 
 class Row(NamedTuple):
@@ -90,19 +90,15 @@ def version_of(shard: Shard) -> str:
 
 def _state(address: str) -> str:
     """Size and time of change of a file; "" for one that is not there."""
-    if not is_remote(address):
-        with contextlib.suppress(OSError, ValueError):
-            state = os.stat(address)
-            return f"{state.st_size}-{state.st_mtime_ns}"
-        return ""
-    info = _info(address)
-    return f"{info.size}-{info.mtime_ns}" if info.is_file else ""
-
-
-def _info(address: str) -> FileInfo:
-    files, path = open_at(address)
-    with reading(address):
-        return files.get_file_info(path)
+    if is_remote(address):
+        files, path = open_at(address)
+        with reading(address):
+            info = files.get_file_info(path)
+        return f"{info.size}-{info.mtime_ns}" if info.is_file else ""
+    with contextlib.suppress(OSError, ValueError):
+        state = os.stat(address)
+        return f"{state.st_size}-{state.st_mtime_ns}"
+    return ""
 
 
 @contextlib.contextmanager
@@ -112,13 +108,21 @@ def open_shard(shard: Shard) -> Iterator[Iterable[Item]]:
     Raises:
         DataError: it cannot be read. Going through the pictures raises it too.
     """
+    from pyarrow import fs
+
     with contextlib.ExitStack() as stack:
         path = Path(shard.address)
         if is_remote(shard.address):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             path = Path(folder, "shard").with_suffix(path.suffix)
             with reading(shard.address):
-                _fetch(shard.address, path)
+                files, source = open_at(shard.address)
+                fs.copy_files(
+                    source,
+                    str(path),
+                    source_filesystem=files,
+                    destination_filesystem=fs.LocalFileSystem(),
+                )
         if shard.address.endswith(TAR):
             items = _of_tar(path)
         elif shard.address.endswith(PARQUET):
@@ -130,21 +134,12 @@ def open_shard(shard: Shard) -> Iterator[Iterable[Item]]:
 
 def _told(items: Iterator[Item], name: str) -> Iterator[Item]:
     """``items``; an error names the shard."""
+    number = 0
     with reading(name):
-        item = next(items, None)
-    if item is None:
+        for number, item in enumerate(items, 1):  # noqa: B007 - counted
+            yield item
+    if not number:
         raise DataError(f"{shown(name)} holds no pictures.", allowed=FORMS)
-    while item is not None:
-        yield item
-        with reading(name):
-            item = next(items, None)
-
-
-def _fetch(address: str, path: Path) -> None:
-    files, source = open_at(address)
-    with files.open_input_stream(source, compression=None) as stream, open(path, "wb") as file:
-        while chunk := stream.read(1 << 20):
-            file.write(chunk)
 
 
 def _rows(shard: Shard) -> Sequence[Row]:
@@ -186,7 +181,7 @@ def _bytes_at(address: str) -> bytes:
 def _of_tar(path: Path) -> Iterator[Item]:
     """Members that are pictures; ``KEY.cls`` beside ``KEY.jpg`` is its class (WebDataset)."""
     labels: dict[str, str] = {}
-    pictures: list[tuple[str, int, int]] = []
+    pictures: list[tuple[str, str, int, int]] = []
     with tarfile.open(path, "r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # pyright: ignore[reportAttributeAccessIssue] - it keeps them all
@@ -195,17 +190,16 @@ def _of_tar(path: Path) -> Iterator[Item]:
             if not member.isreg() or file.startswith("."):
                 continue
             if os.path.splitext(file)[1].lower() in PICTURE_SUFFIXES:
-                pictures.append((member.name, member.offset_data, member.size))
+                pictures.append((member.name, key, member.offset_data, member.size))
             elif file.endswith(".cls") and (content := tar.extractfile(member)):
                 labels[key] = content.read().decode("utf-8").strip()
         # The module takes whatever cannot be a header for the end.
         tar.fileobj.seek(tar.offset)  # pyright: ignore[reportOptionalMemberAccess]
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # pyright: ignore
             raise DataError("The file has no end: it was cut off, or is damaged.")
-    for name, offset, size in pictures:
-        folder, _, file = name.rpartition("/")
-        label = labels.get(f"{folder}/{file.partition('.')[0]}")
-        yield Item(Sample(name, -1, functools.partial(_part, path, offset, size)), label)
+    for name, key, offset, size in pictures:
+        source = functools.partial(_part, path, offset, size)
+        yield Item(Sample(name, -1, source), labels.get(key))
 
 
 def _part(path: Path, offset: int, size: int) -> bytes:
@@ -230,22 +224,21 @@ def _of_parquet(path: Path, base: str) -> Iterator[Item]:
                 allowed=", ".join([*_PICTURES, *_PATHS]),
             )
         wanted = [name for name in (pictures, paths, labels, split) if name]
-        number = 0
-        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                label, part = (
-                    None if one is None or row[one] is None else str(row[one])
-                    for one in (labels, split)
-                )
-                data, own = _picture(row[pictures]) if pictures else (None, None)
-                name = (row[paths] if paths else None) or own
-                if data is None and name:
-                    yield _by_path(Row(name, label, part), base)
-                    continue
-                source = functools.partial(bytes, data or b"")
-                sample = Sample(name or f"row {number}", -1, source)
-                yield Item(sample, label, part, len(data or b""))
+        batches = file.iter_batches(batch_size=_ROWS, columns=wanted)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        for number, row in enumerate(rows, 1):
+            label, part = (
+                None if one is None or row[one] is None else str(row[one])
+                for one in (labels, split)
+            )
+            data, own = _picture(row[pictures]) if pictures else (None, None)
+            name = (row[paths] if paths else None) or own
+            if data is None and name:
+                yield _by_path(Row(name, label, part), base)
+            else:
+                data = data or b""
+                sample = Sample(name or f"row {number}", -1, functools.partial(bytes, data))
+                yield Item(sample, label, part, len(data))
 
 
 def _picture(cell: Any) -> tuple[bytes | None, str | None]:
@@ -255,18 +248,3 @@ def _picture(cell: Any) -> tuple[bytes | None, str | None]:
     if cell is None or isinstance(cell, bytes):
         return cell, None
     raise DataError(f"A cell of the column of pictures is {type(cell).__name__}.", allowed="bytes")
-
-
-@contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Errors of the block name the shard; those of libraries, of many kinds, become one line."""
-    try:
-        yield
-    except (DataError, UsageError) as error:
-        raise DataError(
-            f"{shown(name)}: {error.found}", allowed=error.allowed, hint=error.hint
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"{shown(name)} cannot be read: {first_line(error)}", hint="Copy or make it again."
-        ) from error

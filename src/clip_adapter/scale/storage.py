@@ -7,7 +7,6 @@ does not know by fsspec.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from clip_adapter.errors import StoreError, UsageError
-from clip_adapter.files import writing_errors
+from clip_adapter.files import digest_of, writing_errors
 from clip_adapter.wording import first_line
 
 if TYPE_CHECKING:
@@ -26,12 +25,16 @@ if TYPE_CHECKING:
 
 WORK = ".work"
 """The folder of locks and of files that are not whole yet, in that of the results."""
-_CHUNK = 1 << 20
 
 
 def is_remote(address: str) -> bool:
     """Whether it is an address, and not a path of this machine."""
     return "://" in address
+
+
+def absolute(path: str) -> str:
+    """A path without what depends on where one is; an address as it is."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def open_at(address: str) -> tuple[FileSystem, str]:
@@ -44,7 +47,7 @@ def open_at(address: str) -> tuple[FileSystem, str]:
     from pyarrow import fs
 
     if not is_remote(address):
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
+        return fs.LocalFileSystem(), absolute(address)
     try:
         return fs.FileSystem.from_uri(address)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -91,20 +94,15 @@ class Storage:
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None where there is none."""
-        if (file := self._opened(name)) is None:
-            return None
-        with self._errors(), file:
+        with self._errors(), contextlib.suppress(FileNotFoundError), self._open(name) as file:
             return file.read()
+        return None
 
     def digest(self, name: str) -> str | None:
         """The digest of a file, as of ``files.file_digest``, or None where there is none."""
-        if (file := self._opened(name)) is None:
-            return None
-        digest = hashlib.blake2b(digest_size=16)
-        with self._errors(), file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+        with self._errors(), contextlib.suppress(FileNotFoundError), self._open(name) as file:
+            return digest_of(file)
+        return None
 
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool) -> Iterator[bool]:
@@ -119,15 +117,12 @@ class Storage:
         with self._errors():
             (self._local / WORK).mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._local / WORK / f"{name}.lock")
-            try:
+            with contextlib.suppress(Timeout):
                 lock.acquire(timeout=-1 if wait else 0)
-            except Timeout:
-                lock = None
         try:
-            yield lock is not None
+            yield lock.is_locked
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -138,6 +133,8 @@ class Storage:
         Raises:
             StoreError: it cannot be written.
         """
+        from pyarrow import fs
+
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._errors())
             if self._local is None:
@@ -146,36 +143,29 @@ class Storage:
                 folder = self._local / WORK
             # Nobody else has the name: what a killed process left there is written over.
             temporary = folder / name.replace("/", "+")
-            try:
-                yield temporary
-                with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-                self._place(temporary, name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            stack.callback(temporary.unlink, missing_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            if self._local is not None:
+                (self._local / name).parent.mkdir(exist_ok=True)
+                os.replace(temporary, self._local / name)
+                return
+            self._files.create_dir(os.path.dirname(self._at(name)), recursive=True)
+            fs.copy_files(
+                str(temporary),
+                self._at(name),
+                source_filesystem=fs.LocalFileSystem(),
+                destination_filesystem=self._files,
+            )
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; as :meth:`writing`."""
         with self.writing(name) as temporary:
             temporary.write_bytes(data)
 
-    def _opened(self, name: str) -> NativeFile | None:
-        with self._errors(), contextlib.suppress(FileNotFoundError):
-            return self._files.open_input_stream(self._at(name), compression=None)
-        return None
-
-    def _place(self, temporary: Path, name: str) -> None:
-        if self._local is not None:
-            (self._local / name).parent.mkdir(exist_ok=True)
-            os.replace(temporary, self._local / name)
-            return
-        self._files.create_dir(os.path.dirname(self._at(name)), recursive=True)
-        with (
-            open(temporary, "rb") as source,
-            self._files.open_output_stream(self._at(name), compression=None) as sink,
-        ):
-            while chunk := source.read(_CHUNK):
-                sink.write(chunk)
+    def _open(self, name: str) -> NativeFile:
+        return self._files.open_input_stream(self._at(name), compression=None)
 
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"

@@ -9,6 +9,7 @@ A shard is done once its line is there and tells the truth: it is written last.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any, Literal
 from clip_adapter.errors import DataError, StoreError, UsageError
 from clip_adapter.features.dropped import BadPicture
 from clip_adapter.features.files import header_of
+from clip_adapter.features.formats import words_of
 from clip_adapter.features.store import versioned
 from clip_adapter.files import file_digest, of_form
 from clip_adapter.options import SourceOptions
@@ -189,13 +191,9 @@ class Worker:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        maker = self._maker
-        schema = pa.schema(
-            [(name, pa.string()) for name in ("split", "path", "digest")] + maker.fields(),
-            {**header_of(maker.about(), "raw"), "key": self._key},
-        )
+        maker, file = self._maker, None
         rows, failures = 0, list[BadPicture]()
-        with pq.ParquetWriter(path, schema) as file:
+        with contextlib.ExitStack() as stack:
             for block in _blocks(items):
                 features, bad = maker.embed(block)
                 failures += [
@@ -203,12 +201,15 @@ class Worker:
                 ]
                 kept = [block[int(name)] for name in features.names]
                 columns = {
-                    "split": [item.split for item in kept],
-                    "path": [shown(item.sample.name) for item in kept],
-                    "digest": features.digests,
+                    "split": words_of(item.split for item in kept),
+                    "path": words_of(shown(item.sample.name) for item in kept),
+                    "digest": words_of(features.digests),
                     **maker.columns(features, kept),
                 }
-                file.write_table(pa.table({name: columns[name] for name in schema.names}, schema))
+                header = {**header_of(maker.about(), "raw"), "key": self._key}
+                table = pa.table(columns, metadata=header)
+                file = file or stack.enter_context(pq.ParquetWriter(path, table.schema))
+                file.write_table(table)
                 rows += len(kept)
                 if told is not None:
                     told(len(block))

@@ -3,7 +3,7 @@
 The backbone itself is never changed: a :class:`TowerAdapter` is attached to a copy.
 """
 
-from clip_adapter.towers import adapters, lora, weights  # noqa: F401 - they register
+from clip_adapter.towers.adapters import Houlsby, Parallel, ResidualInside
 from clip_adapter.towers.base import (
     TOWER_ADAPTERS,
     TowerAdapter,
@@ -14,14 +14,33 @@ from clip_adapter.towers.base import (
     tuned,
     visual_tower,
 )
+from clip_adapter.towers.lora import MATRICES, Lora
+from clip_adapter.towers.sites import blocks_of, numbers, transformer_blocks, width_of
+from clip_adapter.towers.text import TextTower, in_passes
+from clip_adapter.towers.weights import TrunkAdapter, WeightAdapter, projection, trunk_features
 
 __all__ = [
+    "MATRICES",
     "TOWER_ADAPTERS",
+    "Houlsby",
+    "Lora",
+    "Parallel",
+    "ResidualInside",
+    "TextTower",
     "TowerAdapter",
+    "TrunkAdapter",
+    "WeightAdapter",
     "adapted_copy",
+    "blocks_of",
     "build_tower_adapter",
     "describe_tower_adapter",
+    "in_passes",
+    "numbers",
+    "projection",
     "register_tower_adapter",
+    "transformer_blocks",
+    "trunk_features",
     "tuned",
     "visual_tower",
+    "width_of",
 ]

@@ -59,13 +59,15 @@ def sites(visual: nn.Module) -> list[Site]:
     inner: list[Site] = []
     if blocks := blocks_of(visual):
         width = width_of(visual)
-        inner = [Site(blocks[0], before=True, dim=width)]
-        inner += [Site(block, dim=width) for block in blocks[:-1]]
+        inner = [
+            Site(blocks[0], before=True, dim=width),
+            *(Site(block, dim=width) for block in blocks[:-1]),
+        ]
     elif all(hasattr(visual, name) for name in (*STAGES, "attnpool", "avgpool")):
         tower = cast("Any", visual)
         # The last convolutions, of the stem and of the stages, tell the channels.
-        ends = [(tower.avgpool, tower.conv3)]
-        ends += [(stage, stage[-1].conv3) for stage in map(partial(getattr, tower), STAGES)]
+        stages = [getattr(tower, name) for name in STAGES]
+        ends = [(tower.avgpool, tower.conv3), *((stage, stage[-1].conv3) for stage in stages)]
         inner = [Site(m, channels_first=True, dim=int(c.out_channels)) for m, c in ends]
     return [*inner, Site(visual, dim=getattr(visual, "output_dim", None))]
 

@@ -71,10 +71,9 @@ class WeightAdapter(TowerAdapter):
                 "Weights of other places of the tower cannot be mixed.",
                 allowed="a start with the same parameters",
             )
-        pairs = zip(start.values, self.values, strict=True)
         mixed = [
             (1 - share) * a.detach().to(b.device) + share * b.detach()  # trained on a GPU, perhaps
-            for a, b in pairs
+            for a, b in zip(start.values, self.values, strict=True)
         ]
         return WeightAdapter(self.names, mixed)
 
@@ -123,13 +122,12 @@ class TrunkAdapter(TowerAdapter):
         Raises:
             BackboneError: the tower is neither CLIP's vision transformer nor its ResNet.
         """
-        tower, kind = _known(visual)
-        if kind == "transformer":
+        tower, layer = _known(visual)
+        if layer is None:
             tower.proj = None
             return
         # The pooling applies its projection inside one call of torch, so it is given one that
         # leaves everything as it is.
-        layer = tower.attnpool.c_proj
         unchanged = torch.eye(layer.in_features).to(layer.weight)
         layer.weight = nn.Parameter(unchanged, requires_grad=False)
         layer.bias = nn.Parameter(torch.zeros_like(unchanged[0]), requires_grad=False)
@@ -143,12 +141,10 @@ def projection(backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     Raises:
         BackboneError: the tower is neither CLIP's vision transformer nor its ResNet.
     """
-    tower, kind = _known(visual_tower(backbone))
-    if kind == "transformer":
+    tower, layer = _known(visual_tower(backbone))
+    if layer is None:
         return tower.proj.detach().to("cpu", torch.float32, copy=True), None
-    weight, bias = (
-        t.detach().to("cpu", torch.float32, copy=True) for t in tower.attnpool.c_proj.parameters()
-    )
+    weight, bias = (t.detach().to("cpu", torch.float32, copy=True) for t in layer.parameters())
     return weight.T.contiguous(), bias
 
 
@@ -173,12 +169,13 @@ def trunk_features(backbone: Backbone, pictures: Pictures, views: int = 1) -> tu
     return torch.stack([of_view(v) for v in range(views)]) if views > 1 else plain[None], plain
 
 
-def _known(visual: nn.Module) -> tuple[Any, str]:
-    """The tower, and "transformer" or "resnet"."""
+def _known(visual: nn.Module) -> tuple[Any, nn.Linear | None]:
+    """The tower, and the projection of a ResNet; None for a transformer's, which is ``proj``."""
+    layer = getattr(getattr(visual, "attnpool", None), "c_proj", None)
     if isinstance(getattr(visual, "proj", None), nn.Parameter):
-        return visual, "transformer"
-    if isinstance(getattr(getattr(visual, "attnpool", None), "c_proj", None), nn.Linear):
-        return visual, "resnet"
+        return visual, None
+    if isinstance(layer, nn.Linear):
+        return visual, layer
     raise BackboneError(
         f"This visual tower ({type(visual).__name__}) has no last projection that can be taken "
         "out.",

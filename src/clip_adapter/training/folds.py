@@ -82,7 +82,7 @@ def stopping_fold(train: FeatureSet, seed: int) -> Fold | None:
     None when fewer than two classes have two different pictures.
     """
     folds = stratified_folds(train.labels, seed, digests=train.digests, thin=False)
-    return folds[0] if folds else None
+    return next(iter(folds), None)
 
 
 def stratified_folds(
@@ -181,8 +181,8 @@ class _Part:
             left = [i for i in numbers if i not in dealt][wanted:]
         out = {*dealt, *left}
         self.fit += own.stuck + [r for i in numbers if i not in out for r in own.units[i]]
-        if scored := (dealt + left)[: max(MOST_OF_A_CLASS, len(dealt))]:
-            rows = [row for i in scored for row in own.units[i]]
+        scored = (dealt + left)[: max(MOST_OF_A_CLASS, len(dealt))]
+        if rows := [row for i in scored for row in own.units[i]]:
             self.held.append((min(wanted, own.distinct, SEVERAL), rows))
 
     def fold(self, share: Mapping[int, float]) -> Fold:

@@ -24,12 +24,9 @@ from clip_adapter.reporting import track
 from clip_adapter.task import FewShotTask
 from clip_adapter.threads import suited_threads
 
-Logits = Callable[[Tensor], Tensor]
 # Multiply-adds of a step which a core has done, gradients included, by the time that the step's
 # operations are only called: half a millisecond on one AMD EPYC core (benchmarks/speed/heads.py).
 WORTH_A_CARD = 5_000_000
-# One that all runs draw from in turn, or one for each run, which then draws as if it were alone.
-Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ class Optimizer:
     """
 
     def __init__(self, module: nn.Module, schedule: Schedule) -> None:
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        self._schedule, self._parameters = schedule, parameters
+        parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        self._module, self._schedule, self._parameters = module, schedule, parameters
         self._momentum: list[Tensor | None] = [None for _ in parameters]
         self._mean = [torch.zeros_like(p) for p in parameters]
         self._square = [torch.zeros_like(p) for p in parameters]
@@ -80,7 +77,7 @@ class Optimizer:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move every parameter along its gradient, then drop the gradients."""
-        schedule, parameters = self._schedule, list[Tensor](self._parameters)
+        schedule, parameters = self._schedule, self._parameters
         gradients = [p.grad for p in parameters if p.grad is not None]
         same: dict[str, Any] = {"lr": lr, "weight_decay": schedule.weight_decay, "maximize": False}
         if schedule.max_norm is not None:
@@ -93,8 +90,7 @@ class Optimizer:
             state = (self._mean, self._square, [], self._steps)
             more = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": schedule.epsilon}
             update(parameters, gradients, *state, **same, **more)
-        for parameter in parameters:
-            parameter.grad = None
+        self._module.zero_grad()
 
 
 def clip(gradients: Sequence[Tensor], max_norm: float) -> None:
@@ -142,14 +138,18 @@ def train_on(
     schedule: Schedule,
     *,
     work: int | None,
-    logits: Logits | None = None,
+    logits: Callable[[Tensor], Tensor] | None = None,
     features: Tensor | None = None,
-    generator: Generators | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     penalty: Callable[[], Tensor] | None = None,
-) -> None:
-    """:func:`train` on the shots of ``task``, on as many threads as a step is worth.
+) -> Tensor:
+    """Train ``module`` in place on the shots of ``task``, on as many threads as a step is worth.
 
     It runs where ``module`` is, see :func:`training_device`; the shots stay where they are.
+
+    The scores get the logarithm of the class's pictures added while they are trained, and not
+    after: a class with many is then no more likely an answer than one with few, and one with none
+    stays out of the loss (Menon et al. 2021, arXiv 2007.07314). Even shots are trained as ever.
 
     Args:
         task: its features and labels.
@@ -159,84 +159,42 @@ def train_on(
         work: multiply-adds of one step of all runs; None: many.
         logits: ``features (R, B, D) -> (R, B, C)``, through ``module``; None takes what ``module``
             itself makes of them for cosines, and multiplies it by the logit scale.
-        features: (V, N, D) in the place of the task's own.
-        generator: as for :func:`train`; None starts one from the task's seed.
-        penalty: as for :func:`train`.
-    """
-
-    def scaled(x: Tensor) -> Tensor:
-        return task.logit_scale * module(x)
-
-    with suited_threads(work):
-        train(
-            module,
-            logits or scaled,
-            task.train.features if features is None else features,
-            task.train.labels,
-            rows,
-            schedule,
-            generator or torch.Generator().manual_seed(task.seed),
-            penalty,
-        )
-
-
-def train(
-    module: nn.Module,
-    logits: Logits,
-    features: Tensor,
-    labels: Tensor,
-    rows: list[Tensor],
-    schedule: Schedule,
-    generator: Generators,
-    penalty: Callable[[], Tensor] | None = None,
-) -> Tensor:
-    """Train ``module`` in place.
-
-    The scores get the logarithm of the class's pictures added while they are trained, and not
-    after: a class with many is then no more likely an answer than one with few, and one with none
-    stays out of the loss (Menon et al. 2021, arXiv 2007.07314). Even shots are trained as ever.
-
-    Args:
-        module: parameters with a leading dimension R.
-        logits: ``features (R, B, D) -> (R, B, C)``, through ``module``.
-        features: (V, N, D), on the CPU; a view is drawn for each picture at each step. A batch
-            goes to the device of ``module``.
-        labels: (N,).
-        rows: R tensors of row indices, one per run.
-        schedule: optimiser, steps and rates.
-        generator: the only source of randomness; or one for each run.
+        features: (V, N, D), on the CPU, in the place of the task's own; a view is drawn for each
+            picture at each step. A batch goes to the device of ``module``.
+        generator: the only source of randomness: one that all runs draw from in turn, or one for
+            each run, which then draws as if it were alone; None starts one from the task's seed.
         penalty: (R,) what is added to the loss at every step, a function of the parameters.
 
     Returns:
         (R,) the loss of the last step.
     """
+    features = task.train.features if features is None else features
+    generator = generator or torch.Generator().manual_seed(task.seed)
+    generators = [generator] * len(rows) if isinstance(generator, torch.Generator) else generator
+    labels, device = task.train.labels, next(module.parameters()).device
+    prior = log_prior(labels, rows, len(task.class_names)).to(device)[:, None]
     views, count, dim = features.shape
-    flat = features.reshape(views * count, dim)
+    flat, even = features.reshape(views * count, dim), not prior.any()
     size = max(len(r) for r in rows)
     per_epoch = max(size // min(schedule.batch_size, size), 1)
     steps = schedule.epochs * per_epoch if schedule.epochs is not None else int(schedule.steps or 0)
-    optimizer = Optimizer(module, schedule)
-    one = isinstance(generator, torch.Generator)
-    generators = [generator] * len(rows) if one else generator
-    loss, prior, even = torch.zeros(len(rows)), None, False
-    device = next(module.parameters()).device
+    optimizer, loss = Optimizer(module, schedule), torch.zeros(len(rows))
     stream = itertools.islice(batches(rows, schedule.batch_size, generators), steps)
-    for step, index in enumerate(track(stream, "Training", total=steps)):
-        target = labels[index].to(device)
-        if views > 1:
-            drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
-            index = index + count * torch.stack(drawn)
-        scores = logits(flat[index].to(device))
-        if prior is None:
-            prior = log_prior(labels, rows, scores.shape[-1]).to(device)
-            even = not prior.any()
-        scores = scores if even else scores + prior[:, None]
-        loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
-        loss = loss.view(target.shape).mean(1)
-        if penalty is not None:
-            loss = loss + penalty()
-        loss.sum().backward()
-        optimizer.step(learning_rate(schedule, step, steps, per_epoch))
+    with suited_threads(work):
+        for step, index in enumerate(track(stream, "Training", total=steps)):
+            target = labels[index].to(device)
+            if views > 1:
+                drawn = [torch.randint(views, index.shape[1:], generator=g) for g in generators]
+                index = index + count * torch.stack(drawn)
+            x = flat[index].to(device)
+            scores = logits(x) if logits else task.logit_scale * module(x)
+            scores = scores if even else scores + prior
+            loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="none")
+            loss = loss.view(target.shape).mean(1)
+            if penalty is not None:
+                loss = loss + penalty()
+            loss.sum().backward()
+            optimizer.step(learning_rate(schedule, step, steps, per_epoch))
     return loss.detach()
 
 

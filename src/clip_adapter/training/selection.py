@@ -20,12 +20,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clip_adapter.heads import Head
 from clip_adapter.task import FewShotTask, HeldOutLogits
 from clip_adapter.training.folds import Fold, folds_of
 
@@ -39,7 +40,6 @@ DOUBT = 1.5
 # Said where there are no folds.
 NOTHING_HELD_OUT = "too few classes have two pictures, so that one could be held out"
 
-T = TypeVar("T")
 Candidate = Any
 Evaluate = Callable[[list[tuple[Fold, Candidate]]], Iterable[Tensor]]
 
@@ -140,7 +140,6 @@ def cross_validate(
         reference: number of the candidate that is left only on evidence.
     """
     rows, weight = gathered(folds)
-    target = labels[rows]
     # The reference is scored first, and each of the others against it as it comes.
     order = [reference, *(i for i in range(len(candidates)) if i != reference)]
     results = iter(evaluate([(f, candidates[i]) for i in order for f in folds]))
@@ -148,18 +147,17 @@ def cross_validate(
     best, lowest, kept, start = reference, 0.0, torch.empty(0), torch.empty(0)
     for number in order:
         logits = torch.cat([next(results) for _ in folds])
-        hits, losses = score(logits, target, weight)
+        hits, losses = score(logits, labels[rows], weight)
         scores[number] = 100 * mean(hits, weight), mean(losses, weight)
         if number == reference:
             start, kept = losses, logits
         elif (gain := cautious(losses - start, weight, rows)) < lowest:
             best, lowest, kept = number, gain, logits
-    kept = kept.cpu()
     pictures = len(rows.unique())
     measured = f"{pictures} held-out pictures, classes counting alike"
     if best != reference:
-        rule = f"on {measured}, its loss is lower than that of "
-        rule += f"{shown(candidates[reference])} beyond doubt"
+        safe = shown(candidates[reference])
+        rule = f"on {measured}, its loss is lower than that of {safe} beyond doubt"
     elif scores[best][1] == min(loss for _, loss in scores.values()):
         rule = f"lowest loss on {measured}"
     else:
@@ -173,13 +171,49 @@ def cross_validate(
         chosen=candidates[best],
         rule=rule,
     )
-    return Choice(candidates[best], selection, HeldOutLogits(kept, rows, weight))
+    return Choice(candidates[best], selection, HeldOutLogits(kept.cpu(), rows, weight))
 
 
-def by_candidate(jobs: Iterable[tuple[Fold, T]]) -> Iterator[tuple[T, list[Fold]]]:
-    """Each candidate with its folds, for methods that train all folds of one in one pass."""
-    for candidate, group in itertools.groupby(jobs, operator.itemgetter(1)):
-        yield candidate, [fold for fold, _ in group]
+def choose_and_train(
+    parameter: str,
+    given: Any,
+    among: Sequence[Candidate],
+    *,
+    one_shot: Candidate,
+    task: FewShotTask,
+    train: Callable[[list[Tensor], Candidate], list[Head]],
+    plain: Tensor,
+    folds: Sequence[Fold] | None = None,
+) -> tuple[Choice, Head]:
+    """:func:`choose`, where all folds of a candidate train in one pass, and the head of all shots.
+
+    Args:
+        parameter: as for :func:`choose`, as what is not named here.
+        given: the option.
+        among: the candidates.
+        one_shot: the reference.
+        task: the shots.
+        train: a head for each tensor of row indices, at the candidate.
+        plain: (N, D), what held-out shots are scored on.
+        folds: of the shots.
+    """
+
+    def evaluate(jobs: list[tuple[Fold, Candidate]]) -> Iterator[Tensor]:
+        for candidate, group in itertools.groupby(jobs, operator.itemgetter(1)):
+            own = [fold for fold, _ in group]
+            yield from held_out_scores(train([f.fit for f in own], candidate), own, plain)
+
+    choice = choose(
+        parameter, given, among, one_shot=one_shot, task=task, evaluate=evaluate, folds=folds
+    )
+    (head,) = train([torch.arange(len(task.train))], choice.value)
+    return choice, head
+
+
+@torch.no_grad()
+def held_out_scores(heads: Iterable[Head], folds: Sequence[Fold], plain: Tensor) -> list[Tensor]:
+    """Logits (m, C) of what each fold holds out of ``plain`` (N, D), by the head of the fold."""
+    return [head(plain[fold.held_out]) for head, fold in zip(heads, folds, strict=True)]
 
 
 def gathered(folds: Sequence[Fold]) -> tuple[Tensor, Tensor]:

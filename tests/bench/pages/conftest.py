@@ -21,7 +21,7 @@ class Pretended(Named):
         super().__init__(name)
         self.identity, self._reason = f"digest of {name}", reason
 
-    def lacks(self, method):
+    def lacks(self, method, prompts=()):
         if self.name == "textless" and method.needs_text:
             return "no text"
         return self._reason if method.reads == "images" else ""
