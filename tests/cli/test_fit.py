@@ -295,7 +295,7 @@ def test_a_set_must_be_named(run, out, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--shots", "0"], "greater than or equal to 1"),
+        (["--shots", "0"], "--method zero-shot"),
         (["--hold-out", "20%"], "has test pictures already"),
     ],
 )

@@ -187,8 +187,10 @@ def _read(spec: DataSpec, root: str | Path | None, class_names: ClassNames | Non
         raise UsageError(
             f"{spec} holds features, and pictures are needed here.",
             allowed=PICTURE_FORMS,
-            hint="clip_adapter.load_features reads features. For 'bench run', put the file into a "
-            "folder, and name that: --features DIR.",
+            hint="clip_adapter.load_features reads features. For 'bench run', name the folder of "
+            "such files, --features DIR; in a recipe, their names without the ending: "
+            f'[profile.features] datasets = [{{ data = "{spec.path and spec.path.stem}", '
+            'label = "..." }].',
         )
     if spec.kind == "hub":
         return load_hub(spec.text, class_names)
