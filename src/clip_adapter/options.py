@@ -34,6 +34,7 @@ HELD_OUT = "held-out"
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
+Runtime = Literal["torch", "onnx"]
 Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -191,6 +192,7 @@ class SourceOptions:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone; "auto" is float16 on a CUDA
             device, unless the method runs the backbone itself, and float32 elsewhere.
+        runtime: "torch", or "onnx" for convolutional picture towers on a CPU (``docs/speed.md``).
         batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256 or 512.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
@@ -264,11 +266,7 @@ class SourceOptions:
         ),
     ] = "clip"
     decode: Annotated[
-        Decode,
-        Help(
-            "How pictures are decoded: exact, or fast with pixels that are a little off. auto is "
-            "fast on a CUDA device and exact elsewhere."
-        ),
+        Decode, Help("How to decode: exact, or fast and a little off. auto is fast on CUDA only.")
     ] = "auto"
     device: Annotated[
         str,
@@ -277,6 +275,9 @@ class SourceOptions:
     dtype: Annotated[
         Dtype, Help("Number format of the backbone. auto is float16 on a CUDA device.", rare=True)
     ] = "auto"
+    runtime: Annotated[
+        Runtime, Help("What computes RN50 and its like: onnx is quicker on a CPU.", rare=True)
+    ] = "torch"
     batch_size: Annotated[
         int | None,
         Bounds(least=1),
@@ -317,7 +318,7 @@ class SourceOptions:
         from clip_adapter.backbones import load_backbone
 
         chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
-        return load_backbone(chosen, device=self.device, dtype=self.dtype)
+        return load_backbone(chosen, device=self.device, dtype=self.dtype, runtime=self.runtime)
 
     def store(self) -> FeatureStore:
         """The feature store."""
