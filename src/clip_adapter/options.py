@@ -1,7 +1,6 @@
 """What a user can choose, with the defaults. Imports nothing heavy: help texts read it.
 
-What a field takes and how the command line speaks of it are written into its annotation, as
-:class:`Bounds` and :class:`Help`.
+The annotation of a field says what it takes, as :class:`Bounds`, and its :class:`Help`.
 """
 
 from __future__ import annotations
@@ -266,7 +265,11 @@ class SourceOptions:
         ),
     ] = "clip"
     decode: Annotated[
-        Decode, Help("How to decode: exact, or fast and a little off. auto is fast on CUDA only.")
+        Decode,
+        Help(
+            "How pictures are decoded: exact, or fast with pixels that are a little off. auto is "
+            "fast on a CUDA device and exact elsewhere."
+        ),
     ] = "auto"
     device: Annotated[
         str,
@@ -335,10 +338,8 @@ class Compute:
         device: of the backbone, such as "cpu" or "cuda".
         devices: how many of them work together.
         precision: "32-true", or mixed precision ("16-mixed" on CUDA, "bf16-mixed").
-        accumulate: parts that a batch is cut into, to fit into memory; the gradient is theirs
-            together.
-        checkpoint: folder where the state of the training is kept, so that it resumes after it was
-            interrupted; None keeps nothing.
+        accumulate: parts of a batch that go through one by one, to fit into memory.
+        checkpoint: folder that keeps the state of the training, to resume it; None keeps nothing.
 
     Raises:
         UsageError: a value out of range.

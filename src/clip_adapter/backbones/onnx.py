@@ -6,7 +6,7 @@ The tower is exported when it is loaded, which takes seconds, and nothing is kep
 from __future__ import annotations
 
 import importlib
-import io
+import tempfile
 import warnings
 from typing import Any
 
@@ -18,7 +18,6 @@ from clip_adapter.backbones.open_clip import OpenClipBackbone
 from clip_adapter.backbones.weights import Origin, model_config, reason_of
 from clip_adapter.errors import BackboneError, MissingExtraError, UsageError
 
-_OPSET = 17
 _HINT = "Leave --runtime away: torch runs every backbone."
 
 
@@ -66,26 +65,22 @@ class OnnxTower(nn.Module):
     def __init__(self, visual: nn.Module, image_size: int) -> None:
         super().__init__()
         ort: Any = importlib.import_module("onnxruntime")
-        options, file = ort.SessionOptions(), io.BytesIO()
+        options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Threads that wait for work by spinning would be in the way of decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        axes = {"images": {0: "batch"}}
         blank = torch.zeros(2, 3, image_size, image_size)  # of one, the batch would be a constant
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter by tracing is the older one of two
-            torch.onnx.export(
-                visual,
-                (blank,),
-                file,
-                opset_version=_OPSET,
-                input_names=["images"],
-                dynamic_axes=axes,
-                dynamo=False,
+        names: dict[str, Any] = {
+            "input_names": ["images"],
+            "dynamic_axes": {"images": {0: "batch"}},
+        }
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the two exporters, that by tracing is the older
+            file = f"{folder}/tower.onnx"
+            torch.onnx.export(visual, (blank,), file, opset_version=17, dynamo=False, **names)
+            self._session: Any = ort.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
             )
-        self._session: Any = ort.InferenceSession(
-            file.getvalue(), options, providers=["CPUExecutionProvider"]
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D)."""
