@@ -148,7 +148,7 @@ def test_prompts_say_nothing_to_a_file_with_text(recipe, environment):
 def test_a_folder_without_features_is_told(recipe, environment, tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path, Path(recipe())):
         wrong = dataclasses.replace(environment, features=str(folder))
-        with pytest.raises(DataError, match=r"no folder with \.safetensors files"):
+        with pytest.raises(DataError, match="no folder with files of features"):
             call(recipe(), wrong)
 
 
