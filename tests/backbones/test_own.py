@@ -1,5 +1,6 @@
 """Backbones of one's own: an object in place of a name, or a name that a package gave."""
 
+import json
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_an_object_with_text(method, uneven, pictures, tmp_path):
     classifier = clip_adapter.fit(uneven, backbone=mine, **method)
     assert classifier.predict(pictures) == CLASSES
     assert classifier.info["backbone"] == "WithText"
-    assert classifier.info["backbone_fingerprint"] == "colours-1"
+    assert classifier.info["backbone_fingerprint"].startswith("colours-1 weights:")
     assert not mine.training
     folder = classifier.save(tmp_path / "classifier")
     loaded = Classifier.load(folder, backbone=mine)
@@ -118,7 +119,7 @@ def test_an_object_without_text(uneven, pictures, tmp_path):
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"), backbone=mine)
     assert loaded.predict(pictures) == CLASSES
     for asks in (loaded.zero_shot_logits, load_backbone(mine).encode_text):
-        with pytest.raises(MissingTextError):
+        with pytest.raises(MissingTextError, match="encode_text"):
             asks(pictures)
     with pytest.raises(MissingTextError, match="no encode_text"):
         clip_adapter.fit(uneven, backbone=mine, prompts=["a {}"], **PROBE)
@@ -156,8 +157,72 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
     other = Colours()
     other.fingerprint = "colours-2"
     for wrong in (other, Plain(), "demo"):
-        with pytest.raises(ClassifierError, match="not those that this classifier"):
+        with pytest.raises(ClassifierError, match=r"not those that .*, of Colours \(") as caught:
             Classifier.load(folder, backbone=wrong)
+        assert "Give that one, Colours" in caught.value.hint
+
+
+class Holder:
+    """No torch module; two are among its attributes."""
+
+    preprocess, fingerprint = Colours.preprocess, "holder-1"
+
+    def __init__(self):
+        self.colours, self.scale = Colours().eval(), nn.Module()
+        self.scale.register_buffer("value", torch.ones(4), persistent=False)
+
+    def encode_images(self, images):
+        return self.colours.encode_images(images) * self.scale.value
+
+
+CHANGES = [
+    (Colours, lambda mine: mine.map.weight),
+    (Holder, lambda mine: mine.colours.map.weight),
+    (Holder, lambda mine: mine.scale.value),
+]
+
+
+@pytest.mark.parametrize(("kind", "weights"), CHANGES)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_weights_of_later_are_not_taken_for_those_of_before(
+    uneven, tmp_path, kind, weights, loaded
+):
+    def changed(mine):
+        with torch.no_grad():
+            weights(mine)[1:].mul_(-3).add_(0.5)
+        return mine
+
+    mine = kind()
+    given = load_backbone(mine) if loaded else mine
+    classifier = clip_adapter.fit(uneven, backbone=given, **PROBE)
+    changed(mine)
+    with pytest.raises(ClassifierError, match="not those that this classifier"):
+        Classifier.load(classifier.save(tmp_path / "before"), backbone=given)
+    with pytest.raises(ClassifierError, match="not those that this classifier"):
+        clip_adapter.evaluate(classifier, uneven)
+    after = clip_adapter.fit(uneven, backbone=given, **PROBE)
+    fresh = clip_adapter.fit(uneven, backbone=changed(kind()), cache=None, **PROBE)
+    assert torch.equal(after.head.weights, fresh.head.weights)
+    assert not torch.equal(after.head.weights, classifier.head.weights)
+
+
+def test_a_record_of_what_the_object_states_alone_is_loaded_with_a_word(uneven, tmp_path):
+    mine = Colours()
+    folder = clip_adapter.fit(uneven, backbone=mine, **PROBE).save(tmp_path / "c")
+    record = json.loads((folder / "classifier.json").read_text())
+    record["info"]["backbone_fingerprint"] = "colours-1"  # as it was once
+    (folder / "classifier.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match="Colours has the weights .* cannot be checked"):
+        Classifier.load(folder, backbone=mine)
+
+
+@pytest.mark.parametrize("name", ["demo", "auto", "RN50", "their/colours", "hf-hub:mine"])
+def test_an_object_called_as_a_backbone_of_ours_is_refused(uneven, name):
+    mine = Colours()
+    mine.name = name
+    with pytest.raises(UsageError, match=f"it is called '{name}'") as caught:
+        clip_adapter.fit(uneven, backbone=mine, **PROBE)
+    assert "another attribute" in caught.value.hint
 
 
 def test_two_backbones_of_one_name_are_told_apart_by_their_fingerprints(uneven, tmp_path):

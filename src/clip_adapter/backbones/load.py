@@ -33,6 +33,8 @@ def load_backbone(
             another device or of another number format than asked for.
         BackboneError: weights that cannot be found, fetched or loaded.
     """
+    if isinstance(name, OwnBackbone):
+        name.renew()  # its weights may have been loaded or trained since
     if not isinstance(name, str):
         return _as_asked(name if isinstance(name, Backbone) else OwnBackbone(name), device, dtype)
     if name in own_names():
