@@ -1,6 +1,5 @@
 """Backbones of one's own: an object in place of a name, or a name that a package gave."""
 
-import json
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -160,60 +159,6 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
         with pytest.raises(ClassifierError, match=r"not those that .*, of Colours \(") as caught:
             Classifier.load(folder, backbone=wrong)
         assert "Give that one, Colours" in caught.value.hint
-
-
-class Holder:
-    """No torch module; two are among its attributes."""
-
-    preprocess, fingerprint = Colours.preprocess, "holder-1"
-
-    def __init__(self):
-        self.colours, self.scale = Colours().eval(), nn.Module()
-        self.scale.register_buffer("value", torch.ones(4), persistent=False)
-
-    def encode_images(self, images):
-        return self.colours.encode_images(images) * self.scale.value
-
-
-CHANGES = [
-    (Colours, lambda mine: mine.map.weight),
-    (Holder, lambda mine: mine.colours.map.weight),
-    (Holder, lambda mine: mine.scale.value),
-]
-
-
-@pytest.mark.parametrize(("kind", "weights"), CHANGES)
-@pytest.mark.parametrize("loaded", [False, True])
-def test_weights_of_later_are_not_taken_for_those_of_before(
-    uneven, tmp_path, kind, weights, loaded
-):
-    def changed(mine):
-        with torch.no_grad():
-            weights(mine)[1:].mul_(-3).add_(0.5)
-        return mine
-
-    mine = kind()
-    given = load_backbone(mine) if loaded else mine
-    classifier = clip_adapter.fit(uneven, backbone=given, **PROBE)
-    changed(mine)
-    with pytest.raises(ClassifierError, match="not those that this classifier"):
-        Classifier.load(classifier.save(tmp_path / "before"), backbone=given)
-    with pytest.raises(ClassifierError, match="not those that this classifier"):
-        clip_adapter.evaluate(classifier, uneven)
-    after = clip_adapter.fit(uneven, backbone=given, **PROBE)
-    fresh = clip_adapter.fit(uneven, backbone=changed(kind()), cache=None, **PROBE)
-    assert torch.equal(after.head.weights, fresh.head.weights)
-    assert not torch.equal(after.head.weights, classifier.head.weights)
-
-
-def test_a_record_of_what_the_object_states_alone_is_loaded_with_a_word(uneven, tmp_path):
-    mine = Colours()
-    folder = clip_adapter.fit(uneven, backbone=mine, **PROBE).save(tmp_path / "c")
-    record = json.loads((folder / "classifier.json").read_text())
-    record["info"]["backbone_fingerprint"] = "colours-1"  # as it was once
-    (folder / "classifier.json").write_text(json.dumps(record))
-    with pytest.warns(UserWarning, match="Colours has the weights .* cannot be checked"):
-        Classifier.load(folder, backbone=mine)
 
 
 @pytest.mark.parametrize("name", ["demo", "auto", "RN50", "their/colours", "hf-hub:mine"])
