@@ -230,6 +230,15 @@ def test_a_folder_of_other_things_is_kept(run, photos, tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize(("place", "inside"), [("", True), ("train", True), ("train/red", False)])
+def test_the_pictures_are_never_in_the_way(run, paint_task, tiny, tmp_path, place, inside):
+    photos = paint_task(tmp_path / "My photos", {"train": 1})
+    result = run("fit", photos / "train", "--backbone", tiny, "--out", photos / place)
+    assert result.exit_code == 1
+    assert ("and your data is in it." in result.stderr) is inside
+    assert result.stderr.endswith("Next: Choose a new folder.\n")
+
+
 @pytest.mark.parametrize("preprocess", ["--preprocess", "--style"])
 def test_prompts_names_views_and_preprocessing(preprocess, run_json, photos, tiny, out, tmp_path):
     names = tmp_path / "names.csv"

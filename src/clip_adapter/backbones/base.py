@@ -16,6 +16,7 @@ from clip_adapter.wording import first_line
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "squash", "longest")
+RUNTIMES = ("torch", "onnx")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -116,6 +117,12 @@ def has_made(backbone: Backbone, known: str) -> bool:
             "Fit or embed again, and they are."
         )
     return known in (backbone.fingerprint, stated)
+
+
+def runtime_entry(backbone: Any) -> dict[str, str]:
+    """What keys and records say of the runtime of a backbone: nothing where that is torch."""
+    runtime = getattr(backbone, "runtime", "torch")
+    return {} if runtime == "torch" else {"runtime": runtime}
 
 
 def best_device() -> str:

@@ -128,8 +128,7 @@ class Classifier:
             raise MissingTextError(
                 "This classifier was made without text weights, so there is no zero-shot "
                 "classifier to compare it with.",
-                hint="Fit it again with --backbone, or with a feature file that holds 'text'; a "
-                "backbone of your own needs encode_text, list of str -> (N, D).",
+                hint="Fit again with a --backbone that has encode_text, or by a file with 'text'.",
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
         return self._scores(head, inputs, "mark", untouched=True)
@@ -214,10 +213,11 @@ class Classifier:
             )
         # Only a GPU is quick with float16.
         kept = self.info.get("dtype") or "float32"
-        dtype = "auto" if kept == "float16" else kept
+        dtype, runtime = "auto" if kept == "float16" else kept, self.info.get("runtime") or "torch"
+        device = device or self._device
         try:
             return self.use(
-                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+                load_backbone(name, device=device, dtype=dtype, runtime=runtime, recorded=True)
             )
         except UsageError as error:
             raise ClassifierError(

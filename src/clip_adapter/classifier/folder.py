@@ -133,8 +133,10 @@ def _is_own_card(folder: Path) -> bool:
     return digest(data) == recorded or (folder / _NEW.format(CARD, recorded)).is_file()
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Path, data: Path | None = None) -> None:
     """Check that a classifier may be saved as ``folder``: to be asked before a long training.
+
+    ``data`` is what it is to learn from, to say that this lies there.
 
     Raises:
         ClassifierError: it holds other things, or may not be written.
@@ -145,9 +147,11 @@ def check_target(folder: Path) -> None:
         # A new volume is not empty.
         others = {n for n in names - {"lost+found", _LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
+            inside = data and data.resolve().is_relative_to(folder.resolve())
             raise ClassifierError(
-                f"{folder} exists and is not a saved classifier.",
-                hint="Choose a new folder, or empty this one.",
+                f"{shown(folder)} exists and is not a saved classifier"
+                f"{', and your data is in it' * bool(inside)}.",
+                hint="Choose a new folder.",
             )
     except PermissionError as error:
         raise not_permitted(str(folder), ClassifierError) from error

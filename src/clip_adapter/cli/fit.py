@@ -129,7 +129,7 @@ def fit(
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
 
-        check_target(out)
+        check_target(out, None if spec.kind == "hub" else spec.path)
         classifier = fitting.fit(
             spec,
             method=method,

@@ -18,7 +18,15 @@ from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import LOCKED, SPECIAL, Walk
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import did_you_mean, may_wait
+from clip_adapter.paths import (
+    ARCHIVES,
+    DOWNLOAD,
+    NOT_FETCHED,
+    UNPACK,
+    did_you_mean,
+    is_remote,
+    may_wait,
+)
 from clip_adapter.reporting import log, tracking
 from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
 
@@ -73,6 +81,8 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
     if not word:
         return [{"path": word, "error": "no such file: the name is empty"}]
+    if is_remote(word):
+        return [{"path": word, "error": f"{NOT_FETCHED}. {DOWNLOAD}"}]
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         records: list[list[Record]] = [
@@ -89,6 +99,8 @@ def _expand(word: str, recursive: bool) -> list[Record]:
 
 
 def _file(path: str) -> Record:
+    if os.path.splitext(path)[1].lower() in ARCHIVES:
+        return {"path": path, "error": f"an archive. {UNPACK}"}
     return {"path": path, **({"error": f"{SPECIAL}, no picture"} if may_wait(path) else {})}
 
 
