@@ -216,6 +216,17 @@ def test_a_bug_is_called_one(run, monkeypatch, tmp_path):
     assert isinstance(run(*FIT).exception, ZeroDivisionError)
 
 
+@pytest.mark.parametrize(("file", "words"), [("mine.py", "no part of"), (base.__file__, "yours")])
+def test_a_file_that_is_no_python_is_named(run, monkeypatch, tmp_path, file, words):
+    slip = SyntaxError("'(' was never closed", (str(tmp_path / file), 3, 1, "f(", 3, 2))
+    failing(monkeypatch, tmp_path, slip)
+    result = run(*FIT)
+    assert result.exit_code == 1
+    assert f"{tmp_path / file}, line 3: '(' was never closed." in result.stderr
+    assert words in result.stderr
+    assert "bug in clip-adapter" not in result.stderr
+
+
 def test_what_breaks_in_another_package_is_told_as_its_own(
     run, monkeypatch, photos, tiny, tmp_path
 ):

@@ -54,6 +54,8 @@ def load_backbone(
     """
     if runtime not in RUNTIMES:
         raise unknown_name("runtime", str(runtime), RUNTIMES)
+    if isinstance(name, OwnBackbone):
+        name.renew()  # its weights may have been loaded or trained since
     if not isinstance(name, str):
         given = name if isinstance(name, Backbone) else OwnBackbone(name)
         return _as_asked(given, device, dtype, runtime)

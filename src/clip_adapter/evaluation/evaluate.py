@@ -265,7 +265,10 @@ def open_for(
     if "pixels" in source.holds:
         # A split that is not there is told before a backbone is loaded.
         source.labels("train" if split == HELD_OUT else split)
-        source.use(classifier.encoder(given.get("device")))
+        backbone = classifier.backbone(given.get("device"))
+        if backbone.fingerprint:  # what is stored must be of the weights as they are now
+            classifier.use(backbone)
+        source.use(classifier.encoder())
     elif classifier.tower_adapter is not None:
         raise DataError(
             f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "
