@@ -230,12 +230,12 @@ def test_a_folder_of_other_things_is_kept(run, photos, tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
-@pytest.mark.parametrize(("place", "inside"), [("", True), ("train", True), ("train/red", False)])
-def test_the_pictures_are_never_in_the_way(run, paint_task, tiny, tmp_path, place, inside):
+@pytest.mark.parametrize("place", ["", "train", "train/red"])
+def test_the_pictures_are_never_in_the_way(run, paint_task, tiny, tmp_path, place):
     photos = paint_task(tmp_path / "My photos", {"train": 1})
     result = run("fit", photos / "train", "--backbone", tiny, "--out", photos / place)
     assert result.exit_code == 1
-    assert ("and your data is in it." in result.stderr) is inside
+    assert "other things are in it" in result.stderr
     assert result.stderr.endswith("Next: Choose a new folder.\n")
 
 

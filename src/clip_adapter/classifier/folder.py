@@ -133,10 +133,8 @@ def _is_own_card(folder: Path) -> bool:
     return digest(data) == recorded or (folder / _NEW.format(CARD, recorded)).is_file()
 
 
-def check_target(folder: Path, data: Path | None = None) -> None:
+def check_target(folder: Path) -> None:
     """Check that a classifier may be saved as ``folder``: to be asked before a long training.
-
-    ``data`` is what it is to learn from, to say that this lies there.
 
     Raises:
         ClassifierError: it holds other things, or may not be written.
@@ -147,10 +145,8 @@ def check_target(folder: Path, data: Path | None = None) -> None:
         # A new volume is not empty.
         others = {n for n in names - {"lost+found", _LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
-            inside = data and data.resolve().is_relative_to(folder.resolve())
             raise ClassifierError(
-                f"{shown(folder)} exists and is not a saved classifier"
-                f"{', and your data is in it' * bool(inside)}.",
+                f"{shown(folder)} exists and is not a saved classifier: other things are in it.",
                 hint="Choose a new folder.",
             )
     except PermissionError as error:

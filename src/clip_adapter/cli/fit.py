@@ -130,7 +130,7 @@ def fit(
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target
 
-        check_target(out, None if spec.kind == "hub" else spec.path)
+        check_target(out)
         classifier = fitting.fit(
             spec,
             method=method,
