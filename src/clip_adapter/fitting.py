@@ -334,8 +334,8 @@ def make_task(
     with Notes() as notes:
         source.shots = shots
         # The weights of a backbone may have to be fetched: what is asked for is checked before.
-        check_two_named(source.class_names)
         labels = source.labels("train")
+        check_two_named(source.class_names)
         if hold_out is not None and source.has_test:
             raise UsageError(
                 f"--hold-out {hold_out}: {source.name} has test pictures already.",

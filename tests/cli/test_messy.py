@@ -106,8 +106,7 @@ def test_plots_with_any_label(run, messy, tiny, tmp_path):
     assert "5 were trained on, 4 cannot be read" in result.stdout
 
 
-@pytest.mark.parametrize("method", ["clip-adapter", "zero-shot", "linear-probe"])
-@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize(("method", "table"), [("auto", False), ("linear-probe", True)])
 def test_one_class_only_is_refused_once_before_the_backbone(
     run, tmp_path, method, table, monkeypatch
 ):
