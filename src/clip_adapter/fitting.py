@@ -19,7 +19,7 @@ from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.coverage import coverage, thin_classes
 from clip_adapter.datasets.leak_guard import nothing_but_the_task
 from clip_adapter.datasets.open import DataSpec
-from clip_adapter.datasets.splits import draw
+from clip_adapter.datasets.splits import OF_HELD_OUT, OF_LEARNED, draw
 from clip_adapter.errors import ClassifierError, Offer, UsageError, code_of, lacking
 from clip_adapter.features.text import alike_note
 from clip_adapter.keywords import SourceKeywords
@@ -27,7 +27,7 @@ from clip_adapter.methods import Method, get_method, make_method, method_names
 from clip_adapter.options import DEFAULT_METHOD, DEFAULT_SEED, Compute, source_options
 from clip_adapter.reporting import Notes, Progress, listening, note
 from clip_adapter.sources import Source, open_source
-from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits
+from clip_adapter.task import FewShotTask, Fitted, HeldOutLogits, check_two_named
 
 MAX_SEED = 2**63  # what torch's generators take
 PROBED = 256  # shots that are scored once, to see that the scores are numbers
@@ -327,6 +327,7 @@ def make_task(
         hold_out: what is kept apart of each class, see :func:`~.splits.draw`.
 
     Raises:
+        DataError: there is only one class.
         MissingTextError, UsageError: the source does not have it; or it has a test split, and
             more was to be kept apart.
     """
@@ -334,6 +335,7 @@ def make_task(
         source.shots = shots
         # The weights of a backbone may have to be fetched: what is asked for is checked before.
         labels = source.labels("train")
+        check_two_named(source.class_names)
         if hold_out is not None and source.has_test:
             raise UsageError(
                 f"--hold-out {hold_out}: {source.name} has test pictures already.",
@@ -342,9 +344,11 @@ def make_task(
         rows, apart = draw(labels, shots, seed, hold_out)
         wanted = frozenset() if method is None else check_supply(method, source, views)
         start = time.perf_counter()
-        read, skipped = source.features("train", rows, views)
+        with Notes(part=OF_LEARNED if apart else ""):
+            read, skipped = source.features("train", rows, views)
         # They are scored later; whether one is a copy under another label counts now.
-        kept = source.features("train", apart, other=source.backbone)[0] if apart else None
+        with Notes(part=OF_HELD_OUT):
+            kept = source.features("train", apart, other=source.backbone)[0] if apart else None
         text = source.text_weights()
         lasting = coverage(
             read.labels.tolist(),

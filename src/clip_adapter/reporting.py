@@ -38,16 +38,19 @@ class NotesWarning(UserWarning):
 class Notes(list[str]):
     """Inside, collects the notes of this thread; the outermost one warns of them at its end.
 
-    Those in ``told`` have been said before, and are dropped, in blocks inside as well.
+    Those in ``told`` have been said before, and are dropped; each of the others begins with
+    ``part``, which says of what pictures it is. Both hold in blocks inside as well.
     """
 
-    def __init__(self, told: Iterable[str] = ()) -> None:
+    def __init__(self, told: Iterable[str] = (), part: str = "") -> None:
         super().__init__()
-        self.told = frozenset(told)
+        self.told, self.part = frozenset(told), part
 
     def __enter__(self) -> Notes:
         self._outer = _notes.get()
-        self.told |= self._outer.told if self._outer is not None else frozenset()
+        if self._outer is not None:
+            self.told |= self._outer.told
+            self.part = self.part or self._outer.part
         _notes.set(self)
         return self
 
@@ -66,6 +69,7 @@ def note(line: str) -> None:
     """Say what the user should know of the data: to the logger, and to :class:`Notes`."""
     collected = _notes.get()
     if collected is not None:
+        line = collected.part + line
         if line in collected.told:
             return
         collected.append(line)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.datasets.dataset import ONE_CLASS
 from clip_adapter.errors import DataError, Offer, lacking
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.heads import Head, Mixture, check_numbers, score_rows
@@ -23,6 +22,20 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+def check_two_named(class_names: Sequence[str]) -> None:
+    """Check that there are two classes or more.
+
+    Raises:
+        DataError: there is only one.
+    """
+    if len(class_names) < 2:
+        raise DataError(
+            f"There is only one class, {class_names[0]!r}: nothing can be told apart.",
+            allowed="two classes or more",
+            hint="Add a folder for a second class, for instance 'something else'.",
+        )
 
 
 def _there(part: T | None, offer: Offer, method: str) -> T:
@@ -60,12 +73,7 @@ class FewShotTask:
     def __post_init__(self) -> None:
         if len(self.train) == 0:
             raise DataError("There is no training picture.", hint="Add pictures to the classes.")
-        if len(self.class_names) < 2:
-            raise DataError(
-                ONE_CLASS.format(self.class_names[0]),
-                allowed="two classes or more",
-                hint="Add a folder for a second class, for instance 'something else'.",
-            )
+        check_two_named(self.class_names)
         if not 0 < self.logit_scale < math.inf:
             raise DataError(f"logit_scale = {self.logit_scale}.", allowed="a number above 0")
         if self.text_weights is not None:

@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,23 @@ def test_held_out_pictures_by_class(paint_task, paint, run, run_json, tmp_path, 
     assert shown.index("optimistic") < shown.index("zero-shot %")
 
 
+def test_a_classifier_that_is_replaced_is_named_where_it_was_of_another_kind(
+    saved, tiny, paint_task, run, run_json, tmp_path, out
+):
+    shutil.copytree(saved, out)
+    folder = paint_task(tmp_path / "p", {".": 2})
+    words = ["fit", folder, "--backbone", "demo", "--method", "zero-shot", "--out", out]
+    was = f"in place of a classifier of 3 classes by local-dir:{tiny}: blue, green, red"
+    assert f"Saved: {out} ({was})\n" in run(*words).stdout
+    assert f"Saved: {out}\n" in run(*words).stdout, "its like"
+    file = Path(out) / "classifier.json"
+    older = json.loads(file.read_text())
+    file.write_text(json.dumps(older | {"class_names": ["a", "b", "c"]}))
+    replaced = run_json(*words, "--json")["replaced"]
+    assert replaced == {"class_names": ["a", "b", "c"], "backbone": "demo"}
+    assert json.loads(file.read_text())["info"].keys() == older["info"].keys()
+
+
 def test_hold_out(paint_task, paint, run, run_json, tmp_path, out):
     folder = paint_task(tmp_path / "p", {".": 5})
     paint(folder / "white" / "only.png", (250, 250, 250), 1)
@@ -123,6 +141,8 @@ def test_hold_out(paint_task, paint, run, run_json, tmp_path, out):
     assert "Held out: 3 of 16 pictures are not learned from (seed 1); 1 class has" in said.stderr
     assert said.stderr.count("1 file left out") == 1, "once, and not again for what is held out"
     assert "of 3 pictures right" in said.stdout
+    assert "No picture of 'white' was scored: not in this mean." in said.stdout
+    assert "Fewer than 5 pictures of each class were scored" in said.stdout
     assert "evaluate" not in said.stdout.split("Next:")[1]
     assert run_json(*words, "--hold-out", "1", "--json")["test"] == info["test"]
 

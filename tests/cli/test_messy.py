@@ -106,16 +106,19 @@ def test_plots_with_any_label(run, messy, tiny, tmp_path):
     assert "5 were trained on, 4 cannot be read" in result.stdout
 
 
-@pytest.mark.parametrize("method", ["clip-adapter", "zero-shot", "linear-probe"])
-def test_one_class_only(run, tiny, tmp_path, method):
-    paint(tmp_path / "one" / "cat" / "1.png", (1, 200, 3), 1)
-    paint(tmp_path / "one" / "cat" / "2.png", (1, 200, 3), 2)
-    words = ("--method", method, "--backbone", tiny, "--out", tmp_path / "made")
-    result = run("fit", tmp_path / "one", *words, "--json")
-    assert result.exit_code in (0, 1)
-    assert "only one class" in result.stderr
-    if result.exit_code:
-        assert json.loads(result.stdout)["next"]
+@pytest.mark.parametrize(("method", "table"), [("auto", False), ("linear-probe", True)])
+def test_one_class_only_is_refused_once_before_the_backbone(
+    run, tmp_path, method, table, monkeypatch
+):
+    monkeypatch.delattr("clip_adapter.options.SourceOptions.load_backbone")
+    for i in (1, 2):
+        paint(tmp_path / "one" / "cat" / f"{i}.png", (1, 200, 3), i)
+    (tmp_path / "one.csv").write_text("path,label\none/cat/1.png,cat\none/cat/2.png,cat\n")
+    words = ("--method", method, "--backbone", "demo", "--out", tmp_path / "made")
+    result = run("fit", tmp_path / ("one.csv" if table else "one"), *words, "--json")
+    assert result.exit_code == 1
+    assert result.stderr.count("only one class, 'cat'") == 1
+    assert json.loads(result.stdout)["next"]
 
 
 def test_nothing_to_learn_from(run, tmp_path):

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,30 @@ def test_exit_code_only_when_all_failed(run, saved, test_folder):
     assert result.exit_code == 1
     assert [set(one) for one in json.loads(result.stdout)] == [{"schema", "path", "error"}] * 2
     assert "2 of 2 pictures could not be read" in result.stderr
+
+
+def test_folders_without_pictures_are_told_in_one_plain_error(run, saved, test_folder, tmp_path):
+    empty, out = tmp_path / "empty", tmp_path / "all.csv"
+    empty.mkdir()
+    for words in ((), ("--top", "2"), ("--out", out)):
+        result = run("predict", saved, empty, *words)
+        assert result.exit_code == 1
+        assert f"Error: No picture in {empty}." in result.stderr
+        assert "could not be read" not in result.stderr
+        assert "┃" not in result.stdout
+    assert not out.exists()
+    assert run("predict", saved, empty, test_folder / "red").exit_code == 0
+
+
+def test_what_was_answered_is_counted_where_it_goes_into_a_file(run, saved, test_folder, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    out = tmp_path / "all.csv"
+    result = run("predict", saved, test_folder, tmp_path / "broken.jpg", "--out", out)
+    with out.open(newline="") as lines:
+        labels = [row["label"] for row in csv.DictReader(lines)]
+    counts = Counter(filter(None, labels)).most_common()
+    answers = ", ".join(f"{label} {count}" for label, count in counts)
+    assert f"Answers: {answers}; 1 of 13 pictures could not be read." in result.stderr
 
 
 def test_broken_pictures_alone(run, saved, tmp_path):

@@ -60,6 +60,33 @@ def test_what_is_held_out_tells_of_two_labels_too(learn, torn, out, seed):
     assert twice <= set(record["conflicting"])
 
 
+def test_notes_on_copies_say_of_which_part_they_are(learn, torn, run, tiny, out):
+    for i in range(2, 6):
+        shutil.copy(torn / "green" / f"0{i}.png", torn / "green" / f"copy {i}.png")
+    for i in range(2, 6):
+        shutil.copy(torn / "red" / f"0{i}.png", torn / "blue" / f"also {i}.png")
+    words = ("--backbone", tiny, "--method", "zero-shot", "--out", out)
+    plain = run("fit", torn, *words).stderr
+    assert "\n6 pictures are there under two labels" in plain
+    assert plain.count("(blue)") == 3
+    assert "; and 3 more.\n" in plain
+    said = run("fit", torn, *words, "--hold-out", "50%").stderr.splitlines()
+    copies = [line for line in said if "exact duplicate" in line or "two labels or more" in line]
+    parts = "Of the training pictures: ", "Of the pictures held out: "
+    assert all(line.startswith(parts) for line in copies)
+    assert all(sum(line.startswith(part) for line in copies) for part in parts)
+    assert len(copies) == len({*copies}), "once, and not again where they are scored"
+
+
+def test_classes_that_were_not_scored_are_named(saved, paint_task, run, tmp_path):
+    folder = paint_task(tmp_path / "p", {"test": 5}, first=9000)
+    shutil.rmtree(folder / "test" / "red")
+    (folder / "test" / "blue" / "00.png").unlink()
+    shown = run("evaluate", saved, folder).stdout
+    assert "No picture of 'red' was scored: not in this mean." in shown
+    assert "Fewer than 5 pictures of 'blue' were scored: they prove little." in shown
+
+
 def test_test_pictures_under_two_labels_are_not_scored(learn, paint_task, run_json, tmp_path, out):
     folder = paint_task(tmp_path / "p", {"train": 3, "test": 3})
     shutil.copy(folder / "test" / "red" / "00.png", folder / "test" / "blue" / "also.png")

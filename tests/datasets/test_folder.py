@@ -1,6 +1,7 @@
 """Folders of pictures, tidy and untidy: every file is a sample or is told of."""
 
 import os
+import shlex
 import shutil
 
 import pytest
@@ -75,10 +76,51 @@ def test_an_empty_class_stays_a_class_with_a_note(put):
     assert dataset.notes == ["Class 'nothing here' has no pictures."]
 
 
-def test_one_class_loads_with_a_note(put):
-    dataset = load_folder(put("only/1.png"))
-    assert dataset.class_names == ["only"]
-    assert "only one class, 'only'" in dataset.notes[0]
+@pytest.mark.parametrize(
+    "called",
+    [
+        "100APPLE 101APPLE",
+        "100_PANA 101MSDCF",
+        "202303_a 202304__",
+        "Camera Screenshots",
+        "2021 2022",
+        "2023-01 2023-03-Urlaub",
+        "20230314 20230401_zoo",
+        "14.03.2023 2.4.2023",
+        "Photos\\ from\\ 2021 Fotos\\ von\\ 2022",
+        "March\\ 2021 März\\ 2022",
+        "2019 2020 2021 2022 2023 zoo",
+    ],
+)
+def test_folders_of_a_camera_or_a_calendar_are_no_classes(put, called):
+    folders = shlex.split(called)
+    root = put(*(f"{name}/1.png" for name in folders))
+    (note,) = (note for note in load_folder(root).notes if "camera or a calendar" in note)
+    assert "Make a folder for each thing, named after it" in note
+    named = load_folder(root, {name: f"thing {i}" for i, name in enumerate(folders)})
+    assert not any("calendar" in note for note in named.notes)
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        "0 1 2 9",
+        "1 20 1999 2500",
+        "1990 1991 1992 1993 1994 3000",
+        "Audi\\ A4\\ 2012 BMW\\ X5\\ 2010",
+        "2000\\ AM\\ General 2012\\ Audi\\ A4",
+        "2\\ door\\ car 4\\ door\\ car",
+        "707-320 737-200",
+        "001.Black_footed_Albatross 002.Laysan_Albatross",
+        "AnnualCrop River",
+        "camera phone",
+        "may\\ apple march\\ lily",
+        "2023-01 cat",
+    ],
+)
+def test_ordinary_classes_are_not_taken_for_a_camera_roll(put, called):
+    dataset = load_folder(put(*(f"{name}/1.png" for name in shlex.split(called))))
+    assert not any("calendar" in note for note in dataset.notes)
 
 
 def test_pictures_without_a_class_are_told(put):

@@ -154,6 +154,13 @@ def check_target(folder: Path) -> None:
     check_folder(folder)
 
 
+def saved_record(folder: Path) -> Record | None:
+    """The record of the classifier in ``folder``; None where there is none that is whole."""
+    with contextlib.suppress(OSError, ValueError):
+        return Record.model_validate_json((folder / CONFIG).read_bytes())
+    return None
+
+
 def _is_record(path: Path) -> bool:
     """Whether ``path`` is a classifier's record, of any format; other programs have such files."""
     with contextlib.suppress(ValueError, RecursionError, FileNotFoundError, IsADirectoryError):

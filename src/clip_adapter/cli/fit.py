@@ -23,6 +23,8 @@ from clip_adapter.options import (
 from clip_adapter.wording import counted, shortened, some_of
 
 if TYPE_CHECKING:
+    from clip_adapter.classifier import Classifier
+    from clip_adapter.classifier.saving import Record
     from clip_adapter.datasets.open import DataSpec
 
 
@@ -128,7 +130,7 @@ def fit(
         spec = o.read_spec(data, reading)
         o.check_backbone(reading, pictures=spec.kind != "features")
         from clip_adapter import fitting
-        from clip_adapter.classifier.folder import check_target
+        from clip_adapter.classifier.folder import check_target, saved_record
 
         check_target(out)
         classifier = fitting.fit(
@@ -152,8 +154,11 @@ def fit(
                 "top1": report.top1,
                 "zero_shot_top1": report.zero_shot_top1,
             }
+        older = saved_record(out)
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
+        if older is not None:
+            info |= replaced(older, classifier)
         text = classifier.text_weights is not None
         lines = summary(info, classifier.class_names, verbose=verbose, text=text)
         if reading.backbone is None and spec.kind != "features":
@@ -176,9 +181,28 @@ def summary(
         *(chosen_settings(info) if verbose else [how_chosen(info, text=text)]),
         f"Time: {info['embed_seconds']:.1f} s to get the features, {info['seconds']:.1f} s to "
         "learn.",
-        f"Saved: {info['out']}",
+        f"Saved: {info['out']}{in_place_of(info)}",
     ]
     return [line for line in lines if line]
+
+
+def replaced(older: Record, classifier: Classifier) -> dict[str, Any]:
+    """For the result: what ``classifier`` took the place of, where classes or backbone differ."""
+    was = {"class_names": older.class_names, "backbone": older.info.get("backbone")}
+    now = {"class_names": classifier.class_names, "backbone": classifier.info.get("backbone")}
+    return {"replaced": was} if was != now else {}
+
+
+def in_place_of(info: dict[str, Any]) -> str:
+    """Of what :func:`replaced` found, in brackets; "" where it found nothing."""
+    if not (was := info.get("replaced")):
+        return ""
+    names, other = was["class_names"], was["backbone"] != info.get("backbone")
+    by = f" by {was['backbone']}" if other and was["backbone"] else ""
+    return (
+        f" (in place of a classifier of {len(names)} classes{by}: "
+        f"{some_of(map(shortened, names), 6)})"
+    )
 
 
 def better_backbone(name: str) -> list[str]:

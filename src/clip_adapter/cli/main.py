@@ -123,7 +123,7 @@ def about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Teach a computer to sort pictures into your own classes, from a handful of examples of each.
+    """Teach a computer to tell your own classes of pictures apart, from a few examples of each.
 
     CLIP, a network that was trained on pictures and their captions, looks at every picture once.
     A small part (an adapter) is then trained on your examples, in seconds, and the result is

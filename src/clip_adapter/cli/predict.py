@@ -102,6 +102,8 @@ def predict(
         for spec in features:
             spec.check_there()
         records = [] if features else predictions.collect(paths, recursive)
+        if not features and form not in ("json", "jsonl"):  # for programs each path has an answer
+            predictions.check_any(records)
         if reading.strict:
             predictions.check_readable(records)
         if out is not None:
@@ -127,7 +129,10 @@ def predict(
             output.show(predictions.as_table(records))
         elif form != "parquet":
             output.write(predictions.as_text(records, form))
-        if failed := sum("error" in record for record in records):
-            output.say(f"{failed} of {len(records)} pictures could not be read.")
+        failed = sum("error" in record for record in records)
+        lines = [predictions.by_class(records)] if out is not None and failed < len(records) else []
+        lines += [f"{failed} of {len(records)} pictures could not be read"] if failed else []
+        if lines:
+            output.say(f"{'; '.join(lines)}.")
         if failed == len(records):
             raise typer.Exit(ClipAdapterError.exit_code)

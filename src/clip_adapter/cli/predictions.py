@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,7 +29,7 @@ from clip_adapter.paths import (
     may_wait,
 )
 from clip_adapter.reporting import log, tracking
-from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
+from clip_adapter.wording import as_utf8, counted, printable, shortened, shown, some_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
+NO_PICTURE = "the folder holds no picture"
 AT_ONCE = 2**14  # pictures of which features are held
 COLUMNS = ("path", "label", "probability", "error")
 ANSWERED = ("path", "label", "answer", "probability")
@@ -92,7 +94,7 @@ def _expand(word: str, recursive: bool) -> list[Record]:
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
     nothing = f"no such file.{guess}" if (guess := did_you_mean(path)) else "no such file"
     nothing = "nothing matches this pattern" if glob.has_magic(word) else nothing
-    fault = "the folder holds no picture" if matches else nothing
+    fault = NO_PICTURE if matches else nothing
     # A pattern may match a folder, and what is in it as well.
     by_place = {os.path.abspath(one["path"]): one for one in chain(*records)}
     return [*by_place.values()] or [{"path": word, "error": fault}]
@@ -120,6 +122,23 @@ def pictures(folder: str, recursive: bool) -> list[Record]:
     return [{"path": str(path)} for path in paths] + [
         {"path": str(path), "error": LOCKED} for path in locked
     ]
+
+
+def by_class(records: Sequence[Record]) -> str:
+    """How many pictures were answered by each class, those of most first."""
+    counts = Counter(record["label"] for record in records if "label" in record)
+    return "Answers: " + some_of(f"{shortened(name)} {n:,}" for name, n in counts.most_common())
+
+
+def check_any(records: Sequence[Record]) -> None:
+    """Check that ``records`` are not of folders without pictures alone.
+
+    Raises:
+        DataError: they are.
+    """
+    if all(record.get("error") == NO_PICTURE for record in records):
+        named = some_of(shown(record["path"]) for record in records)
+        raise DataError(f"No picture in {named}.", hint="Name a folder that holds some.")
 
 
 def check_readable(records: Sequence[Record]) -> None:

@@ -16,7 +16,6 @@ from clip_adapter.wording import as_utf8, listed, printable, shown
 
 SPLITS = ("train", "val", "test")
 UNSPLIT = "all"
-ONE_CLASS = "There is only one class, {!r}: nothing can be told apart."
 # Other people's words for the three splits.
 SPLIT_ALIASES = {
     "train": "train",
@@ -164,8 +163,6 @@ def make_dataset(
         for where, gap in gaps.items()
         if gap
     ]
-    if len(names) == 1:
-        on_classes.append(ONE_CLASS.format(names[0]))
     notes = [*on_classes, *notes, *label_notes(labels, named=class_names is not None)]
     renamed = {} if class_names is None else dict(zip(name_classes(labels), names, strict=True))
     return Dataset(name, names, present, resolve_templates(None, name), notes, copy_of, renamed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,33 @@ _PAPERS = frozenset(
     {".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".safetensors", ".npz", ".npy"}
     | {".txt", ".md", ".html", ".xml", ".yaml", ".yml", ".toml", ".tex", ".log", ".py", ".ipynb"}
 )
+
+_YEAR, _MONTH = "(19|20)[0-9]{2}", "(0[1-9]|1[0-2])"
+_FROM_A_CAMERA = re.compile(
+    # As cameras and phones write them: 100APPLE, 101_PANA, 202303_a; DCIM, Camera, ...
+    f"[1-9][0-9]{{2}}[A-Z_][A-Z0-9_]{{4}}|{_YEAR}{_MONTH}_[a-z_]|DCIM|Camera( Roll)?|Screenshots"
+    # 2023; 2023-03, 20230314, 2023-03 Urlaub; 14.03.2023
+    f"|{_YEAR}|{_YEAR}[-_. ]?{_MONTH}([-_. ]?[0-3][0-9])?([^0-9].*)?"
+    f"|[0-3]?[0-9][-_.][0-3]?[0-9][-_.]{_YEAR}"
+    # Photos from 2021, Fotos von 2021; March 2021, Mai
+    f"|(Ph|F)otos? [a-z]+ {_YEAR}"
+    f"|(Jan|Feb|Mar|Mär|Apr|May|Mai|Jun|Jul|Aug|Sep|Oct|Okt|Nov|Dec|Dez)[a-z]*[. ]+{_YEAR}"
+)
+
+
+def _unsorted_note(labels: Sequence[str]) -> list[str]:
+    """A note where nearly all classes are called as a camera or a calendar names folders.
+
+    A number beside them is no year, so none of them is.
+    """
+    others = [label for label in labels if not _FROM_A_CAMERA.fullmatch(label)]
+    if not labels or 5 * len(others) > len(labels) or any(map(str.isdigit, others)):
+        return []
+    return [
+        f"The classes are called as a camera or a calendar names folders ({listed(labels, 3)}): "
+        "these are no things to be told apart. Make a folder for each thing, named after it, and "
+        "put 4 to 16 pictures into each."
+    ]
 
 
 def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Dataset:
@@ -87,6 +115,7 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
             _refuse_splits(here, {inner.name for inner in content.folders})
             files += ((label, split, path) for path in content.pictures)
             deeper += content.pictures if here != folder else []
+    notes += _unsorted_note(labels) if class_names is None else []
     if deeper:
         where = dict.fromkeys(shown(path.parent.relative_to(base)) for path in deeper)
         notes.append(

@@ -16,6 +16,9 @@ from clip_adapter.errors import UsageError
 from clip_adapter.reporting import log, note
 from clip_adapter.wording import counted
 
+OF_LEARNED, OF_HELD_OUT = "Of the training pictures: ", "Of the pictures held out: "
+"""How a note begins that is on one of the two parts alone."""
+
 
 def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[int]:
     """Draw K pictures of each class, exactly as CoOp does at the same seed.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clip_adapter.classifier import Classifier
 from clip_adapter.datasets.open import DataSpec
-from clip_adapter.datasets.splits import not_drawn
+from clip_adapter.datasets.splits import OF_HELD_OUT, not_drawn
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.evaluation.report import Answer, Report, why_not_scored
 from clip_adapter.features.feature_set import FeatureSet
@@ -84,7 +84,8 @@ def evaluate(
         opened = open_for(classifier, data, split, source)
         split = "train" if held_out else split
         rows = _kept_apart(opened.labels(split), classifier.info) if held_out else None
-        features, bad = opened.features(split, rows)
+        with Notes(part=OF_HELD_OUT if rows else ""):
+            features, bad = opened.features(split, rows)
         plain = features
         if classifier.tower_adapter is not None:
             plain, _ = opened.features(split, rows, other=classifier.backbone())

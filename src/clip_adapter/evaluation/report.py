@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from clip_adapter.wording import class_rows, counted, html_table, text_table
+from clip_adapter.wording import class_rows, counted, html_table, listed, text_table
+
+FEW = 5  # scored pictures of a class; fewer are told to prove little
 
 
 class Answer(NamedTuple):
@@ -103,9 +105,23 @@ class Report:
             f"Zero-shot CLIP: {zero_shot}",
             self.top5 is not None and f"Top 5: {self.top5:.2f} %.",
             f"Mean of the classes: {self.mean_per_class:.2f} %.",
+            *self._thin_classes(),
             self._not_scored(),
         ]
         return [line for line in lines if line]
+
+    def _thin_classes(self) -> list[str]:
+        """Which classes have no scored picture, and which so few that they prove little."""
+        none = [name for name, count in self.class_counts.items() if not count]
+        few = [name for name, count in self.class_counts.items() if 0 < count < FEW]
+        which = listed(few) if len(few) + len(none) < len(self.class_counts) else "each class"
+        return [
+            *([f"No picture of {listed(none)} was scored: not in this mean."] if none else []),
+            *(
+                [f"Fewer than {FEW} pictures of {which} were scored: they prove little."]
+                * bool(few)
+            ),
+        ]
 
     def _not_scored(self) -> str:
         """How many pictures were scored, and why others were not; "" where all were."""

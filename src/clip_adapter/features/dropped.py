@@ -44,7 +44,8 @@ def report_copies(
             ]
             torn.append(" = ".join(names[:2]))
     if torn:
-        shown = "; ".join(torn[:_SHOWN_TWINS]) + ("; ..." if len(torn) > _SHOWN_TWINS else "")
+        more = len(torn) - _SHOWN_TWINS
+        shown = "; ".join(torn[:_SHOWN_TWINS]) + f"; and {more} more" * (more > 0)
         what = counted(len(torn), "picture is", "pictures are")
         note(f"{what} there under two labels or more ({files} files): {shown}.")
     if extra:
