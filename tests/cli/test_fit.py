@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,13 @@ def test_a_set_must_be_named(run, out, tmp_path):
     result = run("fit", path, "--out", out)
     assert result.exit_code == 2
     assert f"{path}#test" in result.stderr
+
+
+def test_a_missing_extra_is_told_before_missing_weights(run, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    result = run("fit", "hub:own/set", "--backbone", "ViT-L-14/openai", "--out", out, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["kind"] == "MissingExtraError"
 
 
 @pytest.mark.parametrize(
