@@ -319,7 +319,7 @@ def test_pixels_of_floats_are_told(colours):
     classifier, _ = colours
     for shape in ((40, 48, 3), (2, 40, 48, 3), (2, 3, 40, 48)):
         for pixels in (np.ones(shape, np.float32), torch.ones(shape)):
-            with pytest.raises(DecodeError, match="float32; which number is black") as caught:
+            with pytest.raises(ClassifierError, match="float32; which number is black") as caught:
                 classifier.predict(pixels)
             assert "Give 8-bit pixels, 0 to 255" in caught.value.hint
 

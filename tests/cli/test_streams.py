@@ -121,6 +121,7 @@ def test_streams_that_a_program_took_away_are_there_again(end, monkeypatch):
         (["predict", "c", "x.jpg", "--out", ""], "--out"),
         (["predict", "c", "x.jpg", "--out="], "--out"),
         (["predict", "c", ""], "An argument"),
+        (["fit", "x", "--hold-out", ""], "--hold-out"),
         (["scale", "embed", "in", "--out", ""], "--out"),
         (["bench", "run", "--out", ""], "--out"),
         (["embed", "x", "--out", "f.parquet", "--backbone", ""], "--backbone"),

@@ -23,7 +23,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
 from clip_adapter.datasets.open import feature_spec
 from clip_adapter.datasets.walk import SPECIAL
-from clip_adapter.errors import DecodeError, unknown_name
+from clip_adapter.errors import ClassifierError, ClipAdapterError, DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.paths import may_wait
@@ -103,7 +103,8 @@ def features_in(inputs: Any, dim: int) -> Tensor | None:
     """Features (N, ``dim``), if they fit, of a set or an array of them; None of pictures.
 
     Raises:
-        DecodeError: an array may be either, or is one of pixels that are not of 8 bits.
+        DecodeError: an array may be either.
+        ClassifierError: it is one of pixels that are not of 8 bits.
     """
     if isinstance(inputs, FeatureSet):
         return inputs.plain_view
@@ -113,7 +114,7 @@ def features_in(inputs: Any, dim: int) -> Tensor | None:
         return None
     if not _is_uint8(inputs):
         if inputs.ndim > 2 and _COLOURS & {*inputs.shape[-3::2]}:
-            raise _not_8_bit(inputs, "the pixels" if inputs.ndim > 3 else "the picture")
+            raise _not_8_bit(inputs, "What was given", ClassifierError)
         if isinstance(inputs, np.ndarray):
             inputs = np.require(inputs, requirements="W")  # torch warns of any other
         return torch.as_tensor(inputs).float()
@@ -251,9 +252,11 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if mode == "L" else pixels))
 
 
-def _not_8_bit(array: np.ndarray | Tensor, name: str) -> DecodeError:
+def _not_8_bit(
+    array: np.ndarray | Tensor, name: str, kind: type[ClipAdapterError] = DecodeError
+) -> ClipAdapterError:
     shape = " x ".join(map(str, array.shape))
-    return DecodeError(
+    return kind(
         f"{name}: an array {shape} of {array.dtype}; which number is black and which white, is "
         "not sure.",
         allowed=ALLOWED,
