@@ -16,6 +16,7 @@ from clip_adapter.wording import first_line
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "squash", "longest")
+RUNTIMES = ("torch", "onnx")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -100,6 +101,12 @@ class Backbone(Protocol):
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""
         ...
+
+
+def runtime_entry(backbone: Any) -> dict[str, str]:
+    """What keys and records say of the runtime of a backbone: nothing where that is torch."""
+    runtime = getattr(backbone, "runtime", "torch")
+    return {} if runtime == "torch" else {"runtime": runtime}
 
 
 def best_device() -> str:

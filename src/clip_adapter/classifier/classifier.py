@@ -213,10 +213,11 @@ class Classifier:
             )
         # Only a GPU is quick with float16.
         kept = self.info.get("dtype") or "float32"
-        dtype = "auto" if kept == "float16" else kept
+        dtype, runtime = "auto" if kept == "float16" else kept, self.info.get("runtime") or "torch"
+        device = device or self._device
         try:
             return self.use(
-                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+                load_backbone(name, device=device, dtype=dtype, runtime=runtime, recorded=True)
             )
         except UsageError as error:
             raise ClassifierError(

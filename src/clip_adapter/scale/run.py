@@ -78,8 +78,8 @@ def embed_shards(
         workers: of Ray.
         progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
-        **reading: ``backbone``, ``preprocess``, ``decode``, ``device``, ``dtype``, ``batch_size``
-            and ``root`` of :class:`~clip_adapter.options.SourceOptions`.
+        **reading: ``backbone``, ``preprocess``, ``decode``, ``device``, ``dtype``, ``runtime``,
+            ``batch_size`` and ``root`` of :class:`~clip_adapter.options.SourceOptions`.
 
     Raises:
         UsageError: a wrong option, or ``out`` holds something else.

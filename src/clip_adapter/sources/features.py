@@ -24,7 +24,7 @@ from clip_adapter.wording import told_apart
 class FeatureSource(Source):
     """One set of a feature file; its splits are the sets that the user names with ``#``."""
 
-    IGNORES = ("class_names", "views", "preprocess", "root")
+    IGNORES = ("class_names", "views", "preprocess", "root", "runtime")
 
     def __init__(self, spec: DataSpec, options: SourceOptions) -> None:
         refuse(spec, "features", self.IGNORES, options)
