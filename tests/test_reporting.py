@@ -92,3 +92,15 @@ def test_notebooks_have_bars(notebook, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert ("Embedding" in shown) == notebook
     assert ("1/3" in shown) == notebook
+
+
+def test_without_a_screen_there_is_a_line_now_and_then(monkeypatch, caplog):
+    caplog.set_level("INFO", "clip_adapter")
+    monkeypatch.setattr("clip_adapter.reporting.SAY_EVERY", -1)
+    list(track("ab", "Training", "classifiers"))
+    with listening(progress=False):
+        list(track("ab", "Nobody"))
+    assert caplog.messages == [f"Training: {i} of 2 classifiers." for i in (1, 2)]
+    monkeypatch.setattr("clip_adapter.reporting.SAY_EVERY", 60)
+    list(track("ab", "Quick"))
+    assert len(caplog.messages) == 2

@@ -28,6 +28,7 @@ log = logging.getLogger("clip_adapter")
 """Lines for the user: ``warning`` is for what they should know, ``info`` for all else."""
 
 SHOW_AFTER = 2.0  # seconds; shorter work needs no bar
+SAY_EVERY = 30.0  # seconds between two lines where there is no screen for a bar
 T = TypeVar("T")
 
 
@@ -59,7 +60,7 @@ class Notes(list[str]):
         if self._outer is not None:
             self._outer += self
         elif self and error is None:
-            warn("\n".join(self), NotesWarning)
+            _warn("\n".join(self))
         elif not log.hasHandlers():
             for line in self:
                 log.warning(line)
@@ -84,12 +85,18 @@ def warn_once(line: str) -> None:
     log.warning(line)
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+def warn(line: str) -> None:
+    """:func:`note` a line, and warn of it also where nothing around collects the notes."""
+    with Notes():
+        note(line)
+
+
+def _warn(message: str) -> None:
     """Warn at the line that called this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, NotesWarning, stacklevel=level)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ class Stage:
 
 
 Progress = Callable[[Stage], None] | bool | None
-"""Who hears of progress: a function; False, nobody; None or True, a bar where there is a screen."""
+"""Who hears of progress: a function; False, nobody; None or True, a bar where there is a screen,
+and where there is none now and then a line of the logger."""
 
 _progress: ContextVar[Progress] = ContextVar("progress", default=None)
 _notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
@@ -150,7 +158,7 @@ class Tracker:
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._stage = Stage(title, 0, total, unit=unit)
         self._progress, self._cancel = _progress.get(), _cancel.get()
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
         self._bar: Any = None
         self._screen = sys.stderr.isatty() or "ipykernel" in sys.modules
 
@@ -172,10 +180,17 @@ class Tracker:
         self._stage = stage = dataclasses.replace(self._stage, done=done, total=total, note=note)
         if self._cancel is not None and self._cancel.is_set():
             raise CancelledError(stage.title, done, total)
-        seconds = time.monotonic() - self._start
+        now = time.monotonic()
         if callable(self._progress):
             self._progress(stage)
-        elif self._progress is not False and seconds > SHOW_AFTER and self._screen:
+        elif self._progress is False:
+            return
+        elif not self._screen:
+            if now - self._said > SAY_EVERY:
+                self._said = now
+                words = f" ({note})" if note else ""
+                log.info(f"{stage.title}: {done} of {total} {stage.unit}{words}.")
+        elif now - self._start > SHOW_AFTER:
             if self._bar is None:
                 from tqdm import tqdm
 

@@ -14,6 +14,10 @@ import torch
 # Multiply-adds of one step below which a second thread costs more than it brings.
 SMALL = 100_000_000
 
+if hasattr(os, "register_at_fork"):
+    # A fork copies no threads, and the copy would wait for those of torch for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 
 def cores() -> int:
     """Cores that this process may use."""

@@ -1,10 +1,15 @@
 """The classifier: inputs, saving, loading, and what it says when something is wrong."""
 
+import io
 import json
+import operator
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from clip_adapter.errors import CancelledError, ClassifierError, DecodeError, Us
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.heads import Head
 from clip_adapter.nn import ResidualAdapter, normalize
+from clip_adapter.reporting import NotesWarning
 
 C, D = 3, 1024
 
@@ -50,7 +56,7 @@ def test_same_answers_for_tensors_arrays_and_feature_sets(classifier, x):
     np.testing.assert_allclose(classifier.predict_proba(x).sum(1), 1, rtol=1e-5)
     names = [classifier.class_names[i] for i in logits.argmax(1)]
     assert classifier.predict(x) == names
-    with pytest.warns(UserWarning, match="nothing to classify"):
+    with pytest.warns(NotesWarning, match="nothing to classify"):
         assert classifier.logits(torch.empty(0, D)).shape == (0, C)
 
 
@@ -271,23 +277,77 @@ def colours(tmp_path):
 
 def test_pictures_that_cannot_be_read_do_not_cost_the_others(colours, lines):
     classifier, pictures = colours
-    with pytest.warns(UserWarning, match="^3 of 6 pictures cannot be read") as warned:
+    with pytest.warns(NotesWarning, match="^3 of 6 pictures cannot be read") as warned:
         assert classifier.predict(pictures) == [None, "b", None, "r", "b", None]
     assert [w.filename for w in warned] == [__file__]
     assert [m.split("/")[-1] for m in lines.messages] == [
         "missing.png: No such file or directory",
         "text.png: a text file, not a picture.",
         "empty.png: the file is empty.",
+        "3 of 6 pictures cannot be read: they get no answer.",
     ]
     good = classifier.predict_proba([pictures[i] for i in (1, 3, 4)])
     for call in (classifier.logits, classifier.zero_shot_logits, classifier.embed):
-        with pytest.warns(UserWarning, match="3 of 6"):
+        with pytest.warns(NotesWarning, match="3 of 6"):
             rows = call(pictures)
         assert rows.isnan().all(1).tolist() == [True, False, True, False, False, True]
-    with pytest.warns(UserWarning, match="3 of 6"):
+    with pytest.warns(NotesWarning, match="3 of 6"):
         shares = classifier.predict_proba(pictures, progress=False)
     np.testing.assert_array_equal(shares[[1, 3, 4]], good)
     assert np.isnan(shares[[0, 2, 5]]).all()
+
+
+def test_names_that_can_be_none_of_a_picture_do_not_cost_the_others(colours, tmp_path, lines):
+    classifier, (_, good, *_) = colours
+    gone = io.BytesIO()
+    gone.close()
+    (tmp_path / "rows.npz").touch()
+    wrong = ["a\0b", "", "https://example.org/a.jpg", str(tmp_path), tmp_path / "rows.npz", gone]
+    with pytest.warns(NotesWarning, match="^6 of 7 pictures cannot be read") as warned:
+        assert classifier.predict([*wrong, good]) == [None] * 6 + ["b"]
+    assert [w.filename for w in warned] == [__file__]
+    faults = ("is no path", "is no path", "an address", "a folder", "holds features", "closed file")
+    assert all(map(operator.contains, lines.messages, faults))
+    for slip in (None, 3):
+        with pytest.raises(DecodeError, match=rf"^pictures\[1\]: {type(slip).__name__} is not"):
+            classifier.predict([good, slip, "a\0b"])
+    with pytest.raises(DecodeError, match="is a folder"):
+        classifier.predict([good, tmp_path], unreadable="stop")
+
+
+def test_pixels_of_floats_are_told(colours):
+    classifier, _ = colours
+    for shape in ((40, 48, 3), (2, 40, 48, 3), (2, 3, 40, 48)):
+        for pixels in (np.ones(shape, np.float32), torch.ones(shape)):
+            with pytest.raises(ClassifierError, match="float32; which number is black") as caught:
+                classifier.predict(pixels)
+            assert "Give 8-bit pixels, 0 to 255" in caught.value.hint
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_answers_as_its_parent(colours):
+    classifier, (_, good, *_) = colours
+    before, big = torch.get_num_threads(), torch.ones(700, 700)
+    torch.set_num_threads(2)
+    try:
+        torch.mm(big, big)  # its threads are awake from here on
+        expected = classifier.predict_proba([good])
+        child = os.fork()
+        if not child:
+            torch.mm(big, big)
+            os._exit(0 if (classifier.predict_proba([good]) == expected).all() else 1)
+    finally:
+        torch.set_num_threads(before)
+    for _ in range(200):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    assert status == 0
 
 
 def test_one_that_cannot_be_read_ends_the_work_where_this_is_asked_for(colours):
@@ -304,7 +364,7 @@ def test_nothing_that_can_be_read_is_an_error(colours):
     for some in ([pictures[0]], pictures[0], [pictures[0], pictures[2]]):
         with pytest.raises(DecodeError, match=r"missing\.png"):
             classifier.predict(some)
-    with pytest.warns(UserWarning, match="nothing to classify"):
+    with pytest.warns(NotesWarning, match="nothing to classify"):
         assert classifier.predict([]) == []
 
 

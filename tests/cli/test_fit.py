@@ -2,6 +2,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_hold_out(paint_task, paint, run, run_json, tmp_path, out):
     assert run_json(*words, "--hold-out", "1", "--json")["test"] == info["test"]
 
 
-@pytest.mark.parametrize("asked", ["0", "0%", "100%", "120%", "-1", "1.5", "many", "nan", "%", ""])
+@pytest.mark.parametrize("asked", ["0", "0%", "100%", "120%", "-1", "1.5", "many", "nan", "%"])
 def test_hold_out_of_nothing_is_refused(asked, run, photos, out):
     result = run("fit", photos, "--hold-out", asked, "--out", out)
     assert result.exit_code == 2
@@ -319,6 +320,13 @@ def test_a_set_must_be_named(run, out, tmp_path):
     result = run("fit", path, "--out", out)
     assert result.exit_code == 2
     assert f"{path}#test" in result.stderr
+
+
+def test_a_missing_extra_is_told_before_missing_weights(run, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    result = run("fit", "hub:own/set", "--backbone", "ViT-L-14/openai", "--out", out, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["kind"] == "MissingExtraError"
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,13 @@ def test_a_pipe_that_is_named_is_no_picture_and_does_not_wait(run, saved, tmp_pa
     result = run("predict", saved, tmp_path / "pipe.png")
     assert result.exit_code == 1
     assert "a pipe or device, no picture" in result.stdout
+
+
+def test_a_list_skips_lines_of_blanks_and_is_text(run, run_json, saved, photos):
+    good = Path(photos) / "test" / "red" / "00.png"
+    assert len(run_json("predict", saved, "-", "--json", stdin=f"\n  \n{good}\n\t\n")) == 1
+    compressed = bytes(range(1, 256)) * 9  # of no two NUL in a row
+    for binary in (good.read_bytes(), compressed):
+        result = run("predict", saved, "-", stdin=binary)
+        assert result.exit_code == 2
+        assert "- takes a list of paths, one a line" in result.stderr

@@ -13,6 +13,7 @@ import typer
 from safetensors.torch import save_file
 
 from clip_adapter import Classifier
+from clip_adapter.cli.main import main
 from clip_adapter.cli.output import Output, table
 from clip_adapter.heads import Head
 
@@ -50,6 +51,86 @@ def test_help_on_a_full_disk():
             check=False,
         )
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, LINE)
+
+
+def closed(streams, *words):
+    """What a command does where the shell has closed some of its standard streams."""
+    whole = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "clip_adapter"]
+    return subprocess.run([*whole, *words], capture_output=True, text=True, check=False)
+
+
+needs_sh = pytest.mark.skipif(sys.platform == "win32", reason="needs a shell of POSIX")
+
+
+@needs_sh
+def test_closed_standard_output_is_as_a_full_one():
+    done = closed(">&-", "ls", "templates", "--json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: Standard output cannot be written: Bad file descriptor.")
+    assert done.stderr.count("\n") == 2
+
+
+@needs_sh
+@pytest.mark.parametrize(
+    "streams",
+    [
+        "2>&-",
+        pytest.param("<&- 2>&-", marks=pytest.mark.slow),
+        pytest.param("2>/dev/full", marks=[full_disk, pytest.mark.slow]),
+    ],
+)
+def test_lines_for_people_go_nowhere_where_standard_error_is_closed(streams):
+    done = closed(streams, "fit", "no-such-folder", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["kind"] == "DataError"
+
+
+@needs_sh
+@pytest.mark.slow
+def test_pictures_with_one_stream_closed(saved, photos, tmp_path):
+    good, bad = Path(photos) / "test" / "red" / "00.png", tmp_path / "none.png"
+    done = closed("2>&-", "predict", saved, good, bad, "--json")
+    assert done.returncode == 0
+    assert [*map(len, json.loads(done.stdout))] == [4, 3]
+    done = closed(">&-", "predict", saved, good, "--out", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith(str(good))
+    assert "No pictures were named" in closed("<&-", "predict", saved, "-").stderr
+
+
+@pytest.mark.parametrize("end", ["none", "closed"])
+def test_streams_that_a_program_took_away_are_there_again(end, monkeypatch):
+    stream = None
+    if end == "closed":
+        stream = io.StringIO()
+        stream.close()
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(sys, "argv", ["clip-adapter", "ls", "nothing"])
+    monkeypatch.setattr("clip_adapter.cli.main._end_as_by_the_keyboard", lambda _: None)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5000")
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert sys.stdin.readable()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["predict", "c", "x.jpg", "--out", ""], "--out"),
+        (["predict", "c", "x.jpg", "--out="], "--out"),
+        (["predict", "c", ""], "An argument"),
+        (["fit", "x", "--hold-out", ""], "--hold-out"),
+        (["scale", "embed", "in", "--out", ""], "--out"),
+        (["bench", "run", "--out", ""], "--out"),
+        (["embed", "x", "--out", "f.parquet", "--backbone", ""], "--backbone"),
+    ],
+)
+def test_an_empty_word_is_refused(run, words, named):
+    result = run(*words, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"] == f"Invalid value: {named} is empty."
 
 
 @pytest.mark.parametrize(
@@ -95,30 +176,52 @@ import clip_adapter.cli.ls, clip_adapter.cli.main
 
 def end():
     if not os.fork():  # what a copy of the process does, is not to be what it does
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         os._exit(0)
-    assert os.WTERMSIG(os.wait()[1]) == signal.SIGTERM
-    os.kill(os.getpid(), signal.SIGTERM)
+    assert os.WTERMSIG(os.wait()[1]) == number
+    os.kill(os.getpid(), number)
 
 clip_adapter.cli.ls.templates = end
-if sys.argv.pop() == "ignored":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+ignored, number = sys.argv.pop(), getattr(signal, sys.argv.pop())
+if ignored:
+    signal.signal(getattr(signal, ignored), signal.SIG_IGN)
 clip_adapter.cli.main.main()
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGTERM")
-@pytest.mark.parametrize("keyboard", ["heard", pytest.param("ignored", marks=pytest.mark.slow)])
-def test_told_to_end_it_ends_as_by_the_keyboard(keyboard):
+@pytest.mark.parametrize(
+    ("told", "ignored", "code"),
+    [
+        ("SIGTERM", "", 143),
+        ("SIGHUP", "", 129),
+        pytest.param("SIGTERM", "SIGINT", 143, marks=pytest.mark.slow),
+    ],
+)
+def test_told_to_end_it_ends_as_by_the_keyboard(told, ignored, code):
     done = subprocess.run(
-        [sys.executable, "-c", TOLD_TO_END, "ls", "templates", "--json", keyboard],
+        [sys.executable, "-c", TOLD_TO_END, "ls", "templates", "--json", told, ignored],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 143, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stderr == "Interrupted.\n"
     assert json.loads(done.stdout)["kind"] == "Interrupted"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
+@pytest.mark.slow
+def test_nohup_is_heeded():
+    code = """if 1:
+    import os, signal, sys
+    import clip_adapter.cli.main
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    clip_adapter.cli.ls.templates = lambda: os.kill(os.getpid(), signal.SIGHUP) or {"a": ["b"]}
+    clip_adapter.cli.main.main()"""
+    words = [sys.executable, "-c", code, "ls", "templates", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_strict_ends_where_a_picture_cannot_be_read(run, saved, photos, tmp_path):

@@ -228,4 +228,7 @@ def test_what_cannot_be_read_is_logged_by_name(tiny, tmp_path, lines):
     with pytest.warns(UserWarning, match="1 of 2 pictures cannot be read"):
         embed_pictures(tiny, [tmp_path / "good.png", tmp_path / "none.png"], unreadable="mark")
     warned = [one.getMessage() for one in lines.records if one.levelname == "WARNING"]
-    assert warned == [f"Unreadable: {tmp_path / 'none.png'}: No such file or directory"]
+    assert warned == [
+        f"Unreadable: {tmp_path / 'none.png'}: No such file or directory",
+        "1 of 2 pictures cannot be read: they get no answer.",
+    ]

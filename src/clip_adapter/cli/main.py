@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated, Any
 
@@ -39,6 +40,9 @@ _APART = re.compile(r"\S+ (?:%|= \S+)(?!\S)|\S+= \S+")
 WrongUsage: Any = typer.BadParameter.__base__
 
 
+_NOTHING_GIVEN = re.compile("--[a-z-]+=")  # as with "--out=$OUT"
+
+
 def _name_of_today(token: str) -> str:
     return OLD_NAMES.get(token, token)
 
@@ -52,10 +56,14 @@ class Commands(TyperGroup):
         self._output = Output("--json" in self._words)
         return super().main(args, *rest, **options)
 
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the words before the command."""
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **options: Any) -> Any:
+        """Read the words before the command, none of which is empty, or after it."""
         with self._told():
-            return super().make_context(*args, **options)
+            for before, word in pairwise(["", *args]):
+                if not word or _NOTHING_GIVEN.fullmatch(word):
+                    named = before if before.startswith("-") and not word else word.rstrip("=")
+                    raise typer.BadParameter(f"{named or 'An argument'} is empty.")
+            return super().make_context(info_name, args, *rest, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Read the others, and run the command."""
@@ -152,6 +160,7 @@ def main() -> None:
     # machine with other work costs several times the work itself; a short loop, then sleep, is as
     # fast on an idle one. (No loop at all, OMP_WAIT_POLICY=PASSIVE, is not.)
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the work.
         if isinstance(stream, io.TextIOWrapper):
@@ -166,8 +175,26 @@ def main() -> None:
         sys.exit(f"Error: {error}" if isinstance(error, DataError) else 1)
 
 
+def _fill_closed_streams() -> None:
+    """Have something stand where a standard stream is closed, before a file gets its number.
+
+    Nothing is read of it, lines for people go nowhere, and results cannot be written.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free, this one.
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            os.set_inheritable(number, True)
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 def _end_as_by_the_keyboard(starter: int) -> None:
-    """Take being told to end (SIGTERM) for Ctrl-C, in the process ``starter`` alone."""
+    """Take being told to end (SIGTERM, SIGHUP) for Ctrl-C, in the process ``starter`` alone."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() != starter:  # a copy of it, which is ended by whoever began it
@@ -178,4 +205,8 @@ def _end_as_by_the_keyboard(starter: int) -> None:
         # It may be left aside, as it is of what a script starts in the background.
         (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
-    signal.signal(signal.SIGTERM, end)
+    for name in ("SIGTERM", "SIGHUP"):
+        # Windows has one of them; nohup has a program ignore the other.
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)

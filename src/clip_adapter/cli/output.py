@@ -79,14 +79,15 @@ class Output:
     """
 
     interrupt_code: ClassVar[int] = 130
-    """The exit code of an interrupted command; 143 once it was told to end (SIGTERM)."""
+    """The exit code of an interrupted command; 143 or 129 once it was told to end."""
 
     def __init__(self, as_json: bool, kept: str = "") -> None:
         self.as_json, self.kept = as_json, kept
 
     def say(self, line: str) -> None:
-        """Print a line that is no result to standard error."""
-        print(printable(line, kept="\n"), file=sys.stderr, flush=True)
+        """Print a line that is no result to standard error, if that can be written."""
+        with contextlib.suppress(OSError):
+            print(printable(line, kept="\n"), file=sys.stderr, flush=True)
 
     def show(self, *things: Any) -> None:
         """Print results for people, text as it is or a table; nothing with JSON."""

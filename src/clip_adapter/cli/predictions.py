@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """``path``, and ``label, probability`` or ``error``; with several guesses also ``top``."""
 NO_PICTURE = "the folder holds no picture"
+_BINARY = {*range(1, 32)} - {*b"\t\n\r"}
 AT_ONCE = 2**14  # pictures of which features are held
 COLUMNS = ("path", "label", "probability", "error")
 ANSWERED = ("path", "label", "answer", "probability")
@@ -59,11 +60,18 @@ def collect(words: Sequence[str], recursive: bool) -> list[Record]:
         recursive: also what lies in folders of a folder.
 
     Raises:
-        UsageError: nothing is meant at all.
+        UsageError: nothing is meant at all, or standard input is no text.
     """
     listed = sys.stdin.buffer.read().removeprefix(BOM_UTF8) if "-" in words else b""
+    # A name may hold such a byte, but not every hundredth is one.
+    if b"\0\0" in listed or 100 * sum(map(listed.count, _BINARY)) > len(listed):
+        raise UsageError(
+            "Standard input is no list of paths: it is no text.",
+            allowed="- takes a list of paths, one a line, or separated by NUL",
+            hint="Name a picture by its path: clip-adapter predict CLASSIFIER PICTURE.",
+        )
     lines = listed.split(b"\0") if b"\0" in listed else listed.replace(b"\r\n", b"\n").split(b"\n")
-    paths = [_unquoted(os.fsdecode(line)) for line in lines if line]
+    paths = [_unquoted(os.fsdecode(line)) for line in lines if line.strip()]
     names = chain.from_iterable(paths if word == "-" else [word] for word in words)
     records = [record for name in names for record in _expand(name, recursive)]
     if not records:
@@ -81,8 +89,6 @@ def _unquoted(path: str) -> str:
 
 def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
-    if not word:
-        return [{"path": word, "error": "no such file: the name is empty"}]
     if is_remote(word):
         return [{"path": word, "error": f"{NOT_FETCHED}. {DOWNLOAD}"}]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ _NAMES = {
 _LABEL_TYPES = ("string", "large_string", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
+def check_extra() -> None:
+    """Check that the package ``datasets`` is there, without importing it.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if find_spec("datasets") is None:
+        raise MissingExtraError("datasets", "hub", "Reading data sets of the hub")
+
+
 def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
     """Read ``hub:name[@revision][:config]``, or ``hub:/folder`` as ``save_to_disk`` wrote it.
 
@@ -38,10 +49,9 @@ def load_hub(spec: str, class_names: ClassNames | None = None) -> Dataset:
         UsageError: ``spec`` has another form, or ``class_names`` does not fit.
         DataError: the set cannot be had, or has no image or label column.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", "hub", "Reading data sets of the hub") from error
+    check_extra()
+    import datasets
+
     name = spec.removeprefix("hub:")
     notes: list[str] = []
     chosen = _splits(_load(name), notes)

@@ -14,7 +14,7 @@ from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.coop import find_folder, load_benchmark, load_coop
 from clip_adapter.datasets.dataset import Dataset
 from clip_adapter.datasets.folder import LAYOUTS, ONE_FOLDER_EACH, load_folder
-from clip_adapter.datasets.hub import load_hub
+from clip_adapter.datasets.hub import check_extra, load_hub
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
@@ -100,6 +100,7 @@ def parse_spec(data: str | Path | DataSpec, root: str | Path | None = None) -> D
 
     Raises:
         UsageError: it is of no form of :data:`FORMS`.
+        MissingExtraError: it is of the hub, and the package for that is not installed.
         DataError: it does not exist, or ``root`` does not, or the data set is not in there.
     """
     if isinstance(data, DataSpec):
@@ -114,6 +115,7 @@ def parse_spec(data: str | Path | DataSpec, root: str | Path | None = None) -> D
     if not text:
         raise UsageError("The name of the data is empty.", allowed=FORMS)
     if text.startswith("hub:"):
+        check_extra()
         return DataSpec(text, "hub")
     path = Path(os.path.expanduser(text))
     # Nothing that looks like a path is a name.

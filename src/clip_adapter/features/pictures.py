@@ -23,7 +23,7 @@ from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
 from clip_adapter.datasets.open import feature_spec
 from clip_adapter.datasets.walk import SPECIAL
-from clip_adapter.errors import DecodeError, unknown_name
+from clip_adapter.errors import ClassifierError, ClipAdapterError, DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.paths import may_wait
@@ -38,6 +38,7 @@ ALLOWED = (
     "an array or tensor (H, W), (H, W, 3) or (3, H, W)"
 )
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
+_COLOURS = {3, 4}  # numbers of channels that tell pixels from features
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
 
 
@@ -58,36 +59,42 @@ def embed_pictures(
             rank 4): paths, bytes, binary files, PIL images in any mode, 8-bit pixels in RGB order.
             A PIL image is turned upright by its EXIF, as a file is.
         preprocess: how pictures are cut to size, "clip" or "coop".
-        unreadable: what becomes of pictures that cannot be read. "mark": their rows are NaN, each
-            is logged, and one warning tells how many they are. "stop": one is an error.
+        unreadable: what becomes of pictures that cannot be read, folders and words that are no
+            path among them. "mark": their rows are NaN, each is logged, and one warning tells how
+            many they are. "stop": one is an error.
 
     Raises:
         UsageError: another ``unreadable``.
-        DecodeError: no picture can be read, or with "stop" one cannot, or it is not sure what is
-            meant; the first such is named.
+        DecodeError: no picture can be read, or with "stop" one cannot; or, before any is read, one
+            is of another type, such as None, or an array of which it is not sure what is meant.
+            The first such is named.
     """
     if unreadable not in get_args(Unreadable):
         raise unknown_name("unreadable", unreadable, get_args(Unreadable))
     locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
     named = _named(pictures)
+    sources = [_source(picture, name, locks[id(picture)]) for name, picture in named]
+    errors = {i: one for i, one in enumerate(sources) if isinstance(one, DecodeError)}
     # Rows are found again by their place: a name may be there twice.
-    samples = [
-        Sample(str(i), -1, _source(picture, name, locks[id(picture)]))
-        for i, (name, picture) in enumerate(named)
-    ]
+    samples = [Sample(str(i), -1, one) for i, one in enumerate(sources) if i not in errors]
+    if errors and (unreadable == "stop" or not samples):
+        raise errors[min(errors)]
     embedded, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
-    faults = [f"{named[int(one.name)][0]}: {one.reason}" for one in bad]
-    if faults and (unreadable == "stop" or len(faults) == len(samples)):
-        raise DecodeError(
-            faults[0],
+    errors |= {
+        int(one.name): DecodeError(
+            f"{named[int(one.name)][0]}: {one.reason}",
             allowed=", ".join(FORMATS),
             hint="Check the path, or replace the picture.",
         )
-    for fault in faults:
-        log.warning(f"Unreadable: {fault}")
-    if faults:
-        warn(f"{len(faults)} of {len(samples)} pictures cannot be read: they get no answer.")
-    features = torch.full((len(samples), embedded.dim), torch.nan)
+        for one in bad
+    }
+    if errors and (unreadable == "stop" or len(errors) == len(named)):
+        raise errors[min(errors)]
+    for _, error in sorted(errors.items()):
+        log.warning(f"Unreadable: {error.found}")
+    if errors:
+        warn(f"{len(errors)} of {len(named)} pictures cannot be read: they get no answer.")
+    features = torch.full((len(named), embedded.dim), torch.nan)
     features[[int(name) for name in embedded.names]] = embedded.plain_view
     return features
 
@@ -97,6 +104,7 @@ def features_in(inputs: Any, dim: int) -> Tensor | None:
 
     Raises:
         DecodeError: an array may be either.
+        ClassifierError: it is one of pixels that are not of 8 bits.
     """
     if isinstance(inputs, FeatureSet):
         return inputs.plain_view
@@ -105,6 +113,8 @@ def features_in(inputs: Any, dim: int) -> Tensor | None:
     if not isinstance(inputs, np.ndarray | Tensor) or not _holds_numbers(inputs):
         return None
     if not _is_uint8(inputs):
+        if inputs.ndim > 2 and _COLOURS & {*inputs.shape[-3::2]}:
+            raise _not_8_bit(inputs, "What was given", ClassifierError)
         if isinstance(inputs, np.ndarray):
             inputs = np.require(inputs, requirements="W")  # torch warns of any other
         return torch.as_tensor(inputs).float()
@@ -166,10 +176,16 @@ def _name(picture: Any, otherwise: str) -> str:
 
 
 def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
-    """Where the bytes of a picture are, as a :class:`Sample` has it."""
+    """Where the bytes of a picture are, as a :class:`Sample` has it, or why there are none.
+
+    Raises:
+        DecodeError: what is given is no picture by its type.
+    """
     if isinstance(picture, str | os.PathLike):
-        path = _path(picture, name)
-        return functools.partial(_no_file, name) if may_wait(path) else path
+        try:
+            return _path(picture, name)
+        except DecodeError as error:
+            return error
     if isinstance(picture, Image.Image):
         return functools.partial(_pixels_of, picture, name, lock)
     if hasattr(picture, "read_bytes"):  # in an archive, or among the files of a package
@@ -182,7 +198,7 @@ def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
                 picture.seek(0)  # as Pillow does it
             data = picture.read()
         except (OSError, ValueError) as error:  # such as a closed one
-            raise DecodeError(f"{name}: {error}", allowed=ALLOWED) from error
+            return DecodeError(f"{name}: {error}", allowed=ALLOWED)
         if isinstance(data, bytes):
             return functools.partial(bytes, data)
         raise DecodeError(f"{name} is a file of text.", allowed=ALLOWED, hint="Open it with 'rb'.")
@@ -193,10 +209,6 @@ def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
         return functools.partial(_pixels_of, _from_array(array, name), name, lock)
     kind = type(picture).__name__
     raise DecodeError(f"{name}: {kind} is not a picture.", allowed=ALLOWED)
-
-
-def _no_file(name: str) -> bytes:
-    raise DecodeError(f"{name}: {SPECIAL}, no picture.", allowed=ALLOWED)
 
 
 def _path(picture: str | os.PathLike[str], name: str) -> Path:
@@ -216,19 +228,16 @@ def _path(picture: str | os.PathLike[str], name: str) -> Path:
             hint="Give what lies in it, such as sorted(Path(folder).rglob('*.jpg')); "
             "'clip-adapter predict' takes folders.",
         )
+    if may_wait(picture):
+        raise DecodeError(f"{name}: {SPECIAL}, no picture.", allowed=ALLOWED)
     return Path(picture)
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
     """8-bit pixels (H, W), or with channels last or first, as an image."""
-    shape = " x ".join(map(str, array.shape))
     if array.dtype != np.uint8:
-        raise DecodeError(
-            f"{name}: an array {shape} of {array.dtype}; which number is black and which white, is "
-            "not sure.",
-            allowed=ALLOWED,
-            hint="Give 8-bit pixels: of numbers 0 to 1, (array * 255).round().astype('uint8').",
-        )
+        raise _not_8_bit(array, name)
+    shape = " x ".join(map(str, array.shape))
     axes = [axis for axis in (2, 0) if array.ndim == 3 and array.shape[axis] in _MODES]
     if array.ndim != 2 and len(axes) != 1:
         raise DecodeError(
@@ -241,6 +250,19 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     pixels = np.moveaxis(array, axes[0], 2) if axes else array[..., None]
     mode = _MODES[pixels.shape[2]]
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if mode == "L" else pixels))
+
+
+def _not_8_bit(
+    array: np.ndarray | Tensor, name: str, kind: type[ClipAdapterError] = DecodeError
+) -> ClipAdapterError:
+    shape = " x ".join(map(str, array.shape))
+    return kind(
+        f"{name}: an array {shape} of {array.dtype}; which number is black and which white, is "
+        "not sure.",
+        allowed=ALLOWED,
+        hint="Give 8-bit pixels, 0 to 255: of numbers 0 to 1, (array * 255).round() as uint8 "
+        "(.astype('uint8') of NumPy, .to(torch.uint8) of torch).",
+    )
 
 
 def _pixels_of(image: Image.Image, name: str, lock: threading.Lock) -> bytes:
