@@ -335,7 +335,6 @@ def make_task(
         source.shots = shots
         # The weights of a backbone may have to be fetched: what is asked for is checked before.
         labels = source.labels("train")
-        check_two_named(source.class_names)
         if hold_out is not None and source.has_test:
             raise UsageError(
                 f"--hold-out {hold_out}: {source.name} has test pictures already.",
@@ -343,6 +342,7 @@ def make_task(
             )
         rows, apart = draw(labels, shots, seed, hold_out)
         wanted = frozenset() if method is None else check_supply(method, source, views)
+        check_two_named(source.class_names)
         start = time.perf_counter()
         with Notes(part=OF_LEARNED if apart else ""):
             read, skipped = source.features("train", rows, views)

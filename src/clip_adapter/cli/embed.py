@@ -80,7 +80,10 @@ def embed(
         clip-adapter embed holiday/ --unlabelled --out holiday.safetensors
     """
     with Output(json, FEATURES_KEPT) as output:
-        spec = o.read_spec(data, reading)
+        from clip_adapter.datasets.open import parse_spec
+
+        spec = parse_spec(data, reading.root)
+        o.check_reading(reading)
         if spec.kind == "features":
             raise UsageError(f"{data} holds features already.", hint="Name pictures.")
         if unlabelled and spec.kind != "folder":

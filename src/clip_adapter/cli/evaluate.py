@@ -78,6 +78,7 @@ def evaluate(
     """
     with Output(json, FEATURES_KEPT) as out:
         from clip_adapter.datasets.dataset import SPLITS
+        from clip_adapter.datasets.open import parse_spec
 
         if split not in (*SPLITS, HELD_OUT):
             raise unknown_name("split", split, (*SPLITS, HELD_OUT))
@@ -85,7 +86,8 @@ def evaluate(
             check_folder(plots)
         form = form_of(answers, flag="--answers")
         folder = o.read_classifier("evaluate", classifier, [data])
-        spec = o.read_spec(data, reading)
+        spec = parse_spec(data, reading.root)
+        o.check_reading(reading)
         if answers is not None:
             names = [reading.class_names] if isinstance(reading.class_names, str | Path) else []
             check_file(answers, [spec.path, *names, *folder.iterdir()])

@@ -121,13 +121,16 @@ def fit(
         clip-adapter fit features.safetensors#train --method clip-adapter -o visual_ratio=0.2
     """
     with Output(json, FEATURES_KEPT) as output:
+        from clip_adapter.datasets.open import parse_spec
+
         check_method(method)
         options = o.key_values(option)
         if shots is not None:
             check_shots(shots)
         if hold_out is not None:
             share_or_number(hold_out)
-        spec = o.read_spec(data, reading)
+        spec = parse_spec(data, reading.root)
+        o.check_reading(reading)
         o.check_backbone(reading, pictures=spec.kind != "features")
         from clip_adapter import fitting
         from clip_adapter.classifier.folder import check_target, saved_record

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,6 @@ from clip_adapter.options import (
 )
 from clip_adapter.paths import check_exists, is_classifier, needs_quotes
 from clip_adapter.wording import shown
-
-if TYPE_CHECKING:
-    from clip_adapter.datasets.open import DataSpec
 
 READING, TRAINING, RESULT = SourceOptions.PANEL, "How it learns", "Results"
 RARE = "Rarely needed"
@@ -150,15 +147,12 @@ def read_classifier(verb: str, name: str, others: Sequence[str]) -> Path:
         ) from error
 
 
-def read_spec(data: str, reading: SourceOptions) -> DataSpec:
-    """What ``data`` names, if it, the paths and the device of a command are there; without torch.
+def check_reading(reading: SourceOptions) -> None:
+    """Check, without torch, that the files and the device that a command names are there.
 
     Raises:
         ClipAdapterError: one is not.
     """
-    from clip_adapter.datasets.open import parse_spec
-
-    spec = parse_spec(data, reading.root)
     check_device(reading.device)
     for what, path in (
         ("The file of class names", reading.class_names),
@@ -166,7 +160,6 @@ def read_spec(data: str, reading: SourceOptions) -> DataSpec:
     ):
         if isinstance(path, str | Path):
             check_exists(path, what)
-    return spec
 
 
 def check_backbone(reading: SourceOptions, *, pictures: bool = True) -> None:

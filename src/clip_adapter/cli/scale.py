@@ -114,7 +114,10 @@ def embed(
     """
     with Output(json, SHARDS_KEPT) as output:
         part = _part_of(shard, engine, workers)
-        given = o.read_spec(source, reading) if labelled else source
+        from clip_adapter.datasets.open import parse_spec
+
+        given = parse_spec(source, reading.root) if labelled else source
+        o.check_reading(reading)
         if not labelled and "://" not in source and not glob.has_magic(source):
             check_exists(source, "The input")
         from clip_adapter.backbones.names import AUTO, check_backbone
