@@ -77,14 +77,6 @@ def check_exists(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
-def may_wait(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a pipe in a folder, which may wait for ever; one of a shell does not."""
-    try:
-        return Path(path).is_fifo() and Path(path).absolute().parts[1] not in ("dev", "proc")
-    except OSError:  # no name of a file: whoever opens it says so
-        return False
-
-
 def no_classifier(folder: Path) -> ClassifierError:
     """The error of a ``folder`` that is no saved classifier."""
     problem = f"There is no folder {shown(folder)}.{did_you_mean(folder)}"

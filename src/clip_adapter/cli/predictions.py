@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from clip_adapter.cli.formats import Format
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.walk import LOCKED, SPECIAL, Walk
+from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import did_you_mean, may_wait
+from clip_adapter.paths import did_you_mean
 from clip_adapter.reporting import log, tracking
 from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
 
@@ -76,7 +76,7 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         records: list[list[Record]] = [
-            pictures(one, recursive) if os.path.isdir(one) else [_file(one)] for one in matches
+            pictures(one, recursive) if os.path.isdir(one) else [{"path": one}] for one in matches
         ]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
@@ -86,10 +86,6 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     # A pattern may match a folder, and what is in it as well.
     by_place = {os.path.abspath(one["path"]): one for one in chain(*records)}
     return [*by_place.values()] or [{"path": word, "error": fault}]
-
-
-def _file(path: str) -> Record:
-    return {"path": path, **({"error": f"{SPECIAL}, no picture"} if may_wait(path) else {})}
 
 
 def pictures(folder: str, recursive: bool) -> list[Record]:

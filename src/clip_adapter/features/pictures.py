@@ -22,11 +22,9 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
 from clip_adapter.datasets.open import feature_spec
-from clip_adapter.datasets.walk import SPECIAL
 from clip_adapter.errors import DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.paths import may_wait
 from clip_adapter.reporting import log, warn
 from clip_adapter.wording import shortened
 
@@ -76,7 +74,9 @@ def embed_pictures(
         for i, (name, picture) in enumerate(named)
     ]
     embedded, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
-    faults = [f"{named[int(one.name)][0]}: {one.reason}" for one in bad]
+    # Of a picture in memory, the reason may begin with what it is called.
+    called = [(f"{named[int(one.name)][0]}: ", one.reason) for one in bad]
+    faults = [name + reason.removeprefix(name) for name, reason in called]
     if faults and (unreadable == "stop" or len(faults) == len(samples)):
         raise DecodeError(
             faults[0],
@@ -168,8 +168,7 @@ def _name(picture: Any, otherwise: str) -> str:
 def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
     """Where the bytes of a picture are, as a :class:`Sample` has it."""
     if isinstance(picture, str | os.PathLike):
-        path = _path(picture, name)
-        return functools.partial(_no_file, name) if may_wait(path) else path
+        return _path(picture, name)
     if isinstance(picture, Image.Image):
         return functools.partial(_pixels_of, picture, name, lock)
     if hasattr(picture, "read_bytes"):  # in an archive, or among the files of a package
@@ -193,10 +192,6 @@ def _source(picture: Any, name: str, lock: threading.Lock) -> Any:
         return functools.partial(_pixels_of, _from_array(array, name), name, lock)
     kind = type(picture).__name__
     raise DecodeError(f"{name}: {kind} is not a picture.", allowed=ALLOWED)
-
-
-def _no_file(name: str) -> bytes:
-    raise DecodeError(f"{name}: {SPECIAL}, no picture.", allowed=ALLOWED)
 
 
 def _path(picture: str | os.PathLike[str], name: str) -> Path:
