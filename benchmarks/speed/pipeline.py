@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +36,25 @@ from clip_adapter.threads import cores
 
 HALF = (0.5, 0.5, 0.5)
 INPUTS = Preprocess(224, HALF, HALF)
+ENCODERS = (("ViT-B-32/random", "torch"), ("RN50/random", "torch"), ("RN50/random", "onnx"))
 
 
-def encoders(table: Table, paths: list[Path], names: list[str], rounds: int) -> None:
-    """``embed`` beside the encoder on ready tensors, and the plain loop."""
-    for name in names:
-        backbone = load_backbone(name, device="cpu")
-        count = len(paths)
+def encoders(table: Table, paths: list[Path], wanted: str, rounds: int) -> None:
+    """``embed`` beside the encoder on ready tensors by the same runtime, and torch's plain loop."""
+    for name, runtime in ENCODERS:
+        title = f"{name}, CPU, {runtime}"
+        if wanted not in title or (runtime == "onnx" and not find_spec("onnxruntime")):
+            continue
+        backbone = load_backbone(name, device="cpu", runtime=runtime)
+        plain, count = load_backbone(name, device="cpu"), len(paths)
         things = {
             "embed": lambda backbone=backbone: embed(backbone, samples_of(paths), ["a"]),
             "bare encoder": bare(backbone, count, 64),
-            "open_clip and a DataLoader": plain_loop(backbone, paths, cores(), 64),
+            "open_clip and a DataLoader": plain_loop(plain, paths, cores(), 64),
             **peers(name, paths, cores(), 64),
         }
         least = {"bare encoder": 0.93, "open_clip and a DataLoader": 1.5}
-        table.measure(f"{name}, CPU", count, things, rounds, warm=count < 100, least=least)
+        table.measure(title, count, things, rounds, warm=count < 100, least=least)
 
 
 def alone(table: Table, folder: Path, counts: dict[str, int], rounds: int) -> None:
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a tar file of photographs, not made ones")
     parser.add_argument("--only", choices=("alone", "encoders", "adapters"))
     parser.add_argument("--count", type=int, default=400, help="pictures for each encoder")
+    parser.add_argument("--encoder", default="", help="only those with this in their title")
     options = parser.parse_args()
     table, small = Table(), options.small
     counts = {"64 px": 2000, "500 px": 400, "12 MP": 24}
@@ -123,7 +129,7 @@ def main() -> None:
             if options.photos
             else make_pictures(options.folder / "500px", count, SIZES["500 px"])
         )
-        encoders(table, paths, ["ViT-B-32/random", "RN50/random"], options.rounds)
+        encoders(table, paths, options.encoder, options.rounds)
     if options.only in (None, "adapters"):
         adapters(table, options.rounds)
     table.write(options.out)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clip_adapter.errors import ClassifierError
-from clip_adapter.paths import CONFIG, HUB, near_paths, no_classifier
+from clip_adapter.paths import CONFIG, HUB, is_classifier, near_paths, no_classifier
 from clip_adapter.reporting import log
 
 if TYPE_CHECKING:
@@ -129,13 +129,14 @@ def classifier_folder(
         ClassifierError: it is neither.
     """
     text, folder = os.fspath(name), Path(os.path.expanduser(name))
-    if (folder / CONFIG).is_file():
+    if is_classifier(folder):
         return folder
     repository = re.fullmatch(rf"({HUB})?\w[\w.-]*/\w[\w.-]*", text)
-    if repository and (text.startswith(HUB) or not (folder.exists() or near_paths(folder))):
+    if repository and (text.startswith(HUB) or not (os.path.exists(folder) or near_paths(folder))):
         return _fetched(text.removeprefix(HUB), revision)
-    error = no_classifier(folder)
-    also = f" For a repository of the hub write {HUB}{text}." if repository else ""
+    error = no_classifier(name)
+    other = repository and not os.path.isfile(folder)
+    also = f" For a repository of the hub write {HUB}{text}." if other else ""
     raise ClassifierError(error.found, hint=error.hint + also)
 
 

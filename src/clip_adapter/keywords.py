@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.features.pictures import Unreadable
-from clip_adapter.options import Decode, Dtype, Norm, Preprocess
+from clip_adapter.options import Decode, Dtype, Norm, Preprocess, Runtime
 from clip_adapter.reporting import Progress
 
 
@@ -26,6 +26,7 @@ class SourceKeywords(TypedDict, total=False):
     decode: Decode
     device: str
     dtype: Dtype
+    runtime: Runtime
     batch_size: int | None
     cache: str | Path | None
     strict: bool

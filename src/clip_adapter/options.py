@@ -1,7 +1,6 @@
 """What a user can choose, with the defaults. Imports nothing heavy: help texts read it.
 
-What a field takes and how the command line speaks of it are written into its annotation, as
-:class:`Bounds` and :class:`Help`.
+The annotation of a field says what it takes, as :class:`Bounds`, and its :class:`Help`.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ HELD_OUT = "held-out"
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
+Runtime = Literal["torch", "onnx"]
 Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -191,6 +191,7 @@ class SourceOptions:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "float16" or "bfloat16", of the backbone; "auto" is float16 on a CUDA
             device, unless the method runs the backbone itself, and float32 elsewhere.
+        runtime: "torch", or "onnx" for convolutional picture towers on a CPU (``docs/speed.md``).
         batch_size: pictures per pass of the backbone; None is 64, on a CUDA device 256 or 512.
         cache: folder of the feature store; None is the user's cache folder.
         strict: a picture that cannot be read is an error.
@@ -277,6 +278,9 @@ class SourceOptions:
     dtype: Annotated[
         Dtype, Help("Number format of the backbone. auto is float16 on a CUDA device.", rare=True)
     ] = "auto"
+    runtime: Annotated[
+        Runtime, Help("What computes RN50 and its like: onnx is quicker on a CPU.", rare=True)
+    ] = "torch"
     batch_size: Annotated[
         int | None,
         Bounds(least=1),
@@ -317,7 +321,7 @@ class SourceOptions:
         from clip_adapter.backbones import load_backbone
 
         chosen = DEFAULT_BACKBONE if self.backbone is None else self.backbone
-        return load_backbone(chosen, device=self.device, dtype=self.dtype)
+        return load_backbone(chosen, device=self.device, dtype=self.dtype, runtime=self.runtime)
 
     def store(self) -> FeatureStore:
         """The feature store."""
@@ -334,10 +338,8 @@ class Compute:
         device: of the backbone, such as "cpu" or "cuda".
         devices: how many of them work together.
         precision: "32-true", or mixed precision ("16-mixed" on CUDA, "bf16-mixed").
-        accumulate: parts that a batch is cut into, to fit into memory; the gradient is theirs
-            together.
-        checkpoint: folder where the state of the training is kept, so that it resumes after it was
-            interrupted; None keeps nothing.
+        accumulate: parts of a batch that go through one by one, to fit into memory.
+        checkpoint: folder that keeps the state of the training, to resume it; None keeps nothing.
 
     Raises:
         UsageError: a value out of range.

@@ -16,7 +16,8 @@ def some_of(items: Iterable[str], limit: int = 5) -> str:
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
     """The first few of ``items`` in quotes, and how many more there are."""
-    return some_of((repr(str(item)) for item in items), limit)
+    # A backslash is one, as in paths of Windows.
+    return some_of((repr(str(item)).replace("\\\\", "\\") for item in items), limit)
 
 
 # What a terminal obeys instead of showing it, and what turns or breaks the line.

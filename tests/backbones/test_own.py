@@ -80,7 +80,7 @@ def test_an_object_with_text(method, uneven, pictures, tmp_path):
     classifier = clip_adapter.fit(uneven, backbone=mine, **method)
     assert classifier.predict(pictures) == CLASSES
     assert classifier.info["backbone"] == "WithText"
-    assert classifier.info["backbone_fingerprint"] == "colours-1"
+    assert classifier.info["backbone_fingerprint"].startswith("colours-1 weights:")
     assert not mine.training
     folder = classifier.save(tmp_path / "classifier")
     loaded = Classifier.load(folder, backbone=mine)
@@ -118,7 +118,7 @@ def test_an_object_without_text(uneven, pictures, tmp_path):
     loaded = Classifier.load(classifier.save(tmp_path / "classifier"), backbone=mine)
     assert loaded.predict(pictures) == CLASSES
     for asks in (loaded.zero_shot_logits, load_backbone(mine).encode_text):
-        with pytest.raises(MissingTextError):
+        with pytest.raises(MissingTextError, match="encode_text"):
             asks(pictures)
     with pytest.raises(MissingTextError, match="no encode_text"):
         clip_adapter.fit(uneven, backbone=mine, prompts=["a {}"], **PROBE)
@@ -156,8 +156,18 @@ def test_another_backbone_is_refused_on_load(uneven, tmp_path):
     other = Colours()
     other.fingerprint = "colours-2"
     for wrong in (other, Plain(), "demo"):
-        with pytest.raises(ClassifierError, match="not those that this classifier"):
+        with pytest.raises(ClassifierError, match=r"not those that .*, of Colours \(") as caught:
             Classifier.load(folder, backbone=wrong)
+        assert "Give that one, Colours" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["demo", "auto", "RN50", "their/colours", "hf-hub:mine"])
+def test_an_object_called_as_a_backbone_of_ours_is_refused(uneven, name):
+    mine = Colours()
+    mine.name = name
+    with pytest.raises(UsageError, match=f"it is called '{name}'") as caught:
+        clip_adapter.fit(uneven, backbone=mine, **PROBE)
+    assert "another attribute" in caught.value.hint
 
 
 def test_two_backbones_of_one_name_are_told_apart_by_their_fingerprints(uneven, tmp_path):

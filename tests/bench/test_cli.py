@@ -56,6 +56,33 @@ def test_a_missing_set_is_named_and_the_exit_code_is_1(run, recipe, done):
     assert "Traceback" not in result.stderr
 
 
+def test_one_reason_of_many_runs_is_told_once(run, recipe, done, inside):
+    changed = recipe(("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.6, steps = 6, lr = 1e30"))
+    result = run("run", changed, "--features", done.features, "--out", done.out)
+    assert result.exit_code == 1
+    assert "4 runs failed" in result.stderr
+    assert "  4 runs, such as " in result.stderr
+    assert result.stderr.count("NaN or infinite") == 2  # when it happened, and at the end
+    assert result.stderr.count("Next: ") <= 1
+
+
+@pytest.mark.slow
+def test_rows_that_are_the_same_run_are_told(run, recipe, done):
+    changed = recipe(("visual_ratio = 0.6, steps = 6", "visual_ratio = 0.2, steps = 6"))
+    result = run("run", changed, "--features", done.features, "--out", done.out)
+    assert "4 runs served 8 rows" in result.stdout
+
+
+def test_an_interrupted_run_names_the_command_for_its_tables(run, words, done, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clip_adapter.bench.benchmark.run_bench", interrupted)
+    result = run(*words)
+    assert result.exit_code == 130
+    assert f"clip-adapter bench tables --out {done.out}" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

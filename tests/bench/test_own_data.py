@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from clip_adapter.bench.benchmark import run_bench
-from clip_adapter.bench.data import Environment
+from clip_adapter.bench.data import Environment, open_set
 from clip_adapter.bench.figures import curves, make_figure
 from clip_adapter.bench.frame import Findings
 from clip_adapter.bench.page import write_page
 from clip_adapter.bench.plan import usual_profile
 from clip_adapter.bench.recipe import load_recipe
-from clip_adapter.errors import UsageError
+from clip_adapter.errors import DataError, UsageError
 
 RECIPE = """
 title = "Mine"
@@ -124,6 +124,44 @@ def test_the_paper_is_no_data_of_ones_own(own):
     assert usual_profile(["table1"]) == "paper"  # costs: no data at all
     with pytest.raises(UsageError, match="beside figure3 on the paper's"):
         usual_profile([str(own), "figure3"])
+
+
+def test_feature_files_of_every_format_under_their_backbones_name(recipe, tmp_path, inside):
+    folder, rng = tmp_path / "features", np.random.default_rng(0)
+    folder.mkdir()
+    for name in ("toys", "others"):
+        arrays = {"backbone": f"net-{name}", "text": np.eye(3, 8, dtype="float32")}
+        for part, count in (("train", 3), ("test", 4)):
+            y = np.repeat(np.arange(3), count)
+            x = np.eye(3, 8)[y] + 0.1 * rng.normal(size=(len(y), 8))
+            arrays |= {f"X_{part}": x.astype("float32"), f"y_{part}": y}
+        np.savez(folder / f"{name}.npz", **arrays)
+    (folder / "notes.txt").write_text("no features")
+    label = '{ data = "toys", label = "My toys" }, "others"'
+    path = recipe(
+        ('columns = "dataset"', 'columns = "backbone"'), ('"toys", "others"', label), name="npz"
+    )
+    out = tmp_path / "out"
+    environment = Environment(out=str(out), features=str(folder))
+    outcome = run_bench(
+        [path], profile="features", environment=environment, overrides={"seeds": [1]}
+    )
+    assert (outcome.failed, outcome.missing) == ({}, {})
+    write_page(outcome.plans, outcome.results, out)
+    page = (out / "TABLES.md").read_text("utf-8")
+    for head in ("#### My toys", "#### others", " net-toys ", " net-others "):
+        assert head in page
+    assert " file " not in page
+
+    (folder / "toys.safetensors").touch()
+    with pytest.raises(DataError, match="both called 'toys'"):
+        run_bench([path], profile="features", environment=environment)
+
+
+def test_a_feature_file_among_pictures_is_told_the_way(tmp_path):
+    (tmp_path / "feats.npz").touch()
+    with pytest.raises(UsageError, match=r'\[profile.features\] datasets = \[{ data = "feats"'):
+        open_set(str(tmp_path / "feats.npz"), Environment(out=str(tmp_path / "out")))
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,19 @@ def test_it_loads_in_every_profile(name, profile):
     assert (recipe.name, recipe.profile) == (name, profile)
 
 
+def reads_features(method):
+    return method.reads == "features" and not method.runs_text_tower
+
+
 @pytest.mark.parametrize("profile", PROFILES)
-def test_peers_are_all_methods(profile):
-    assert {s.method for s in load("peers", profile).systems} == own_methods()
+@pytest.mark.parametrize(("name", "of"), [("peers", bool), ("peers-features", reads_features)])
+def test_peers_are_all_methods(name, of, profile):
+    methods = {method for method in own_methods() if of(get_method(method))}
+    listed = {system.method for system in load(name, profile).systems}
+    assert listed == methods, (
+        f"benchmarks/recipes/{name}.toml: add [[systems]] with label and method for "
+        f"{methods - listed}; take away {listed - methods}"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,6 +174,7 @@ def test_options_of_a_method_are_weaker_than_those_of_a_system(tmp_path):
 
 SYSTEM = '[[systems]]\nlabel = "a"\nmethod = "zero-shot"\n'
 B = SYSTEM + '[[systems]]\nlabel = "b"\nmethod = "clip-adapter"\n'
+CHOSEN_AND_SEARCHED = "options = { visual_ratio = 0.4 }\nsearch = { visual_ratio = [0.2, 0.6] }"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +230,24 @@ def test_what_cannot_be_is_told_with_file_system_and_key(tmp_path, text, message
         load_recipe(write(tmp_path, text), "demo")
     assert message in str(error.value)
     assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("more", ["search = { reduction = [2, 4] }", CHOSEN_AND_SEARCHED])
+def test_a_search_that_nobody_makes_is_refused(tmp_path, more):
+    path = write(tmp_path, B + more)
+    with pytest.raises(UsageError, match=r"own.toml, 'b': search among \w+ = '"):
+        load_recipe(path, "demo")
+    (*_, system) = load_recipe(path, "demo", {"protocol": "paper"}).systems
+    assert len(system.settings("paper")) == 2
+
+
+def test_a_search_that_the_method_makes_otherwise_is_told(tmp_path, caplog):
+    path = write(tmp_path, B + "search = { visual_ratio = [0.2, 0.6] }")
+    load_recipe(path, "demo", {"protocol": "paper"})
+    load_recipe("table5", "demo")  # its pages say what was chosen how
+    assert "search" not in caplog.text
+    load_recipe(path, "demo")
+    assert "visual_ratio = '0.2', '0.6': only for --protocol paper" in caplog.text
 
 
 def test_an_unknown_recipe_names_the_nearest():

@@ -111,6 +111,7 @@ def test_shots_that_were_never_redrawn_have_no_deviation(recipe, environment, in
     # The probe is the same on the same shots; the adapters begin at random.
     assert "where all seeds had the same shots" in page
     assert "where all seeds had the same shots" in tex.read_text("utf-8")
+    assert page.count("± is the spread of the method's own randomness, not of draws.") == 1
     probe = next(row for row in page.splitlines() if row.startswith("| probe"))
     assert "±" not in probe
     assert "± 0.00" not in page
@@ -135,3 +136,5 @@ def test_seeds_that_draw_all_there_is_are_the_same_again(
     outcome = call(recipe(("shots = [2]", f"shots = [{shots}]")), own)
     cells = Findings(outcome.plans[0], outcome.results).cells
     assert cells[cells.label == "probe"].repeated.eq(not drawn).all()
+    write_page(outcome.plans, outcome.results, tmp_path / "out")
+    assert ("own randomness" in (tmp_path / "out/TABLES.md").read_text("utf-8")) is not drawn

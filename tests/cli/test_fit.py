@@ -230,6 +230,15 @@ def test_a_folder_of_other_things_is_kept(run, photos, tiny, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize("place", ["", "train", "train/red"])
+def test_the_pictures_are_never_in_the_way(run, paint_task, tiny, tmp_path, place):
+    photos = paint_task(tmp_path / "My photos", {"train": 1})
+    result = run("fit", photos / "train", "--backbone", tiny, "--out", photos / place)
+    assert result.exit_code == 1
+    assert "other things are in it" in result.stderr
+    assert result.stderr.endswith("Next: Choose a new folder.\n")
+
+
 @pytest.mark.parametrize("preprocess", ["--preprocess", "--style"])
 def test_prompts_names_views_and_preprocessing(preprocess, run_json, photos, tiny, out, tmp_path):
     names = tmp_path / "names.csv"
@@ -295,7 +304,7 @@ def test_a_set_must_be_named(run, out, tmp_path):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--shots", "0"], "greater than or equal to 1"),
+        (["--shots", "0"], "--method zero-shot"),
         (["--hold-out", "20%"], "has test pictures already"),
     ],
 )

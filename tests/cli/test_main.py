@@ -56,14 +56,16 @@ for words in json.loads(sys.argv[1]):
             main()
         except SystemExit as stop:
             assert stop.code in (1, 2), words
-    print(json.dumps([words, err.getvalue(), "torch" in sys.modules]))
+    print(json.dumps([words, out.getvalue() + err.getvalue(), "torch" in sys.modules]))
 """
 
 
 def test_slips_are_answered_before_torch_is_imported(tmp_path):
-    for name in ("photos", "classifier"):
-        (tmp_path / name).mkdir()
+    for name in ("photos", "classifier", "My set 1", "up/classifier"):
+        (tmp_path / name).mkdir(parents=True)
     for name in ("classifier/classifier.json", "names.csv", "weights.pt", "photos/1.jpg"):
+        (tmp_path / name).touch()
+    for name in ("up/classifier/classifier.json", "bag.zip", "bag.tar.gz", "x.jpg"):
         (tmp_path / name).touch()
     slips = [
         (["fit", "photo"], "Did you mean 'photos'?"),
@@ -93,6 +95,34 @@ def test_slips_are_answered_before_torch_is_imported(tmp_path):
         (["evaluate", "classifer", "photos"], "Did you mean 'classifier'?"),
         (["embed", "photoz", "--out", "x.npz"], "Did you mean 'photos'?"),
         (["embed", "photoz", "--unlabelled", "--out", "x.npz"], "Did you mean 'photos'?"),
+        # Quotes are missing, or there is a space too many.
+        (["fit", "My", "set", "1/", "--out", "x"], 'Did you mean "My set 1/"? A path with'),
+        (["fit", "Fotos", "2024"], "A path with spaces needs quotes."),
+        (["fit", "photos", "--hold-out", "20", "%"], "Write 20% without a space."),
+        (["fit", "photos", "-o", "epochs", "=", "5"], "Write epochs=5 without a space."),
+        (["fit", "photos", "-o", "epochs=", "5"], "Write epochs=5 without a space."),
+        (["predict", "classifier", "photos", "My", "set", "1"], 'Did you mean "My set 1"?'),
+        (["evaluate", "My", "set 1"], 'Did you mean "My set 1"?'),
+        # The classifier is another one.
+        (["predict", "photos", "classifier"], "first: clip-adapter predict classifier photos\n"),
+        (["evaluate", "x.jpg", "classifier"], "first: clip-adapter evaluate classifier x.jpg\n"),
+        (["predict", "up", "photos"], "Did you mean 'up/classifier'?"),
+        (["predict", "classifier/classifier.json", "x"], "the folder that holds it: classifier.\n"),
+        (["predict", "x" * 300, "photos"], "There is no folder xxx"),
+        (["predict", "photo", "photos"], "There is no folder photo.\n"),
+        # These are no folders of pictures.
+        (["predict", "classifier", "bag.zip", "bag.tar.gz"], "2 of 2 pictures could not be read"),
+        (["predict", "classifier", "bag.tar.gz"], "an archive. Unpack it and name the folder."),
+        (["predict", "bag.zip", "photos"], "Next: Unpack it and name the folder."),
+        (["fit", "bag.zip"], "Next: Unpack it and name the folder."),
+        (["fit", "x.jpg"], "Next: Name a folder. Put the pictures of each class into a folder of"),
+        (["fit", "https://a.org/b.zip"], "https://a.org/b.zip is an address, and addresses are"),
+        (["evaluate", "classifier", "https://a.org/b.npz#test"], "Next: Download the pictures"),
+        (["predict", "classifier", "https://a.org/b?c"], "addresses are not fetched. Download"),
+        (["predict", "https://a.org/b", "photos"], "https://a.org/b is an address, and addresses"),
+        # An option of other commands.
+        (["predict", "x", "y", "--backbone", "demo"], "fit, embed have --backbone. predict takes"),
+        (["predict", "x", "y", "--plots", "demo"], "evaluate has --plots. "),
     ]
     done = subprocess.run(
         [sys.executable, "-c", SLIPS, json.dumps([words for words, _ in slips])],
@@ -184,6 +214,17 @@ def test_a_bug_is_called_one(run, monkeypatch, tmp_path):
     assert json.loads(result.stdout)["kind"] == "bug"
     monkeypatch.setenv("CLIP_ADAPTER_DEBUG", "1")
     assert isinstance(run(*FIT).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(("file", "words"), [("mine.py", "no part of"), (base.__file__, "yours")])
+def test_a_file_that_is_no_python_is_named(run, monkeypatch, tmp_path, file, words):
+    slip = SyntaxError("'(' was never closed", (str(tmp_path / file), 3, 1, "f(", 3, 2))
+    failing(monkeypatch, tmp_path, slip)
+    result = run(*FIT)
+    assert result.exit_code == 1
+    assert f"{tmp_path / file}, line 3: '(' was never closed." in result.stderr
+    assert words in result.stderr
+    assert "bug in clip-adapter" not in result.stderr
 
 
 def test_what_breaks_in_another_package_is_told_as_its_own(

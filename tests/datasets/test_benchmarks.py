@@ -327,7 +327,10 @@ def test_food_as_it_is(shared, put):
     "record", [r for r in RECORDS if r.side_file and r.side_file.digest], ids=lambda r: r.name
 )
 def test_records_of_sets_with_a_split_file(shared, record):
-    rows = read_rows(shared / "splits" / record.side_file.name)
+    path = shared / "splits" / record.side_file.name
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in ../shared/splits")
+    rows = read_rows(path)
     assert {split: len(r) for split, r in rows.items()} == record.sizes
     assert len({row[1] for r in rows.values() for row in r}) == record.classes
     assert rows_digest(rows) == record.side_file.digest

@@ -141,6 +141,7 @@ def test_no_classes_says_what_is_allowed(put, tmp_path, make):
         load_folder(root)
     if make == "flat":
         assert "2 pictures directly in" in str(caught.value)
+        assert f"named after it: {root}/cat/1.jpg, {root}/dog/7.jpg." in caught.value.hint
     if make == "no_pictures":
         assert "2 .txt" in str(caught.value)
 

@@ -123,5 +123,5 @@ def test_more_shots_than_any_class_has_are_told(hold_out, most, caplog):
 
 def test_a_float_that_is_held_out_is_a_share():
     assert len(draw([0, 1] * 4, None, 1, 1)[1]) == 2
-    with pytest.raises(UsageError, match="hold-out 1.0"):
+    with pytest.raises(UsageError, match=r"hold-out 1\.0"):
         draw([0, 1] * 4, None, 1, 1.0)

@@ -90,6 +90,19 @@ def test_errors_name_rows_and_columns(table, text, message):
         load_table(table(text))
 
 
+@pytest.mark.parametrize(
+    "path", ["C:\\Users\\me\\a.jpg", "c:/me/a.jpg", "\\\\nas\\me\\a.jpg", "/me/a.jpg"]
+)
+def test_paths_of_another_computer_are_called_so(table, tmp_path, monkeypatch, path):
+    table(f"path,label\nhere.png,a\n{path},b\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_table("t.csv")
+    assert f"of t.csv is in this folder: 'here.png', '{path}'." in caught.value.found
+    assert "of another computer" in caught.value.hint
+    assert "--root" in caught.value.hint
+
+
 def test_many_bad_rows_are_counted(table):
     with pytest.raises(DataError, match="row 2, 3, 4, 5, 6 and 15 more"):
         load_table(table("path,label\n" + "1.png,\n" * 20))

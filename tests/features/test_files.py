@@ -73,20 +73,6 @@ def test_sets_are_named_after_a_hash(safetensors_file):
         load_features(f"{path}#aa")
 
 
-def test_the_set_that_is_proposed_is_one_to_learn_from(safetensors_file):
-    labels = torch.tensor([0, 1, 1, 1])
-    sets = {f"{name}__features": features() for name in ("test", "train_1shot")}
-    path = safetensors_file(**sets, test__labels=labels, train_1shot__labels=labels.clone())
-    with pytest.raises(UsageError) as error:
-        load_features(path)
-    assert error.value.hint == f"Name one: {path}#train_1shot; to test on, {path}#test"
-    path = safetensors_file("one.safetensors", features=features(), labels=labels)
-    with pytest.raises(UsageError, match="Unknown set") as error:
-        load_features(f"{path}#train")
-    assert error.value.allowed == "(nameless)"
-    assert error.value.hint == f"Its one set has no name: {path}"
-
-
 def test_a_hash_in_a_file_name(safetensors_file):
     path = safetensors_file("odd#name.safetensors")
     assert len(load_features(path).feature_set) == 4
@@ -227,11 +213,6 @@ ZEROS = torch.zeros(4, dtype=torch.long)
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "2.6593"}, "it is 14.28"),
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "10000"}, "CLIP's is 100"),
         ({"features": features(), "labels": ZEROS}, {"log_logit_scale": "800"}, "scale is 800"),
-        (
-            {"features": features(), "labels": ZEROS},
-            {"log_logit_scale": "4.6", "logit_scale": "50"},
-            "by log_logit_scale it is 99.4",
-        ),
         ({"features": features(), "labels": ZEROS}, {"feature_norm": "l2"}, "feature_norm='l2'"),
         (
             {"features": features(), "labels": ZEROS, "text": torch.ones(2, 5)},

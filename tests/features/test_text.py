@@ -118,3 +118,4 @@ def test_only_text_that_is_nearly_the_same_is_named():
         weights[3] = weights[1500] + aside * angle
         assert bool(alike_note(weights, names)) == named
     assert alike_note(None, names) == ""
+    assert "3 are called 'a', 2 are called 'b'" in alike_note(None, ["a", "b", "a", "c", "b", "a"])

@@ -6,19 +6,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clip_adapter.backbones.base import Backbone, Preprocess, resolve_device
+    from clip_adapter.backbones.base import Backbone, Preprocess, has_made, resolve_device
     from clip_adapter.backbones.load import load_backbone
     from clip_adapter.backbones.names import list_backbones
 
 _HOME = {
     "Backbone": "base",
     "Preprocess": "base",
+    "has_made": "base",
     "list_backbones": "names",
     "load_backbone": "load",
     "resolve_device": "base",
 }
 
-__all__ = ["Backbone", "Preprocess", "list_backbones", "load_backbone", "resolve_device"]
+__all__ = [
+    "Backbone",
+    "Preprocess",
+    "has_made",
+    "list_backbones",
+    "load_backbone",
+    "resolve_device",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.known_names import check_device
-from clip_adapter.reporting import log
+from clip_adapter.reporting import log, warn
 from clip_adapter.wording import first_line
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "squash", "longest")
+RUNTIMES = ("torch", "onnx")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -100,6 +101,28 @@ class Backbone(Protocol):
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, sizes, device and dtype, for results and logs."""
         ...
+
+
+def has_made(backbone: Backbone, known: str) -> bool:
+    """Whether features with the fingerprint ``known`` on record are those of ``backbone``.
+
+    Of one's own backbone older records have only what it stated, and weights can come later than
+    that: with such a record one is warned.
+    """
+    stated = getattr(backbone, "stated", None)
+    if known == stated != backbone.fingerprint:
+        warn(
+            f"Whether {backbone.name} has the weights that are on record cannot be checked: the "
+            "record is older than this check, and has only the fingerprint that the object states. "
+            "Fit or embed again, and they are."
+        )
+    return known in (backbone.fingerprint, stated)
+
+
+def runtime_entry(backbone: Any) -> dict[str, str]:
+    """What keys and records say of the runtime of a backbone: nothing where that is torch."""
+    runtime = getattr(backbone, "runtime", "torch")
+    return {} if runtime == "torch" else {"runtime": runtime}
 
 
 def best_device() -> str:

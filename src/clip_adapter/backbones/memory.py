@@ -90,6 +90,8 @@ class FrozenEncoder(Backbone):
     parameters: int
     model: Any = None
     """The torch module that encodes, where its work may be counted."""
+    runtime: str = "torch"
+    """What computes the picture tower."""
 
     def __init__(self, blank: Tensor | None = None) -> None:
         """Run a first picture ``blank`` (3, H, W) through the tower; None is a black one."""

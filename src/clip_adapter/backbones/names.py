@@ -46,15 +46,20 @@ DEMO_WORDS = {
 }
 
 
+def is_reserved(name: str) -> bool:
+    """Whether ``name`` is one of this library's own or of their form, with a slash or a colon."""
+    return name in (DEMO, AUTO) or bool({*"/:"} & {*_canonical(name)})
+
+
 def own_names() -> dict[str, str]:
     """Names in the entry point group, each with the package that it is of.
 
-    Names of this library's own form (``demo``, or with a slash or colon) stay this library's.
+    Names of this library's own form stay this library's.
     """
     return {
         entry.name: entry.dist.name if entry.dist else "a package"
         for entry in entry_points(group=GROUP)
-        if entry.name != DEMO and not {*"/:"} & {*entry.name}
+        if not is_reserved(entry.name)
     }
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Preprocess, resolve_device
 from clip_adapter.backbones.memory import FrozenEncoder
-from clip_adapter.backbones.names import GROUP
+from clip_adapter.backbones.names import GROUP, is_reserved
+from clip_adapter.backbones.weights import fingerprint
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
 from clip_adapter.nn.cosine import scale_doubt
 from clip_adapter.reporting import log
@@ -43,11 +44,14 @@ class OwnBackbone(FrozenEncoder):
     Args:
         model: has ``encode_images`` (B, 3, H, W) -> (B, D) and ``preprocess``, a
             :class:`~clip_adapter.backbones.Preprocess` or a callable, PIL image -> (3, H, W). It
-            may have ``fingerprint``, a str that changes with its weights and its preprocessing
-            (without one no feature is stored); ``encode_text``, list of str -> (N, D);
-            ``logit_scale``, a number, or a tensor that holds its logarithm as CLIP's does (100);
-            and ``name``.
+            may have ``fingerprint``, a str that changes with its code and its preprocessing
+            (without one no feature is stored), beside which that of its weights is put;
+            ``encode_text``, list of str -> (N, D); ``logit_scale``, a number, or a tensor that
+            holds its logarithm as CLIP's does (100); and ``name``.
         name: None takes that of the object, or of its class.
+
+    Attributes:
+        stated: the fingerprint as the object has it; "" without one.
 
     Raises:
         UsageError: one of these is missing, or something else.
@@ -59,7 +63,14 @@ class OwnBackbone(FrozenEncoder):
         _check(model)
         self.own: Any = model.eval() if isinstance(model, nn.Module) else model
         self.name = str(name or getattr(model, "name", type(model).__name__))
-        self.fingerprint: str = getattr(model, "fingerprint", None) or ""
+        if is_reserved(self.name):
+            raise _wrong(
+                model,
+                f"it is called {self.name!r}, as a backbone of this library's own is",
+                "a name without slash and colon, not 'demo', 'auto' or a model of OpenAI",
+                hint='Give it another attribute "name", such as "my-backbone".',
+            )
+        self.renew()
         self.encodes_text = callable(getattr(model, "encode_text", None))
         self.logit_scale = _scale(model)
         module = model if isinstance(model, nn.Module) else nn.Module()
@@ -91,6 +102,23 @@ class OwnBackbone(FrozenEncoder):
                 f"The backbone {self.name} has no fingerprint: its features are not stored, and "
                 "are made again each time."
             )
+
+    def renew(self) -> None:
+        """Take the fingerprint of the object with the weights that it has now.
+
+        Raises:
+            UsageError: the one of its own is no str.
+        """
+        stated = getattr(self.own, "fingerprint", None)
+        if not isinstance(stated, str | None):
+            raise _wrong(
+                self.own,
+                f"fingerprint = {stated!r}",
+                "a str that changes with the weights and the preprocessing, or None",
+            )
+        self.stated = self.fingerprint = stated or ""
+        if stated and (weights := _weights(self.own)):
+            self.fingerprint += f" weights:{fingerprint(weights)}"
 
     def _prepared(self, picture: Any) -> Tensor:
         """A PIL RGB picture as the function of the user's makes it, (3, H, W)."""
@@ -142,8 +170,22 @@ class OwnBackbone(FrozenEncoder):
     tokenize = embed_tokens = trim_tokens = encode_prompt_embeddings = FrozenEncoder._refuse_prompts
 
 
-def _wrong(model: Any, found: str, allowed: str) -> UsageError:
-    return UsageError(f"{type(model).__name__} as a backbone: {found}.", allowed=allowed, hint=HOW)
+def _weights(model: Any) -> nn.Module | None:
+    """The torch module that ``model`` is, or those among its attributes; None without one.
+
+    Buffers that its state dict leaves out are in that of the result.
+    """
+    inner = [model, *getattr(model, "__dict__", {}).values()]
+    modules = nn.ModuleList(one for one in inner if isinstance(one, nn.Module))
+    kept, hidden = modules.state_dict(), nn.Module()
+    for name, buffer in modules.named_buffers():
+        if name not in kept:
+            hidden.register_buffer(name.replace(".", "/"), buffer)
+    return modules.append(hidden) if len(modules) else None
+
+
+def _wrong(model: Any, found: str, allowed: str, hint: str = HOW) -> UsageError:
+    return UsageError(f"{type(model).__name__} as a backbone: {found}.", allowed=allowed, hint=hint)
 
 
 def _check(model: Any) -> None:
@@ -173,13 +215,6 @@ def _check(model: Any) -> None:
             model,
             f"preprocess = {model.preprocess!r}",
             "a Preprocess, or a callable PIL image -> (3, H, W)",
-        )
-    fingerprint = getattr(model, "fingerprint", None)
-    if not isinstance(fingerprint, str | None):
-        raise _wrong(
-            model,
-            f"fingerprint = {fingerprint!r}",
-            "a str that changes with the weights and the preprocessing, or None",
         )
 
 

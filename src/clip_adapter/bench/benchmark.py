@@ -119,7 +119,7 @@ def run_bench(
         heard: set[str] = set()
         with tracking("Runs", len(runs), "runs") as tracker:
             for unit, done in itertools.chain(*(do_units(*part) for part in parts if part[0])):
-                if done.error:
+                if done.error and done.error not in outcome.failed.values():  # each reason once
                     done.lines.append(f"Failed: {unit[0].title}: {done.error.splitlines()[0]}")
                 for line in done.lines:  # once, however many processes read the same data
                     if line not in heard:

@@ -12,13 +12,14 @@ from typing import Any
 from clip_adapter.backbones import load_backbone, resolve_device
 from clip_adapter.bench.results import Run
 from clip_adapter.classifier import Classifier
-from clip_adapter.datasets.open import DataSpec, load_dataset, parse_spec
+from clip_adapter.datasets.open import DataSpec, feature_spec, load_dataset, parse_spec
 from clip_adapter.demo.sets import DEMO_SETS, demo_set, demo_templates
 from clip_adapter.errors import DataError
 from clip_adapter.evaluation import held_out_features
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.files import sets_of
+from clip_adapter.features.formats import FORMATS
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest
 from clip_adapter.fitting import make_task
@@ -204,14 +205,14 @@ def open_set(name: str, environment: Environment) -> PictureSet | FeatureFile:
     """
     if environment.features is None:
         return PictureSet(name, environment)
-    path = Path(environment.features) / f"{name}.safetensors"
-    if not path.is_file():
+    files = _feature_files(environment.features)
+    if name not in files:
         raise DataError(
-            f"There is no {path}.",
-            allowed=", ".join(_feature_files(environment.features)),
-            hint="Name the folder of feature files with --features.",
+            f"There is no file of features {name!r} in {environment.features}.",
+            allowed=", ".join(files),
+            hint="A file is named without its ending.",
         )
-    return FeatureFile(name, path)
+    return FeatureFile(name, files[name])
 
 
 def every_set(names: Sequence[str], environment: Environment) -> tuple[str, ...]:
@@ -225,11 +226,25 @@ def every_set(names: Sequence[str], environment: Environment) -> tuple[str, ...]
     if files := _feature_files(environment.features):
         return tuple(files if list(names) == [ALL] else names)
     raise DataError(
-        f"{environment.features} is no folder with .safetensors files.",
+        f"{environment.features} is no folder with files of features ({', '.join(FORMATS)}).",
         allowed="one file for each data set, with sets train_{K}shot or train, and test",
         hint="'clip-adapter embed' makes such files.",
     )
 
 
-def _feature_files(folder: str) -> list[str]:
-    return sorted(path.stem for path in Path(folder).glob("*.safetensors"))
+def _feature_files(folder: str) -> dict[str, Path]:
+    """The files of features in ``folder`` by their names without the ending, in order.
+
+    Raises:
+        DataError: two have one name.
+    """
+    files = dict[str, Path]()
+    for path in sorted(Path(folder).glob("*")):
+        if path.suffix.lower() not in FORMATS or not path.is_file() or not feature_spec(path):
+            continue
+        if (other := files.setdefault(path.stem, path)) != path:
+            raise DataError(
+                f"{other} and {path.name} are both called {path.stem!r} in tables.",
+                hint="Move one of them to another folder.",
+            )
+    return files

@@ -70,8 +70,8 @@ class Findings:
         runs: a row for each run and test set: ``CELL``, setting (its number), key, failure, record,
             chosen, and the numbers of the record.
         cells: a row for each cell, in order: ``CELL``; value, deviation (of the sample) and seeds
-            of top1, NaN where there are too few; repeated (all seeds had the same shots and came to
-            the same, which is no deviation); wanted (seeds); settings and best_of (those with a
+            of top1, NaN where there are too few; same_shots (of all seeds); repeated (and they came
+            to the same, which is no deviation); wanted (seeds); settings and best_of (those with a
             result, of which the best on the test set is taken); chosen (in words); failures (why
             runs have no result); and its records. What is published of it, if anything: theirs (in
             percent, or NaN), where (data set and backbone, as the paper writes them), source
@@ -99,15 +99,17 @@ class Findings:
         shown = pd.MultiIndex.from_frame(self.runs[[*PLACE, "setting"]]).isin(set(best))
         cells = self.runs[shown].groupby(CELL, sort=False)
         # Rounded, as the error of a sum would decide how a tie is shown.
-        means = (
+        means: Frame = (
             cells[SCORES]
             .agg(["mean", "std", "count"])
             .round(12)
             .rename(columns={"mean": "value", "std": "deviation", "count": "seeds"})
         )
+        same_shots = cells.record.agg(_same_shots).astype(bool)
         self.cells: Frame = (
             means.top1.assign(
-                repeated=cells.record.agg(_same_shots).astype(bool) & (means.top1.deviation == 0),
+                same_shots=same_shots,
+                repeated=same_shots & (means.top1.deviation == 0),
                 wanted=cells.size(),
                 records=cells.record.agg(_known),
                 chosen=cells.chosen.agg(_known).map(_in_words),
@@ -124,7 +126,16 @@ class Findings:
         ]
         self.cells[PUBLISHED] = pd.DataFrame(published, columns=PUBLISHED).astype({"theirs": float})
         labels = dict.fromkeys(("dataset", "test_set"), self.recipe.labels)
+        if (self.recipe.profile, self.recipe.columns) == ("features", "backbone"):
+            self._name_backbones()
         self.cells, self.runs = self.cells.replace(labels), self.runs.replace(labels)
+
+    def _name_backbones(self) -> None:
+        """Call the backbone of each file as the file does, where it does."""
+        told = self.runs.set_index("dataset").record.dropna()
+        names = {data: name for data, r in told.items() if (name := r["backbone"]["name"])}
+        for frame in (self.cells, self.runs):
+            frame["backbone"] = frame.dataset.map(names).fillna(frame.backbone)
 
     @property
     def columns(self) -> Frame:

@@ -172,7 +172,7 @@ def _left_out(plan: Plan) -> list[str]:
             "all rows" if 1 < len(labels) == len(plan.recipe.systems) else ", ".join(labels)
         ]
     ]
-    lines += [f"not there: {', '.join(sorted(plan.missing))}"] if plan.missing else []
+    lines += [f"cannot be read: {', '.join(sorted(plan.missing))}"] if plan.missing else []
     return ["Left out:\n", *(f"- {escaped(line)}" for line in lines), ""] if lines else []
 
 

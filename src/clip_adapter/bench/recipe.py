@@ -90,7 +90,7 @@ class System(Model):
         method: one of ``clip-adapter ls methods``.
         options: of the method; what is not given is its default, or chosen on the shots.
         search: {option: values}, one option. With protocol "paper" each value is trained and the
-            best on the test set is reported; with "ours" it is not looked at.
+            best on the test set is reported; with "ours" the method finds its own.
         prompts: templates in place of the data set's.
         plain: it learns from the plain pictures, whatever the recipe's ``views``.
         of: name in the published few-shot figures, where it is there.
@@ -263,17 +263,16 @@ def load_recipe(
         overrides: stronger than all files; keys of :class:`Recipe`.
 
     Raises:
-        UsageError: no such recipe, profile, key, method or option, a value that it cannot have, or
-            a file of one's own that is called as a recipe here.
+        UsageError: no such recipe, profile, key, method or option, a value that it cannot have, a
+            search that nobody makes, or a file of one's own that is called as a recipe here.
         DataError: the file cannot be read.
     """
     path = Path(name) if name.endswith(".toml") else shipped("recipes") / f"{name}.toml"
     if not name.endswith(".toml") and name not in recipe_names():
         raise unknown_name("recipe", name, recipe_names(), "Or give the path of a .toml file.")
     stem = path.stem.lower()  # some file systems do not tell case
-    if path.resolve().parent != shipped("recipes").resolve() and (
-        stem in recipe_names() or stem.endswith("-paper")
-    ):
+    mine = path.resolve().parent != shipped("recipes").resolve()
+    if mine and (stem in recipe_names() or stem.endswith("-paper")):
         raise UsageError(
             f"{path}: plans and tables of the name {path.stem!r} are those of another recipe.",
             allowed="no name of 'clip-adapter bench ls', and none that ends in -paper",
@@ -291,13 +290,13 @@ def load_recipe(
     if taken := {"name", "profile"} & merged.keys():
         raise unknown_name(f"key of {path.name}", min(taken), Recipe.model_fields)
     merged |= {"name": path.stem, "profile": profile} | _labelled(merged.get("datasets"), path.name)
-    if path.resolve().parent != shipped("recipes").resolve():
+    if mine:
         features = profile == "features"  # they tell their backbone, preprocessing and views
         kept = f" [profile.features] of {path.name}" if features else " --profile mine"
         chosen = {*(special.model_extra or {}), *(k for k, v in (overrides or {}).items() if v)}
-        mine = written | _labelled(written.get("datasets"), path.name)
+        wanted = written | _labelled(written.get("datasets"), path.name)
         for key in sorted((general.model_extra or {}).keys() & written.keys() - {"like", *chosen}):
-            own, used = (v if isinstance(v, list) else [v] for v in (mine[key], merged[key]))
+            own, used = (v if isinstance(v, list) else [v] for v in (wanted[key], merged[key]))
             if own != used:
                 log.warning(
                     f"{path.name} names the {key} {listed(own)}; the profile {profile!r} puts "
@@ -305,7 +304,26 @@ def load_recipe(
                     + f"{kept} keeps them."
                     * (not features or key == "datasets")
                 )
-    return checked(Recipe, merged, path.name, {m: o for p in parts for m, o in p.options.items()})
+    common = {method: options for part in parts for method, options in part.options.items()}
+    recipe = checked(Recipe, merged, path.name, common)
+    if recipe.protocol == "ours":
+        _check_searches(recipe, mine)
+    return recipe
+
+
+def _check_searches(recipe: Recipe, mine: bool) -> None:
+    """What is searched is, with "ours", found by the method itself, or by nobody."""
+    for system in recipe.systems:
+        for option, values in system.search.items():
+            row = f"{recipe.name}.toml, {system.label!r}: search among {option} = {listed(values)}"
+            own = getattr(make_method(system.method, system.options), option)
+            if own != "auto":
+                raise UsageError(
+                    f"{row}. With the protocol 'ours' nothing is searched: all have {own!r}.",
+                    hint="Make a row of each value; or --protocol paper: the best on the TEST set.",
+                )
+            if mine:
+                log.warning(f"{row}: only for --protocol paper; here the method finds its own.")
 
 
 def _labelled(datasets: Any, where: str) -> dict[str, Any]:

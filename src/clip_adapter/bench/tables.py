@@ -289,9 +289,9 @@ def _notes(findings: Findings, cells: Frame) -> list[str]:
         **{note: why in whys for why, note in NOTES.items()},
         "No ± where all seeds had the same shots and came to the same: "
         "nothing was redrawn.": cells.repeated.any(),
-        "The published numbers were read off a plot, to 0.2 points.": cells.digitised.eq(
-            True
-        ).any(),
+        "Where all seeds had the same shots, ± is the spread of the method's own "
+        "randomness, not of draws.": (cells.same_shots & (cells.deviation > 0)).any(),
+        "The published numbers were read off a plot, to 0.2 points.": True in set(cells.digitised),
         **dict.fromkeys(odd, True),
     }
     return [note for note, holds in said.items() if holds]

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_adapter.backbones import Backbone, load_backbone, resolve_device
+from clip_adapter.backbones import Backbone, has_made, load_backbone, resolve_device
 from clip_adapter.classifier.folder import read_folder, write_folder
 from clip_adapter.errors import ClassifierError, DataError, MissingTextError, UsageError
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
@@ -128,7 +128,7 @@ class Classifier:
             raise MissingTextError(
                 "This classifier was made without text weights, so there is no zero-shot "
                 "classifier to compare it with.",
-                hint="Fit it again with --backbone, or with a feature file that holds 'text'.",
+                hint="Fit again with a --backbone that has encode_text, or by a file with 'text'.",
             )
         head = Head(self.text_weights, logit_scale=self.head.logit_scale)
         return self._scores(head, inputs, "mark", untouched=True)
@@ -213,10 +213,11 @@ class Classifier:
             )
         # Only a GPU is quick with float16.
         kept = self.info.get("dtype") or "float32"
-        dtype = "auto" if kept == "float16" else kept
+        dtype, runtime = "auto" if kept == "float16" else kept, self.info.get("runtime") or "torch"
+        device = device or self._device
         try:
             return self.use(
-                load_backbone(name, device=device or self._device, dtype=dtype, recorded=True)
+                load_backbone(name, device=device, dtype=dtype, runtime=runtime, recorded=True)
             )
         except UsageError as error:
             raise ClassifierError(
@@ -225,24 +226,26 @@ class Classifier:
                 "if it is of a package, install that.",
             ) from error
 
-    def use(self, backbone: Any, *, same: bool = False) -> Backbone:
+    def use(self, backbone: Any, *, same: bool = False, device: str = "auto") -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
                 :class:`~clip_adapter.backbones.own.OwnBackbone`.
             same: it is known to be the one; else, with no fingerprint on record, one is warned.
+            device: as :func:`~clip_adapter.load_backbone` takes it.
 
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
         """
-        loaded, known = load_backbone(backbone), str(self.info.get("backbone_fingerprint") or "")
-        if known and loaded.fingerprint != known:
+        known = str(self.info.get("backbone_fingerprint") or "")
+        loaded = backbone if same else load_backbone(backbone, device=device)
+        if known and not same and not has_made(loaded, known):
             now, then = told_apart(loaded.fingerprint, known)
             raise ClassifierError(
                 f"The weights of {loaded.name} are not those that this classifier was trained "
-                f"with (now {now}, then {then}).",
-                hint="Restore the weights, or fit the classifier again.",
+                f"with, of {self.backbone_name} (now {now}, then {then}).",
+                hint=f"Give that one, {self.backbone_name}, with its weights; or fit again.",
             )
         if self.tower_adapter is None and loaded.embed_dim != self.dim:
             raise ClassifierError(
@@ -256,7 +259,7 @@ class Classifier:
                 "cannot be checked: no fingerprint of them is on record. With others its answers "
                 "mean nothing."
             )
-        self._backbone, self._encoder = loaded, None
+        self._backbone, self._encoder = loaded, self._encoder if loaded is self._backbone else None
         return loaded
 
     def encoder(self, device: str | None = None) -> Backbone:
@@ -329,7 +332,7 @@ class Classifier:
         """
         classifier = cls(**read_folder(Path(folder)))
         if backbone is not None:
-            classifier.use(load_backbone(backbone, device=device))
+            classifier.use(backbone, device=device)
         elif device != "auto":
             classifier._device = resolve_device(device)
         if warm:

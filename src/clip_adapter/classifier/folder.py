@@ -146,8 +146,8 @@ def check_target(folder: Path) -> None:
         others = {n for n in names - {"lost+found", _LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
             raise ClassifierError(
-                f"{folder} exists and is not a saved classifier.",
-                hint="Choose a new folder, or empty this one.",
+                f"{shown(folder)} exists and is not a saved classifier: other things are in it.",
+                hint="Choose a new folder.",
             )
     except PermissionError as error:
         raise not_permitted(str(folder), ClassifierError) from error

@@ -109,6 +109,7 @@ class Info(BaseModel, strict=True):
     backbone: str | None = None
     backbone_fingerprint: str | None = None
     dtype: str | None = None
+    runtime: str | None = None
     method: str | None = None
     preprocess: str | None = None
     selection: list[Any] | None = None

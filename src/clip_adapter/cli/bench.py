@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import Output, command, table
 from clip_adapter.errors import DataError
 from clip_adapter.options import SourceOptions
-from clip_adapter.wording import shortened, some_of
+from clip_adapter.wording import counted, shortened, some_of
 
 if TYPE_CHECKING:
     from clip_adapter.bench.benchmark import Outcome
@@ -41,7 +42,8 @@ Features = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="A folder of .safetensors files, each with sets train_{K}shot (or train) and test.",
+        help="A folder of feature files (.safetensors, .npz, .parquet), each with sets "
+        "train_{K}shot (or train) and test.",
     ),
 ]
 Root = Annotated[
@@ -126,7 +128,11 @@ def run(
         clip-adapter bench run figure3 --features features/
         clip-adapter bench run table5 --root data/ --get
     """
-    with Output(json, "Runs that are done are kept: the same command goes on.") as output:
+    with Output(
+        json,
+        "Runs that are done are kept: the same command goes on, and "
+        f"'{command('bench', 'tables', '--out', out)}' shows what there is.",
+    ) as output:
         from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.data import Environment
         from clip_adapter.bench.plan import get_missing, load_plans, usual_profile
@@ -259,11 +265,18 @@ def _say_outcome(outcome: Outcome, output: Output, profile: str) -> None:
     if outcome.done == 0 and not outcome.failed and every:
         output.show(f"All {every} runs have a result: nothing was run.")
     else:
-        output.show(f"{outcome.done} runs done, {outcome.present} were there already.")
+        output.show(f"{counted(outcome.done, 'run')} done, {outcome.present} were there already.")
+    rows = Counter(run.key for plan in outcome.plans for *_, run in plan.planned())
+    if shared := sum(number > 1 for number in rows.values()):
+        whole = sum(rows.values()) - len(rows) + shared
+        output.show(f"{counted(shared, 'run')} served {whole} rows: what is the same is run once.")
     if outcome.failed:
-        output.say(f"{len(outcome.failed)} runs failed; the same command tries them again:")
-        for title, reason in list(outcome.failed.items())[:SHOWN_FAILURES]:
-            output.say(f"  {title}: {reason}")
+        number = counted(len(outcome.failed), "run")
+        output.say(f"{number} failed; the same command tries them again:")
+        reasons = Counter(outcome.failed.values()).most_common()
+        titles = {reason: title for title, reason in outcome.failed.items()}
+        for reason, count in reasons[:SHOWN_FAILURES]:
+            output.say(f"  {counted(count, 'run')}, such as {titles[reason]}: {reason}")
     for name, reason in outcome.missing.items():
         output.say(f"The data set {name} cannot be read, and its runs are left out: {reason}")
     left = list(dict.fromkeys(str(out) for plan in outcome.plans for out in plan.left_out))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Embedded = tuple[dict[str, "FeatureSet"], "Tensor | None", dict[str, Any], list["BadPicture"]]
 OFFERED = (
     *("backbone", "views", "prompts", "class_names", "root", "preprocess"),
-    *("decode", "device", "dtype", "batch_size", "cache", "strict"),
+    *("decode", "device", "dtype", "runtime", "batch_size", "cache", "strict"),
 )
 
 

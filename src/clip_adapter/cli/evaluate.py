@@ -84,9 +84,7 @@ def evaluate(
         if plots is not None:
             check_folder(plots)
         form = form_of(answers, flag="--answers")
-        from clip_adapter.hub import classifier_folder
-
-        folder = classifier_folder(classifier)
+        folder = o.read_classifier("evaluate", classifier, [data])
         spec = o.read_spec(data, reading)
         if answers is not None:
             names = [reading.class_names] if isinstance(reading.class_names, str | Path) else []

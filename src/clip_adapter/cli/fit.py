@@ -10,7 +10,7 @@ import typer
 from clip_adapter.cli import options as o
 from clip_adapter.cli.evaluate import OFFERED, class_table, worst
 from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, command
-from clip_adapter.datasets.splits import share_or_number
+from clip_adapter.datasets.splits import check_shots, share_or_number
 from clip_adapter.known_names import check_method
 from clip_adapter.options import (
     DEFAULT_METHOD,
@@ -44,7 +44,6 @@ def fit(
         int | None,
         typer.Option(
             metavar="K",
-            min=1,
             help="Use only K pictures of each class, drawn at random, as few-shot experiments do.",
             show_default="all of them",
             rich_help_panel=o.TRAINING,
@@ -122,6 +121,8 @@ def fit(
     with Output(json, FEATURES_KEPT) as output:
         check_method(method)
         options = o.key_values(option)
+        if shots is not None:
+            check_shots(shots)
         if hold_out is not None:
             share_or_number(hold_out)
         spec = o.read_spec(data, reading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,12 @@ from clip_adapter.cli.output import Output, standard_output
 from clip_adapter.cli.predict import predict
 from clip_adapter.cli.scale import scale
 from clip_adapter.errors import DataError, UsageError
+from clip_adapter.paths import QUOTES, needs_quotes
 
 # Names of old that still work, by today's.
 OLD_NAMES = {"style": "preprocess"}
-
+# A share or an option of a method, with spaces that do not belong there.
+_APART = re.compile(r"\S+ (?:%|= \S+)(?!\S)|\S+= \S+")
 
 # Typer has no name of its own for it.
 WrongUsage: Any = typer.BadParameter.__base__
@@ -45,7 +48,8 @@ class Commands(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run the command that ``args`` name, or else the words of this process."""
-        self._output = Output("--json" in (sys.argv[1:] if args is None else args))
+        self._words = sys.argv[1:] if args is None else args
+        self._output = Output("--json" in self._words)
         return super().main(args, *rest, **options)
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -63,9 +67,35 @@ class Commands(TyperGroup):
         try:
             yield
         except WrongUsage as error:
-            hint = "The same command with --help says what it takes."
-            self._output.failed(error.format_message(), UsageError.__name__, hint=hint)
+            hint = self._hint(error)
+            usual = "The same command with --help says what it takes."
+            self._output.failed(error.format_message(), UsageError.__name__, hint=hint or usual)
+            error.message = "\n".join(filter(None, [error.message, hint]))
             raise
+
+    def _hint(self, error: Any) -> str:
+        """What to do about wrong words, where more can be said than what a command takes."""
+        if error.message.startswith("Got unexpected extra argument"):
+            if apart := _APART.search(" ".join(self._words)):
+                return f"Write {apart[0].replace(' ', '')} without a space."
+            return needs_quotes(self._words) or QUOTES
+        option = getattr(error, "option_name", None)
+        having = {
+            name: command
+            for name, command in self.commands.items()
+            if any(option in one.opts for one in command.params)
+        }
+        if not having or error.cmd.name in having:
+            return ""
+        hint = f"{', '.join(having)} {'has' if len(having) == 1 else 'have'} {option}."
+        fitting = "fit" in having and not any(map(_reads_classifier, having.values()))
+        if fitting and _reads_classifier(error.cmd):
+            hint += f" {error.cmd.name} takes what the classifier was made with."
+        return hint
+
+
+def _reads_classifier(command: Any) -> bool:
+    return any(one.name == "classifier" for one in command.params)
 
 
 app = typer.Typer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clip_adapter.errors import UsageError
+from clip_adapter.cli.output import command as command_line
+from clip_adapter.errors import ClassifierError, UsageError
 from clip_adapter.known_names import check_device
 from clip_adapter.options import (
     Bounds,
@@ -22,7 +24,8 @@ from clip_adapter.options import (
     field_types,
     flag_of,
 )
-from clip_adapter.paths import check_exists
+from clip_adapter.paths import check_exists, is_classifier, needs_quotes
+from clip_adapter.wording import shown
 
 if TYPE_CHECKING:
     from clip_adapter.datasets.open import DataSpec
@@ -120,6 +123,31 @@ def _options(kind: type, notes: Sequence[Any]) -> Iterator[inspect.Parameter]:
             default=None if field.default == () else field.default,
             annotation=Annotated[kind_read | None, option],
         )
+
+
+def read_classifier(verb: str, name: str, others: Sequence[str]) -> Path:
+    """The folder of the saved classifier ``name``; the command ``verb`` has ``others`` after it.
+
+    Raises:
+        ClassifierError: there is none.
+        UsageError: one of the others is meant, or some of the words are one path with spaces.
+    """
+    from clip_adapter.hub import classifier_folder
+
+    missing = [one for one in (name, *others) if not os.path.exists(one)]
+    if missing and (hint := needs_quotes([name, *others])):
+        raise UsageError(f"{shown(missing[0])} does not exist.", hint=hint)
+    try:
+        return classifier_folder(name)
+    except ClassifierError as error:
+        meant = [*filter(is_classifier, others)]
+        if not meant:
+            raise
+        rest = [name, *(one for one in others if one != meant[0])]
+        raise UsageError(
+            f"{shown(meant[0])} is a saved classifier, and {shown(name)} is none.",
+            hint=f"The classifier comes first: {command_line(verb, meant[0], *rest)}",
+        ) from error
 
 
 def read_spec(data: str, reading: SourceOptions) -> DataSpec:

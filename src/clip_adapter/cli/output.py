@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import typer
 
-from clip_adapter.errors import ClipAdapterError, DataError
+from clip_adapter.errors import ClipAdapterError, DataError, PluginError
 from clip_adapter.files import is_stream, remedy, write_file
 from clip_adapter.reporting import NotesWarning, log
 from clip_adapter.wording import printable
@@ -144,6 +144,14 @@ class Output:
         if ends or os.environ.get(DEBUG_VARIABLE):
             return 0
         kind = type(error).__name__
+        if isinstance(error, SyntaxError) and error.filename:
+            ours = Path(__file__).parents[1] in Path(error.filename).parents
+            error = PluginError(
+                f"{error.filename}, line {error.lineno}: {error.msg}.",
+                hint="Mend that line, if it is yours; else install clip-adapter again."
+                if ours
+                else "It is no part of clip-adapter: mend that line, or report it to its authors.",
+            )
         if not isinstance(error, ClipAdapterError):
             kind, reason = "bug", " ".join([f"{kind}:", *str(error).split()]).removesuffix(":")
             error = ClipAdapterError(

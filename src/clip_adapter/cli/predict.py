@@ -94,9 +94,8 @@ def predict(
         form = form_of(out, "json" if json else form)
         from clip_adapter.cli import predictions
         from clip_adapter.datasets.open import feature_spec
-        from clip_adapter.hub import classifier_folder
 
-        folder = classifier_folder(classifier)
+        folder = o.read_classifier("predict", classifier, paths)
         features = list(filter(None, map(feature_spec, paths)))
         if features and len(features) < len(paths):
             raise UsageError("Pictures and features together.", allowed="either of them")

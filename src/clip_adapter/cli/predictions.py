@@ -18,7 +18,14 @@ from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import did_you_mean
+from clip_adapter.paths import (
+    ARCHIVES,
+    DOWNLOAD,
+    NOT_FETCHED,
+    UNPACK,
+    did_you_mean,
+    is_remote,
+)
 from clip_adapter.reporting import log, tracking
 from clip_adapter.wording import as_utf8, counted, printable, shortened, shown
 
@@ -73,10 +80,12 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     path = os.path.expanduser(word)
     if not word:
         return [{"path": word, "error": "no such file: the name is empty"}]
+    if is_remote(word):
+        return [{"path": word, "error": f"{NOT_FETCHED}. {DOWNLOAD}"}]
     try:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True))
         records: list[list[Record]] = [
-            pictures(one, recursive) if os.path.isdir(one) else [{"path": one}] for one in matches
+            pictures(one, recursive) if os.path.isdir(one) else [_file(one)] for one in matches
         ]
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         return [{"path": word, "error": getattr(error, "strerror", None) or str(error)}]
@@ -86,6 +95,12 @@ def _expand(word: str, recursive: bool) -> list[Record]:
     # A pattern may match a folder, and what is in it as well.
     by_place = {os.path.abspath(one["path"]): one for one in chain(*records)}
     return [*by_place.values()] or [{"path": word, "error": fault}]
+
+
+def _file(path: str) -> Record:
+    if os.path.splitext(path)[1].lower() in ARCHIVES:
+        return {"path": path, "error": f"an archive. {UNPACK}"}
+    return {"path": path}
 
 
 def pictures(folder: str, recursive: bool) -> list[Record]:

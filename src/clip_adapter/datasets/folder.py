@@ -15,7 +15,7 @@ from clip_adapter.errors import DataError, UsageError
 from clip_adapter.wording import counted, listed, shown
 
 LAYOUTS = "FOLDER/class/picture.jpg, or FOLDER/train|val|test/class/picture.jpg"
-_HOW = "Put the pictures of each class into a folder of its own."
+ONE_FOLDER_EACH = "Put the pictures of each class into a folder of its own, named after it"
 # Names that say nothing of the data set; the folder above does.
 _GENERIC = ("2750", "images", "jpg", "data", "101_ObjectCategories", "UCF-101-midframes")
 # What lies beside pictures: lists, features, notes, programs. A folder of these alone is no class.
@@ -99,7 +99,7 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
         raise DataError(
             f"The folder {shown(root)} has {what} in it.",
             allowed=LAYOUTS,
-            hint=" ".join(notes) or _HOW,
+            hint=" ".join([*notes, _how(root)]),
         )
     files.sort(key=lambda file: (file[0], file[2].as_posix()))
     samples = {
@@ -114,6 +114,11 @@ def load_folder(root: str | Path, class_names: ClassNames | None = None) -> Data
     inside = full.parent.name if full.name in _GENERIC else ""
     name = full.name or "pictures"
     return make_dataset(name, labels, samples, class_names, notes, inside=inside)
+
+
+def _how(folder: Path) -> str:
+    examples = (shown(folder / one) for one in ("cat/1.jpg", "dog/7.jpg"))
+    return f"{ONE_FOLDER_EACH}: {', '.join(examples)}."
 
 
 def _descend(walk: Walk, base: Path) -> Path:
@@ -190,7 +195,7 @@ def _split_folders(walk: Walk, base: Path) -> tuple[dict[Path, str], list[Path]]
         raise DataError(
             f"In {shown(base)}, {listed(names)} have no class folders.",
             allowed=LAYOUTS,
-            hint=_HOW,
+            hint=_how(base),
         )
     return {f: split for f, split in folders.items() if walk.enter(f, (split,))}, others
 

@@ -13,13 +13,23 @@ from clip_adapter.datasets.catalog import benchmark_names, get_benchmark, known_
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.datasets.coop import find_folder, load_benchmark, load_coop
 from clip_adapter.datasets.dataset import Dataset
-from clip_adapter.datasets.folder import LAYOUTS, load_folder
+from clip_adapter.datasets.folder import LAYOUTS, ONE_FOLDER_EACH, load_folder
 from clip_adapter.datasets.hub import load_hub
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.table import load_table
 from clip_adapter.datasets.templates import resolve_templates
+from clip_adapter.datasets.walk import PICTURE_SUFFIXES
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import SHARDED, check_exists, did_you_mean
+from clip_adapter.paths import (
+    ARCHIVES,
+    DOWNLOAD,
+    NOT_FETCHED,
+    SHARDED,
+    UNPACK,
+    check_exists,
+    did_you_mean,
+    is_remote,
+)
 from clip_adapter.wording import shown
 
 PICTURE_FORMS = (
@@ -73,6 +83,8 @@ class DataSpec:
             DataError: it is not; the nearest names are said.
         """
         if not os.path.exists(self.path):
+            if is_remote(self.text):
+                raise DataError(f"{self.text} is {NOT_FETCHED}.", hint=DOWNLOAD)
             raise DataError(
                 f"{shown(self.path)} does not exist.{did_you_mean(self.path, others)}",
                 allowed=FORMS,
@@ -119,11 +131,15 @@ def parse_spec(data: str | Path | DataSpec, root: str | Path | None = None) -> D
     spec = feature_spec(text) or DataSpec(text, "folder" if os.path.isdir(path) else "table", path)
     # Beside a root, what is no path is the name of a data set.
     spec.check_there(benchmark_names() if named and root is not None else ())
-    if spec.kind == "table" and path.suffix.lower() not in _BY_ENDING:
+    ending = path.suffix.lower()
+    if spec.kind == "table" and ending not in _BY_ENDING:
+        hint = UNPACK if ending in ARCHIVES else conversion(path)
+        if ending in PICTURE_SUFFIXES:
+            hint = f"Name a folder. {ONE_FOLDER_EACH}: photos/cat/1.jpg, photos/dog/7.jpg."
         raise UsageError(
             f"{shown(path)} is no source of labelled pictures.",
             allowed=FORMS,
-            hint=conversion(path),
+            hint=hint,
         )
     if spec.kind == "table" and root is not None:
         check_exists(root, "The folder")
@@ -187,8 +203,10 @@ def _read(spec: DataSpec, root: str | Path | None, class_names: ClassNames | Non
         raise UsageError(
             f"{spec} holds features, and pictures are needed here.",
             allowed=PICTURE_FORMS,
-            hint="clip_adapter.load_features reads features. For 'bench run', put the file into a "
-            "folder, and name that: --features DIR.",
+            hint="clip_adapter.load_features reads features. For 'bench run', name the folder of "
+            "such files, --features DIR; in a recipe, their names without the ending: "
+            f'[profile.features] datasets = [{{ data = "{spec.path and spec.path.stem}", '
+            'label = "..." }].',
         )
     if spec.kind == "hub":
         return load_hub(spec.text, class_names)

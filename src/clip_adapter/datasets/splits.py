@@ -36,11 +36,7 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
     Raises:
         UsageError: ``shots`` or ``seed`` is out of range.
     """
-    if not _is_whole(shots, 1):
-        raise UsageError(
-            f"{shots!r} shots.",
-            allowed="a whole number of at least 1, or none given for all pictures",
-        )
+    check_shots(shots)
     if not _is_whole(seed, 0):
         # Python seeds with the absolute value: -1 would silently repeat the draw of 1.
         raise UsageError(f"Seed {seed!r}.", allowed="a whole number of at least 0")
@@ -49,6 +45,20 @@ def sample_few_shot(labels: Sequence[int], shots: int, seed: int = 1) -> list[in
     for indices in _by_class(labels).values():
         drawn += generator.sample(indices, int(shots)) if len(indices) >= shots else indices
     return drawn
+
+
+def check_shots(shots: object) -> None:
+    """Check that ``shots`` is a number of pictures to draw of a class.
+
+    Raises:
+        UsageError: it is no whole number of at least 1.
+    """
+    if not _is_whole(shots, 1):
+        raise UsageError(
+            f"{shots!r} shots.",
+            allowed="a whole number of at least 1, or none given for all pictures",
+            hint="What learns from no picture is the method zero-shot: --method zero-shot.",
+        )
 
 
 def draw(

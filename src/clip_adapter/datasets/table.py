@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from clip_adapter.datasets.class_names import ClassNames, nfc
@@ -210,15 +210,26 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
     return list(enumerate([header, *cells]))
 
 
+def _is_absolute(path: str) -> bool:
+    return PureWindowsPath(path).is_absolute() or path.startswith("/")
+
+
 def _notes(rows: list[_Row], base: Path, path: Path) -> list[str]:
     """Pictures that are missing, and those in training and test, or with two labels."""
     notes = []
     if missing := [shown(row.path) for row in rows if not os.path.exists(base / row.path)]:
         files = listed(missing)
         if len(missing) == len(rows):
+            where = "this folder" if base == Path() else shown(base)
+            hint = "Paths are relative to the table's folder; --root names another one."
+            if any(map(_is_absolute, missing)):
+                hint = (
+                    "The paths are of another computer, or moved: keep the part below the folder "
+                    "that --root names, or only the names of the files."
+                )
             raise DataError(
-                f"None of the {len(rows)} pictures of {shown(path)} is in {shown(base)}: {files}.",
-                hint="Paths are relative to the table's folder; --root names another one.",
+                f"None of the {len(rows)} pictures of {shown(path)} is in {where}: {files}.",
+                hint=hint,
             )
         notes.append(f"{counted(len(missing), 'picture')} of {len(rows)} missing: {files}.")
     # These make any accuracy doubtful.

@@ -60,7 +60,7 @@ def evaluate(
         progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
         **source: fields of :class:`~clip_adapter.options.SourceOptions`. The backbone, its dtype
-            and the prompts are the classifier's own.
+            and runtime, and the prompts are the classifier's own.
 
     Raises:
         UsageError: an option that would be ignored.
@@ -250,10 +250,10 @@ def open_for(
             f"{classifier.backbone_name}, and only that is used.",
             hint="Leave it away, or fit another classifier.",
         )
-    if given.get("dtype") == info.get("dtype"):
-        given = {name: value for name, value in given.items() if name != "dtype"}
+    own = "dtype", "runtime"
+    given = {name: v for name, v in given.items() if name not in own or v != info.get(name)}
     options = source_options({**given, "backbone": None})
-    ignored = "prompts", "descriptions", "dtype", "views"
+    ignored = "prompts", "descriptions", *own, "views"
     refuse("The classifier", "its backbone and text", ignored, options)
     to_unit = classifier.feature_norm == "unit" and options.feature_norm == "auto"
     source = open_source(
@@ -265,7 +265,10 @@ def open_for(
     if "pixels" in source.holds:
         # A split that is not there is told before a backbone is loaded.
         source.labels("train" if split == HELD_OUT else split)
-        source.use(classifier.encoder(given.get("device")))
+        backbone = classifier.backbone(given.get("device"))
+        if backbone.fingerprint:  # what is stored must be of the weights as they are now
+            classifier.use(backbone)
+        source.use(classifier.encoder())
     elif classifier.tower_adapter is not None:
         raise DataError(
             f"{source.name} holds features of a backbone as it was; {info.get('method')} trained "

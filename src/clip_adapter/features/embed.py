@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.base import Backbone, runtime_entry
 from clip_adapter.backbones.memory import batch_for
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import fault_of
@@ -143,6 +143,7 @@ def image_key(backbone: Backbone, pixels: Views, view: View = None) -> dict[str,
         "kind": "image",
         "fingerprint": backbone.fingerprint,
         "dtype": backbone.dtype,
+        **runtime_entry(backbone),
         **pixels.describe(view),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
@@ -69,9 +69,13 @@ def text_weights(
 
 
 def alike_note(weights: Tensor | None, class_names: Sequence[str]) -> str:
-    """A line on the classes whose text ``weights`` (C, D) are equal or nearly so; "" for none."""
+    """A line on the classes whose text ``weights`` (C, D) are equal or nearly so; "" for none.
+
+    Without weights, on those of one name.
+    """
     if weights is None:
-        return ""
+        same = [f"{n} are called {name!r}" for name, n in Counter(class_names).items() if n > 1]
+        return f"Of the classes, {some_of(same)}: give other names." if same else ""
     rows, alike = normalize(weights.float()), defaultdict(list)
     for start in range(0, len(rows), _BLOCK):
         close = rows[start : start + _BLOCK] @ rows.T > 1 - _ALIKE

@@ -14,7 +14,7 @@ from clip_adapter.datasets.dataset import UNSPLIT
 from clip_adapter.datasets.open import DataSpec, load_dataset
 from clip_adapter.datasets.walk import ENDING, LOCKED, PICTURE_SUFFIXES, Walk
 from clip_adapter.errors import DataError, UsageError
-from clip_adapter.paths import did_you_mean
+from clip_adapter.paths import did_you_mean, is_remote
 from clip_adapter.reporting import log
 from clip_adapter.scale.shards import (
     ENDINGS,
@@ -27,7 +27,7 @@ from clip_adapter.scale.shards import (
     lines_of,
     reading,
 )
-from clip_adapter.scale.storage import absolute, is_remote, open_at
+from clip_adapter.scale.storage import absolute, open_at
 from clip_adapter.wording import counted, listed, shown
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.base import Backbone, runtime_entry
 from clip_adapter.classifier import Classifier
 from clip_adapter.errors import UsageError
 from clip_adapter.features.dropped import BadPicture
@@ -59,6 +59,7 @@ class Maker(ABC):
             "backbone": self._backbone.name,
             "backbone_fingerprint": self._backbone.fingerprint,
             "dtype": self._backbone.dtype,
+            **runtime_entry(self._backbone),
             "preprocess": self._preprocess,
             "logit_scale": self._backbone.logit_scale,
         }

@@ -14,11 +14,12 @@ from typing import Any
 from clip_adapter.datasets.open import DataSpec
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.options import SourceOptions, changed, source_options
+from clip_adapter.paths import is_remote
 from clip_adapter.reporting import Notes, Progress, listening, note, tracking
 from clip_adapter.scale.engines import run_here, run_on_ray
 from clip_adapter.scale.find import find_shards
 from clip_adapter.scale.shards import Shard
-from clip_adapter.scale.storage import Storage, absolute, is_remote
+from clip_adapter.scale.storage import Storage, absolute
 from clip_adapter.scale.worker import Job
 from clip_adapter.scale.workers import EMBED_READS, PREDICT_READS, SHARD_SIZE, Engine, Workers
 from clip_adapter.wording import counted, listed, shown
@@ -78,8 +79,8 @@ def embed_shards(
         workers: of Ray.
         progress: hears how far the work is, see :data:`~clip_adapter.reporting.Progress`.
         cancel: once it is set, the work ends at its next step.
-        **reading: ``backbone``, ``preprocess``, ``decode``, ``device``, ``dtype``, ``batch_size``
-            and ``root`` of :class:`~clip_adapter.options.SourceOptions`.
+        **reading: ``backbone``, ``preprocess``, ``decode``, ``device``, ``dtype``, ``runtime``,
+            ``batch_size`` and ``root`` of :class:`~clip_adapter.options.SourceOptions`.
 
     Raises:
         UsageError: a wrong option, or ``out`` holds something else.

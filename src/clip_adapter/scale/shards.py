@@ -22,7 +22,8 @@ from clip_adapter.datasets.walk import PICTURE_SUFFIXES
 from clip_adapter.errors import DataError
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import read_text, reading_errors
-from clip_adapter.scale.storage import is_remote, open_at
+from clip_adapter.paths import is_remote
+from clip_adapter.scale.storage import open_at
 from clip_adapter.wording import listed, shown
 
 TAR, PARQUET, LISTS = ".tar", ".parquet", (".txt", ".lst")

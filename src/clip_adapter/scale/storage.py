@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from clip_adapter.errors import StoreError, UsageError
 from clip_adapter.files import digest_of, writing_errors
+from clip_adapter.paths import is_remote
 from clip_adapter.wording import first_line
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 WORK = ".work"
 """The folder of locks and of files that are not whole yet, in that of the results."""
-
-
-def is_remote(address: str) -> bool:
-    """Whether it is an address, and not a path of this machine."""
-    return "://" in address
 
 
 def absolute(path: str) -> str:

@@ -15,7 +15,7 @@ SHARD_SIZE = 10_000
 """Pictures per shard, of what is cut into shards."""
 # Fields of ``SourceOptions`` that mean something here; a classifier has the others in its record.
 PREDICT_READS = ("decode", "device", "batch_size", "root")
-EMBED_READS = ("backbone", "preprocess", *PREDICT_READS, "dtype")
+EMBED_READS = ("backbone", "preprocess", *PREDICT_READS, "dtype", "runtime")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from clip_adapter.backbones.base import Backbone, best_device, resolve_device
+from clip_adapter.backbones.base import Backbone, best_device, resolve_device, runtime_entry
 from clip_adapter.datasets.descriptions import read_descriptions
 from clip_adapter.errors import Offer, UsageError, lacking
 from clip_adapter.features.embed import BadPicture
@@ -186,11 +186,12 @@ class Source(ABC):
 
         Of a file that is its own statement, or the named backbone once it was loaded.
         """
-        used = self._used
+        used, runtime = self._used, self._stated.get("runtime")
         return {
             "backbone": self._stated.get("backbone") if used is None else used.name,
             "backbone_fingerprint": self.fingerprint if used is None else used.fingerprint,
             "dtype": self._stated.get("dtype", "float32" if used is None else used.dtype),
+            **({"runtime": runtime} if runtime else runtime_entry(used)),
             "preprocess": self._stated.get("preprocess", self._options.preprocess),
             "templates": list(self.templates),
         }

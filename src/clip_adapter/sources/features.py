@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.base import Backbone, has_made
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import DataSpec
 from clip_adapter.datasets.templates import resolve_templates
@@ -24,7 +24,7 @@ from clip_adapter.wording import told_apart
 class FeatureSource(Source):
     """One set of a feature file; its splits are the sets that the user names with ``#``."""
 
-    IGNORES = ("class_names", "views", "preprocess", "root")
+    IGNORES = ("class_names", "views", "preprocess", "root", "runtime")
 
     def __init__(self, spec: DataSpec, options: SourceOptions) -> None:
         refuse(spec, "features", self.IGNORES, options)
@@ -55,7 +55,7 @@ class FeatureSource(Source):
                 f"{backbone.embed_dim}.",
                 hint=hint,
             )
-        if self.fingerprint not in (None, backbone.fingerprint):
+        if self.fingerprint is not None and not has_made(backbone, self.fingerprint):
             then, now = told_apart(self.fingerprint, backbone.fingerprint)
             raise DataError(
                 f"{self.name} was made by {stated or 'a backbone'} with the weights "

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from clip_adapter.backbones.base import Backbone
+from clip_adapter.backbones.base import Backbone, runtime_entry
 from clip_adapter.backbones.memory import is_out_of_memory
 from clip_adapter.backbones.open_clip import OpenClipBackbone
-from clip_adapter.errors import BackboneError, UnknownTowerAdapterError
+from clip_adapter.errors import BackboneError, UnknownTowerAdapterError, UsageError
 from clip_adapter.nn.saved import filled
 
 Config = dict[str, Any]
@@ -84,8 +84,15 @@ def visual_tower(backbone: Backbone) -> nn.Module:
     """The visual tower of ``backbone``; not to be changed.
 
     Raises:
+        UsageError: torch does not compute it.
         BackboneError: the backbone is no open_clip model with a visual tower of its own.
     """
+    if runtime_entry(backbone):
+        raise UsageError(
+            f"The visual tower of {backbone.name} runs in ONNX Runtime: nothing inside it can be "
+            "trained or changed.",
+            hint="Leave --runtime away, or take a method that reads features.",
+        )
     visual = getattr(getattr(backbone, "model", None), "visual", None)
     if not isinstance(visual, nn.Module):
         raise BackboneError(

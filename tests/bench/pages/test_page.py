@@ -158,7 +158,7 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
     text = written(planned, bench, tmp_path / "out")
     assert "Nothing to compare on this data." in text
     assert "- it reads pictures (demo): Houlsby, Parallel\n" in text
-    assert "- not there: demo-colours\n" in text
+    assert "- cannot be read: demo-colours\n" in text
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_page_of_nothing_is_whole(bench, tmp_path):
 def test_a_page_without_any_data_set_is_whole(bench, tmp_path, name):
     sets = ["demo", "demo-textures", "demo-colours"]
     text = written([bench.plan(name, missing=sets)], bench, tmp_path)
-    assert "not there: demo" in text
+    assert "cannot be read: demo" in text
 
 
 def test_the_papers_protocol_is_said_above_the_table(bench, tmp_path):

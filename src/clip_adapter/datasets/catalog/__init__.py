@@ -35,7 +35,8 @@ def _record_of(file: str) -> Benchmark:
     """The record in ``file.py``.
 
     Raises:
-        DataError: it holds none, or one that is called otherwise.
+        DataError: it holds none, one that is called otherwise or has a name that is never found, or
+            one that does not say where the pictures lie.
     """
     module = importlib.import_module(f"{__name__}.{file}")
     record = getattr(module, "RECORD", None)
@@ -46,7 +47,25 @@ def _record_of(file: str) -> Benchmark:
             allowed=f"RECORD = Benchmark(name={file!r}, ...): a data set is called as its file",
             hint="Give it that RECORD, or rename the file, or move it out of this folder.",
         )
+    for name in (file, *record.aliases):
+        bare = _bare(name)
+        if bare != (name.replace("_", "") if name == file else name):
+            raise DataError(
+                f"{module.__file__} holds a RECORD with the name {name!r}, which is never found.",
+                allowed="lower case; in aliases letters and digits alone",
+                hint=f"Call it {bare!r}{', and its file' * (name == file)}.",
+            )
+    if not record.picture_folders:
+        raise DataError(
+            f"{module.__file__} holds a RECORD that does not say where its pictures lie.",
+            allowed=f"images, or split_folders: folders inside folder={record.folder!r}",
+            hint='Add images=("images",) with the folder that holds the pictures.',
+        )
     return record
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 _FILES = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
@@ -67,7 +86,7 @@ def known_benchmark(name: str) -> str | None:
 
     Case, punctuation and CoOp's prefix ``split_zhou_`` do not count; the whole name must match.
     """
-    bare = re.sub(r"[\W_]", "", name.removeprefix("split_zhou_")).lower()
+    bare = _bare(name.removeprefix("split_zhou_"))
     return next((n for n, r in RECORDS.items() if bare in (n.replace("_", ""), *r.aliases)), None)
 
 
