@@ -253,3 +253,12 @@ def test_features_of_another_width_are_not_taken_for_pixels():
     narrow = {name: row[:5] for name, row in centres.items()}
     with pytest.raises(ValueError, match=r"shape \(3, 5\).*X has 16 features\.$"):
         zero_shot(np.stack([*narrow.values()]), class_names=list(narrow)).fit(x, y)
+
+
+def test_labels_of_another_type_and_a_scale_too_large_are_told():
+    x, y, *_ = shots()
+    text = {str(i): row for i, row in enumerate(np.eye(3, x.shape[1]))}
+    with pytest.raises(ValueError, match="0 is of type int64 in y, and str there"):
+        FewShotClassifier("zero-shot", text).fit(x, np.unique(y, return_inverse=True)[1])
+    with pytest.raises(ValueError, match="Give 1/tau, 10 to 1000"):
+        FewShotClassifier("zero-shot", text, logit_scale=1e4).fit(x, y)

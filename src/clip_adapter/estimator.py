@@ -19,7 +19,7 @@ from clip_adapter.features.files import row_digests
 from clip_adapter.features.text import alike_note
 from clip_adapter.fitting import fit_task
 from clip_adapter.methods import FewShotTask, make_method
-from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
+from clip_adapter.nn.cosine import LEAST_SCALE, MOST_SCALE, scale_doubt
 from clip_adapter.options import DEFAULT_METHOD
 from clip_adapter.reporting import warn
 from clip_adapter.wording import counted, listed, shortened, some_of
@@ -81,7 +81,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: fewer than two classes, X and y that do not fit, labels that are missing or
-                -1 beside 0, a logit_scale that may be its logarithm, or text weights of which it
+                -1 beside 0, a logit_scale that is hardly 1/tau, or text weights of which it
                 is not beyond doubt which row is of which label.
             UsageError: a logit_scale that is no number.
             ClipAdapterError: from the method.
@@ -91,10 +91,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"logit_scale = {self.logit_scale!r}.",
                 allowed="a number, 1/tau of the backbone, as CLIP's 100",
             )
-        if other := other_readings(self.logit_scale):
+        if doubt := scale_doubt(self.logit_scale):
             raise ValueError(
-                f"logit_scale is {self.logit_scale:g}: as 1/tau that leaves all classes nearly "
-                f"alike; {other}. Give 1/tau, {LEAST_SCALE:g} or more."
+                f"logit_scale is {self.logit_scale:g}: {doubt}. Give 1/tau, {LEAST_SCALE:g} to "
+                f"{MOST_SCALE:g}."
             )
         _check_present(y)
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
@@ -174,9 +174,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if len(rows) < len(names):
             raise ValueError("class_names holds a label twice.")
         if missing := [label for label in self.classes_ if label not in rows]:
+            kinds = {str(row): type(row).__name__ for row in rows}
+            twins = [
+                f" {one} is of type {type(one).__name__} in y, and {kinds[str(one)]} there."
+                for one in missing
+                if str(one) in kinds
+            ]
             raise ValueError(
                 f"text_weights has no row for {listed(missing)}; it has rows for {listed(rows)}. "
-                "Labels are spelled there as in y."
+                f"Labels are spelled there as in y.{''.join(twins[:1])}"
             )
         return text[[rows[label] for label in self.classes_]]
 

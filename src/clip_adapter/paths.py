@@ -103,14 +103,6 @@ def check_exists(path: str | os.PathLike[str], what: str) -> None:
         )
 
 
-def may_wait(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a pipe in a folder, which may wait for ever; one of a shell does not."""
-    try:
-        return Path(path).is_fifo() and Path(path).absolute().parts[1] not in ("dev", "proc")
-    except OSError:  # no name of a file: whoever opens it says so
-        return False
-
-
 def is_classifier(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is a saved classifier, by the file that makes it one."""
     return os.path.isfile(os.path.join(os.path.expanduser(path), CONFIG))

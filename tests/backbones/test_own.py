@@ -95,7 +95,7 @@ def test_a_number_that_may_be_the_logarithm_of_the_scale_is_told(lines):
     mine = Colours()
     mine.logit_scale = 4.6052
     assert load_backbone(mine).logit_scale == 4.6052
-    assert "4.6052 is taken as 1/tau; read as a logarithm" in lines.messages[-1]
+    assert "nearly alike; read as a logarithm" in lines.messages[-1]
 
 
 def test_its_sizes_are_found_and_its_scale_is_its_own():

@@ -244,7 +244,7 @@ class Mean:
 
 def test_pictures_can_be_watched_and_cancelled():
     classifier = Classifier(Head(torch.eye(3)), ["r", "g", "b"])
-    classifier.use(Mean(), same=True)
+    classifier.use(load_backbone(Mean()), same=True)
     pictures = [Image.new("RGB", (2, 2), colour) for colour in ("blue", "red")]
     stages = []
     assert classifier.predict(pictures, progress=stages.append) == ["b", "r"]
@@ -266,7 +266,7 @@ def test_pickled_without_its_backbone(classifier, x):
 def colours(tmp_path):
     """A classifier of three colours, and pictures of which some cannot be read."""
     classifier = Classifier(Head(torch.eye(3)), ["r", "g", "b"], text_weights=torch.eye(3))
-    classifier.use(Mean(), same=True)
+    classifier.use(load_backbone(Mean()), same=True)
     for name in ("blue", "red"):
         Image.new("RGB", (2, 2), name).save(tmp_path / f"{name}.png")
     (tmp_path / "text.png").write_text("no picture")

@@ -119,3 +119,9 @@ def test_more_shots_than_any_class_has_are_told(hold_out, most, caplog):
         assert not caplog.records
         draw(labels, 8, 1, hold_out)
     assert f"8 shots are asked for, and no class has more than {most}." in caplog.text
+
+
+def test_a_float_that_is_held_out_is_a_share():
+    assert len(draw([0, 1] * 4, None, 1, 1)[1]) == 2
+    with pytest.raises(UsageError, match=r"hold-out 1\.0"):
+        draw([0, 1] * 4, None, 1, 1.0)

@@ -1,6 +1,7 @@
 """Tables: CSV in all its dialects and Parquet, and errors that name the rows."""
 
 import csv
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,14 @@ def test_a_missing_picture_stays_and_is_told(table):
     assert dataset.notes == ["1 picture of 2 missing: 'gone.png'."]
     with pytest.raises(OSError, match="gone"):
         dataset.splits["all"][1].read()
+
+
+def test_pipes_and_devices_in_a_table_are_not_opened(table):
+    path = table("path,label\n1.png,a\npipe.png,b\n/dev/zero,b\n")
+    os.mkfifo(path.parent / "pipe.png")
+    for sample in load_table(path).splits["all"][1:]:
+        with pytest.raises(DataError, match="a pipe or device, no picture"):
+            sample.read()
 
 
 def test_leaks_and_torn_labels_are_told(table):

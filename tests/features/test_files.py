@@ -66,6 +66,9 @@ def test_sets_are_named_after_a_hash(safetensors_file):
     with pytest.raises(UsageError, match="holds 2 sets") as error:
         load_features(path)
     assert error.value.allowed == "a, b"
+    with pytest.raises(UsageError, match="Unknown set") as error:
+        load_features(f"{path}#")
+    assert (error.value.allowed, error.value.hint) == ("a, b", f"Name one: {path}#a")
     with pytest.raises(UsageError, match="Did you mean 'a'"):
         load_features(f"{path}#aa")
 
@@ -208,7 +211,8 @@ ZEROS = torch.zeros(4, dtype=torch.long)
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "4.6052"}, "it is 100.003"),
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "0.01"}, "as tau 100"),
         ({"features": features(), "labels": ZEROS}, {"logit_scale": "2.6593"}, "it is 14.28"),
-        ({"features": features(), "labels": ZEROS}, {"log_logit_scale": "800"}, "math range"),
+        ({"features": features(), "labels": ZEROS}, {"logit_scale": "10000"}, "CLIP's is 100"),
+        ({"features": features(), "labels": ZEROS}, {"log_logit_scale": "800"}, "scale is 800"),
         ({"features": features(), "labels": ZEROS}, {"feature_norm": "l2"}, "feature_norm='l2'"),
         (
             {"features": features(), "labels": ZEROS, "text": torch.ones(2, 5)},

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import clip_adapter
-from clip_adapter.errors import DataError
+from clip_adapter.errors import DataError, UsageError
 from clip_adapter.features.files import load_features
 
 
@@ -110,3 +110,15 @@ def test_features_where_pictures_are_meant_say_how_to_give_them(file, tmp_path, 
     monkeypatch.chdir(tmp_path)
     exec(way.split(". docs")[0], {})
     assert clip_adapter.fit("rows.npz", **probe).class_names == ["a", "b"]
+
+
+def test_the_set_that_is_proposed_is_one_to_learn_from(file):
+    path = file(**{f"{name}.features": features() for name in ("test", "train_1shot")})
+    with pytest.raises(UsageError) as error:
+        load_features(path)
+    assert error.value.hint == f"Name one: {path}#train_1shot; to test on, {path}#test"
+    path = file()
+    with pytest.raises(UsageError, match="Unknown set") as error:
+        load_features(f"{path}#train")
+    assert error.value.allowed == "(nameless)"
+    assert error.value.hint == f"Its one set has no name: {path}"

@@ -21,7 +21,7 @@ from clip_adapter.backbones.memory import FrozenEncoder
 from clip_adapter.backbones.names import GROUP, is_reserved
 from clip_adapter.backbones.weights import fingerprint
 from clip_adapter.errors import BackboneError, MissingTextError, UsageError, code_of
-from clip_adapter.nn.cosine import other_readings
+from clip_adapter.nn.cosine import scale_doubt
 from clip_adapter.reporting import log
 from clip_adapter.wording import counted
 
@@ -228,8 +228,8 @@ def _scale(model: Any) -> float:
     with contextlib.suppress(AttributeError, TypeError, ValueError, RuntimeError):
         number = given if isinstance(given, float | int) else float(given.detach().exp())
         if 0 < number < 1e6 and not isinstance(given, bool):
-            if isinstance(given, float | int) and (other := other_readings(number)):
-                log.warning(f"The backbone's logit_scale {number:g} is taken as 1/tau; {other}.")
+            if isinstance(given, float | int) and (doubt := scale_doubt(number)):
+                log.warning(f"The backbone's logit_scale {number:g} is taken: {doubt}.")
             return float(number)
     raise _wrong(
         model,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clip_adapter.cli.formats import Format
 from clip_adapter.cli.output import SCHEMA, console, table, to_json
 from clip_adapter.datasets.dataset import Sample
-from clip_adapter.datasets.walk import LOCKED, SPECIAL, Walk
+from clip_adapter.datasets.walk import LOCKED, Walk
 from clip_adapter.errors import DataError, UsageError
 from clip_adapter.paths import (
     ARCHIVES,
@@ -26,7 +26,6 @@ from clip_adapter.paths import (
     UNPACK,
     did_you_mean,
     is_remote,
-    may_wait,
 )
 from clip_adapter.reporting import log, tracking
 from clip_adapter.wording import as_utf8, counted, printable, shortened, shown, some_of
@@ -109,7 +108,7 @@ def _expand(word: str, recursive: bool) -> list[Record]:
 def _file(path: str) -> Record:
     if os.path.splitext(path)[1].lower() in ARCHIVES:
         return {"path": path, "error": f"an archive. {UNPACK}"}
-    return {"path": path, **({"error": f"{SPECIAL}, no picture"} if may_wait(path) else {})}
+    return {"path": path}
 
 
 def pictures(folder: str, recursive: bool) -> list[Record]:

@@ -211,7 +211,7 @@ def find_folder(record: Benchmark, root: str | Path) -> Path:
     if not candidates:
         inside = " or ".join(f"{folder}/" for folder in record.picture_folders)
         raise DataError(
-            f"{record.title} is not in {shown(root)}.",
+            f"{record.title} is not in {shown(root)!r}.",
             allowed=f"the folder that holds {record.folder}/, or that folder itself; in it "
             f"{inside}",
             hint=how_to_get(record, root),
@@ -236,7 +236,7 @@ def find_file(record: Benchmark, file: SideFile, folder: Path, root: str | Path)
             f"{how_to_get(record, root)} tries to fetch it; in a browser it is at {file.link}"
         )
         raise DataError(
-            f"{record.title}: {file.name} is not in {shown(folder)}.",
+            f"{record.title}: {file.name} is not in {shown(folder)!r}.",
             allowed=_class_line(record) if record.split_folders else split,
             hint=f"Put it into {shown(folder)}. "
             f"{fetching if file.link else f'Its owners may have it: {record.homepage}'}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from clip_adapter.datasets.class_names import ClassNames, name_classes
 from clip_adapter.datasets.labels import label_notes
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.templates import known_dataset, resolve_templates
-from clip_adapter.errors import DataError
+from clip_adapter.datasets.walk import SPECIAL
+from clip_adapter.errors import DataError, DecodeError
 from clip_adapter.wording import as_utf8, listed, printable, shown
 
 SPLITS = ("train", "val", "test")
@@ -42,19 +44,22 @@ class Sample:
 
         Raises:
             OSError: the file cannot be read.
+            DecodeError: it is a pipe, a device or a socket; it is not opened.
         """
         if not isinstance(self.source, Path):
             return self.source()
+        info = os.stat(self.source)
+        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):  # may have no end
+            raise DecodeError(f"{self.name}: {SPECIAL}, no picture.", hint="Give a file.")
         # In half of the system calls of read_bytes: around each of them a thread gives up the
         # interpreter's lock, and waits for it again.
         file = os.open(self.source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            size = os.fstat(file).st_size
-            data = os.read(file, size + 1)
+            data = os.read(file, info.st_size + 1)
         finally:
             os.close(file)
-        # Else a pipe, or a file that grows.
-        return data if len(data) == size else self.source.read_bytes()
+        # Else a file that grows.
+        return data if len(data) == info.st_size else self.source.read_bytes()
 
 
 @dataclass

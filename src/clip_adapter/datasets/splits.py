@@ -149,7 +149,8 @@ def share_or_number(asked: str | float) -> tuple[float, int]:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         if 0 < value < 1:
             return value, 0
-        if value >= 1 and value.is_integer() and not text.endswith("%"):
+        # 1.0 as a number would be all of a class, beside 0.999.
+        if value >= 1 and value.is_integer() and text[-1] != "%" and not isinstance(asked, float):
             return 0.0, int(value)
     raise UsageError(
         f"--hold-out {asked}.",

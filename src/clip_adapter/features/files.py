@@ -19,17 +19,19 @@ from torch import Tensor
 from clip_adapter.datasets.labels import in_order
 from clip_adapter.datasets.leak_guard import check_opening
 from clip_adapter.datasets.open import DataSpec, conversion, file_and_set
-from clip_adapter.errors import DataError, UsageError, unknown_name
+from clip_adapter.errors import DataError, UsageError, near_names, unknown_name
 from clip_adapter.features.feature_set import FeatureNorm, FeatureSet
 from clip_adapter.features.formats import FORMATS, FeatureFile, names_of
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import not_permitted, reading_errors, replacing, writing
-from clip_adapter.nn.cosine import LEAST_SCALE, other_readings
+from clip_adapter.nn.cosine import LEAST_SCALE, MOST_SCALE, scale_doubt
 from clip_adapter.paths import SHARDED, WRITABLE, did_you_mean
 from clip_adapter.wording import counted, listed, some_of
 
 DEFAULT_LOGIT_SCALE = 100.0  # where training CLIP ends: it is clipped there (CLIP, section 2.5)
 _SCALE, _LOGARITHM = "logit_scale", "log_logit_scale"
+_LARGEST_LOGARITHM = math.log(1e6)  # no backbone has a larger one
+_SAME_SCALE = 1e-2  # what a logarithm of two digits, 4.6, is off
 _UNIT_TOLERANCE = 1e-2  # half-precision rows of length 1 are off by about 1e-3
 _NORM_SAMPLE = 1000  # rows looked at per set to tell "unit" from "raw"
 _SHOWN = 10  # names in a message
@@ -84,14 +86,19 @@ def load_features(
     check_opening(str(spec))
     path, wanted = (spec.path, spec.name) if isinstance(spec, DataSpec) else file_and_set(spec)
     file = _open(path)
-    if wanted is None and len(file.sets) > 1:
+    if wanted not in file.sets and (wanted is not None or len(file.sets) > 1):
+        unknown = f"Unknown set of {path} {wanted!r}.{near_names(wanted or '', file.sets)}"
+        none = f"{path} holds {len(file.sets)} sets and none is named."
+        named = sorted(filter(None, file.sets), key=lambda name: not name.startswith("train"))
+        tests = [name for name in named[1:] if name.startswith("test")]
+        to_test = f"; to test on, {path}#{tests[0]}" if tests else ""
         raise UsageError(
-            f"{path} holds {len(file.sets)} sets and none is named.",
+            none if wanted is None else unknown,
             allowed=", ".join(name or "(nameless)" for name in file.sets),
-            hint=f"Name one: {path}#{next(filter(None, file.sets))}",
+            hint=f"Name one: {path}#{named[0]}{to_test}"
+            if named
+            else f"Its one set has no name: {path}",
         )
-    if wanted is not None and wanted not in file.sets:
-        raise unknown_name(f"set of {path}", wanted, file.sets)
     set_name = file.sets[0] if wanted is None else wanted
     whole = f"{path}{'#' + set_name if set_name else ''}"
     with reading_errors(whole, allowed=_READABLE):
@@ -152,7 +159,7 @@ def header_of(meta: Mapping[str, Any], feature_norm: FeatureNorm) -> dict[str, s
     """The header of a file with the entries ``meta``, as text; those that are None are left out."""
     header = {key: str(value) for key, value in meta.items() if value is not None}
     header["feature_norm"] = feature_norm
-    if _SCALE in header and other_readings(float(header[_SCALE])):
+    if _SCALE in header and scale_doubt(float(header[_SCALE])):
         header[_LOGARITHM] = str(math.log(float(header[_SCALE])))
     return header
 
@@ -314,20 +321,33 @@ def _scale(meta: Mapping[str, str]) -> float | None:
     """1/tau of the entry ``log_logit_scale`` or ``logit_scale``, or None where there is neither.
 
     Raises:
-        DataError: it is no positive number, or may be a logarithm.
+        DataError: it is no positive number, or is hardly 1/tau, or the two differ.
     """
-    if _LOGARITHM in meta:
-        scale = math.exp(float(meta[_LOGARITHM]))
-    elif _SCALE in meta:
-        scale = float(meta[_SCALE])
-    else:
+    stated = {key: float(meta[key]) for key in (_SCALE, _LOGARITHM) if key in meta}
+    if not stated:
         return None
+    key, scale = stated.popitem()  # the logarithm, where it is there
+    if key == _LOGARITHM:
+        logarithm, scale = scale, math.exp(min(scale, _LARGEST_LOGARITHM))
+        if not logarithm < _LARGEST_LOGARITHM:
+            raise DataError(
+                f"{_LOGARITHM} is {logarithm:g}.",
+                allowed=f"the logarithm of 1/tau, below {_LARGEST_LOGARITHM:.3g}; about 4.6, which "
+                "is 1/tau = 100",
+                hint=f"If that is 1/tau, write it as {_SCALE}.",
+            )
     if not 0 < scale < math.inf:
         raise DataError(f"logit_scale is {scale}.", allowed="a positive number, about 100")
-    if _LOGARITHM not in meta and (other := other_readings(scale)):
+    if not math.isclose(stated.get(_SCALE, scale), scale, rel_tol=_SAME_SCALE):
         raise DataError(
-            f"logit_scale is {scale:g}: as 1/tau that leaves all classes nearly alike; {other}.",
-            allowed=f"logit_scale, 1/tau, of {LEAST_SCALE:g} or more; or {_LOGARITHM}, its "
+            f"{_SCALE} is {stated[_SCALE]:g}, and by {_LOGARITHM} it is {scale:g}.",
+            allowed=f"{_SCALE}, 1/tau, or {_LOGARITHM}, its logarithm",
+            hint="Write one of them.",
+        )
+    if key == _SCALE and (doubt := scale_doubt(scale)):
+        raise DataError(
+            f"logit_scale is {scale:g}: {doubt}.",
+            allowed=f"logit_scale, 1/tau, {LEAST_SCALE:g} to {MOST_SCALE:g}; or {_LOGARITHM}, its "
             "logarithm",
             hint=f"Write the one that it is, for instance {_SCALE}=100; if 1/tau is {scale:g}, "
             f"write {_LOGARITHM}={math.log(scale):.6g}.",

@@ -22,11 +22,9 @@ from clip_adapter.backbones.base import Backbone
 from clip_adapter.datasets.dataset import Sample
 from clip_adapter.datasets.decode import FORMATS, upright_rgb
 from clip_adapter.datasets.open import feature_spec
-from clip_adapter.datasets.walk import SPECIAL
 from clip_adapter.errors import ClassifierError, ClipAdapterError, DecodeError, unknown_name
 from clip_adapter.features.embed import embed
 from clip_adapter.features.feature_set import FeatureSet
-from clip_adapter.paths import may_wait
 from clip_adapter.reporting import log, warn
 from clip_adapter.wording import shortened
 
@@ -80,14 +78,14 @@ def embed_pictures(
     if errors and (unreadable == "stop" or not samples):
         raise errors[min(errors)]
     embedded, bad = embed(backbone, samples, [], preprocess=preprocess, unreadable="return")
-    errors |= {
-        int(one.name): DecodeError(
-            f"{named[int(one.name)][0]}: {one.reason}",
+    for one in bad:
+        # Of a picture in memory, the reason may begin with what it is called.
+        name = f"{named[int(one.name)][0]}: "
+        errors[int(one.name)] = DecodeError(
+            name + one.reason.removeprefix(name),
             allowed=", ".join(FORMATS),
             hint="Check the path, or replace the picture.",
         )
-        for one in bad
-    }
     if errors and (unreadable == "stop" or len(errors) == len(named)):
         raise errors[min(errors)]
     for _, error in sorted(errors.items()):
@@ -228,8 +226,6 @@ def _path(picture: str | os.PathLike[str], name: str) -> Path:
             hint="Give what lies in it, such as sorted(Path(folder).rglob('*.jpg')); "
             "'clip-adapter predict' takes folders.",
         )
-    if may_wait(picture):
-        raise DecodeError(f"{name}: {SPECIAL}, no picture.", allowed=ALLOWED)
     return Path(picture)
 
 

@@ -1,7 +1,7 @@
 """Trainable parts, torch only. Each takes a leading shape of runs, so that many train at once."""
 
 from clip_adapter.nn.cache import Cache, affinity, class_sums, nearness
-from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize, other_readings
+from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize, scale_doubt
 from clip_adapter.nn.image_maps import (
     RATIO_START,
     Activation,
@@ -26,6 +26,6 @@ __all__ = [
     "linear_init",
     "nearness",
     "normalize",
-    "other_readings",
+    "scale_doubt",
     "stacked",
 ]

@@ -22,6 +22,8 @@ RAW_LENGTH = 8.7
 
 # The least 1/tau that is taken as it stands: below it may be a logarithm (CLIP's is 4.6).
 LEAST_SCALE = 10.0
+# The most: training CLIP clips it at 100, and SigLIP's is about 118.
+MOST_SCALE = 1000.0
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -40,12 +42,15 @@ def cosine_logits(features: Tensor, weights: Tensor, logit_scale: float | Tensor
     return logit_scale * normalize(features) @ normalize(weights).transpose(-1, -2)
 
 
-def other_readings(logit_scale: float) -> str:
-    """What a doubtful ``logit_scale`` would be as something else than 1/tau; "" for one that is."""
+def scale_doubt(logit_scale: float) -> str:
+    """Why a ``logit_scale`` is hardly 1/tau, and what else it may be; "" for one that is."""
+    if MOST_SCALE < logit_scale < math.inf:
+        return "as 1/tau that leaves hardly a probability but 0 and 1; CLIP's is 100, SigLIP's 118"
     if not 0 < logit_scale < LEAST_SCALE:
         return ""
-    logarithm = f"read as a logarithm, as CLIP keeps it, it is {math.exp(logit_scale):g}"
-    return logarithm + (f", as tau {1 / logit_scale:g}" if logit_scale < 1 else "")
+    doubt = "as 1/tau that leaves all classes nearly alike; read as a logarithm, as CLIP keeps it, "
+    doubt += f"it is {math.exp(logit_scale):g}"
+    return doubt + (f", as tau {1 / logit_scale:g}" if logit_scale < 1 else "")
 
 
 class TextResidual(nn.Module):
