@@ -232,7 +232,7 @@ class Classifier:
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
                 :class:`~clip_adapter.backbones.own.OwnBackbone`.
-            same: it is loaded, and is the one; else one is warned where no fingerprint is on record.
+            same: it is loaded, and is the one; else one without a fingerprint is warned of.
             device: as :func:`~clip_adapter.load_backbone` takes it.
 
         Raises:
