@@ -277,10 +277,12 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
     """What ``method`` needs, all of which ``source`` offers; and nothing given is left unused.
 
     Raises:
+        DataError: there is only one class.
         MissingTextError: text weights are missing; the hint says how to supply them.
         UsageError: pictures or the backbone are missing, or a named backbone or views would
             change nothing.
     """
+    check_two_named(source.class_names)  # before a backbone is loaded, to see what it offers
     wanted = needs(method)
     if source.idle_backbone and "backbone" not in wanted:
         raise UsageError(
@@ -342,7 +344,6 @@ def make_task(
             )
         rows, apart = draw(labels, shots, seed, hold_out)
         wanted = frozenset() if method is None else check_supply(method, source, views)
-        check_two_named(source.class_names)
         start = time.perf_counter()
         with Notes(part=OF_LEARNED if apart else ""):
             read, skipped = source.features("train", rows, views)

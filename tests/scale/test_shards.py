@@ -305,7 +305,7 @@ def test_a_slip_in_the_path_is_told_before_weights_are_fetched(tmp_path):
 
 @pytest.mark.parametrize(
     ("root", "code", "found"),
-    [([], 2, "say where it lies with --root"), (["--root", "."], 1, "EuroSAT is not in .")],
+    [([], 2, "say where it lies with --root"), (["--root", "."], 1, "EuroSAT is not in '.'")],
 )
 def test_a_labelled_input_may_be_the_name_of_a_data_set(root, code, found, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
