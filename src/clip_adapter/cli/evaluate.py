@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,8 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.formats import form_of
-from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, table, written
-from clip_adapter.errors import unknown_name
+from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, replaced, table, written
+from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.files import check_file, check_folder
 from clip_adapter.options import HELD_OUT, SourceOptions, changed
 from clip_adapter.wording import class_rows
@@ -84,6 +85,11 @@ def evaluate(
         if plots is not None:
             check_folder(plots)
         form = form_of(answers, flag="--answers")
+        if json and answers and answers.exists() and os.path.samestat(answers.stat(), os.fstat(1)):
+            raise UsageError(
+                f"--json and --answers {answers} would both write to standard output.",
+                hint="Name a file with --answers.",
+            )
         from clip_adapter.hub import classifier_folder
 
         folder = classifier_folder(classifier)
@@ -95,12 +101,15 @@ def evaluate(
         from clip_adapter.classifier import Classifier
 
         report = evaluation.evaluate(Classifier.load(folder), spec, split=split, **changed(reading))
-        drawn: list[str] = []
+        drawn, older = list[str](), dict[str, str]()
         if plots is not None:
+            older = {str(path): replaced(path) for path in plots.glob("*.png")}
             from clip_adapter.evaluation.plots import report_plots
 
             drawn = [str(path) for path in report_plots(report, plots)]
-        out.show(*report.lines(), worst(report), *(f"Drawn: {path}" for path in drawn))
+        out.show(*report.lines(), worst(report))
+        for path in drawn:
+            out.say(f"Drawn: {path}{older.get(path, '')}")
         if answers is not None:
             from clip_adapter.cli import predictions as p
 
