@@ -83,7 +83,7 @@ def fit(
     if not isinstance(seed, int) or not 0 <= seed < MAX_SEED:
         raise UsageError(f"seed = {seed!r}.", allowed=f"a whole number, 0 to {MAX_SEED - 1}")
     reading = source_options(source)
-    if reading.dtype == "auto" and "backbone" in needs(chosen):  # it trains it, or through it
+    if reading.dtype == "auto" and "backbone" in chosen.needs():  # it trains it, or through it
         reading = dataclasses.replace(reading, dtype="float32")
     if compute is not None and chosen.reads != "images":
         raise UsageError(
@@ -263,16 +263,6 @@ def _check_fitted(fitted: Any, method: Method, task: FewShotTask) -> None:
         )
 
 
-def needs(method: Method | type[Method]) -> frozenset[Offer]:
-    """What a method must have of a source: "text", "pixels", "backbone"."""
-    wanted: dict[Offer, bool] = {
-        "pixels": method.reads == "images",
-        "text": method.needs_text,
-        "backbone": method.reads == "images" or method.runs_text_tower,
-    }
-    return frozenset(offer for offer, needed in wanted.items() if needed)
-
-
 def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]:
     """What ``method`` needs, all of which ``source`` offers; and nothing given is left unused.
 
@@ -282,8 +272,8 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
         UsageError: pictures or the backbone are missing, or a named backbone or views would
             change nothing.
     """
+    wanted = method.needs()
     check_two_named(source.class_names)  # before a backbone is loaded, to see what it offers
-    wanted = needs(method)
     if source.idle_backbone and "backbone" not in wanted:
         raise UsageError(
             f"--backbone {source.idle_backbone}: the file {source.name} holds text weights, so "
@@ -299,7 +289,7 @@ def check_supply(method: Method, source: Source, views: int) -> frozenset[Offer]
     for missing in OFFERS:
         if missing in source.offers or missing not in wanted:
             continue
-        served = [name for name in method_names() if needs(get_method(name)) <= source.offers]
+        served = [one for one in method_names() if get_method(one).needs() <= source.offers]
         remedy = ""
         if missing == "text" and source.backbone is not None:
             remedy = f"{source.backbone.name} encodes pictures only. {TEXT_REMEDY}"

@@ -40,6 +40,18 @@ def test_a_second_call_does_nothing_and_says_so(run, words, done):
     assert page.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["TABLES.md", "COSTS.md", "tables/mine.csv", "figures/mine.png"])
+def test_files_of_somebody_else_are_not_written_over(run, recipe, toys, tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    out = ["--features", toys, "--out", tmp_path / "out"]
+    result = run("run", recipe(), *out)
+    assert result.exit_code == 2
+    assert f"out/{name.split('/')[0]}' would be written over" in result.stderr
+    assert [p.read_text() for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["mine"]
+
+
 def test_json_is_one_value_with_everything(run, words):
     data = json.loads(run(*words, "--json").stdout)
     assert (data["done"], data["present"], data["failed"], data["missing"]) == (0, 14, {}, {})

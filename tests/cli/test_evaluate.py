@@ -25,6 +25,11 @@ def test_tables_and_plots(run, saved, photos, tmp_path):
         assert words in result.stdout
     with Image.open(tmp_path / "plots" / "confusion.png") as image:
         assert image.width > 300
+    assert "older" not in result.stderr
+    again = run("evaluate", saved, photos, "--plots", tmp_path / "plots", "--json")
+    assert "confusion.png, in the place of an older file" in again.stderr
+    both = run("evaluate", saved, photos, "--json", "--answers", "/dev/fd/1")
+    assert (both.exit_code, "standard output" in both.stderr) == (2, True)
 
 
 def test_pictures_that_were_learned_from_are_told(run_json, run, saved, photos, tmp_path):

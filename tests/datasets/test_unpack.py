@@ -70,16 +70,22 @@ def test_files_go_where_the_layout_says(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_second_call_leaves_what_is_there(kind, tmp_path):
+def test_a_second_call_leaves_what_is_there_and_tells_what_differs(kind, tmp_path, lines):
     archive = MAKERS[kind](tmp_path / f"a.{kind}")
     unpack(archive, tmp_path / "out", LAYOUT)
     whole = tmp_path / "out/eurosat/2750/Forest/1.jpg"
-    cut = tmp_path / "out/eurosat/2750/River/2.jpg"
+    mine = tmp_path / "out/eurosat/2750/River/2.jpg"
     before = whole.stat().st_ino
-    cut.write_bytes(b"t")
+    assert not lines.messages
+    mine.write_bytes(b"edited")
     unpack(archive, tmp_path / "out", LAYOUT)
     assert whole.stat().st_ino == before
-    assert cut.read_bytes() == b"two"
+    assert mine.read_bytes() == b"edited"
+    assert "1 file in" in lines.messages[0]
+    mine.unlink()
+    unpack(archive, tmp_path / "out", LAYOUT)
+    assert mine.read_bytes() == b"two"
+    assert len(lines.messages) == 1
 
 
 PATHS = (
@@ -105,10 +111,11 @@ def test_no_path_leads_outside(make, name, tmp_path):
 
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 @pytest.mark.parametrize("name", ["../evil", "/evil", "C:/evil", "..\\evil"])
-def test_what_the_layout_leaves_out_harms_nobody(make, name, tmp_path):
+def test_what_the_layout_leaves_out_harms_nobody(make, name, tmp_path, lines):
     archive = make(tmp_path / "a", {name: b"evil", **FILES})
     assert unpack(archive, tmp_path / "out", LAYOUT) == 2
     assert set(contents(tmp_path)) == {"a", *(f"out/eurosat/{n}" for n in FILES if "2750" in n)}
+    assert lines.messages == ["a: 1 file whose path may lead outside stayed in there."]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -115,6 +115,42 @@ def test_what_is_done_stays_and_what_is_not_true_any_more_is_made_again(
     assert "1 part is missing" in lines.messages[-1]
 
 
+def test_another_input_is_refused_and_one_that_grew_is_not(photos, tmp_path, backbone):
+    out, options = tmp_path / "out", {"backbone": backbone, "shard_size": 4}
+    names = [str(path) for path in sorted(photos.rglob("*.png"))]
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("\n".join(names[:3]))
+    other.write_text("\n".join(names[3:6]))
+    embed_shards(one, out, **options)
+    before = times_of(out)
+    for source, more in ((other, {}), (one, {"root": tmp_path}), (photos / "red", {})):
+        with pytest.raises(UsageError, match=r"made of .*one\.txt, and the input is "):
+            embed_shards(source, out, **options, **more)
+    assert times_of(out) == before
+    one.write_text("\n".join(names[:4]))
+    assert embed_shards(one, out, **options).made == 1
+    entry = json.loads((out / "features.json").read_text())
+    del entry["input"]  # as in folders of before
+    (out / "features.json").write_text(json.dumps(entry))
+    assert embed_shards(one, out, **options).kept == 1
+    with pytest.raises(UsageError, match="made of"):
+        embed_shards(other, out, **options)
+
+
+@pytest.mark.parametrize("name", ["000000.parquet", "manifest/000000.json", "classifier.json"])
+def test_a_folder_of_somebody_else_is_refused(photos, tmp_path, name):
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    for place, words in ((out, "is not empty"), (out / name, "is no folder")):
+        called = ["scale", "embed", str(photos), "--out", str(place), "--backbone", "demo"]
+        result = CliRunner().invoke(app, called)
+        assert words in result.stderr
+        assert result.exit_code == 2
+    assert [p.read_text() for p in out.rglob("*") if p.is_file()] == ["mine"]
+    assert not (out / ".work").exists()
+
+
 def test_a_kill_between_writing_and_renaming_costs_one_shard(
     photos, tmp_path, backbone, expected, monkeypatch
 ):

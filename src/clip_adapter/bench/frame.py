@@ -82,6 +82,7 @@ class Findings:
             INCOMPLETE (not known to be of the whole data set).
         numbers: {name of a number: value, deviation and seeds of each cell}.
         systems: those that were not left out, in order.
+        few: whether there is nothing to compare; a recipe of one system does not mean to.
     """
 
     def __init__(self, plan: Plan, results: Results) -> None:
@@ -91,6 +92,7 @@ class Findings:
             rows, columns=[*CELL, "setting", "key", "failure", "record", "chosen", *SCORES]
         ).astype(dict.fromkeys(SCORES, float))
         self.systems = [s for s in self.recipe.systems if s.label in set(self.runs.label)]
+        self.few = len(self.systems) < min(2, len(self.recipe.systems))
         own = self.runs.query("test_set == dataset")
         by_setting = own.groupby([*PLACE, "setting"], sort=False).top1.mean()
         places = by_setting.groupby(PLACE, sort=False)

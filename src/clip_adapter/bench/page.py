@@ -18,12 +18,14 @@ import pandas as pd
 
 from clip_adapter.bench.figures import make_figure
 from clip_adapter.bench.frame import Findings
-from clip_adapter.bench.plan import Plan
+from clip_adapter.bench.plan import FOLDER, Plan
 from clip_adapter.bench.recipe import Recipe
 from clip_adapter.bench.results import Results
 from clip_adapter.bench.tables import Table, cost_tables, escaped, tables
+from clip_adapter.errors import UsageError
 from clip_adapter.evaluation.plots import save
-from clip_adapter.files import write_file
+from clip_adapter.files import check_file, write_file
+from clip_adapter.wording import listed
 
 TABLES, COSTS = "TABLES.md", "COSTS.md"
 SELECTION = {
@@ -40,9 +42,10 @@ PROFILES = {
     "paper": "The paper's data sets: `clip-adapter bench run --profile paper --root DIR`",
 }
 CHOSEN = "<details><summary>What was chosen (by seed where they differ)</summary>\n"
-HEAD = """# Tables and figures
+MARK = "<!-- Written by 'clip-adapter bench'; change nothing here. -->"
+HEAD = f"""# Tables and figures
 
-<!-- Written by 'clip-adapter bench'; change nothing here. -->
+{MARK}
 
 The tables and figures of CLIP-Adapter (arXiv 2110.04544), measured anew. A number is the share of
 test pictures that are right, in percent: the mean over seeds ± the standard deviation of the
@@ -51,14 +54,35 @@ best of a column is bold. Published numbers are in *italics*. "-" was not run or
 
 Seconds and memory are in [COSTS.md](COSTS.md).
 """
-COST_HEAD = """# Costs
+COST_HEAD = f"""# Costs
 
-<!-- Written by 'clip-adapter bench'; change nothing here. -->
+{MARK}
 
 Seconds, memory and trained parameters behind [TABLES.md](TABLES.md). Runs go side by side, so
 take the seconds beside accuracies as an order of magnitude; where a recipe measures costs, each
 run has the machine to itself. What the paper measured, on an A100, is in *italics*.
 """
+
+
+def check_page(out: Path) -> None:
+    """Check that no file of somebody else is written over: to be asked before the runs.
+
+    Raises:
+        UsageError: ``out`` holds one that would be.
+        DataError: a page may not be written.
+    """
+    pages = [page for page in (out / TABLES, out / COSTS) if page.exists()]
+    for page in pages:
+        check_file(page)
+    others = [page for page in pages if MARK.encode() not in page.read_bytes()]
+    if not (pages or (out / FOLDER).is_dir()):
+        others = [folder for folder in (out / "tables", out / "figures") if folder.exists()]
+    if others:
+        raise UsageError(
+            f"{listed(map(str, others))} would be written over, and 'clip-adapter bench' did not "
+            "write it.",
+            hint="Name another folder with --out, or move it away.",
+        )
 
 
 def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]:
@@ -73,8 +97,10 @@ def write_page(plans: Sequence[Plan], results: Results, out: Path) -> list[Path]
         All files; the last two are the pages of accuracies and of costs.
 
     Raises:
+        UsageError: a page of somebody else is there.
         DataError: a file cannot be written.
     """
+    check_page(out)
     files: list[Path] = []
     accuracies, costs = [HEAD], [COST_HEAD]
     for profile, words in PROFILES.items():
@@ -119,7 +145,7 @@ def _section(findings: Findings, own: Sequence[Table], twin: Recipe | None) -> l
     if recipe.costs:
         known = findings.runs.record.notna().any()
         return [*parts, f"Seconds and memory: [{COSTS}]({COSTS}).\n" if known else "No results.\n"]
-    if len(findings.systems) < 2:
+    if findings.few:
         return [*parts, "Nothing to compare on this data.\n"]
     parts += [f"{escaped(_how(findings))}.\n", *(table.markdown() for table in own)]
     if chosen := [Table("", t.caption, t.chosen).markdown("") for t in own if len(t.chosen)]:

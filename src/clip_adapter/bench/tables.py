@@ -184,7 +184,7 @@ def tables(findings: Findings) -> list[Table]:
         bold=False,
     )
     for key, own in cells.groupby(keys, sort=False) if keys else [((), cells)]:
-        if own.label.nunique() < 2 or recipe.costs:
+        if own.label.nunique() < min(2, len(recipe.systems)) or recipe.costs:
             continue
         several = cells.drop_duplicates(keys) if keys else cells[:0]
         caption = _varying(several, dict(zip(keys, key, strict=True)), keys)
@@ -305,7 +305,7 @@ def cost_tables(findings: Findings, every: Sequence[Findings]) -> list[Table]:
         every: of all recipes of the profile, for the accuracies beside measured costs.
     """
     recipe, cells, result = findings.recipe, findings.cells, list[Table]()
-    if len(findings.systems) < 2 or not (recipe.costs or recipe.name in COSTED):
+    if findings.few or not (recipe.costs or recipe.name in COSTED):
         return []
     cells = cells.query("test_set == dataset")
     most = cells.groupby(["dataset", "backbone"]).shots.transform("max")

@@ -135,6 +135,7 @@ def run(
     ) as output:
         from clip_adapter.bench.benchmark import run_bench
         from clip_adapter.bench.data import Environment
+        from clip_adapter.bench.page import check_page
         from clip_adapter.bench.plan import get_missing, load_plans, usual_profile
         from clip_adapter.bench.recipe import recipe_names
 
@@ -160,6 +161,7 @@ def run(
         if get:
             get_missing(names, chosen, environment.root, overrides)
         load_plans(out)  # a damaged one ends the command before the work, not after it
+        check_page(out)
         outcome = run_bench(
             names,
             profile=chosen,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +12,8 @@ import typer
 
 from clip_adapter.cli import options as o
 from clip_adapter.cli.formats import form_of
-from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, table, written
-from clip_adapter.errors import unknown_name
+from clip_adapter.cli.output import FEATURES_KEPT, SCHEMA, Output, replaced, table, written
+from clip_adapter.errors import UsageError, unknown_name
 from clip_adapter.files import check_file, check_folder
 from clip_adapter.options import HELD_OUT, SourceOptions, changed
 from clip_adapter.wording import class_rows
@@ -85,6 +87,11 @@ def evaluate(
         if plots is not None:
             check_folder(plots)
         form = form_of(answers, flag="--answers")
+        if json and answers is not None and _is_output(answers):
+            raise UsageError(
+                f"--json and --answers {answers} would both write to standard output.",
+                hint="Name a file with --answers.",
+            )
         folder = o.read_classifier("evaluate", classifier, [data])
         spec = parse_spec(data, reading.root)
         o.check_reading(reading)
@@ -95,18 +102,27 @@ def evaluate(
         from clip_adapter.classifier import Classifier
 
         report = evaluation.evaluate(Classifier.load(folder), spec, split=split, **changed(reading))
-        drawn: list[str] = []
+        drawn, older = list[str](), dict[str, str]()
         if plots is not None:
+            older = {str(path): replaced(path) for path in plots.glob("*.png")}
             from clip_adapter.evaluation.plots import report_plots
 
             drawn = [str(path) for path in report_plots(report, plots)]
-        out.show(*report.lines(), worst(report), *(f"Drawn: {path}" for path in drawn))
+        out.show(*report.lines(), worst(report))
+        for path in drawn:
+            out.say(f"Drawn: {path}{older.get(path, '')}")
         if answers is not None:
             from clip_adapter.cli import predictions as p
 
             out.say(written(answers, p.as_bytes(p.of_report(report), form, p.ANSWERED), form))
         about = {"schema": SCHEMA, "classifier": classifier, "split": split}
         out.result({**about, **report.to_dict(), "plots": drawn})
+
+
+def _is_output(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # it may be closed, and the path not be there
+        return os.path.samestat(path.stat(), os.fstat(1))
+    return False
 
 
 def worst(report: Report) -> Table:

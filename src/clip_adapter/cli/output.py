@@ -173,15 +173,21 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=target, width=None if target.isatty() else PIPED_WIDTH)
 
 
+def replaced(path: Path) -> str:
+    """What is said, beside its name, of a file that is to be written."""
+    older = os.path.isfile(path) and not is_stream(path)
+    return ", in the place of an older file" if older else ""
+
+
 def written(path: Path, data: bytes, form: str) -> str:
     """Write ``data`` to ``path``, and say so, and whether a file was there.
 
     Raises:
         DataError: it cannot be written.
     """
-    older = os.path.isfile(path) and not is_stream(path)
+    words = f"Written: {path} ({form}){replaced(path)}"
     write_file(path, data)
-    return f"Written: {path} ({form}){', in the place of an older file' * older}"
+    return words
 
 
 def table(

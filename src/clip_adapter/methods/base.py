@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform, o
 
 from torch import Tensor
 
-from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.errors import Offer, UsageError, unknown_name
 from clip_adapter.heads import ABSENT, Head, Mixture
 from clip_adapter.known_names import METHOD_GROUP
 from clip_adapter.options import Bounds, check_bounds, field_types
@@ -107,6 +107,16 @@ class Method(ABC):
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""
         return 0 if self.trains == "nothing" else None
+
+    @classmethod
+    def needs(cls) -> frozenset[Offer]:
+        """What it must have of a source: "text", "pixels", "backbone"."""
+        wanted: dict[Offer, bool] = {
+            "pixels": cls.reads == "images",
+            "text": cls.needs_text,
+            "backbone": cls.reads == "images" or cls.runs_text_tower,
+        }
+        return frozenset(offer for offer, needed in wanted.items() if needed)
 
     def together_key(self) -> Hashable:
         """What two instances must share to train in one pass; None: it trains alone."""

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.datasets.open import DataSpec
+from clip_adapter.datasets.open import DataSpec, parse_spec
 from clip_adapter.errors import DataError, UsageError, unknown_name
+from clip_adapter.files import check_folder
 from clip_adapter.options import SourceOptions, changed, source_options
-from clip_adapter.paths import is_remote
+from clip_adapter.paths import SHARDED, is_remote
 from clip_adapter.reporting import Notes, Progress, listening, note, tracking
 from clip_adapter.scale.engines import run_here, run_on_ray
 from clip_adapter.scale.find import find_shards
 from clip_adapter.scale.shards import Shard
 from clip_adapter.scale.storage import Storage, absolute
-from clip_adapter.scale.worker import Job
+from clip_adapter.scale.worker import ANSWERS, Job
 from clip_adapter.scale.workers import EMBED_READS, PREDICT_READS, SHARD_SIZE, Engine, Workers
 from clip_adapter.wording import counted, listed, shown
 
@@ -83,8 +84,9 @@ def embed_shards(
             ``batch_size`` and ``root`` of :class:`~clip_adapter.options.SourceOptions`.
 
     Raises:
-        UsageError: a wrong option, or ``out`` holds something else.
-        DataError: there is nothing to do.
+        UsageError: a wrong option, or ``out`` is no folder, or holds something else, such as what
+            was made of another input.
+        DataError: there is nothing to do, or ``out`` may not be written.
         StoreError: ``out`` cannot be written.
         CancelledError: ``cancel`` was set.
     """
@@ -157,7 +159,8 @@ def _run(
     job = replace(job, out=absolute(job.out))
     with listening(progress, cancel), Notes():
         shards = _planned(job, source, shard_size, labelled)
-        job = replace(job, shards=len(shards))
+        name = _name_of(source, labelled, job.reading.root)
+        job = replace(job, shards=len(shards), source=name)
         if shard is not None:
             shards = shards[shard[0] :: shard[1]]
         summary = Summary(job.out, len(shards))
@@ -186,11 +189,11 @@ def _run(
 
 
 def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool) -> list[Shard]:
-    """All shards, if the folder of the results holds no others.
+    """All shards, if the folder of the results is new, or was written here and holds no others.
 
     Raises:
-        UsageError: it lies in the input.
-        DataError: it does.
+        UsageError: it lies in the input, is no folder, or holds what is not ours.
+        DataError: it holds others, or may not be written.
     """
     inside = not is_remote(str(source)) and not is_remote(job.out)
     if inside and Path(job.out).is_relative_to(absolute(str(source))):
@@ -198,9 +201,18 @@ def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool)
             f"--out {shown(job.out)} lies in {shown(str(source))}, and would be read as well.",
             hint="Name a folder beside it.",
         )
+    if not is_remote(job.out):
+        check_folder(Path(job.out))
+    names = Storage(job.out).names()
+    # A new volume is not empty.
+    if names - {"lost+found"} and not names & {SHARDED, ANSWERS}:
+        raise UsageError(
+            f"{shown(job.out)} is not empty, and not of 'clip-adapter scale': it holds "
+            f"{listed(sorted(names), 3)}.",
+            hint="Name a new folder with --out, or empty this one.",
+        )
     shards = find_shards(source, size=size, labelled=labelled, root=job.reading.root)
     planned = {f"{shard.name}.parquet" for shard in shards}
-    names = Storage(job.out).names()
     if others := {name for name in names if name.endswith(".parquet")} - planned:
         raise DataError(
             f"{job.out} holds files of {counted(len(others), 'other shard')}: "
@@ -209,3 +221,13 @@ def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool)
             "their lines in manifest/.",
         )
     return shards
+
+
+def _name_of(source: str | Path | DataSpec, labelled: bool, root: str | Path | None) -> str:
+    """What tells an input from others, whatever its files are and wherever one is."""
+    spec = parse_spec(source, root) if labelled else None
+    by_name = spec is not None and spec.kind in ("benchmark", "hub")
+    words = [str(source) if by_name else absolute(str(spec.path if spec else source)).rstrip("/")]
+    words += ["--labelled"] if labelled else []
+    words += [f"--root {absolute(str(root))}"] if root is not None else []
+    return " ".join(words)

@@ -80,13 +80,12 @@ class Storage:
         self._local = None if is_remote(address) else Path(self._path)
 
     def names(self) -> set[str]:
-        """Names of the files that lie directly in it, without the hidden ones."""
-        from pyarrow.fs import FileSelector, FileType
+        """Names of the files and folders that lie directly in it, without the hidden ones."""
+        from pyarrow.fs import FileSelector
 
         with self._errors():
             entries = self._files.get_file_info(FileSelector(self._path, allow_not_found=True))
-        names = {entry.base_name for entry in entries if entry.type == FileType.File}
-        return {name for name in names if not name.startswith(".")}
+        return {entry.base_name for entry in entries if not entry.base_name.startswith(".")}
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None where there is none."""

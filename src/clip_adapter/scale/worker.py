@@ -47,6 +47,7 @@ class Job:
         reading: the backbone, and how pictures are read.
         classifier: a saved one, whose answers are written; None writes features.
         top: how many answers per picture.
+        source: names the input; "" is any.
     """
 
     out: str
@@ -54,6 +55,7 @@ class Job:
     reading: SourceOptions
     classifier: str | None = None
     top: int = 1
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ class Worker:
     def _enter(self, full: dict[str, Any]) -> None:
         kind = SHARDED if self.job.classifier is None else ANSWERS
         entry = {"format": 1, "key": self._key, "shards": self.job.shards, "made_by": full}
+        entry["input"] = self.job.source
         text = json.dumps(entry, indent=1)
         with self._out.hold(kind, wait=True):
             for name in (SHARDED, ANSWERS):
@@ -179,6 +182,12 @@ class Worker:
                         f"{self.job.out} holds what was made otherwise: "
                         f"{', '.join(other) or 'another kind of results'} would be another.",
                         hint="Name another folder with --out, or the same options as before.",
+                    )
+                before, now = there.get("input"), self.job.source
+                if before and now and before != now:
+                    raise UsageError(
+                        f"{self.job.out} holds what was made of {before}, and the input is {now}.",
+                        hint="Name another folder with --out.",
                     )
                 if data == text.encode():
                     return

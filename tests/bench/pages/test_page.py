@@ -161,6 +161,18 @@ def test_what_is_left_out_is_said_with_the_reason(bench, tmp_path):
     assert "- cannot be read: demo-colours\n" in text
 
 
+def test_a_recipe_of_one_system_is_a_table_of_one_row(bench, tmp_path):
+    own = tmp_path / "alone.toml"
+    own.write_text(
+        'title = "Alone"\ncolumns = "shots"\ndatasets = ["pets"]\nbackbones = ["demo"]\n'
+        '[[systems]]\nlabel = "only"\nmethod = "gda"\n'
+    )
+    planned = bench.fill(bench.plan(str(own), "mine"), accuracy)
+    text = written([planned], bench, tmp_path / "out")
+    assert "Nothing to compare" not in text
+    assert re.search(r"^\| only +\| \d", text, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_names_with_slashes_and_spaces_are_files_all_the_same(bench, tmp_path):
     own = tmp_path / "my own.toml"

@@ -15,8 +15,8 @@ from typing import IO, Any, BinaryIO
 
 from clip_adapter.errors import DataError
 from clip_adapter.files import remedy, replacing
-from clip_adapter.reporting import tracking
-from clip_adapter.wording import shown
+from clip_adapter.reporting import log, tracking
+from clip_adapter.wording import counted, shown
 
 # Far above every set of the paper (SUN397 has 108,754 files), and below what fills a disk's index.
 MAX_FILES = 3_000_000
@@ -39,8 +39,9 @@ _AGAIN = "It is not what it should be: fetch it again."
 def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
     """Write the files of ``archive`` below ``root``, as ``layout`` says.
 
-    Each file appears whole or not at all, and one that is there with the same size is left alone:
-    after a break the same call goes on. Modes and owners are not taken over.
+    Each file appears whole or not at all, and one that is there is left alone: after a break the
+    same call goes on. Those of another size are told, and so are paths that lead outside, which
+    stay in the archive. Modes and owners are not taken over.
 
     Args:
         archive: tar (plain or compressed in any way) or zip; its content decides.
@@ -55,7 +56,7 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
         DataError: no such archive, damaged, with a link, a device or a path that leads outside
             among the chosen files, too large once unpacked, or the disk is full.
     """
-    count = written = 0
+    count = written = other = strange = 0
     try:
         total = archive.stat().st_size
         most = max(_FREE_GROWTH, MAX_GROWTH * total)
@@ -65,6 +66,7 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
                 tracker.at(raw.tell())
                 target = _target(name, regular, layout, root, archive)
                 if target is None:
+                    strange += _leads_outside(name.removeprefix("./"))
                     continue
                 count, written = count + 1, written + size
                 if count > MAX_FILES or written > most:
@@ -73,7 +75,9 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
                         "files.",
                         hint=_AGAIN,
                     )
-                if not target.is_file() or target.stat().st_size != size:
+                if target.is_file():
+                    other += target.stat().st_size != size
+                else:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with read() as source, replacing(target) as new, open(new, "wb") as file:
                         shutil.copyfileobj(source, file, 1 << 20)
@@ -95,6 +99,14 @@ def unpack(archive: Path, root: Path, layout: Mapping[str, str]) -> int:
             f"{shown(archive)} holds none of {', '.join(layout)}.",
             hint="It is another archive, or its layout has changed: unpack it by hand.",
         )
+    if other:
+        log.warning(
+            f"{counted(other, 'file')} in {shown(root)} had another size than in {archive.name} "
+            "and stayed: to have what is in there, remove them and run the same command again."
+        )
+    if strange:
+        what = counted(strange, "file")
+        log.warning(f"{archive.name}: {what} whose path may lead outside stayed in there.")
     return count
 
 
@@ -128,8 +140,8 @@ def _target(
     prefix = next((prefix for prefix in layout if plain.startswith(prefix)), None)
     if prefix is None:
         return None
-    parts = (layout[prefix] + plain[len(prefix) :]).split("/")
-    outside = any(part in ("", ".", "..") or set(part) & {"\\", "\0", ":"} for part in parts)
+    path = layout[prefix] + plain[len(prefix) :]
+    outside = _leads_outside(path)
     if outside or not regular:
         problem = "a path that may lead outside" if outside else "which is a link or a device"
         raise DataError(
@@ -137,4 +149,10 @@ def _target(
             allowed="files and folders below its own",
             hint=_AGAIN,
         )
-    return root.joinpath(*parts)
+    return root.joinpath(*path.split("/"))
+
+
+def _leads_outside(path: str) -> bool:
+    """Whether it may, on any system."""
+    parts = path.split("/")
+    return any(part in ("", ".", "..") or set(part) & {"\\", "\0", ":"} for part in parts)
