@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,11 @@ class PixelSchedule(Schedule):
     augment: bool = True
     patience: int | None = None
     rates: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def adamw(cls, method: Any, **more: Any) -> Self:
+        """AdamW at the rate, in the batches and for the epochs that ``method`` has as options."""
+        return cls("adamw", method.lr, batch_size=method.batch_size, epochs=method.epochs, **more)
 
     def rate(self, name: str) -> float:
         """The multiple of ``lr`` that the parameter ``name`` learns at."""

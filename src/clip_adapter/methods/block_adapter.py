@@ -51,15 +51,8 @@ class BlockAdapter(Method):
         adapter = self.adapter(
             chosen, width_of(visual), self.hidden, torch.Generator().manual_seed(task.seed)
         )
-        return fit_inside(
-            self,
-            task,
-            PixelSchedule(
-                "adamw", self.lr, batch_size=self.batch_size, epochs=self.epochs, **self.recipe
-            ),
-            adapter=adapter,
-            blocks=chosen,
-        )
+        schedule = PixelSchedule.adamw(self, **self.recipe)
+        return fit_inside(self, task, schedule, adapter=adapter, blocks=chosen)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         each = 2 * sizes.trunk * self.hidden + self.hidden + sizes.trunk

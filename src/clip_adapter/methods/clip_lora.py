@@ -63,20 +63,9 @@ class ClipLora(Method):
         if self.encoder != "visual":
             text = TextTower(backbone, task.class_names, task.templates, torch.float32)
             Lora.for_blocks(text.blocks(), *options).attach_to(text.blocks())
-        return fit_inside(
-            self,
-            task,
-            PixelSchedule(
-                "adamw",
-                self.lr,
-                weight_decay=WEIGHT_DECAY,
-                batch_size=self.batch_size,
-                epochs=self.epochs,
-                steps=None if self.epochs else STEPS_PER_SHOT * task.shots,
-            ),
-            adapter=adapter,
-            text=text,
-        )
+        steps = None if self.epochs else STEPS_PER_SHOT * task.shots
+        schedule = PixelSchedule.adamw(self, weight_decay=WEIGHT_DECAY, steps=steps)
+        return fit_inside(self, task, schedule, adapter=adapter, text=text)
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         visual = sizes.trunk * sizes.blocks if self.encoder != "text" else 0

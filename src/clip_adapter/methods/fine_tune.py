@@ -76,21 +76,19 @@ class FineTune(Method):
                 ratio=self.visual_ratio,
                 generator=torch.Generator().manual_seed(task.seed),
             )
+        schedule = PixelSchedule.adamw(
+            self,
+            weight_decay=WEIGHT_DECAY,
+            warmup=WARMUP,
+            augment=self.augment,
+            patience=self.patience or None,
+            max_norm=MAX_NORM,
+            rates=(("image_map.", ADAPTER_RATE / self.lr),),
+        )
         return fit_inside(
             self,
             task,
-            PixelSchedule(
-                "adamw",
-                self.lr,
-                weight_decay=WEIGHT_DECAY,
-                batch_size=self.batch_size,
-                epochs=self.epochs,
-                warmup=WARMUP,
-                augment=self.augment,
-                patience=self.patience or None,
-                max_norm=MAX_NORM,
-                rates=(("image_map.", ADAPTER_RATE / self.lr),),
-            ),
+            schedule,
             adapter=None if self.tower == "text" else WeightAdapter.start(backbone),
             text=text,
             image_map=image_map,

@@ -71,20 +71,8 @@ class ClipAdapterInside(Method):
             self.visual_ratio,
             torch.Generator().manual_seed(task.seed),
         )
-        return fit_inside(
-            self,
-            task,
-            PixelSchedule(
-                "adamw",
-                self.lr,
-                weight_decay=WEIGHT_DECAY,
-                batch_size=self.batch_size,
-                epochs=self.epochs,
-                warmup=WARMUP,
-            ),
-            adapter=adapter,
-            layers=list(chosen),
-        )
+        schedule = PixelSchedule.adamw(self, weight_decay=WEIGHT_DECAY, warmup=WARMUP)
+        return fit_inside(self, task, schedule, adapter=adapter, layers=list(chosen))
 
     def parameters(self, sizes: Sizes) -> int:  # noqa: D102
         dims = [*([sizes.trunk] * sizes.blocks or sizes.stages), sizes.dim]
