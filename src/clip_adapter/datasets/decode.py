@@ -127,12 +127,10 @@ def _faults_of(name: str, data: bytes = b"", max_pixels: int = MAX_PIXELS) -> It
 
 
 def _decode(data: bytes, name: str, max_pixels: int, draft: int) -> Image.Image:
-    Image.init()
-    formats = tuple(kind for kind in FORMATS if kind in Image.OPEN)  # that this Pillow has
-    if _is_heic(data):
-        formats = ("HEIF",)
-        if not _reads_heic():
-            raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
+    heic = _is_heic(data)
+    if heic and not _reads_heic():
+        raise DecodeError(f"{name}: {NEEDS_HEIC}", hint=HEIC_EXTRA)
+    formats = ("HEIF",) if heic else _available_formats()
     with Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -176,6 +174,13 @@ def _is_heic(data: bytes) -> bool:
 
 
 @functools.cache
+def _available_formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow reads."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+@functools.cache
 def _reads_heic() -> bool:
     """Whether the extra ``heic`` is installed; Pillow reads HEIC from then on."""
     try:
@@ -183,6 +188,7 @@ def _reads_heic() -> bool:
     except ImportError:
         return False
     pillow_heif.register_heif_opener()
+    _available_formats.cache_clear()
     return True
 
 
