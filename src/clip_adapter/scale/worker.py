@@ -201,6 +201,7 @@ class Worker:
         import pyarrow.parquet as pq
 
         maker, file = self._maker, None
+        header = {**header_of(maker.about(), "raw"), "key": self._key}
         rows, failures = 0, list[BadPicture]()
         with contextlib.ExitStack() as stack:
             for block in _blocks(items):
@@ -215,7 +216,6 @@ class Worker:
                     "digest": words_of(features.digests),
                     **maker.columns(features, kept),
                 }
-                header = {**header_of(maker.about(), "raw"), "key": self._key}
                 table = pa.table(columns, metadata=header)
                 file = file or stack.enter_context(pq.ParquetWriter(path, table.schema))
                 file.write_table(table)
