@@ -12,7 +12,7 @@ from clip_adapter.cli import options as o
 from clip_adapter.cli.output import SCHEMA, Output
 from clip_adapter.errors import ClipAdapterError, UsageError
 from clip_adapter.options import DEFAULT_BACKBONE, SourceOptions, changed
-from clip_adapter.paths import MANIFEST, check_exists
+from clip_adapter.paths import MANIFEST, check_exists, is_remote
 from clip_adapter.scale.workers import EMBED_READS, PREDICT_READS, SHARD_SIZE, Engine, Workers
 from clip_adapter.wording import counted
 
@@ -118,7 +118,7 @@ def embed(
 
         given = parse_spec(source, reading.root) if labelled else source
         o.check_reading(reading)
-        if not labelled and "://" not in source and not glob.has_magic(source):
+        if not labelled and not is_remote(source) and not glob.has_magic(source):
             check_exists(source, "The input")
         from clip_adapter.backbones.names import AUTO, check_backbone
 
