@@ -99,7 +99,7 @@ def examine(device: str = "auto") -> Health:
     answer = in_background(ask, REPOSITORY, WEIGHTS)  # while torch loads
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from clip_adapter._version import versions
+    from clip_adapter._version import installed, versions
     from clip_adapter.backbones import resolve_device
     from clip_adapter.paths import default_root
 
@@ -111,14 +111,8 @@ def examine(device: str = "auto") -> Health:
         _computed(DEMO, lambda size: _disc(), chosen),
         _published(answer, root / "doctor" / "CLIP.png", chosen),
     ]
-    return Health(versions() | _versions(), chosen, cache, hub_cache, checks)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import distributions
-
-    found = {package: distributions(name=package) for package in PACKAGES}
-    return {name: next((one.version for one in of), "not installed") for name, of in found.items()}
+    found = versions() | dict.fromkeys(PACKAGES, "not installed") | installed(PACKAGES)
+    return Health(found, chosen, cache, hub_cache, checks)
 
 
 def _space(folder: Path) -> dict[str, Any]:
