@@ -85,32 +85,27 @@ class Plan(Model):
             seeds = recipe.seeds if learns else recipe.seeds[:1]
             settings = enumerate(system.settings(recipe.protocol))
             for (setting, options), seed in itertools.product(settings, seeds):
-                yield (
-                    system,
-                    setting,
-                    Run(
-                        profile=recipe.profile,
-                        measure=recipe.measure,
-                        dataset=name,
-                        data=self.data[name],
-                        backbone=backbone,
-                        style=recipe.style,
-                        views=recipe.views if many_views else 1,
-                        prompts=system.prompts,
-                        method=system.method,
-                        options=options,
-                        shots=shots,
-                        seed=seed,
-                        shifts=recipe.shifts,
-                        protocol=recipe.protocol,
-                        cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
-                        dtype=self.dtype,
-                        weights=self.weights[backbone],
-                        code="".join(
-                            self.code.get(n, "") for n in named_in(system.method, options)
-                        ),
-                    ),
+                run = Run(
+                    profile=recipe.profile,
+                    measure=recipe.measure,
+                    dataset=name,
+                    data=self.data[name],
+                    backbone=backbone,
+                    style=recipe.style,
+                    views=recipe.views if many_views else 1,
+                    prompts=system.prompts,
+                    method=system.method,
+                    options=options,
+                    shots=shots,
+                    seed=seed,
+                    shifts=recipe.shifts,
+                    protocol=recipe.protocol,
+                    cost=recipe.cost.model_dump(exclude_unset=True) if recipe.costs else {},
+                    dtype=self.dtype,
+                    weights=self.weights[backbone],
+                    code="".join(self.code.get(n, "") for n in named_in(system.method, options)),
                 )
+                yield system, setting, run
 
     def runs(self) -> dict[str, Run]:
         """Each run once, by its key."""
