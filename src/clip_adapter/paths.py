@@ -21,6 +21,8 @@ CACHE_VARIABLE = "CLIP_ADAPTER_CACHE"
 WRITABLE = (".safetensors", ".parquet")
 """Endings of the files that features are written to."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+OF_A_VOLUME = frozenset({"lost+found"})
+"""What lies in a new volume, which is as good as empty."""
 UNPACK = "Unpack it and name the folder."
 NOT_FETCHED = "an address, and addresses are not fetched"
 DOWNLOAD = "Download the pictures first, and name their folder."

@@ -29,7 +29,7 @@ from clip_adapter.classifier.saving import (
 )
 from clip_adapter.errors import ClassifierError, UnknownTowerAdapterError
 from clip_adapter.files import check_folder, not_permitted, replacing, writing_errors
-from clip_adapter.paths import no_classifier
+from clip_adapter.paths import OF_A_VOLUME, no_classifier
 from clip_adapter.reporting import log
 from clip_adapter.wording import shown
 
@@ -142,8 +142,7 @@ def check_target(folder: Path) -> None:
     """
     try:
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        # A new volume is not empty.
-        others = {n for n in names - {"lost+found", _LOCK} if not _UNDER_WAY.fullmatch(n)}
+        others = {n for n in names - OF_A_VOLUME - {_LOCK} if not _UNDER_WAY.fullmatch(n)}
         if folder.is_file() or (others and not _is_record(folder / CONFIG)):
             raise ClassifierError(
                 f"{shown(folder)} exists and is not a saved classifier: other things are in it.",

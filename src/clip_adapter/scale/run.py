@@ -15,7 +15,7 @@ from clip_adapter.datasets.open import DataSpec, parse_spec
 from clip_adapter.errors import DataError, UsageError, unknown_name
 from clip_adapter.files import check_folder
 from clip_adapter.options import SourceOptions, changed, source_options
-from clip_adapter.paths import SHARDED, is_remote
+from clip_adapter.paths import OF_A_VOLUME, SHARDED, is_remote
 from clip_adapter.reporting import Notes, Progress, listening, note, tracking
 from clip_adapter.scale.engines import run_here, run_on_ray
 from clip_adapter.scale.find import find_shards
@@ -204,8 +204,7 @@ def _planned(job: Job, source: str | Path | DataSpec, size: int, labelled: bool)
     if not is_remote(job.out):
         check_folder(Path(job.out))
     names = Storage(job.out).names()
-    # A new volume is not empty.
-    if names - {"lost+found"} and not names & {SHARDED, ANSWERS}:
+    if names - OF_A_VOLUME and not names & {SHARDED, ANSWERS}:
         raise UsageError(
             f"{shown(job.out)} is not empty, and not of 'clip-adapter scale': it holds "
             f"{listed(sorted(names), 3)}.",
