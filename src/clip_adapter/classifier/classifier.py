@@ -192,17 +192,18 @@ class Classifier:
         """The backbone whose features it takes."""
         return str(self.info.get("backbone") or "an unnamed backbone")
 
-    def backbone(self, device: str | None = None) -> Backbone:
+    def backbone(self, device: str | None = None, *, renew: bool = False) -> Backbone:
         """Its backbone, loaded at the first call and checked against the saved fingerprint.
 
         Args:
             device: None is that of :meth:`load`.
+            renew: check one that is loaded anew: its weights may have been trained since.
 
         Raises:
             ClassifierError: no backbone is known, or its weights are others now.
         """
-        if self._backbone is not None:
-            return self._backbone
+        if (loaded := self._backbone) is not None:
+            return self.use(loaded) if renew and loaded.fingerprint else loaded
         name, give = self.backbone_name, "Classifier.load(folder, backbone=...)"
         if not self.info.get("backbone_fingerprint"):
             raise ClassifierError(
@@ -216,9 +217,7 @@ class Classifier:
         dtype, runtime = "auto" if kept == "float16" else kept, self.info.get("runtime") or "torch"
         device = device or self._device
         try:
-            return self.use(
-                load_backbone(name, device=device, dtype=dtype, runtime=runtime, recorded=True)
-            )
+            return self.use(name, device=device, dtype=dtype, runtime=runtime, recorded=True)
         except UsageError as error:
             raise ClassifierError(
                 f"The backbone of this classifier, {name!r}, has no name here: {error.found}",
@@ -226,20 +225,20 @@ class Classifier:
                 "if it is of a package, install that.",
             ) from error
 
-    def use(self, backbone: Any, *, same: bool = False, device: str = "auto") -> Backbone:
+    def use(self, backbone: Any, *, same: bool = False, **how: Any) -> Backbone:
         """Take ``backbone`` to read pictures with; it must be the one that made the features.
 
         Args:
             backbone: a name, a loaded backbone, or an object of one's own, see
                 :class:`~clip_adapter.backbones.own.OwnBackbone`.
             same: it is loaded, and is the one; else one without a fingerprint is warned of.
-            device: as :func:`~clip_adapter.load_backbone` takes it.
+            **how: to load it, as :func:`~clip_adapter.load_backbone` takes it: ``device``, ...
 
         Raises:
             ClassifierError: it is another one, by its fingerprint or by the features' dimension.
         """
         known = str(self.info.get("backbone_fingerprint") or "")
-        loaded = backbone if same else load_backbone(backbone, device=device)
+        loaded = backbone if same and not how else load_backbone(backbone, **how)
         if known and not same and not has_made(loaded, known):
             now, then = told_apart(loaded.fingerprint, known)
             raise ClassifierError(

@@ -266,9 +266,8 @@ def open_for(
     if "pixels" in source.holds:
         # A split that is not there is told before a backbone is loaded.
         source.labels("train" if split == HELD_OUT else split)
-        backbone = classifier.backbone(given.get("device"))
-        if backbone.fingerprint:  # what is stored must be of the weights as they are now
-            classifier.use(backbone)
+        # What is stored must be of the weights as they are now.
+        classifier.backbone(given.get("device"), renew=True)
         source.use(classifier.encoder())
     elif classifier.tower_adapter is not None:
         raise DataError(
