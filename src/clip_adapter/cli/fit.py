@@ -161,7 +161,7 @@ def fit(
         classifier.save(out)
         info = {"hyperparameters": {}, "selection": [], **classifier.info, "out": str(out)}
         if older is not None:
-            info |= replaced(older, classifier)
+            info |= replaced_classifier(older, classifier)
         text = classifier.text_weights is not None
         lines = summary(info, classifier.class_names, verbose=verbose, text=text)
         if reading.backbone is None and spec.kind != "features":
@@ -189,7 +189,7 @@ def summary(
     return [line for line in lines if line]
 
 
-def replaced(older: Record, classifier: Classifier) -> dict[str, Any]:
+def replaced_classifier(older: Record, classifier: Classifier) -> dict[str, Any]:
     """For the result: what ``classifier`` took the place of, where classes or backbone differ."""
     was = {"class_names": older.class_names, "backbone": older.info.get("backbone")}
     now = {"class_names": classifier.class_names, "backbone": classifier.info.get("backbone")}
@@ -197,7 +197,7 @@ def replaced(older: Record, classifier: Classifier) -> dict[str, Any]:
 
 
 def in_place_of(info: dict[str, Any]) -> str:
-    """Of what :func:`replaced` found, in brackets; "" where it found nothing."""
+    """Of what :func:`replaced_classifier` found, in brackets; "" where it found nothing."""
     if not (was := info.get("replaced")):
         return ""
     names, other = was["class_names"], was["backbone"] != info.get("backbone")
