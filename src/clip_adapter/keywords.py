@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.features.pictures import Unreadable
-from clip_adapter.options import Decode, Dtype, Norm, Preprocess, Runtime
+from clip_adapter.known_names import Runtime
+from clip_adapter.options import Decode, Dtype, Norm, Preprocess
 from clip_adapter.reporting import Progress
 
 

@@ -7,11 +7,13 @@ import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 from clip_adapter.errors import unknown_name
 
 METHOD_GROUP = "clip_adapter.methods"
 """The entry points by which other packages register methods."""
+Runtime = Literal["torch", "onnx"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Torch, or a package for it, has these too; whether they are here it says itself.
 _OTHER_DEVICES = ("hpu", "meta", "mlu", "mtia", "musa", "npu", "privateuseone", "xla", "xpu")

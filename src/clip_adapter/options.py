@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from clip_adapter.datasets.class_names import ClassNames
 from clip_adapter.errors import UsageError, unknown_name
+from clip_adapter.known_names import Runtime
 
 if TYPE_CHECKING:
     from clip_adapter.backbones import Backbone
@@ -33,7 +34,6 @@ HELD_OUT = "held-out"
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Preprocess = Literal["clip", "coop"]
-Runtime = Literal["torch", "onnx"]
 Decode = Literal["auto", "exact", "fast"]
 Norm = Literal["auto", "raw", "unit"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
