@@ -20,9 +20,17 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
 from clip_adapter.nn import TextResidual, cosine_logits
-from clip_adapter.training import Fold, Schedule, held_out_scores, train_on, training_device
+from clip_adapter.training import (
+    Fold,
+    Schedule,
+    for_large,
+    held_out_scores,
+    train_on,
+    training_device,
+)
 
 OFFICIAL = Schedule(
     "sgd", 0.1, weight_decay=0.0, batch_size=256, epochs=300, warmup=1, warmup_lr=1e-5
@@ -32,6 +40,8 @@ OFFICIAL = Schedule(
 # ImageNet that were set aside.
 FAST_STEPS, EPOCHS_AT_LEAST = 128, 8
 FAST = Schedule("adamw", 3e-3, weight_decay=0.0, batch_size=256, steps=FAST_STEPS, warmup=0.1)
+# Of many shots, see clip_adapter.training.for_large.
+LARGE = {"rate": 2.0, "epochs": 8}
 
 
 def penalty_weights(features: Tensor, labels: Tensor, text: Tensor, logit_scale: float) -> Tensor:
@@ -90,7 +100,7 @@ class CLAP(Method):
                 "constraint": self.constraint,
                 "mean_penalty_weight": float(held.mean()),
                 "recipe": self.recipe,
-                **self._schedule(len(task.train)).record,
+                **self._schedule(task.train, len(task.train)).record,
             },
             trained_parameters=head.weights.numel(),
         )
@@ -104,7 +114,7 @@ class CLAP(Method):
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
-        schedule = self._schedule(max(len(r) for r in rows))
+        schedule = self._schedule(task.train, max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
         device = training_device(task, work)
         penalty = partial(distance, module.to(device), held.to(device))
@@ -112,8 +122,9 @@ class CLAP(Method):
         train_on(task, module, rows, schedule, work=work, penalty=penalty)
         return [Head(w, logit_scale=scale).cpu() for w in module.class_weights()], held
 
-    def _schedule(self, count: int) -> Schedule:
-        """For ``count`` pictures."""
+    def _schedule(self, train: FeatureSet, count: int) -> Schedule:
+        """For ``count`` pictures of ``train``."""
         steps = max(FAST_STEPS, EPOCHS_AT_LEAST * count // FAST.batch_size)
-        base = OFFICIAL if self.recipe == "official" else dataclasses.replace(FAST, steps=steps)
+        fast = for_large(dataclasses.replace(FAST, steps=steps), train, **LARGE)
+        base = OFFICIAL if self.recipe == "official" else fast
         return dataclasses.replace(base, lr=self.lr or base.lr)

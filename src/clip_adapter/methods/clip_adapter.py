@@ -10,6 +10,7 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 """
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from clip_adapter.errors import UsageError
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods.base import Bounds, FewShotTask, Fitted, Head, Method, Sizes, register
-from clip_adapter.nn import RATIO_START, Activation, ResidualAdapter, normalize, stacked
+from clip_adapter.nn import RATIO_START, Activation, FixedRatio, ResidualAdapter, normalize, stacked
 from clip_adapter.training import (
     Choice,
     Fold,
@@ -27,7 +28,9 @@ from clip_adapter.training import (
     choose,
     fast_schedule,
     folds_of,
+    for_large,
     hidden_units,
+    is_large,
     official_schedule,
     passes,
     train_on,
@@ -47,6 +50,11 @@ FULL_PICTURES = 1000
 # Multiply-adds of a step above which one pass over several runs is no faster than one by one:
 # 0.5 of the time at 5 million, 0.9 at 9, 1.0 to 1.4 at 20 (benchmarks/together.py).
 TOGETHER = 15_000_000
+# Of many shots near to CLIP: a short training, off which these ratios are read.
+LARGE: dict[str, Any] = {"rate": 4.0, "epochs": 3}
+READ = (0.0, 0.1, ONE_SHOT_RATIO)
+# Where it takes more than this share off the loss of zero-shot CLIP, the shots have more to teach.
+FAR = 0.08
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
@@ -67,6 +75,13 @@ class Branches(nn.Module):
     def class_weights(self) -> Tensor:
         """(C, D), or (R, C, D) where the text branch is adapted; not normalised."""
         return self.weights if self.text is None else self.text(self.weights)
+
+    def set_ratios(self, ratios: Mapping[Branch, float]) -> None:
+        """Give the adapters fixed ratios, for R = 1."""
+        for branch, ratio in ratios.items():
+            adapter: ResidualAdapter | None = getattr(self, branch)
+            if adapter is not None:
+                adapter.ratio = FixedRatio(torch.full((1,), ratio, device=self.weights.device))
 
     def take(self, run: int) -> Self:
         """Run number ``run`` alone, for features (B, D) on the same device."""
@@ -143,6 +158,11 @@ class CLIPAdapter(Method):
         ratios, schedule, choices = self._ratios(), self._schedule(task), list[Choice]()
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
         folds = folds_of(task.train, task.seed) if auto else []
+        own = (self.lr, self.batch_size, self.steps) == (None, None, None)
+        if folds and own and self.recipe == "fast" and is_large(task.train):
+            near = self._fit_near(task, folds, auto, schedule) if len(auto) == len(ratios) else None
+            if near is not None:
+                return near
         # One branch after the other; with the first, the number of steps is chosen too.
         for branch in auto:
             choices.append(self._choose(task, folds, branch, ratios, schedule, first=not choices))
@@ -195,7 +215,11 @@ class CLIPAdapter(Method):
         return {b: r for b, r in ratios.items() if self.branch in (b, "both")}
 
     def _fitted(
-        self, task: FewShotTask, ratios: Ratios, branches: Branches, schedule: Schedule
+        self,
+        task: FewShotTask,
+        ratios: Mapping[Branch, RatioOption],
+        branches: Branches,
+        schedule: Schedule,
     ) -> Fitted:
         return Fitted(
             Head(branches.class_weights(), branches.visual, logit_scale=task.logit_scale),
@@ -296,6 +320,60 @@ class CLIPAdapter(Method):
             return [logits[number] for number in range(len(jobs))]
 
         return choose(name, "auto", among, one_shot=mild, task=task, evaluate=evaluate, folds=folds)
+
+    def _fit_near(
+        self, task: FewShotTask, folds: Sequence[Fold], auto: list[Branch], schedule: Schedule
+    ) -> Fitted | None:
+        """Many shots near to CLIP, in a short training; None where they have more to teach.
+
+        The adapters of a fold are trained at one ratio and scored at several. Those of the first
+        fold then see all shots once more, in the place of a training from the start.
+        """
+        schedule = for_large(schedule, task.train, **LARGE)
+        names, mild = [f"{b}_ratio" for b in auto], [ONE_SHOT_RATIO] * len(auto)
+        at_mild: Ratios = dict(zip(auto, mild, strict=True))
+
+        def lasting(epochs: int, count: int) -> Schedule:
+            steps = -(-epochs * count // schedule.batch_size)
+            return dataclasses.replace(schedule, steps=steps)
+
+        own = [lasting(LARGE["epochs"], len(fold.fit)) for fold in folds]
+        trained = {
+            f: self._train(task, [at_mild], [f.fit], o) for f, o in zip(folds, own, strict=True)
+        }
+
+        def evaluate(jobs: list[tuple[Fold, Any]]) -> Iterable[Tensor]:
+            for fold, values in jobs:
+                branches = trained[fold]
+                branches.set_ratios(dict(zip(auto, values.values(), strict=True)))
+                held_out = task.train.plain_view[fold.held_out].to(branches.weights.device)
+                with torch.no_grad():
+                    yield task.logit_scale * branches.take(0)(held_out)
+
+        choice = choose(
+            ", ".join(names),
+            "auto",
+            [dict(zip(names, p, strict=True)) for p in itertools.product(READ, repeat=len(auto))],
+            one_shot=dict(zip(names, mild, strict=True)),
+            task=task,
+            evaluate=evaluate,
+            folds=folds,
+        )
+        losses = choice.selection.loss  # the first one is that of zero-shot CLIP
+        if not losses or min(losses) < (1 - FAR) * losses[0]:
+            return None
+        branches, rows = trained[folds[0]], torch.arange(len(task.train))
+        branches.set_ratios(dict(zip(auto, mild, strict=True)))
+        more = lasting(1, len(rows))
+        train_on(task, branches, [rows], more, work=self._work(task, more))
+        chosen: dict[Branch, float] = dict(zip(auto, choice.value.values(), strict=True))
+        branches.set_ratios(chosen)
+        taken = dataclasses.replace(more, steps=(own[0].steps or 0) + (more.steps or 0))
+        return dataclasses.replace(
+            self._fitted(task, chosen, branches.take(0), taken),
+            selection=choice.record,
+            held_out=choice.held_out,
+        )
 
 
 def _count(module: nn.Module) -> int:

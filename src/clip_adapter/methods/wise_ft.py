@@ -35,13 +35,15 @@ from clip_adapter.methods.base import (
 )
 from clip_adapter.nn import normalize
 from clip_adapter.towers import WeightAdapter
-from clip_adapter.training import Fold, Schedule, choose, train_on, training_device
+from clip_adapter.training import Fold, Schedule, choose, for_large, train_on, training_device
 
 LINEAR = "linear-classifier"
 CANDIDATES = tuple(round(0.1 * i, 1) for i in range(11))
 PUBLISHED = 0.5
 RATE, WEIGHT_DECAY, BATCH, STEPS, EPOCHS_AT_LEAST = 0.03, 0.1, 256, 128, 8
 MAX_NORM = 1.0
+# Of many shots, see clip_adapter.training.for_large.
+LARGE = {"rate": 4.0, "epochs": 5}
 
 
 @register(
@@ -164,18 +166,19 @@ def linear_classifiers(task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
     """
     start = task.logit_scale * normalize(task.require_text(WiseFT.name))
     module = torch.nn.ParameterDict({"weights": start.repeat(len(rows), 1, 1)})
-    batch = min(BATCH, max(len(r) for r in rows))
     schedule = Schedule(
         "adamw",
         # The weights that move are logit_scale long, about 100 for CLIP's own. The gradient's
         # length does not depend on theirs: features are of unit length.
         RATE * task.logit_scale / 100,
         WEIGHT_DECAY,
-        batch,
+        BATCH,
         steps=max(STEPS, EPOCHS_AT_LEAST * len(task.train) // BATCH),
         warmup=0.1,
         max_norm=MAX_NORM,
     )
+    schedule = for_large(schedule, task.train, **LARGE)
+    batch = min(schedule.batch_size, max(len(r) for r in rows))
     work = len(rows) * batch * start.numel()
     module.to(training_device(task, work))
 

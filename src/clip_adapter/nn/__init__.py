@@ -5,6 +5,7 @@ from clip_adapter.nn.cosine import TextResidual, cosine_logits, normalize, scale
 from clip_adapter.nn.image_maps import (
     RATIO_START,
     Activation,
+    FixedRatio,
     Projection,
     ResidualAdapter,
     blend,
@@ -16,6 +17,7 @@ __all__ = [
     "RATIO_START",
     "Activation",
     "Cache",
+    "FixedRatio",
     "Projection",
     "ResidualAdapter",
     "TextResidual",

@@ -124,6 +124,9 @@ def stratified_folds(
     count = MAX_FOLDS if uneven else min(MAX_FOLDS, max(numbers))
     parts: list[_Part] = []
     for k in range(count):
+        held = sum(len(rows) for p in parts for _, rows in p.held)
+        if held >= enough and _held_classes(parts, labels) >= SEVERAL:
+            break
         # Drawn again until two classes are left to train on; at last, nothing more is taken away.
         for last in [*[False] * (DRAWS if uneven else 0), True]:
             order = [] if last else torch.randperm(len(numbers), generator=generator).tolist()
@@ -132,9 +135,7 @@ def stratified_folds(
                 wanted = c.distinct if last else numbers[order[place]]
                 part.take(c, slice((k - place) % count, None, count), wanted)
             if part.held and len(labels[part.fit].unique()) >= min(2, len(owned)):
-                held = sum(len(rows) for p in parts for _, rows in p.held)
-                if held < enough or _held_classes(parts, labels) < SEVERAL:
-                    parts.append(part)
+                parts.append(part)
                 break
     # What is held out of one class alone would speak for a classifier that always says it.
     if _held_classes(parts, labels) < SEVERAL:
@@ -195,7 +196,8 @@ class _Part:
 
 def _held_classes(parts: Sequence[_Part], labels: Tensor) -> int:
     """Of how many classes something is held out."""
-    return len({int(labels[rows[0]]) for part in parts for _, rows in part.held})
+    first = [rows[0] for part in parts for _, rows in part.held]
+    return len(labels[first].unique())
 
 
 def _classes(labels: Tensor, digests: Sequence[str]) -> list[_Class]:

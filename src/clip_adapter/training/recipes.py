@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from clip_adapter.errors import UsageError
+from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.task import FewShotTask
 from clip_adapter.training.loop import Schedule
 
@@ -27,6 +28,8 @@ FAST = Schedule("adamw", 1.5e-3, weight_decay=1e-2, batch_size=256, steps=FAST_S
 EPOCHS_AT_LEAST = 8
 # Below four shots the full rate memorises them; it grows with the shots, as CoOp's epochs do.
 FULL_RATE_SHOTS = 4
+# A set of so many pictures and of so many scores an epoch, N times C, is large: ImageNet's 4 shots.
+LARGE_PICTURES, LARGE_SCORES, LARGE_BATCH = 4_000, 2_000_000, 512
 # Bounds the (runs, batch, classes) scores of one batched pass of the cross-validation.
 MAX_SCORES = 16_000_000
 
@@ -69,6 +72,30 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
         lr=FAST.lr * min(shots / FULL_RATE_SHOTS, 1),
         steps=max(FAST_STEPS, EPOCHS_AT_LEAST * pictures // FAST.batch_size),
     )
+
+
+def is_large(train: FeatureSet) -> bool:
+    """Whether larger steps pay: many pictures, of many classes, several of each."""
+    present = len(train.labels.unique())
+    return (
+        len(train) >= max(LARGE_PICTURES, FULL_RATE_SHOTS * present)
+        and len(train) * len(train.class_names) >= LARGE_SCORES
+    )
+
+
+def for_large(schedule: Schedule, train: FeatureSet, *, rate: float, epochs: int) -> Schedule:
+    """``schedule``; where the shots are many, in fewer, larger steps (docs/decisions/0002).
+
+    Args:
+        schedule: for few pictures.
+        train: the shots.
+        rate: the factor of the learning rate in larger steps.
+        epochs: how often all shots are seen there.
+    """
+    if not is_large(train):
+        return schedule
+    steps = -(-epochs * len(train) // LARGE_BATCH)
+    return dataclasses.replace(schedule, lr=rate * schedule.lr, batch_size=LARGE_BATCH, steps=steps)
 
 
 def passes(jobs: Sequence[T], task: FewShotTask, schedule: Schedule) -> list[Sequence[T]]:
