@@ -168,9 +168,11 @@ def _without_asides(png: bytes, but: Collection[bytes] = ()) -> bytes:
 
 def _is_heic(data: bytes) -> bool:
     """Whether a file says at its beginning that it holds HEIC."""
+    if data[4:8] != b"ftyp":
+        return False
     end = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-    return data[4:8] == b"ftyp" and bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 @functools.cache

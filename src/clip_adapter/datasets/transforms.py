@@ -28,6 +28,8 @@ PREPROCESSINGS = ("clip", "coop")
 CROP_SCALE = (0.08, 1.0)
 # "coop" enlarges by this before every crop: 224 to 252.
 _ENLARGE = 1.125
+# Pictures normalised in one call (benchmarks/speed/pipeline.py).
+_TOGETHER = 16
 # Past this many sides of the crop, the long side is cut before it is resized (a 1 x 100000 strip).
 _LONGEST = 64
 
@@ -92,21 +94,23 @@ class Transform:
     def finish(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) of 0..255 as (B, 3, S, S) float32, normalised where they are."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return self._normalise(images)
+        return self._normalise(images, out=images)
 
     def fill(self, images: Tensor, cuts: Sequence[Tensor]) -> None:
         """Write what :meth:`finish` makes of ``cuts``, B of (S, S, 3), into ``images``.
 
-        One after the other, so that each stays in the processor's cache.
+        A few together: a whole batch is larger than the processor's cache, and each call waits for
+        the interpreter, which decoding holds.
         """
-        for image, cut in zip(images, cuts, strict=True):
-            self._normalise(image.copy_(cut.permute(2, 0, 1)))
+        for start in range(0, len(cuts), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            self._normalise(torch.stack([*cuts[some]]).permute(0, 3, 1, 2), out=images[some])
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Numbers 0..255 of (..., 3, S, S), changed in place."""
-        mean, std = (_at(images.device, *three) for three in (self.inputs.mean, self.inputs.std))
+    def _normalise(self, pixels: Tensor, out: Tensor) -> Tensor:
+        """Numbers 0..255 of (..., 3, S, S), normalised into ``out``, float32."""
+        mean, std = (_at(out.device, *three) for three in (self.inputs.mean, self.inputs.std))
         # By a tensor: a GPU multiplies by the inverse of a plain number.
-        return images.div_(_at(images.device, 255.0)).sub_(mean).div_(std)
+        return torch.div(pixels, _at(out.device, 255.0), out=out).sub_(mean).div_(std)
 
     def describe(self) -> dict[str, Any]:
         """All that decides the pixels, as JSON types: part of a cached feature's key."""

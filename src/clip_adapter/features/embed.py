@@ -32,13 +32,15 @@ from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.features.pixels import Decode, View, Views, decoders
 from clip_adapter.features.store import FeatureStore, Rows, content_digest, open_shelf
 from clip_adapter.reporting import Notes, Progress, Tracker, listening, tracking
-from clip_adapter.threads import suited_threads
+from clip_adapter.threads import cores, suited_threads
 
 # A shard is written after this many rows or seconds, whichever comes first: what a kill can cost.
 _SHARD_ROWS = 2048
 _SHARD_SECONDS = 5.0
 _AHEAD = 3  # batches that are decoded while the model works
 _CHUNKS = 16  # that a batch is read in
+# Pictures that a thread reads at once, where each of a CPU's gets so many shares of them.
+_READ, _SHARES = 16, 8
 _TOGETHER = 256  # pictures that a GPU decodes at once
 # Threads that read at once for a GPU: more of them wait for the interpreter's lock.
 _READERS = 6
@@ -303,7 +305,8 @@ class _Work:
 
     def _chunks(self) -> Iterator[list[_Content]]:
         """What the samples hold, in order, a few at a time; threads are at work ahead of it."""
-        size = max(1, self.batch_size // _CHUNKS)
+        enough = min(_READ, len(self.samples) // (_SHARES * cores()))
+        size = max(1, self.batch_size // _CHUNKS, enough)
         together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
         most = max(most, _AHEAD if self.pixels.on_gpu else 1)
