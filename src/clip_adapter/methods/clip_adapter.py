@@ -158,9 +158,10 @@ class CLIPAdapter(Method):
         ratios, schedule, choices = self._ratios(), self._schedule(task), list[Choice]()
         auto: list[Branch] = [b for b, r in ratios.items() if r == "auto"]
         folds = folds_of(task.train, task.seed) if auto else []
-        own = (self.lr, self.batch_size, self.steps) == (None, None, None)
-        if folds and own and self.recipe == "fast" and is_large(task.train):
-            near = self._fit_near(task, folds, auto, schedule) if len(auto) == len(ratios) else None
+        given = [v for v in (self.lr, self.batch_size, self.steps) if v is not None]
+        free = not given and len(auto) == len(ratios) and self.recipe == "fast"
+        if folds and free and is_large(task.train):
+            near = self._fit_near(task, folds, auto, schedule)
             if near is not None:
                 return near
         # One branch after the other; with the first, the number of steps is chosen too.
@@ -330,8 +331,7 @@ class CLIPAdapter(Method):
         fold then see all shots once more, in the place of a training from the start.
         """
         schedule = for_large(schedule, task.train, **LARGE)
-        names, mild = [f"{b}_ratio" for b in auto], [ONE_SHOT_RATIO] * len(auto)
-        at_mild: Ratios = dict(zip(auto, mild, strict=True))
+        names, mild = [f"{b}_ratio" for b in auto], dict.fromkeys(auto, ONE_SHOT_RATIO)
 
         def lasting(epochs: int, count: int) -> Schedule:
             steps = -(-epochs * count // schedule.batch_size)
@@ -339,7 +339,7 @@ class CLIPAdapter(Method):
 
         own = [lasting(LARGE["epochs"], len(fold.fit)) for fold in folds]
         trained = {
-            f: self._train(task, [at_mild], [f.fit], o) for f, o in zip(folds, own, strict=True)
+            f: self._train(task, [mild], [f.fit], o) for f, o in zip(folds, own, strict=True)
         }
 
         def evaluate(jobs: list[tuple[Fold, Any]]) -> Iterable[Tensor]:
@@ -354,7 +354,7 @@ class CLIPAdapter(Method):
             ", ".join(names),
             "auto",
             [dict(zip(names, p, strict=True)) for p in itertools.product(READ, repeat=len(auto))],
-            one_shot=dict(zip(names, mild, strict=True)),
+            one_shot=dict.fromkeys(names, ONE_SHOT_RATIO),
             task=task,
             evaluate=evaluate,
             folds=folds,
@@ -363,7 +363,7 @@ class CLIPAdapter(Method):
         if not losses or min(losses) < (1 - FAR) * losses[0]:
             return None
         branches, rows = trained[folds[0]], torch.arange(len(task.train))
-        branches.set_ratios(dict(zip(auto, mild, strict=True)))
+        branches.set_ratios(mild)
         more = lasting(1, len(rows))
         train_on(task, branches, [rows], more, work=self._work(task, more))
         chosen: dict[Branch, float] = dict(zip(auto, choice.value.values(), strict=True))
