@@ -6,6 +6,7 @@ import pytest
 import torch
 from learn import learn
 
+from clip_adapter.classifier import Classifier
 from clip_adapter.features.feature_set import FeatureSet
 from clip_adapter.methods import FewShotTask
 from clip_adapter.methods import clip_adapter as module
@@ -35,19 +36,25 @@ def accuracy(classifier, task):
 
 
 EVEN = [8] * C
-UNEVEN = [*[31] * 100, *[3] * 300, *[1] * 99, 0]
+UNEVEN = [*[10] * 300, *[6] * 150, *[3] * 49, 0]
+# A fold is as uneven: it trains on 500 of these 4,088 pictures.
+FEW_TO_TRY = [*[300] * 12, *[1] * 488]
 
 
 @pytest.mark.parametrize("numbers", [EVEN, UNEVEN], ids=["even", "uneven"])
-@pytest.mark.parametrize("branch", ["visual", "text", "both"])
-def test_shots_near_to_clip_take_a_short_training(numbers, branch):
-    task = shots(numbers, shift=0.2)
+@pytest.mark.parametrize(("branch", "shift"), [("visual", 0.2), ("text", 0.6), ("both", 0.2)])
+def test_shots_near_to_clip_take_a_short_training(numbers, branch, shift):
+    task = shots(numbers, shift)
     assert is_large(task.train)
     classifier = learn("clip-adapter", task, {"branch": branch})
     taken, (selection,) = classifier.info["hyperparameters"], classifier.info["selection"]
     folds = folds_of(task.train, task.seed)
-    expected = -(-LARGE["epochs"] * len(folds[0].fit) // 512) + -(-len(task.train) // 512)
-    assert (taken["batch_size"], taken["steps"]) == (512, expected)
+    fit, whole = len(folds[0].fit), len(task.train)
+    steps = [-(-LARGE["epochs"] * fit // 512), -(-whole // 512)]
+    assert (taken["batch_size"], taken["steps"]) == (512, sum(steps))
+    # What was trained, for who reads the record: two rounds, at a ratio that may be another.
+    told = {"trained_at_ratio": 0.2, "steps": steps, "pictures": [fit, whole]}
+    assert taken["short_training"] == told
     branches = 1 + (branch == "both")
     assert len(selection["candidates"]) == len(READ) ** branches
     # What is recorded of ratio 0 is zero-shot CLIP, worked out here from the features.
@@ -57,8 +64,9 @@ def test_shots_near_to_clip_take_a_short_training(numbers, branch):
     hits, losses = score(zero, task.train.labels[rows], weight)
     assert selection["loss"][0] == pytest.approx(mean(losses, weight), rel=1e-4)
     assert selection["accuracy"][0] == pytest.approx(100 * mean(hits, weight), abs=0.2)
-    assert min(selection["loss"]) >= (1 - FAR) * selection["loss"][0]
-    fresh = shots([4] * C, shift=0.2, seed=5)
+    gain = 1 - min(selection["loss"]) / selection["loss"][0]
+    assert 0 < gain <= FAR
+    fresh = shots([4] * C, shift, seed=5)
     assert accuracy(classifier, fresh) >= accuracy(learn("zero-shot", task), fresh) - 0.01
     if branch == "visual":
         ratio = classifier.head.image_map.ratio.value
@@ -81,6 +89,39 @@ def test_shots_far_from_clip_take_the_whole_selection(monkeypatch):
     usual = learn("clip-adapter", task)
     assert torch.equal(far.logits(fresh.train), usual.logits(fresh.train))
     assert far.info["selection"] == usual.info["selection"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shift", "noise", "branch"),
+    [
+        (FEW_TO_TRY, 1.2, 0.9, "visual"),
+        # What is learnt of these words is worth nothing: ratio 0 has the lowest loss.
+        (EVEN, 0.1, 1.5, "text"),
+    ],
+    ids=["few to try", "nothing gained"],
+)
+def test_a_short_training_that_tells_nothing_is_not_taken(numbers, shift, noise, branch):
+    task = shots(numbers, shift, noise=noise)
+    assert is_large(task.train)
+    classifier = learn("clip-adapter", task, {"branch": branch})
+    taken, (selection,) = classifier.info["hyperparameters"], classifier.info["selection"]
+    assert taken["batch_size"] == 256
+    assert "short_training" not in taken
+    assert len(selection["candidates"]) > len(READ)
+
+
+def test_a_branch_whose_ratio_is_0_keeps_no_adapter(tmp_path):
+    task = shots(EVEN, shift=0.1, noise=1.5)
+    classifier = learn("clip-adapter", task, {"branch": "both"})
+    taken = classifier.info["hyperparameters"]
+    assert (taken["visual_ratio"], taken["text_ratio"]) == (0.2, 0)
+    assert classifier.info["trained_parameters"] == 2 * D * (D // 4)
+    assert torch.equal(classifier.head.weights, task.text_weights)
+    classifier.save(tmp_path / "saved")
+    again = Classifier.load(tmp_path / "saved")
+    assert again.info["hyperparameters"] == taken
+    assert '"trained_at_ratio": 0.2' in (tmp_path / "saved" / "README.md").read_text()
+    assert torch.equal(again.logits(task.train), classifier.logits(task.train))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +150,20 @@ def test_large_steps_learn_as_much_as_small_ones(name, monkeypatch):
     monkeypatch.setattr("clip_adapter.training.recipes.LARGE_PICTURES", 10**9)
     assert large >= accuracy(learn(name, task), fresh) - 0.01
     assert large > accuracy(learn("zero-shot", task), fresh)
+
+
+def test_folds_train_by_the_recipe_of_all_shots(monkeypatch):
+    """A fold has fewer than 4,000 of them, and what is chosen on it is meant for the whole."""
+    task, taken = shots(EVEN, shift=0.8), []
+
+    def noted(part, module, rows, schedule, **options):
+        taken.append((schedule.batch_size, schedule.steps))
+
+    monkeypatch.setattr("clip_adapter.methods.clap.train_on", noted)
+    learn("wise-ft", task, {"of": "clap", "mixing": "auto"})
+    whole, *folds = taken
+    assert whole[0] == 512
+    assert folds == [whole]
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,16 @@ class Method(ABC):
         A method that can train all folds in one pass does so here.
         """
         for fold in folds:
-            part = dataclasses.replace(task, train=task.train.subset(fold.fit))
-            yield self.fit(part).logits(task.train.subset(fold.held_out))
+            (fitted,) = self.fit_parts(task, [fold.fit])
+            yield fitted.logits(task.train.subset(fold.held_out))
+
+    def fit_parts(self, task: FewShotTask, rows: Sequence[Tensor]) -> list[Fitted]:
+        """A result for each tensor of ``rows`` (n,), on these shots of ``task`` alone.
+
+        A method that trains otherwise from some number of shots on goes by ``task`` here.
+        """
+        parts = [dataclasses.replace(task, train=task.train.subset(r)) for r in rows]
+        return [self.fit(part) for part in parts]
 
     def parameters(self, sizes: Sizes) -> int | None:
         """How many numbers it trains on a task of these ``sizes``; None where that is open."""

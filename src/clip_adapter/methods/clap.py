@@ -93,28 +93,37 @@ class CLAP(Method):
         return sizes.classes * sizes.dim
 
     def fit(self, task: FewShotTask) -> Fitted:  # noqa: D102
-        (head,), held = self._train(task, [torch.arange(len(task.train))])
+        return self._fit(task, task.train)
+
+    def fit_parts(self, task: FewShotTask, rows: Sequence[Tensor]) -> list[Fitted]:  # noqa: D102
+        parts = [dataclasses.replace(task, train=task.train.subset(r)) for r in rows]
+        return [self._fit(part, task.train) for part in parts]
+
+    def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
+        heads, _ = self._train(task, [f.fit for f in folds], task.train)
+        yield from held_out_scores(heads, folds, task.train.plain_view)
+
+    def _fit(self, task: FewShotTask, whole: FeatureSet) -> Fitted:
+        (head,), held = self._train(task, [torch.arange(len(task.train))], whole)
         return Fitted(
             head,
             {
                 "constraint": self.constraint,
                 "mean_penalty_weight": float(held.mean()),
                 "recipe": self.recipe,
-                **self._schedule(task.train, len(task.train)).record,
+                **self._schedule(whole, len(task.train)).record,
             },
             trained_parameters=head.weights.numel(),
         )
 
-    def held_out_logits(self, task: FewShotTask, folds: Sequence[Fold]) -> Iterator[Tensor]:  # noqa: D102
-        heads, _ = self._train(task, [f.fit for f in folds])
-        yield from held_out_scores(heads, folds, task.train.plain_view)
-
-    def _train(self, task: FewShotTask, rows: list[Tensor]) -> tuple[list[Head], Tensor]:
-        """R heads, one for each tensor of ``rows``, and the lambdas (R, C)."""
+    def _train(
+        self, task: FewShotTask, rows: list[Tensor], whole: FeatureSet
+    ) -> tuple[list[Head], Tensor]:
+        """R heads, one for each tensor of ``rows``, by the recipe for ``whole``; lambdas (R, C)."""
         text, labels, scale = task.require_text(self.name), task.train.labels, task.logit_scale
         module, features = TextResidual(text, labels, runs=len(rows)), task.train.features
         held = torch.stack([penalty_weights(features[:, r], labels[r], text, scale) for r in rows])
-        schedule = self._schedule(task.train, max(len(r) for r in rows))
+        schedule = self._schedule(whole, max(len(r) for r in rows))
         work = len(rows) * min(schedule.batch_size, len(labels)) * text.numel()
         device = training_device(task, work)
         penalty = partial(distance, module.to(device), held.to(device))

@@ -53,8 +53,9 @@ TOGETHER = 15_000_000
 # Of many shots near to CLIP: a short training, off which these ratios are read.
 LARGE: dict[str, Any] = {"rate": 4.0, "epochs": 3}
 READ = (0.0, 0.1, ONE_SHOT_RATIO)
-# Where it takes more than this share off the loss of zero-shot CLIP, the shots have more to teach.
-FAR = 0.08
+# Where it takes nothing off the loss of zero-shot CLIP it failed, and where it takes more than this
+# share the shots have more to teach; nor does it tell anything where a fold trains on few of them.
+FAR, FOLD_AT_LEAST = 0.08, 0.5
 
 RatioOption = float | Literal["auto", "learnable", "hypernetwork"]
 Branch = Literal["visual", "text"]
@@ -115,7 +116,8 @@ class CLIPAdapter(Method):
         lr: learning rate, instead of the recipe's.
         batch_size: pictures per step, instead of the recipe's.
         steps: steps of "fast", instead of its own, which are chosen together with the first
-            ratio that is "auto".
+            ratio that is "auto"; not in the short training of many shots near to CLIP, which has
+            fixed ones (docs/decisions/0002-fast-recipe.md).
         epochs: epochs of "official", instead of its own.
     """
 
@@ -160,7 +162,8 @@ class CLIPAdapter(Method):
         folds = folds_of(task.train, task.seed) if auto else []
         given = [v for v in (self.lr, self.batch_size, self.steps) if v is not None]
         free = not given and len(auto) == len(ratios) and self.recipe == "fast"
-        if folds and free and is_large(task.train):
+        least = FOLD_AT_LEAST * len(task.train)
+        if folds and free and is_large(task.train) and len(folds[0].fit) >= least:
             near = self._fit_near(task, folds, auto, schedule)
             if near is not None:
                 return near
@@ -325,7 +328,7 @@ class CLIPAdapter(Method):
     def _fit_near(
         self, task: FewShotTask, folds: Sequence[Fold], auto: list[Branch], schedule: Schedule
     ) -> Fitted | None:
-        """Many shots near to CLIP, in a short training; None where they have more to teach.
+        """Many shots near to CLIP, in a short training; None where it fails or they teach more.
 
         The adapters of a fold are trained at one ratio and scored at several. Those of the first
         fold then see all shots once more, in the place of a training from the start.
@@ -360,7 +363,7 @@ class CLIPAdapter(Method):
             folds=folds,
         )
         losses = choice.selection.loss  # the first one is that of zero-shot CLIP
-        if not losses or min(losses) < (1 - FAR) * losses[0]:
+        if not losses or not (1 - FAR) * losses[0] <= min(losses) < losses[0]:
             return None
         branches, rows = trained[folds[0]], torch.arange(len(task.train))
         branches.set_ratios(mild)
@@ -368,9 +371,17 @@ class CLIPAdapter(Method):
         train_on(task, branches, [rows], more, work=self._work(task, more))
         chosen: dict[Branch, float] = dict(zip(auto, choice.value.values(), strict=True))
         branches.set_ratios(chosen)
-        taken = dataclasses.replace(more, steps=(own[0].steps or 0) + (more.steps or 0))
+        taken = branches.take(0)
+        for branch in (b for b, ratio in chosen.items() if not ratio):
+            setattr(taken, branch, None)  # it changes nothing
+        steps = [int(s.steps or 0) for s in (own[0], more)]
+        whole = self._fitted(task, chosen, taken, dataclasses.replace(more, steps=sum(steps)))
+        # Two rounds, each with a warm-up and a cosine of its own.
+        rounds = {"steps": steps, "pictures": [len(folds[0].fit), len(rows)]}
+        told = {"short_training": {"trained_at_ratio": ONE_SHOT_RATIO, **rounds}}
         return dataclasses.replace(
-            self._fitted(task, chosen, branches.take(0), taken),
+            whole,
+            hyperparameters={**whole.hyperparameters, **told},
             selection=choice.record,
             held_out=choice.held_out,
         )

@@ -110,8 +110,7 @@ class WiseFT(Method):
     def _train(self, task: FewShotTask, rows: list[Tensor]) -> list[Fitted]:
         if self.of == LINEAR:
             return linear_classifiers(task, rows)
-        method = make_method(self.of)
-        return [method.fit(dataclasses.replace(task, train=task.train.subset(r))) for r in rows]
+        return make_method(self.of).fit_parts(task, rows)
 
     def _held_out(self, task: FewShotTask, jobs: list[tuple[Fold, float]]) -> Iterator[Tensor]:
         """Logits of every fold and share; a fold is trained once."""
