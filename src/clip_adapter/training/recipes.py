@@ -16,10 +16,10 @@ from clip_adapter.training.loop import Schedule
 
 T = TypeVar("T")
 
-# Zero is zero-shot, so "auto" can always fall back on it; the rest spans the paper's Table 6.
+# Zero is zero-shot, which "auto" may find best; the rest spans the paper's Table 6.
 CANDIDATES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8)
-# One shot leaves nothing to hold out. 0.2 is the paper's optimum on generic data (section 4.2.4)
-# and its mildest non-zero setting, so it changes zero-shot least.
+# The reference, which one shot keeps: it leaves nothing to hold out. 0.2 is the paper's optimum on
+# generic data (section 4.2.4) and its mildest non-zero setting, so it changes zero-shot least.
 ONE_SHOT_RATIO = 0.2
 # AdamW reaches the official recipe's accuracy in a fraction of its steps.
 FAST_STEPS = 128
@@ -75,7 +75,7 @@ def fast_schedule(shots: float, pictures: int) -> Schedule:
 
 
 def is_large(train: FeatureSet) -> bool:
-    """Whether larger steps pay: many pictures, of many classes, several of each."""
+    """Whether larger steps pay: many pictures, of many classes, several of each in the mean."""
     present = len(train.labels.unique())
     return (
         len(train) >= max(LARGE_PICTURES, FULL_RATE_SHOTS * present)
