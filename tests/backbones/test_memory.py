@@ -101,3 +101,26 @@ def test_large_cards_get_large_batches(monkeypatch, gigabytes, batch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     assert (batch_for("cuda:0"), batch_for("cpu"), batch_for("mps")) == (batch, 64, 64)
+
+
+def test_no_result_of_a_processor_is_larger_than_what_is_kept_for_it(folder, monkeypatch):
+    images = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole = load_backbone(str(folder), device="cpu").encode_images(images)
+    monkeypatch.setattr("clip_adapter.backbones.memory._LARGEST_RESULT", 100_000)
+    backbone, sizes = load_backbone(str(folder), device="cpu"), list[tuple[int, int]]()
+
+    def seen(module, inputs, result):
+        if isinstance(result, torch.Tensor):
+            sizes.append((len(inputs[0]), result.nbytes))
+
+    for module in backbone.model.visual.modules():
+        module.register_forward_hook(seen)
+    torch.testing.assert_close(backbone.encode_images(images), whole)
+    assert max(size for _, size in sizes) <= 100_000
+    assert 1 < max(rows for rows, _ in sizes) < len(images)
+
+
+def test_one_picture_is_encoded_where_there_is_room_for_none(folder, monkeypatch):
+    monkeypatch.setattr("clip_adapter.backbones.memory._LARGEST_RESULT", 1)
+    backbone = load_backbone(str(folder), device="cpu")
+    assert len(backbone.encode_images(torch.zeros(3, 3, 32, 32))) == 3

@@ -1,7 +1,9 @@
 """Fast decoding: near the exact features, and nothing else differs."""
 
+import functools
 import io
 import tarfile
+import threading
 import time
 
 import numpy as np
@@ -224,6 +226,30 @@ def test_batches_lie_in_the_same_memory_and_features_do_not():
     embedded, _ = embed(backbone, samples_of(map(grey, range(1, 10))), ["a"], batch_size=4)
     assert len(set(backbone.batches)) == 1 < len(backbone.batches)
     assert (embedded.plain_view[:, 0] * 255).round().int().tolist() == [*range(1, 10)]
+
+
+@pytest.mark.parametrize(("views", "batch"), [(1, 4), (1, 64), (4, 8)])
+def test_all_threads_read_at_once(monkeypatch, views, batch):
+    for part in ("embed", "pixels"):
+        monkeypatch.setattr(f"clip_adapter.features.{part}.cores", lambda: 3)
+    reading, lock = 0, threading.Lock()
+    all_of_them, in_vain = threading.Event(), threading.Event()
+
+    def read(i):
+        nonlocal reading
+        with lock:
+            reading += 1
+            if reading == 4:
+                all_of_them.set()
+        if not in_vain.is_set() and not all_of_them.wait(5):
+            in_vain.set()
+        with lock:
+            reading -= 1
+        return grey(i)
+
+    samples = [Sample(f"{i}", 0, functools.partial(read, i)) for i in range(1, 200)]
+    embed(Traced(), samples, ["a"], batch_size=batch, views=views)
+    assert all_of_them.is_set()
 
 
 def test_a_bounded_number_of_pictures_is_held():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError
@@ -18,6 +20,9 @@ FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batch
 # Parameters above which one row alone is much work: each is used for dozens of patches or tokens.
 _COUNTED = SMALL // 10
 _LARGE_CARD = 40e9  # bytes of memory of a GPU that larger batches suit
+# Bytes of one result on a CPU: of 32 MiB and more, glibc takes new memory from the system each
+# time, and clearing its pages takes as long as the arithmetic.
+_LARGEST_RESULT = 28 * 2**20
 
 
 def batch_for(device: str) -> int:
@@ -81,6 +86,18 @@ class Halving:
             log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")
 
 
+class _Largest(TorchDispatchMode):
+    """Inside, how many ``bytes`` the largest result of torch has."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        if isinstance(result, Tensor):
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
 class FrozenEncoder(Backbone):
     """What all backbones share: raw features in float32, in parts that memory holds.
 
@@ -95,11 +112,18 @@ class FrozenEncoder(Backbone):
 
     def __init__(self, blank: Tensor | None = None) -> None:
         """Run a first picture ``blank`` (3, H, W) through the tower; None is a black one."""
-        self._batches = Halving(max(FORWARD_BATCH, batch_for(self.device)))
+        self._texts = Halving(max(FORWARD_BATCH, batch_for(self.device)))
+        self._pictures = Halving(self._texts.size)
         self._row_work: dict[bool, int | None] = {}
         size = self.preprocess.image_size
         first = torch.zeros(1, 3, size, size) if blank is None else blank[None]
-        self.embed_dim = int(self.encode_images(first).shape[1])
+        # What is not torch's, or compiled, is not looked at.
+        known, largest = self.device == "cpu" and self.model is not None, _Largest()
+        with largest if known else nullcontext():
+            self.embed_dim = int(self.encode_images(first).shape[1])
+        if known:
+            rows = max(1, _LARGEST_RESULT // max(1, largest.bytes))
+            self._pictures.size = min(self._pictures.size, 1 << (rows.bit_length() - 1))
 
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""
@@ -110,19 +134,22 @@ class FrozenEncoder(Backbone):
         def forward(part: Any) -> Tensor:
             return encode(part).to(place, torch.float32)
 
-        with torch.inference_mode(), suited_threads(self._work(forward, batch)):
-            features = self._batches.run(forward, batch)
+        batches = self._pictures if _are_pictures(batch) else self._texts
+        with torch.inference_mode(), suited_threads(self._work(forward, batch, batches.size)):
+            features = batches.run(forward, batch)
         # An ordinary tensor: inference tensors cannot enter a later training.
         return features.clone()
 
-    def _work(self, forward: Callable[[Any], Tensor], batch: Tensor | list[str]) -> int | None:
-        """Multiply-adds of encoding ``batch``; None are many, or unknown.
+    def _work(
+        self, forward: Callable[[Any], Tensor], batch: Tensor | list[str], most: int
+    ) -> int | None:
+        """Multiply-adds of encoding ``batch``, ``most`` at once; None are many, or unknown.
 
         They are counted once, on a first row, for the small towers alone.
         """
         if self.model is None or self.parameters > _COUNTED:
             return None
-        pictures = isinstance(batch, Tensor) and batch.ndim == 4
+        pictures = _are_pictures(batch)
         if pictures not in self._row_work:
             from torch.utils.flop_counter import FlopCounterMode
 
@@ -130,7 +157,7 @@ class FrozenEncoder(Backbone):
                 forward(batch[:1])
             self._row_work[pictures] = counter.get_total_flops() // 2 or None
         work = self._row_work[pictures]
-        return work and work * min(len(batch), self._batches.size)
+        return work and work * min(len(batch), most)
 
     def _refuse_prompts(self, *args: Any, **kwargs: Any) -> Any:
         """Stop methods that learn prompts, which enter a text tower as token embeddings."""
@@ -145,3 +172,7 @@ class FrozenEncoder(Backbone):
         names = ("name", "fingerprint", "embed_dim", "logit_scale", "parameters", "device", "dtype")
         size = {"image_size": self.preprocess.image_size}
         return {name: getattr(self, name) for name in names} | size
+
+
+def _are_pictures(batch: Tensor | list[str]) -> bool:
+    return isinstance(batch, Tensor) and batch.ndim == 4

@@ -305,7 +305,10 @@ class _Work:
 
     def _chunks(self) -> Iterator[list[_Content]]:
         """What the samples hold, in order, a few at a time; threads are at work ahead of it."""
-        enough = min(_READ, len(self.samples) // (_SHARES * cores()))
+        shares = len(self.samples) // (_SHARES * cores())
+        # As many at once as leave each thread something of what is decoded ahead.
+        ahead_of = _AHEAD * self.batch_size // (len(self.lines) * (cores() + 1))
+        enough = min(_READ, shares, ahead_of)
         size = max(1, self.batch_size // _CHUNKS, enough)
         together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
