@@ -216,6 +216,16 @@ def test_batches_are_of_new_contents_in_order(tmp_path_factory, values, known, b
     assert rows == [value for value in values if value > 0]
 
 
+@pytest.mark.parametrize(("parts", "last"), [(None, 8), (1, 5), (2, 6), (3, 6), (4, 8), (64, 8)])
+def test_a_last_batch_is_no_longer_than_its_parts_need(parts, last):
+    backbone = Traced()
+    if parts:
+        backbone.pictures_at_once = parts
+    embedded, _ = embed(backbone, samples_of(map(grey, range(1, 14))), ["a"], batch_size=8)
+    assert [len(one) for one in backbone.batches] == [8, last]
+    assert (embedded.plain_view[:, 0] * 255).round().int().tolist() == [*range(1, 14)]
+
+
 def test_batches_lie_in_the_same_memory_and_features_do_not():
     class Views(Traced):
         def encode_images(self, images):

@@ -125,6 +125,11 @@ class FrozenEncoder(Backbone):
             rows = max(1, _LARGEST_RESULT // max(1, largest.bytes))
             self._pictures.size = min(self._pictures.size, 1 << (rows.bit_length() - 1))
 
+    @property
+    def pictures_at_once(self) -> int:
+        """How many pictures the tower takes at once at most; a batch of more goes in parts."""
+        return self._pictures.size
+
     def _frozen(self, encode: Callable[[Any], Tensor], batch: Tensor | list[str]) -> Tensor:
         """``encode`` of every part of ``batch``: (B, D), without gradients."""
         place = batch.device if isinstance(batch, Tensor) else "cpu"

@@ -74,7 +74,8 @@ def embed(
             beside them.
         seed: of the random views.
         batch_size: pictures per batch; None is 64, on a CUDA device 256 or 512. A last, smaller
-            batch is filled up with zeros to a power of two. Out of memory, a backbone halves its
+            batch is filled up with zeros to a power of two, or on a CPU to whole parts of what the
+            backbone takes at once where those are smaller. Out of memory, a backbone halves its
             batches by itself.
         decode: how exactly pictures are decoded and cut to size, see
             :class:`~clip_adapter.features.pixels.Views`.
@@ -218,6 +219,9 @@ class _Line:
     def _images(self, cuts: Sequence[Tensor]) -> Tensor:
         """A batch for the backbone, where it computes."""
         size = min(self._batch_size, 1 << (len(cuts) - 1).bit_length())
+        part = getattr(self._backbone, "pictures_at_once", size)
+        if not self._cuda and part < size:
+            size = min(size, -(-len(cuts) // part) * part)
         if not self._cuda and cuts[0].dtype == torch.uint8:
             if len(self._inputs) < size:
                 self._inputs = torch.empty(size, 3, *cuts[0].shape[:2])
