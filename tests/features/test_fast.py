@@ -238,10 +238,12 @@ def test_batches_lie_in_the_same_memory_and_features_do_not():
     assert (embedded.plain_view[:, 0] * 255).round().int().tolist() == [*range(1, 10)]
 
 
-@pytest.mark.parametrize(("views", "batch"), [(1, 4), (1, 64), (4, 8)])
-def test_all_threads_read_at_once(monkeypatch, views, batch):
+@pytest.mark.parametrize(
+    ("cores", "views", "batch"), [(3, 1, 4), (3, 1, 64), (3, 4, 8), (16, 4, 64)]
+)
+def test_all_threads_read_at_once(monkeypatch, cores, views, batch):
     for part in ("embed", "pixels"):
-        monkeypatch.setattr(f"clip_adapter.features.{part}.cores", lambda: 3)
+        monkeypatch.setattr(f"clip_adapter.features.{part}.cores", lambda: cores)
     reading, lock = 0, threading.Lock()
     all_of_them, in_vain = threading.Event(), threading.Event()
 
@@ -249,7 +251,7 @@ def test_all_threads_read_at_once(monkeypatch, views, batch):
         nonlocal reading
         with lock:
             reading += 1
-            if reading == 4:
+            if reading == cores + 1:
                 all_of_them.set()
         if not in_vain.is_set() and not all_of_them.wait(5):
             in_vain.set()

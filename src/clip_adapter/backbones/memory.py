@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
 
 from clip_adapter.backbones.base import Backbone
 from clip_adapter.errors import BackboneError
@@ -20,8 +19,8 @@ FORWARD_BATCH = 256  # rows per forward pass at most; callers with smaller batch
 # Parameters above which one row alone is much work: each is used for dozens of patches or tokens.
 _COUNTED = SMALL // 10
 _LARGE_CARD = 40e9  # bytes of memory of a GPU that larger batches suit
-# Bytes of one result on a CPU: of 32 MiB and more, glibc takes new memory from the system each
-# time, and clearing its pages takes as long as the arithmetic.
+# Bytes of what a layer returns on a CPU: of 32 MiB and more, glibc takes new memory from the
+# system each time, and clearing its pages takes long. One picture may have more.
 _LARGEST_RESULT = 28 * 2**20
 
 
@@ -86,16 +85,21 @@ class Halving:
             log.info(f"Out of memory with a batch of {used}: going on with {self.size}.")
 
 
-class _Largest(TorchDispatchMode):
-    """Inside, how many ``bytes`` the largest result of torch has."""
+@contextlib.contextmanager
+def _sizes_of_results(model: nn.Module) -> Iterator[list[int]]:
+    """Bytes of what the layers of ``model`` return inside; what they merge of weights is not."""
+    sizes: list[int] = []
 
-    bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **kwargs or {})
+    def look(module: nn.Module, inputs: Any, result: Any) -> None:
         if isinstance(result, Tensor):
-            self.bytes = max(self.bytes, result.nbytes)
-        return result
+            sizes.append(result.nbytes)
+
+    handles = [part.register_forward_hook(look) for part in model.modules()]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class FrozenEncoder(Backbone):
@@ -117,12 +121,10 @@ class FrozenEncoder(Backbone):
         self._row_work: dict[bool, int | None] = {}
         size = self.preprocess.image_size
         first = torch.zeros(1, 3, size, size) if blank is None else blank[None]
-        # What is not torch's, or compiled, is not looked at.
-        known, largest = self.device == "cpu" and self.model is not None, _Largest()
-        with largest if known else nullcontext():
+        with _sizes_of_results(self.model or nn.Module()) as sizes:
             self.embed_dim = int(self.encode_images(first).shape[1])
-        if known:
-            rows = max(1, _LARGEST_RESULT // max(1, largest.bytes))
+        if self.device == "cpu" and sizes:
+            rows = max(1, _LARGEST_RESULT // max(1, *sizes))
             self._pictures.size = min(self._pictures.size, 1 << (rows.bit_length() - 1))
 
     @property

@@ -313,7 +313,8 @@ class _Work:
         # As many at once as leave each thread something of what is decoded ahead.
         ahead_of = _AHEAD * self.batch_size // (len(self.lines) * (cores() + 1))
         enough = min(_READ, shares, ahead_of)
-        size = max(1, self.batch_size // _CHUNKS, enough)
+        chunk = self.batch_size // _CHUNKS
+        size = max(1, chunk if self.pixels.on_gpu else min(chunk, ahead_of), enough)
         together = size * max(1, _TOGETHER // size) if self.pixels.on_gpu else size
         most = -(-_AHEAD * self.batch_size // (together * len(self.lines)))
         most = max(most, _AHEAD if self.pixels.on_gpu else 1)

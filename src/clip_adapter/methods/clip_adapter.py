@@ -353,17 +353,15 @@ class CLIPAdapter(Method):
                 with torch.no_grad():
                     yield task.logit_scale * branches.take(0)(held_out)
 
+        pairs = itertools.product(READ, repeat=len(auto))
+        among = [dict(zip(names, pair, strict=True)) for pair in pairs]
+        one_shot, option = dict.fromkeys(names, ONE_SHOT_RATIO), ", ".join(names)
         choice = choose(
-            ", ".join(names),
-            "auto",
-            [dict(zip(names, p, strict=True)) for p in itertools.product(READ, repeat=len(auto))],
-            one_shot=dict.fromkeys(names, ONE_SHOT_RATIO),
-            task=task,
-            evaluate=evaluate,
-            folds=folds,
+            option, "auto", among, one_shot=one_shot, task=task, evaluate=evaluate, folds=folds
         )
         losses = choice.selection.loss  # the first one is that of zero-shot CLIP
-        if not losses or not (1 - FAR) * losses[0] <= min(losses) < losses[0]:
+        taken = losses[among.index(choice.value)] if losses else 0.0
+        if not losses or min(losses) < (1 - FAR) * losses[0] or taken >= losses[0]:
             return None
         branches, rows = trained[folds[0]], torch.arange(len(task.train))
         branches.set_ratios(mild)
@@ -371,11 +369,11 @@ class CLIPAdapter(Method):
         train_on(task, branches, [rows], more, work=self._work(task, more))
         chosen: dict[Branch, float] = dict(zip(auto, choice.value.values(), strict=True))
         branches.set_ratios(chosen)
-        taken = branches.take(0)
+        adapted = branches.take(0)
         for branch in (b for b, ratio in chosen.items() if not ratio):
-            setattr(taken, branch, None)  # it changes nothing
+            setattr(adapted, branch, None)  # it changes nothing
         steps = [int(s.steps or 0) for s in (own[0], more)]
-        whole = self._fitted(task, chosen, taken, dataclasses.replace(more, steps=sum(steps)))
+        whole = self._fitted(task, chosen, adapted, dataclasses.replace(more, steps=sum(steps)))
         # Two rounds, each with a warm-up and a cosine of its own.
         rounds = {"steps": steps, "pictures": [len(folds[0].fit), len(rows)]}
         told = {"short_training": {"trained_at_ratio": ONE_SHOT_RATIO, **rounds}}
