@@ -285,7 +285,7 @@ class SourceOptions:
         int | None,
         Bounds(least=1),
         Help(
-            "Pictures that go to the backbone at once. Less by itself where memory or speed needs it.",
+            "Pictures that go to the backbone at once. Less by itself where memory or speed asks.",
             default="64, on a CUDA device 256 or 512",
             rare=True,
         ),
