@@ -124,3 +124,12 @@ def test_one_picture_is_encoded_where_there_is_room_for_none(folder, monkeypatch
     monkeypatch.setattr("clip_adapter.backbones.memory._LARGEST_RESULT", 1)
     backbone = load_backbone(str(folder), device="cpu")
     assert len(backbone.encode_images(torch.zeros(3, 3, 32, 32))) == 3
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_compiled_tower_encodes(folder):
+    backbone, images = load_backbone(str(folder), device="cpu"), torch.ones(2, 3, 32, 32)
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 8))
+    tower = torch.jit.script(plain)
+    features = backbone.with_visual(tower, "compiled").encode_images(images)
+    torch.testing.assert_close(features, plain(images).detach())

@@ -94,7 +94,9 @@ def _sizes_of_results(model: nn.Module) -> Iterator[list[int]]:
         if isinstance(result, Tensor):
             sizes.append(result.nbytes)
 
-    handles = [part.register_forward_hook(look) for part in model.modules()]
+    # Compiled parts take no hook; of them what the layers around return is counted.
+    parts = (p for p in model.modules() if not isinstance(p, torch.jit.ScriptModule))
+    handles = [part.register_forward_hook(look) for part in parts]
     try:
         yield sizes
     finally:
