@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 __version__ = "0.1.0"
@@ -10,10 +11,14 @@ PACKAGES = ("clip-adapter", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
     """Versions of those of ``packages`` that are here."""
-    from importlib.metadata import distributions
-    from itertools import islice
+    return {package: found for package in packages if (found := _installed(package))}
 
-    return {p: found.version for p in packages for found in islice(distributions(name=p), 1)}
+
+@functools.cache
+def _installed(package: str) -> str:
+    from importlib.metadata import distributions
+
+    return next((found.version for found in distributions(name=package)), "")
 
 
 def versions() -> dict[str, str]:

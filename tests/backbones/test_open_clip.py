@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip_adapter.backbones import Backbone, list_backbones, load_backbone
 from clip_adapter.backbones.weights import DEMO_FOLDER
@@ -279,3 +280,19 @@ def test_openai_weights():
     assert backbone.embed_dim == 512
     assert any(type(module).__name__ == "QuickGELU" for module in backbone.model.modules())
     assert backbone.logit_scale == pytest.approx(100, abs=0.1)
+
+
+def test_weights_that_are_read_are_not_drawn_first():
+    class Draws(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func.overloadpacket in (torch.ops.aten.normal_, torch.ops.aten.uniform_)
+            return func(*args, **kwargs or {})
+
+    with Draws() as read:
+        load_backbone("demo", device="cpu")
+    assert read.count == 0
+    with Draws() as drawn:
+        load_backbone("RN50/random", device="cpu")
+    assert drawn.count > 10

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,8 +42,28 @@ def catalog() -> Catalog:
     import open_clip
     from open_clip import pretrained
 
-    configs = {name: open_clip.get_model_config(name) or {} for name in open_clip.list_models()}
-    return Catalog(configs, _weights(pretrained))
+    return Catalog(_Configs(open_clip), _weights(pretrained))
+
+
+class _Configs(Mapping[str, dict[str, Any]]):
+    """The configurations that the imported open_clip has now, each copied when it is asked for."""
+
+    def __init__(self, open_clip: Any) -> None:
+        self._open_clip = open_clip
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self:
+            raise KeyError(name)
+        return self._open_clip.get_model_config(name) or {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._open_clip.list_models()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._open_clip.list_models())
+
+    def __len__(self) -> int:
+        return len(self._open_clip.list_models())
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from clip_adapter.backbones.base import (
     resolve_dtype,
     runtime_entry,
 )
-from clip_adapter.backbones.names import origin_of, own_names
+from clip_adapter.backbones.names import is_own, origin_of
 from clip_adapter.backbones.onnx import check_runtime, on_onnx
 from clip_adapter.backbones.open_clip import OpenClipBackbone, create_model
 from clip_adapter.backbones.own import OwnBackbone, own_backbone
@@ -59,7 +59,7 @@ def load_backbone(
     if not isinstance(name, str):
         given = name if isinstance(name, Backbone) else OwnBackbone(name)
         return _as_asked(given, device, dtype, runtime)
-    if name in own_names():
+    if is_own(name):
         return _as_asked(own_backbone(name, device), device, dtype, runtime)
     if dtype not in ("auto", *DTYPES):
         raise unknown_name("dtype", str(dtype), ["auto", *DTYPES])

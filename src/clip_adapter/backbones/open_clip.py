@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clip_adapter.backbones.activation import CONVERT
 from clip_adapter.backbones.base import DTYPES, Preprocess
@@ -194,6 +195,21 @@ def _preprocess(name: str, model: nn.Module) -> Preprocess:
     return Preprocess(int(*sides), mean, std, config["interpolation"], config["resize_mode"])
 
 
+class _Undrawn(TorchFunctionMode):
+    """Zeros where a module draws its first weights, which takes as long as reading them.
+
+    For modules whose weights are all read from a file afterwards, of which open_clip makes sure.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__name__", "").endswith(("normal_", "uniform_")):
+            with torch.no_grad():
+                return (args[0] if args else kwargs["tensor"]).zero_()
+        return function(*args, **kwargs or {})
+
+
 @_quiet()
 def create_model(origin: Origin, **overrides: Any) -> nn.Module:
     """The open_clip module that comes from ``origin``, whose files are here, on the CPU.
@@ -223,7 +239,8 @@ def create_model(origin: Origin, **overrides: Any) -> nn.Module:
         else:
             options |= {"pretrained": origin.file, "require_pretrained": True}
     try:
-        with torch.random.fork_rng(devices=[]):
+        drawn = contextlib.nullcontext() if origin.kind == "random" else _Undrawn()
+        with torch.random.fork_rng(devices=[]), drawn:
             torch.default_generator.manual_seed(seed)  # models are made on the CPU
             return open_clip.create_model(origin.identifier, device="cpu", **options, **overrides)
     except Exception as error:  # damaged files, wrong shapes, missing packages: all end here

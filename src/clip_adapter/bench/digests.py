@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clip_adapter.backbones.names import GROUP, files_of, own_names
+from clip_adapter.backbones.names import GROUP, files_of, is_own
 from clip_adapter.features.store import content_digest
 from clip_adapter.files import file_digest
 from clip_adapter.methods import get_method
@@ -45,7 +45,7 @@ def weights_of(backbone: str) -> str:
 
     It is "" where the name tells all.
     """
-    entries = entry_points(group=GROUP) if backbone in own_names() else ()
+    entries = entry_points(group=GROUP) if is_own(backbone) else ()
     files = [(path.name, path) for path in files_of(backbone)]
     return _digest(files or _code(entry.module for entry in entries if entry.name == backbone))
 
