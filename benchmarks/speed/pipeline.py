@@ -5,7 +5,9 @@ Each row divides two things that were measured in turns. Run with ``make bench-s
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +26,7 @@ from common import (
     plain_loop,
     samples_of,
 )
+from others import MODEL, other
 
 from clip_adapter.backbones import Preprocess, load_backbone
 from clip_adapter.classifier import Classifier
@@ -39,8 +42,13 @@ INPUTS = Preprocess(224, HALF, HALF)
 ENCODERS = (("ViT-B-32/random", "torch"), ("RN50/random", "torch"), ("RN50/random", "onnx"))
 
 
-def encoders(table: Table, paths: list[Path], wanted: str, rounds: int) -> None:
-    """``embed`` beside the encoder on ready tensors by the same runtime, and torch's plain loop."""
+def encoders(
+    table: Table, paths: list[Path], wanted: str, rounds: int, others: Sequence[str] = ()
+) -> None:
+    """``embed`` beside the encoder on ready tensors by the same runtime, and torch's plain loop.
+
+    Beside ViT-B-32 also what is in the environments whose Pythons are ``others``.
+    """
     for name, runtime in ENCODERS:
         title = f"{name}, CPU, {runtime}"
         if wanted not in title or (runtime == "onnx" and not find_spec("onnxruntime")):
@@ -54,7 +62,12 @@ def encoders(table: Table, paths: list[Path], wanted: str, rounds: int) -> None:
             **peers(name, paths, cores(), 64),
         }
         least = {"bare encoder": 0.93, "open_clip and a DataLoader": 1.5}
-        table.measure(title, count, things, rounds, warm=count < 100, least=least)
+        with contextlib.ExitStack() as stack:
+            for python in others if name.startswith(MODEL) else ():
+                found, run = stack.enter_context(other(python, paths, 64))
+                run()  # loads and warms up what it needs
+                things[found] = run
+            table.measure(title, count, things, rounds, warm=count < 100, least=least)
 
 
 def alone(table: Table, folder: Path, counts: dict[str, int], rounds: int) -> None:
@@ -116,6 +129,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("alone", "encoders", "adapters"))
     parser.add_argument("--count", type=int, default=400, help="pictures for each encoder")
     parser.add_argument("--encoder", default="", help="only those with this in their title")
+    parser.add_argument(
+        "--other",
+        action="append",
+        default=[],
+        help="the Python of an environment with infinity-emb or clip-retrieval; again for another",
+    )
     options = parser.parse_args()
     table, small = Table(), options.small
     counts = {"64 px": 2000, "500 px": 400, "12 MP": 24}
@@ -129,7 +148,7 @@ def main() -> None:
             if options.photos
             else make_pictures(options.folder / "500px", count, SIZES["500 px"])
         )
-        encoders(table, paths, options.encoder, options.rounds)
+        encoders(table, paths, options.encoder, options.rounds, options.other)
     if options.only in (None, "adapters"):
         adapters(table, options.rounds)
     table.write(options.out)
