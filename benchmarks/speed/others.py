@@ -22,8 +22,11 @@ from pathlib import Path
 MODEL = "ViT-B-32"
 
 
-def infinity(folder: Path, paths: Sequence[Path], batch: int) -> Callable[[], int]:
-    """infinity-emb's engine in this process, as its manual has it, given the files' bytes."""
+def infinity(folder: Path, paths: Sequence[Path], workers: int, batch: int) -> Callable[[], int]:
+    """infinity-emb's engine in this process, as its manual has it, given the files' bytes.
+
+    It has threads of its own, and not ``workers``.
+    """
     from infinity_emb import EngineArgs, SyncEngineArray
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
@@ -45,7 +48,7 @@ def infinity(folder: Path, paths: Sequence[Path], batch: int) -> Callable[[], in
     return run
 
 
-def retrieval(folder: Path, paths: Sequence[Path], batch: int) -> Callable[[], int]:
+def retrieval(folder: Path, paths: Sequence[Path], workers: int, batch: int) -> Callable[[], int]:
     """clip-retrieval's reader, mapper and writer over a folder, as its worker joins them."""
     from unittest.mock import MagicMock
 
@@ -67,7 +70,6 @@ def retrieval(folder: Path, paths: Sequence[Path], batch: int) -> Callable[[], i
     loaded = {"clip_model": model, "use_jit": False, "clip_cache_path": None}
     _, transform, tokens = load_clip(**loaded, warmup_batch_size=1)
     kinds = {"enable_image": True, "enable_text": False, "enable_metadata": False}
-    workers = len(os.sched_getaffinity(0))
     rest = {"use_mclip": False, "mclip_model": "", "warmup_batch_size": 1}
 
     def run() -> int:
@@ -89,37 +91,40 @@ def retrieval(folder: Path, paths: Sequence[Path], batch: int) -> Callable[[], i
 OTHERS = {"infinity-emb": infinity, "clip-retrieval": retrieval}
 
 
-def serve(listing: Path, batch: int) -> None:
-    """Say what is installed here; then embed the files named in ``listing`` for every line."""
+def serve(listing: Path, workers: int, batch: int) -> None:
+    """Say what is installed here; then embed the files named in ``listing`` for every line.
+
+    What is made lies beside ``listing``, and who started this removes it.
+    """
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what they print is no answer
     paths = [Path(line) for line in listing.read_text().splitlines()]
     found = [name for name in OTHERS if importlib.util.find_spec(name.replace("-", "_"))]
     if len(found) != 1:
         sys.exit(f"Found: {found}. Allowed: an environment with one of {', '.join(OTHERS)}.")
-    with tempfile.TemporaryDirectory() as folder:
-        run = OTHERS[found[0]](Path(folder), paths, batch)
-        print(f"{found[0]} {version(found[0])}", file=told, flush=True)
-        try:
-            for _ in sys.stdin:
-                print(run(), file=told, flush=True)
-        except Exception:
-            traceback.print_exc()
-            os._exit(1)  # engines keep threads, which would wait for ever
-        os._exit(0)
+    run = OTHERS[found[0]](listing.parent, paths, workers, batch)
+    print(f"{found[0]} {version(found[0])}", file=told, flush=True)
+    try:
+        for _ in sys.stdin:
+            print(run(), file=told, flush=True)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # engines keep threads, which would wait for ever
+    os._exit(0)
 
 
 @contextlib.contextmanager
 def other(
-    python: str, paths: Sequence[Path], batch: int
+    python: str, paths: Sequence[Path], workers: int, batch: int
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Start this file by ``python``: what it found, and a call that embeds ``paths`` by it."""
     with tempfile.TemporaryDirectory() as folder:
         listing = Path(folder, "pictures.txt")
         listing.write_text("".join(f"{path.absolute()}\n" for path in paths))
-        command = [python, __file__, str(listing), str(batch)]
+        command = [python, __file__, str(listing), str(workers), str(batch)]
+        within = os.environ | {"TMPDIR": folder}  # what it leaves behind goes too
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, env=within, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             asked, told = process.stdin, process.stdout
             assert asked is not None
@@ -138,4 +143,4 @@ def other(
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -64,7 +64,7 @@ def encoders(
         least = {"bare encoder": 0.93, "open_clip and a DataLoader": 1.5}
         with contextlib.ExitStack() as stack:
             for python in others if name.startswith(MODEL) else ():
-                found, run = stack.enter_context(other(python, paths, 64))
+                found, run = stack.enter_context(other(python, paths, cores(), 64))
                 run()  # loads and warms up what it needs
                 things[found] = run
             table.measure(title, count, things, rounds, warm=count < 100, least=least)

@@ -54,7 +54,7 @@ class _Configs(Mapping[str, dict[str, Any]]):
     def __getitem__(self, name: str) -> dict[str, Any]:
         if name not in self:
             raise KeyError(name)
-        return self._open_clip.get_model_config(name) or {}
+        return self._open_clip.get_model_config(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._open_clip.list_models()
